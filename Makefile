@@ -1,0 +1,59 @@
+# Every command of framelens. `make help` lists them.
+# The virtual environment makes itself when a command first needs it,
+# and again when setup.cfg, pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+MODEL  ?= dense-tiles
+RUN    ?=
+ARGS   ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# pyright brings its own node; it need not ask whether a newer pyright exists.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup probe figures train test lint notebooks clean
+
+help: ## list the commands
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(INSTALLED) ## install into .venv; other commands do it by themselves (PYTHON=python3.12 chooses the Python)
+
+probe: $(INSTALLED) ## probe a model and write its page: MODEL=dense-tiles ARGS="--clips 8"
+	$(BIN)/python -m probes --model $(MODEL) $(ARGS)
+	$(BIN)/python -m reports --run "$$(dirname "$$(ls -t runs/*/*/manifest.json | head -n 1)")"
+
+figures: $(INSTALLED) ## redraw figures and page from results: RUN=runs/dense-tiles/first, or all runs
+	$(BIN)/python -m reports $(if $(RUN),--run $(RUN)) $(ARGS)
+
+train: $(INSTALLED) ## train a network: MODEL=dense-tiles ARGS="--steps 2000"
+	$(BIN)/python -m training --model $(MODEL) $(ARGS)
+
+test: lint ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## ruff and pyright
+	$(BIN)/ruff check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+notebooks: $(INSTALLED) ## open the notebooks in Jupyter Lab
+	$(BIN)/jupyter lab notebooks/
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
+
+# The stamp is written last, so an interrupted installation leaves none; what
+# such an installation did leave is thrown away. torch goes first and alone: pip
+# then keeps whichever build of it the machine's package index offers.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || \
+	  { echo "framelens needs Python 3.11 or 3.12, but '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing): try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -f $@ || $(PYTHON) -m venv --clear .venv
+	@echo "installing into .venv, which takes minutes the first time"
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@

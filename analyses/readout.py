@@ -1,0 +1,116 @@
+"""What a linear map can read from a layer's tokens about clips it has never seen.
+
+r2 = ridge_readout(features, targets)                    # [c n d], [c n m] -> [c]
+null = ridge_readout(features, shuffle_clips(targets))   # another clip's targets
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ALPHAS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+
+
+def ridge_readout(
+    features: Float[Tensor, "c n d"],
+    targets: Float[Tensor, "c n m"],
+    alphas: Sequence[float] = ALPHAS,
+    folds: int = 5,
+    seed: int = 0,
+) -> Float[Tensor, " c"]:
+    """R² of a ridge regression from tokens to targets, per clip, on clips left out of the fit.
+
+    R² = 1 - Σ|y - ŷ|² / Σ|y - ȳ|² with sums over the tokens of one clip and ȳ
+    the mean target of the training clips at each token position: what position
+    alone tells counts for nothing, and a clip's identity cannot be read since
+    its clip is in no fit. Features lose their training mean at each position and
+    are divided by their standard deviation. The penalty is alpha times the
+    number of training tokens; alpha is chosen inside the training clips, by
+    leaving each of their groups out in turn. All in float64. NaN for a clip
+    whose targets equal the mean. Needs four clips or more.
+    """
+    clips = len(features)
+    if clips < 4 or folds < 3 or len(alphas) == 0:
+        raise ValueError(
+            f"got {clips} clips, {folds} folds, {len(alphas)} alphas; expected at least 4, 3 and 1"
+        )
+    x, y = (values.double() - values.double().mean(0) for values in (features, targets))
+    order = torch.randperm(clips, generator=torch.Generator().manual_seed(seed)).to(x.device)
+    groups = [_sums(clip, x[clip], y[clip]) for clip in order.tensor_split(min(folds, clips))]
+    r2 = x.new_full((clips,), torch.nan)
+    for left_out in groups:
+        training = [group for group in groups if group is not left_out]
+        alpha = alphas[_best(training, x, y, alphas)]
+        error, baseline = _errors(_fit(training, [alpha]), x[left_out.clips], y[left_out.clips])
+        r2[left_out.clips] = 1 - error[0] / baseline
+    return r2
+
+
+def shuffle_clips(targets: Float[Tensor, "c ..."], seed: int = 0) -> Float[Tensor, "c ..."]:
+    """The targets in one random cycle over the clips, so that every clip gets another one's."""
+    cycle = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).to(targets.device)
+    shuffled = torch.empty_like(targets)
+    shuffled[cycle] = targets[cycle.roll(1)]
+    return shuffled
+
+
+class _Group(NamedTuple):
+    """Sums over some clips; those of several groups add up to what a fit needs."""
+
+    clips: Tensor
+    gram: Tensor
+    cross: Tensor
+    x: Tensor
+    y: Tensor
+
+
+class _Fit(NamedTuple):
+    """Mean features and targets at each position, and the weights of each alpha."""
+
+    x: Tensor
+    y: Tensor
+    weights: Tensor
+
+
+def _sums(clips: Tensor, x: Float[Tensor, "c n d"], y: Float[Tensor, "c n m"]) -> _Group:
+    rows, values = x.flatten(0, 1), y.flatten(0, 1)
+    return _Group(clips, rows.mT @ rows, rows.mT @ values, x.sum(0), y.sum(0))
+
+
+def _fit(groups: Sequence[_Group], alphas: Sequence[float]) -> _Fit:
+    """Ridge weights from Σ_c (X_c - X̄)ᵀ(X_c - X̄) = Σ_c X_cᵀ X_c - c X̄ᵀ X̄, X̄ the mean at each position."""
+    clips = sum(len(group.clips) for group in groups)
+    gram, cross, x, y = (
+        torch.stack([getattr(group, part) for group in groups]).sum(0) for part in ("gram", "cross", "x", "y")
+    )
+    x, y = x / clips, y / clips
+    gram, cross = gram - clips * x.mT @ x, cross - clips * x.mT @ y
+    tokens = clips * len(x)
+    spread = (gram.diagonal().clamp(min=0) / tokens).sqrt()
+    # A channel that never varies says nothing; dividing by its rounding error would make it noise.
+    scale = torch.where(spread > 1e-9 * spread.max(), 1 / spread, 0)
+    gram, cross = gram * scale * scale[:, None] / tokens, cross * scale[:, None] / tokens
+    one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    weights = [torch.cholesky_solve(cross, torch.linalg.cholesky(gram + alpha * one)) for alpha in alphas]
+    return _Fit(x, y, torch.stack(weights) * scale[:, None])
+
+
+def _best(groups: Sequence[_Group], x: Tensor, y: Tensor, alphas: Sequence[float]) -> int:
+    """The alpha, by its place, with the smallest error on each group in turn."""
+    errors = x.new_zeros(len(alphas))
+    for held in groups:
+        fit = _fit([group for group in groups if group is not held], alphas)
+        errors += _errors(fit, x[held.clips], y[held.clips])[0].sum(1)
+    return int(errors.argmin())
+
+
+def _errors(
+    fit: _Fit, x: Float[Tensor, "c n d"], y: Float[Tensor, "c n m"]
+) -> tuple[Float[Tensor, "a c"], Float[Tensor, " c"]]:
+    """Squared error of each alpha and of the mean, summed over the tokens of each clip."""
+    x, y = x - fit.x, y - fit.y
+    errors = torch.stack([(y - x @ weights).square().sum((1, 2)) for weights in fit.weights])
+    return errors, y.square().sum((1, 2))

@@ -1,0 +1,22 @@
+"""The flow-matching loss of a frame-causal diffuser trained by teacher forcing."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffusion.schedule import noised
+
+
+def flow_matching_loss(
+    model,
+    clean: Float[Tensor, "b f c h w"],
+    noise: Float[Tensor, "b f c h w"],
+    sigma: Float[Tensor, "b f"],
+    cond: Int[Tensor, "b ..."] | None = None,
+) -> Float[Tensor, "b f"]:
+    """Mean squared velocity error of each frame given its clean past (Bai et al. 2026, eq. 4).
+
+    `model.teacher_forced(clean, noisy, sigma, cond)` predicts the velocity of every frame in one pass.
+    """
+    velocity = model.teacher_forced(clean, noised(clean, noise, sigma), sigma, cond)
+    return torch.mean((velocity.float() - (noise - clean).float()) ** 2, dim=(2, 3, 4))

@@ -1,0 +1,67 @@
+"""Noise levels: the grid a sampler walks down, the density training draws from, the noising itself.
+
+    sigmas = sigma_grid(steps=25, shift=1.0)        # 1 = s_0 > s_1 > ... > s_25 = 0
+    sigma = TrainingDensity().sample((b, f), generator)
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def shifted(sigma: Float[Tensor, "..."], shift: float) -> Float[Tensor, "..."]:
+    """Noise levels moved towards 1 for shift > 1: shift s / (1 + (shift - 1) s) (Esser et al. 2024, eq. 23)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def sigma_grid(steps: int, shift: float = 1.0) -> Float[Tensor, "{steps}+1"]:
+    """The noise levels of a sampler of that many steps, from 1 down to 0, even before the shift."""
+    if steps < 1:
+        raise ValueError(f"a sampler needs at least 1 step, got {steps}")
+    if shift <= 0:
+        raise ValueError(f"the schedule's shift must be positive, got {shift}")
+    return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift).float()
+
+
+def noised(
+    clean: Float[Tensor, "b f c h w"], noise: Float[Tensor, "b f c h w"], sigma: Float[Tensor, "b f"]
+) -> Float[Tensor, "b f c h w"]:
+    """x_sigma = (1 - sigma) x_0 + sigma eps, sigma per frame."""
+    level = sigma[..., None, None, None].to(clean.dtype)
+    return (1 - level) * clean + level * noise
+
+
+@dataclass(frozen=True)
+class TrainingDensity:
+    """Where training puts its noise levels: logit-normal, shifted, mixed with a uniform share.
+
+    The uniform share trains the levels near 1, where sampling starts and a logit-normal hardly goes.
+    """
+
+    mean: float = 0.0
+    spread: float = 1.0
+    shift: float = 1.0
+    uniform_share: float = 0.0
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Independent noise levels of that shape, on the generator's device."""
+        device = generator.device
+        normal = torch.randn(shape, generator=generator, device=device)
+        levels = torch.sigmoid(self.mean + self.spread * normal)
+        uniform = torch.rand(shape, generator=generator, device=device)
+        is_uniform = torch.rand(shape, generator=generator, device=device) < self.uniform_share
+        return shifted(torch.where(is_uniform, uniform, levels), self.shift)
+
+    def quantiles(self, count: int) -> Float[Tensor, "{count}"]:
+        """The middle of each of `count` equally likely spans of this density, ascending."""
+        if count < 1:
+            raise ValueError(f"the number of quantiles must be at least 1, got {count}")
+        grid = torch.linspace(0, 1, 20001, dtype=torch.float64)[1:-1]
+        normal = NormalDist(self.mean, self.spread)
+        cdf = torch.tensor([normal.cdf(float(x)) for x in torch.logit(grid)], dtype=torch.float64)
+        mixed = self.uniform_share * grid + (1 - self.uniform_share) * cdf
+        wanted = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        return shifted(grid[torch.searchsorted(mixed, wanted).clamp(max=len(grid) - 1)], self.shift).float()

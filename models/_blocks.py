@@ -1,0 +1,302 @@
+"""The parts our networks are built from: hook points, RoPE, attention with a KV cache, the adaLN block.
+
+The only file that imports transformer_lens. Layout: tokens are [b n d] with n = (frame row col), frame
+slowest; modulation is [b f d], one vector a frame, and is spread over that frame's tokens.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule as HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+
+class GuardedHookPoint(HookPoint):
+    """A hook point that torch.compile recompiles for when hooks come and go.
+
+    Dynamo puts no guard on `_forward_hooks`, so a hook attached after compilation would be ignored; it does
+    guard the same dict under another name.
+    """
+
+    is_guarded = True
+
+    def __init__(self):
+        super().__init__()
+        self.attached = self._forward_hooks
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if len(self.attached) else x
+
+
+Rope = tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]
+
+
+class AxialRope(nn.Module):
+    """Rotary position in (frame, row, col), interleaved pairs; frame numbers are absolute from 0.
+
+    The head is split over the three axes as `axes`; the tables are computed in float64 (Bai et al. 2026,
+    released code: axes (16, 24, 24), theta 10000).
+    """
+
+    def __init__(self, axes: tuple[int, int, int], rows: int, cols: int, theta: float):
+        super().__init__()
+        self.axes, self.rows, self.cols, self.theta = axes, rows, cols, theta
+
+    def forward(self, frames: Int[Tensor, " f"]) -> Rope:
+        """Cosine and sine for every token of these frames, each [(f rows cols) head_width]."""
+        device = frames.device
+        grid = torch.meshgrid(
+            frames.double(),
+            torch.arange(self.rows, device=device, dtype=torch.float64),
+            torch.arange(self.cols, device=device, dtype=torch.float64),
+            indexing="ij",
+        )
+        angles = torch.cat(
+            [self._angles(place.flatten(), width) for place, width in zip(grid, self.axes, strict=True)], dim=-1
+        )
+        return angles.cos().float(), angles.sin().float()
+
+    def _angles(self, places: Float[Tensor, " n"], width: int) -> Float[Tensor, "n {width}"]:
+        powers = torch.arange(0, width, 2, device=places.device, dtype=torch.float64) / width
+        return torch.outer(places, self.theta**-powers).repeat_interleave(2, dim=-1)
+
+
+def rotated(x: Float[Tensor, "b n h d"], rope: Rope) -> Float[Tensor, "b n h d"]:
+    """x with each pair of channels turned by its token's angle; computed in float32."""
+    cos, sin = (table[None, :, None] for table in rope)
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
+    return (x.float() * cos + turned * sin).to(x.dtype)
+
+
+@dataclass
+class KVStorage:
+    """Preallocated keys and values of every layer, [b h capacity d]; grows by doubling.
+
+    Owned by the contexts that share it. `written` counts the tokens of the newest of them.
+    """
+
+    layers: int
+    written: int = 0
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def reserve(self, k: Tensor, tokens: int) -> None:
+        """Room for that many tokens, for keys and values shaped like k [b h n d]."""
+        capacity = self.keys[0].shape[2] if self.keys else 0
+        if capacity >= tokens:
+            return
+        capacity = max(tokens, 2 * capacity)
+        old = (self.keys, self.values)
+        self.keys, self.values = (
+            [k.new_empty(*k.shape[:2], capacity, k.shape[3]) for _ in range(self.layers)] for _ in range(2)
+        )
+        for fresh, stale in zip((self.keys, self.values), old, strict=True):
+            for layer, tensor in enumerate(stale):
+                fresh[layer][:, :, : self.written] = tensor[:, :, : self.written]
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """The first `tokens` keys and values of a storage: a value, whoever else appends to the storage.
+
+    The newest cache of a storage writes the current tokens behind its own in place, so that a denoising
+    step copies no history; an older one, whose place is taken, falls back to concatenation.
+    """
+
+    storage: KVStorage
+    tokens: int = 0
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of the current tokens [b h n d] over the history and themselves."""
+        return F.scaled_dot_product_attention(q, *self.with_current(layer, k, v))
+
+    def with_current(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [b h k d] of the history followed by the current tokens."""
+        end = self.tokens + k.shape[2]
+        if self.tokens < self.storage.written:
+            past = (store[layer][:, :, : self.tokens] for store in (self.storage.keys, self.storage.values))
+            return tuple(torch.cat([old, new], dim=2) for old, new in zip(past, (k, v), strict=True))
+        self.storage.reserve(k, end)
+        for store, new in ((self.storage.keys, k), (self.storage.values, v)):
+            store[layer][:, :, self.tokens : end] = new
+        return self.storage.keys[layer][:, :, :end], self.storage.values[layer][:, :, :end]
+
+    def for_appending(self) -> "KVCache":
+        """This cache, on a storage of its own where another has already appended to the shared one."""
+        if self.tokens == self.storage.written:
+            return self
+        own = KVStorage(self.storage.layers, self.tokens)
+        own.keys, own.values = (
+            [tensor[:, :, : self.tokens].clone() for tensor in tensors]
+            for tensors in (self.storage.keys, self.storage.values)
+        )
+        return KVCache(own, self.tokens)
+
+    def appended(self, tokens: int) -> "KVCache":
+        """The cache after a pass wrote that many tokens behind it."""
+        self.storage.written = self.tokens + tokens
+        return KVCache(self.storage, self.storage.written)
+
+
+@dataclass(frozen=True)
+class CleanThenNoisy:
+    """Teacher forcing in one pass over [clean frames | noisy frames]: who may look at whom.
+
+    A clean frame sees the clean frames up to itself; a noisy frame sees the earlier clean ones and itself.
+    On a CPU the frames are taken one by one, on just the keys they see and without the fused kernel, whose
+    backward pass is slow on small frames there: a third of the time of one masked call. On a GPU one masked
+    call is faster.
+    """
+
+    frames: int
+    tokens_per_frame: int
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of all tokens [b h n d], n = (2 frames tokens_per_frame)."""
+        if q.device.type != "cpu":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(q.device))
+        n, middle, out = self.tokens_per_frame, q.shape[2] // 2, ([], [])
+        for start in range(0, middle, n):
+            own, noisy = slice(start, start + n), slice(middle + start, middle + start + n)
+            upto = slice(0, start + n)
+            out[0].append(_explicit_attention(q[:, :, own], k[:, :, upto], v[:, :, upto]))
+            seen = (torch.cat([part[:, :, :start], part[:, :, noisy]], dim=2) for part in (k, v))
+            out[1].append(_explicit_attention(q[:, :, noisy], *seen))
+        return torch.cat(out[0] + out[1], dim=2)
+
+    def mask(self, device: torch.device) -> Bool[Tensor, "n n"]:
+        """True where a query (first axis) sees a key."""
+        order = torch.arange(self.frames, device=device)
+        past, same = order[None] < order[:, None], order[None] == order[:, None]
+        nobody = torch.zeros_like(past)
+        mask = torch.cat([torch.cat([past | same, nobody], dim=1), torch.cat([past, same], dim=1)])
+        return mask.repeat_interleave(self.tokens_per_frame, 0).repeat_interleave(self.tokens_per_frame, 1)
+
+
+def _explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    return scores.float().softmax(dim=-1).to(v.dtype) @ v
+
+
+class Attention(nn.Module):
+    """Multi-head attention with RMS-normalised queries and keys and RoPE, through the fused kernel.
+
+    Hook points as in TransformerLens, [b n h d]: hook_q and hook_k after the norm and before the rotation,
+    hook_rot_q and hook_rot_k after it, hook_v, hook_z; hook_pattern [b h q k] exists only while hooked, and
+    only in cached passes.
+    """
+
+    def __init__(self, d_model: int, heads: int):
+        super().__init__()
+        self.heads, head = heads, d_model // heads
+        self.q, self.k, self.v, self.o = (nn.Linear(d_model, d_model) for _ in range(4))
+        self.norm_q, self.norm_k = (nn.RMSNorm(head, eps=1e-6) for _ in range(2))
+        self.hook_q, self.hook_k, self.hook_v = GuardedHookPoint(), GuardedHookPoint(), GuardedHookPoint()
+        self.hook_rot_q, self.hook_rot_k = GuardedHookPoint(), GuardedHookPoint()
+        self.hook_pattern, self.hook_z = GuardedHookPoint(), GuardedHookPoint()
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], rope: Rope, history: KVCache | CleanThenNoisy, layer: int
+    ) -> Float[Tensor, "b n d"]:
+        """What each token of x gathers from those it may see; `history` knows which."""
+        split = "b n (h d) -> b n h d"
+        q = self.hook_q(self._normed(self.norm_q, rearrange(self.q(x), split, h=self.heads)))
+        k = self.hook_k(self._normed(self.norm_k, rearrange(self.k(x), split, h=self.heads)))
+        v = self.hook_v(rearrange(self.v(x), split, h=self.heads))
+        q, k = self.hook_rot_q(rotated(q, rope)), self.hook_rot_k(rotated(k, rope))
+        q, k, v = (rearrange(part, "b n h d -> b h n d") for part in (q, k, v))
+        if len(self.hook_pattern.attached):
+            z = self._through_pattern(q, k, v, history, layer)
+        else:
+            z = history.attend(layer, q, k, v)
+        z = self.hook_z(rearrange(z, "b h n d -> b n h d"))
+        return self.o(rearrange(z, "b n h d -> b n (h d)"))
+
+    @staticmethod
+    def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+        return norm(x.to(norm.weight.dtype)).to(x.dtype)
+
+    def _through_pattern(self, q: Tensor, k: Tensor, v: Tensor, history, layer: int) -> Tensor:
+        """z after the hooks on hook_pattern: the fused kernel's own if they left the pattern as it was."""
+        if not isinstance(history, KVCache):
+            raise ValueError("hook_pattern exists in cached passes (denoise, encode), not in teacher_forced")
+        z = history.attend(layer, q, k, v)
+        keys, values = history.with_current(layer, k, v)
+        pattern = (q.float() @ keys.float().mT / math.sqrt(q.shape[-1])).softmax(dim=-1)
+        hooked = self.hook_pattern(pattern.clone())
+        return z if torch.equal(hooked, pattern) else hooked.to(v.dtype) @ values
+
+
+Modulation = tuple[Float[Tensor, "b f d"], Float[Tensor, "b f d"], Float[Tensor, "b f d"]]
+
+
+def per_frame(values: Float[Tensor, "b f d"], tokens: int) -> Float[Tensor, "b n d"]:
+    """One vector a frame, spread over that frame's tokens without a copy where there is one frame."""
+    if values.shape[1] == 1:
+        return values
+    return values.repeat_interleave(tokens // values.shape[1], dim=1)
+
+
+class AdaNorm(nn.Module):
+    """Layer norm without weights, then scale and shift from the time embedding; also gives the gate."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.linear = nn.Linear(d_model, 3 * d_model)
+
+    def forward(self, x: Float[Tensor, "b n d"], emb: Float[Tensor, "b f d"]) -> tuple[Tensor, Tensor]:
+        """The modulated x and the gate [b n d]; emb is SiLU(time embedding), in order shift, scale, gate."""
+        modulation = self.linear(emb).chunk(3, dim=-1)
+        shift, scale, gate = (per_frame(part, x.shape[1]) for part in modulation)
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift, gate
+
+
+class Block(nn.Module):
+    """A DiT block: attention and a GELU MLP, each behind adaLN and a gate (Peebles and Xie 2023)."""
+
+    def __init__(self, d_model: int, heads: int, mlp_ratio: int = 4):
+        super().__init__()
+        self.norm1, self.norm2 = AdaNorm(d_model), AdaNorm(d_model)
+        self.attn = Attention(d_model, heads)
+        self.mlp = nn.Sequential(
+            nn.Linear(d_model, mlp_ratio * d_model),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(mlp_ratio * d_model, d_model),
+        )
+        self.hook_resid_pre, self.hook_resid_mid = GuardedHookPoint(), GuardedHookPoint()
+        self.hook_attn_out, self.hook_mlp_out = GuardedHookPoint(), GuardedHookPoint()
+        self.hook_resid_post = GuardedHookPoint()
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        emb: Float[Tensor, "b f d"],
+        rope: Rope,
+        history: KVCache | CleanThenNoisy,
+        layer: int,
+    ) -> Float[Tensor, "b n d"]:
+        """The residual stream after the block; hook_attn_out and hook_mlp_out are what it writes (gated)."""
+        x = self.hook_resid_pre(x)
+        normed, gate = self.norm1(x, emb)
+        x = self.hook_resid_mid(x + self.hook_attn_out(gate * self.attn(normed, rope, history, layer)))
+        normed, gate = self.norm2(x, emb)
+        return self.hook_resid_post(x + self.hook_mlp_out(gate * self.mlp(normed)))
+
+
+class TimeEmbedding(nn.Module):
+    """The embedding of a timestep: a 256-wide sinusoid (cosine first) of t in 0..1000, then an MLP."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(256, d_model), nn.SiLU(), nn.Linear(d_model, d_model))
+
+    def forward(self, timestep: Float[Tensor, "b f"]) -> Float[Tensor, "b f d"]:
+        powers = torch.arange(128, device=timestep.device) / 127
+        angles = timestep.float()[..., None] * torch.exp(-math.log(10000) * powers)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))

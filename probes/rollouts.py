@@ -1,0 +1,140 @@
+"""Every streaming statistic over whole rollouts: teacher-forced and free-running, trained and random network.
+
+Also keeps what the trained network drew, beside the truth.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+import analyses
+from diffusion.sampler import ForwardPass, rollout
+from hooks.attention import AttentionTap
+from hooks.trace import Trace
+from probes.finite import require_finite
+from probes.settings import MODES
+from probes.subject import Subject
+
+
+def measure(subject: Subject) -> dict[str, xr.Dataset]:
+    """The statistics' Datasets with dims (clip, network, mode, ...), and `samples`."""
+    by_network, drawn = {}, {}
+    for network, model in subject.networks.items():
+        by_mode = {}
+        for mode in MODES:
+            video, by_mode[mode] = _watched_rollout(subject, model, mode)
+            if network == "trained":
+                drawn[mode] = video
+        by_network[network] = _joined(by_mode, "mode")
+    return _joined(by_network, "network") | {"samples": _samples(subject, drawn)}
+
+
+def _joined(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.Dataset]:
+    """Datasets of one name side by side along a new axis after `clip`."""
+    joined = {}
+    for name in next(iter(parts.values())):
+        dataset = xr.concat([datasets[name] for datasets in parts.values()], dim, data_vars="all", join="exact")
+        joined[name] = dataset.assign_coords({dim: list(parts)}).transpose("clip", dim, ...)
+    return joined
+
+
+def _watched_rollout(subject: Subject, model: Any, mode: str) -> tuple[Tensor, dict[str, xr.Dataset]]:
+    settings = subject.settings
+    statistics = {name: _statistic(name, settings) for name in settings.statistics or analyses.names()}
+    given = subject.clip.video if mode == "teacher_forced" else subject.clip.video[:, : settings.context]
+
+    def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:
+        return rollout(
+            model,
+            subject.noise(draw=0),
+            subject.sigmas,
+            subject.clip.cond,
+            given,
+            teacher_forced=mode == "teacher_forced",
+            denoised_frames=set(subject.probed) if mode == "teacher_forced" else None,
+            on_pass=on_pass,
+        )
+
+    with ExitStack() as stack:
+        on_pass = attach(stack, model, statistics, set(subject.probed))
+        video = draw(on_pass)
+    require_finite(model, video, draw)
+    return video, {name: statistic.result() for name, statistic in statistics.items()}
+
+
+def _statistic(name: str, settings: Any) -> Any:
+    module = analyses.load(name)
+    return module.Statistic(queries=settings.queries) if module.reads == "attention" else module.Statistic()
+
+
+def attach(
+    stack: ExitStack, model: Any, statistics: dict[str, Any], frames: set[int]
+) -> Callable[[ForwardPass], None]:
+    """Feeds the statistics from denoising passes of those frames; gives the callback that the sampler calls."""
+    readers = {name: analyses.load(name).reads for name in statistics}
+    instruments = []
+    for name, statistic in statistics.items():
+        sink = _of_probed_frames(statistic.add, frames)
+        if readers[name] == "attention":
+            instruments.append(stack.enter_context(AttentionTap(model.attn_dict, "*", sink)))
+        else:
+            instruments.append(stack.enter_context(Trace(model.hook_dict, readers[name], sink)))
+
+    def on_pass(at: ForwardPass) -> None:
+        for instrument in instruments:
+            instrument.on_pass(at)
+
+    return on_pass
+
+
+def _of_probed_frames(add: Callable, frames: set[int]) -> Callable:
+    def sink(at: ForwardPass, name: str, value: Any) -> None:
+        if at.role == "denoise" and at.branch == "cond" and at.frame in frames:
+            add(at, name, value)
+
+    return sink
+
+
+def _samples(subject: Subject, drawn: dict[str, Tensor]) -> xr.Dataset:
+    truth = _numpy(subject.clip.video)
+    video = np.stack([_numpy(drawn[mode]) for mode in drawn], axis=1)
+    given = _numpy(subject.clip.video[:, : subject.settings.context])
+    mean = given.mean(axis=1, keepdims=True)
+    copied = np.concatenate([truth[:, :1], truth[:, :-1]], axis=1)
+    sampled = _is_sampled(subject, list(drawn))
+    measured = np.where(sampled[None], psnr(video, truth[:, None]), np.nan)
+    image = ("frame", "channel", "row", "col")
+    units = {"units": "1", "long_name": "pixels, -1 black to 1 white"}
+    decibel = {"units": "dB", "long_name": "peak signal-to-noise ratio, peak 2"}
+    first = np.where(np.arange(subject.frames) == 0, np.nan, psnr(copied, truth))
+    return xr.Dataset(
+        {
+            "video": (("clip", "mode", *image), video, units),
+            "truth": (("clip", *image), truth, units),
+            "psnr": (("clip", "mode", "frame"), measured, decibel),
+            "psnr_copy_last": (("clip", "frame"), first, decibel),
+            "psnr_mean_frame": (("clip", "frame"), psnr(np.broadcast_to(mean, truth.shape), truth), decibel),
+        },
+        {"mode": list(drawn), "frame": np.arange(subject.frames)},
+    )
+
+
+def _is_sampled(subject: Subject, modes: list[str]) -> np.ndarray:
+    frames = np.arange(subject.frames)
+    which = {"teacher_forced": np.isin(frames, subject.probed), "free_running": frames >= subject.settings.context}
+    return np.stack([which[mode] for mode in modes])
+
+
+def psnr(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """PSNR in dB over (channel, row, col), for pixels in [-1, 1]; identical images give 100 dB."""
+    error = np.mean((np.clip(image, -1, 1) - truth) ** 2, axis=(-3, -2, -1))
+    return 10 * np.log10(4 / np.maximum(error, 4e-10))
+
+
+def _numpy(video: Tensor) -> np.ndarray:
+    return video.to("cpu", torch.float32).numpy()

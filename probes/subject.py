@@ -1,0 +1,96 @@
+"""One clip, the networks that are shown it, and the noise they start from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+import videos
+from diffusion.schedule import sigma_grid
+from probes.settings import Settings
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip as the model takes it: video [1 f c h w] and conditions [1 f] or None."""
+
+    video: Float[Tensor, "1 f c h w"]
+    cond: Int[Tensor, "1 ..."] | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an experiment measures: networks by name (trained, random), a clip, and another clip as control."""
+
+    index: int
+    networks: Mapping[str, Any]
+    clip: Clip
+    other: Clip
+    settings: Settings
+    frames: int
+
+    @property
+    def probed(self) -> list[int]:
+        """The frames at which features and attention are read."""
+        return probed_frames(self.settings, self.frames)
+
+    @property
+    def sigmas(self) -> Float[Tensor, " steps_and_1"]:
+        return sigma_grid(self.settings.steps, self.settings.shift)
+
+    def noise(self, draw: int) -> Float[Tensor, "1 f c h w"]:
+        """Noise for the whole clip; the same for the same seed, clip and draw, on every device."""
+        seed = (self.settings.seed * 1_000_003 + self.index) * 1_009 + draw
+        noise = torch.randn(self.clip.video.shape, generator=torch.Generator().manual_seed(seed))
+        return noise.to(self.clip.video)
+
+
+def probed_frames(settings: Settings, frames: int) -> list[int]:
+    """`settings.probed` frames spread from the first after the context to the last."""
+    return sorted(set(np.linspace(settings.context, frames - 1, settings.probed).round().astype(int).tolist()))
+
+
+def read_clips(settings: Settings, model: Any, frames: int) -> list[Clip]:
+    """One clip more than asked for, so that every clip has another one as control.
+
+    Raises ValueError or FileNotFoundError if the source cannot give clips of the model's size.
+    """
+    source = settings.videos or model.source.metadata["videos"]
+    geometry = model.geometry
+    if source in videos.names():
+        first = videos.VALIDATION_SEED + settings.seed * 1_000_000
+        batch = videos.load(source).clips(range(first, first + settings.clips + 1), frames)
+    else:
+        from videos import files
+
+        batch = files.clips(source, frames, (geometry.height, geometry.width), limit=settings.clips + 1)
+    _check_size(batch.video, source, geometry, settings.clips)
+    video = torch.from_numpy(batch.video).to(settings.device, getattr(torch, settings.dtype))
+    actions = _conditions(batch, model, frames)
+    return [
+        Clip(video[i : i + 1], None if actions is None else actions[i : i + 1].to(settings.device))
+        for i in range(len(video))
+    ]
+
+
+def _conditions(batch: videos.Clips, model: Any, frames: int) -> Tensor | None:
+    """The clips' actions; the null condition for clips without, None for an unconditional model."""
+    if model.null_condition is None:
+        return None
+    if batch.actions is None:
+        return torch.full((len(batch), frames), model.null_condition)
+    return torch.from_numpy(batch.actions)
+
+
+def _check_size(video: np.ndarray, source: str, geometry: Any, clips: int) -> None:
+    wanted = (geometry.channels, geometry.height, geometry.width)
+    if video.shape[2:] != wanted:
+        raise ValueError(f"clips of {source} are {video.shape[2:]} (channels, height, width), the model takes {wanted}")
+    if len(video) < clips + 1:
+        raise ValueError(
+            f"{source} gives {len(video)} clips; {clips} and one more as control were asked for: lower --clips"
+        )

@@ -1,0 +1,83 @@
+"""Draws the figures and the page of finished runs.
+
+    python -m reports --run runs/dense-tiles/first
+    python -m reports --run all --figure depth --figure lag
+
+Writes <out>/<model>/<run>/<figure>.png, .pdf and .csv, and page.html into the run folder.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from reports import load, names, style
+from reports.page import Drawn, write_page
+from reports.runs import Run, found, open_run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 when something was drawn, 2 when the request cannot be met."""
+    options = parser().parse_args(arguments)
+    try:
+        for figure in options.figure:
+            load(figure)
+        for run in runs(options.run):
+            draw(run, options.out, options.figure)
+    except (ValueError, OSError) as error:
+        print(f"reports: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reports", description="figures and page of finished runs"
+    )
+    parser.add_argument("--run", default="all", help="a run folder, runs/<model>/<run>, or all (default)")
+    parser.add_argument("--out", type=Path, default=Path("reports/figures"), help="folder for the figures")
+    parser.add_argument(
+        "--figure", action="extend", nargs="+", default=[], metavar="NAME",
+        help=f"only these figures, and no page: {', '.join(names())}",
+    )  # fmt: skip
+    return parser
+
+
+def runs(wanted: str) -> list[Run]:
+    """The run asked for, or every finished one; unfinished ones are named on stderr."""
+    if wanted != "all":
+        return [open_run(wanted)]
+    opened = []
+    for folder in found():
+        try:
+            opened.append(open_run(folder))
+        except ValueError as error:
+            print(f"reports: left out: {error}", file=sys.stderr)
+    if not opened:
+        raise FileNotFoundError("no finished run in runs/; make one with `make probe`")
+    return opened
+
+
+def draw(run: Run, out: Path, only: list[str]) -> None:
+    """Draws one run's figures, and its page unless only some figures were asked for."""
+    drawn, not_drawn = [], {}
+    modules = {name: load(name) for name in only or names()}
+    for name, module in sorted(modules.items(), key=lambda item: item[1].order):
+        missing = run.missing(module.needs)
+        if missing and only:
+            raise FileNotFoundError(
+                f"figure {name} needs {', '.join(missing)}, which {run.folder} did not measure"
+            )
+        if missing:
+            not_drawn[name] = missing
+            continue
+        figure, table = module.draw(run)
+        png, pdf, csv = style.save(figure, table, out / run.folder.parent.name / run.name / name)
+        print(png, pdf, csv, sep="\n")
+        drawn.append(Drawn(name, module.title, module.caption, module.words(table), png))
+    if not only:
+        print(write_page(run, drawn, not_drawn))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

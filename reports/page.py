@@ -1,0 +1,151 @@
+"""One self-contained HTML page per run: findings, figures, numbers in words, settings.
+
+    write_page(run, drawn, not_drawn)    # -> runs/<model>/<run>/page.html
+
+The page needs no network and no script.
+"""
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from reports.findings import DECISION, Finding, findings
+from reports.runs import Run
+
+IDENTITY = ("name", "network", "file", "sha256", "parameters", "videos")
+OUTCOMES = {True: "passed", False: "failed", None: "open"}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as the page shows it."""
+
+    name: str
+    title: str
+    caption: str
+    words: str
+    png: Path
+
+
+def write_page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]]) -> Path:
+    """Writes page.html into the run folder and returns its path.
+
+    `not_drawn` says for each left-out figure which datasets the run lacks.
+    """
+    target = run.folder / "page.html"
+    partial = run.folder / ".page.partial.html"
+    partial.write_text(page(run, drawn, not_drawn), encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]]) -> str:
+    """The page as one string of HTML."""
+    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    name = escape(f"{run.model}, run {run.name}")
+    parts = [
+        f"<h1>{name}</h1>",
+        f'<p class="quiet">{escape(summary_line(run))}</p>',
+        '<h2>Two findings, tested on this run</h2>\n<div class="findings">',
+        *(finding_card(number, finding) for number, finding in enumerate(findings(run), 1)),
+        "</div>",
+        f'<p class="quiet">{escape(DECISION)} Similarity and attention mass are observations: whether '
+        "a layer is needed only an intervention can say.</p>",
+        *(figure_section(figure) for figure in drawn),
+        *missing_section(not_drawn),
+        *settings_section(run),
+    ]
+    body = "\n".join(parts)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{name}</title>\n'
+        f"<style>\n{css}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def summary_line(run: Run) -> str:
+    """What was run, in one sentence."""
+    settings = run.manifest["settings"]
+    sigmas = run.manifest["sigmas"]
+    return (
+        f"{settings['clips']} clips of {settings['frames']} frames, the first {settings['context']} given; "
+        f"{settings['steps']} denoising steps from sigma {max(sigmas):.2g} (noise) to {min(sigmas):.2g} "
+        f"(clean); probed frames {', '.join(str(frame) for frame in settings['probed_frames'])}."
+    )
+
+
+def finding_card(number: int, finding: Finding) -> str:
+    """A claim, its verdict, its tests with their outcome, and the reasons for the thresholds."""
+    tests = "\n".join(
+        f"<li><b>{escape(test.question)}</b> {escape(test.measured)} "
+        f'<span class="outcome">{OUTCOMES[test.passed].capitalize()}.</span></li>'
+        for test in finding.tests
+    )
+    remarks = "\n".join(f"<p>{escape(remark)}</p>" for remark in finding.remarks)
+    return (
+        f'<section class="finding">\n<h3>{number}. {escape(finding.claim)}</h3>\n'
+        f'<p><span class="verdict">{finding.verdict.capitalize()}</span> in this run.</p>\n'
+        f"<ol>\n{tests}\n</ol>\n{remarks}\n"
+        f'<p class="quiet">{escape(" ".join(finding.reasons))}</p>\n</section>'
+    )
+
+
+def figure_section(figure: Drawn) -> str:
+    """A figure with its picture inside the page, its numbers in words and its caption."""
+    encoded = base64.b64encode(figure.png.read_bytes()).decode("ascii")
+    title = escape(figure.title)
+    return (
+        f'<section id="{escape(figure.name)}">\n<h2>{title}</h2>\n<figure>\n<div class="wide" tabindex="0">'
+        f'<img alt="{title}. {escape(figure.words)}" src="data:image/png;base64,{encoded}"></div>\n'
+        f"<figcaption><p>{escape(figure.words)}</p>\n"
+        f'<p class="quiet">{escape(figure.caption)}</p></figcaption>\n</figure>\n</section>'
+    )
+
+
+def missing_section(not_drawn: Mapping[str, list[str]]) -> list[str]:
+    """Which figures are left out and which datasets they would need; nothing where all were drawn."""
+    if not not_drawn:
+        return []
+    items = [f"<li>{escape(name)}: needs {escape(', '.join(n))}</li>" for name, n in not_drawn.items()]
+    return [
+        "<h2>Not drawn</h2>",
+        "<p>This run did not measure what these figures need.</p>",
+        "<ul>",
+        *items,
+        "</ul>",
+    ]
+
+
+def settings_section(run: Run) -> list[str]:
+    """Everything that identifies the model and repeats the run."""
+    manifest, model = run.manifest, run.manifest["model"]
+    identity = {key: model[key] for key in IDENTITY if key in model}
+    origin = {key: manifest[key] for key in ("created", "git_commit") if key in manifest}
+    groups = {
+        "The model": identity,
+        "Its geometry": model["geometry"],
+        "Its training": model.get("training") or {},
+        "Settings": manifest["settings"] | {"sigmas": [round(sigma, 4) for sigma in manifest["sigmas"]]},
+        "Versions": origin | manifest.get("versions", {}),
+        "Timings": manifest.get("timings", {}),
+    }
+    parts = ["<h2>How this was run</h2>", f"<p><code>{escape(str(manifest['command']))}</code></p>"]
+    for name, values in groups.items():
+        if values:
+            rows = (
+                f"<tr><th>{escape(str(k))}</th><td>{escape(spell(v))}</td></tr>" for k, v in values.items()
+            )
+            parts += [f"<h3>{name}</h3>", "<table>", *rows, "</table>"]
+    return parts
+
+
+def spell(value: object) -> str:
+    """A setting as a reader writes it: lists with commas, mappings as `name value`, nothing as a dash."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {spell(item)}" for key, item in value.items()) or "–"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(spell(item) for item in value) or "–"
+    return "–" if value is None else f"{value:,}" if type(value) is int and value >= 10000 else str(value)

@@ -1,0 +1,126 @@
+"""A finished run folder, opened for reading.
+
+run = open_run("runs/grid_dit/default")
+run.read("frame_attention", "cross_mass", network="trained")    # loaded, the file is closed again
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+
+ROOT = Path(__file__).resolve().parent.parent
+MODES = ("teacher_forced", "free_running")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run: its folder and its manifest; datasets are read when asked for."""
+
+    folder: Path
+    manifest: dict
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.manifest["model"]["name"]
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its folder."""
+        return self.folder.name
+
+    @property
+    def geometry(self) -> dict:
+        """Frame size, patch, tokens per frame, layers and heads."""
+        return self.manifest["model"]["geometry"]
+
+    def path(self, dataset: str) -> Path:
+        """Where a dataset lies; emergence may also be shipped beside the model's weights."""
+        own = self.folder / f"{dataset}.nc"
+        shipped = ROOT / "models" / "weights" / f"{self.model}.{dataset}.nc"
+        return shipped if dataset == "emergence" and shipped.exists() and not own.exists() else own
+
+    def missing(self, needs: tuple[str, ...]) -> list[str]:
+        """Those of `needs` that this run does not have."""
+        return [dataset for dataset in needs if not self.path(dataset).exists()]
+
+    def read(self, dataset: str, *variables: str, **where: str) -> xr.Dataset:
+        """Variables of one dataset, loaded, at the labels in `where` (network=, mode=).
+
+        Where the dataset has several modes and none is named, it is `self.mode(dataset)`.
+        """
+        with self._open(dataset) as stored:
+            for variable in variables:
+                if variable not in stored:
+                    raise ValueError(f"{self.path(dataset)} has no {variable!r}; there are {list(stored)}")
+            chosen = stored[list(variables)] if variables else stored
+            if "mode" in chosen.dims:
+                where = {"mode": str(_first_mode(stored))} | where
+            for dim, label in where.items():
+                if dim in chosen.coords and label not in chosen[dim].values:
+                    raise ValueError(
+                        f"{self.path(dataset)} has no {dim} {label!r}; there are {list(chosen[dim].values)}"
+                    )
+            return chosen.sel({d: v for d, v in where.items() if d in chosen.dims}, drop=True).load()
+
+    def networks(self, dataset: str) -> list[str]:
+        """The networks measured, the trained one first."""
+        with self._open(dataset) as stored:
+            found = [str(name) for name in stored["network"].values]
+        return sorted(found, key=lambda name: (name != "trained", name))
+
+    def mode(self, dataset: str) -> str | None:
+        """The mode that figures show: teacher forced where it was run; None for datasets without modes."""
+        with self._open(dataset) as stored:
+            return _first_mode(stored)
+
+    def modes(self, dataset: str) -> list[str]:
+        """The modes measured, teacher forced first."""
+        with self._open(dataset) as stored:
+            found = [str(mode) for mode in stored["mode"].values]
+        return sorted(found, key=lambda mode: (mode not in MODES, mode != MODES[0], mode))
+
+    def clips(self, dataset: str) -> int:
+        """How many clips were measured."""
+        with self._open(dataset) as stored:
+            return stored.sizes["clip"]
+
+    def sigma(self, step: int) -> float:
+        """Noise level of a denoising step."""
+        return float(self.manifest["sigmas"][step])
+
+    def _open(self, dataset: str) -> xr.Dataset:
+        path = self.path(dataset)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; this run did not measure {dataset}")
+        return xr.open_dataset(path, engine="h5netcdf")
+
+
+def open_run(folder: str | Path) -> Run:
+    """The run in `folder`; a missing, unreadable or unfinished one raises."""
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} is not a run: it has no manifest.json; make one with `make probe`")
+    try:
+        manifest = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); run the probe again") from error
+    if not manifest.get("complete"):
+        raise ValueError(f"{folder} is incomplete; the same `make probe` again goes on where it stopped")
+    return Run(folder, manifest)
+
+
+def found(root: str | Path = "runs") -> list[Path]:
+    """Every run folder `<root>/<model>/<run>`, finished or not."""
+    return sorted(path.parent for path in Path(root).glob("*/*/manifest.json"))
+
+
+def _first_mode(stored: xr.Dataset) -> str | None:
+    """The first of MODES that the dataset has, None where it has no modes."""
+    if "mode" not in stored.coords:
+        return None
+    present = [str(mode) for mode in stored["mode"].values]
+    return next((mode for mode in MODES if mode in present), present[0])

@@ -1,0 +1,115 @@
+"""One look for all figures, and the one way to write them.
+
+    @style.look
+    def draw(run): ...
+
+    style.save(figure, table, "reports/figures/depth")    # .png, .pdf, .csv
+
+Figures are made without pyplot, so nothing global is opened or has to be closed.
+"""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+
+from analyses.intervals import enough
+from reports.runs import Run
+
+# Okabe and Ito's palette: told apart with every common colour blindness; the dashes tell them apart in grey.
+COLOURS = {"trained": "#0072B2", "random": "#D55E00", "other": "#7A7A7A", "uniform": "#000000"}
+COLOURS |= {"shuffled": COLOURS["other"]}
+DASHES = {"trained": "-", "random": "--", "other": ":", "shuffled": "-.", "uniform": (0, (1, 1))}
+WORDS = {"trained": "trained", "random": "random weights", "other": "other context"}
+WORDS |= {"shuffled": "shuffled targets", "uniform": "uniform"}
+SEQUENTIAL = "mako"
+DIVERGING = "vlag"
+ABSENT = "#E4E4E4"
+WIDTH = 7.2
+DPI = 200
+RC = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.5,
+    "pdf.fonttype": 42,
+    "font.family": "DejaVu Sans",
+}
+
+
+def look(draw: Callable) -> Callable:
+    """The same function, drawing in our look; the caller's matplotlib settings stay as they were."""
+
+    @wraps(draw)
+    def drawn(*args, **kwargs):
+        with matplotlib.rc_context({**seaborn.axes_style("ticks"), **RC}):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def canvas(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, in inches, which finds room for its labels by itself."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bool = True) -> None:
+    """Title, and below it the model, the clips, the mode where one was chosen, and what the band is."""
+    clips, mode = run.clips(dataset), run.mode(dataset)
+    parts = [run.model, f"{clips} clip{'s' * (clips != 1)}"]
+    if mode and dataset != "samples":
+        parts.append(mode.replace("_", " "))
+    if interval:
+        parts.append("band: 95% interval over clips" if enough(clips) else "too few clips for an interval")
+    figure.suptitle(f"{title}\n{', '.join(parts)}", x=0.01, ha="left", fontsize=9)
+
+
+def line(
+    axes: Axes, x: np.ndarray, values: xr.Dataset, kind: str, label: str | None = None, **options
+) -> None:
+    """A mean as a line and its interval as a band; values has mean, low, high."""
+    options = {"color": COLOURS.get(kind), "linestyle": DASHES.get(kind, "-"), "marker": "o"} | options
+    options.setdefault("markersize", 3 if len(x) <= 16 else 1.6)
+    axes.plot(x, values["mean"], label=WORDS.get(kind, kind) if label is None else label, **options)
+    if np.isfinite(values["low"]).any():
+        axes.fill_between(x, values["low"], values["high"], color=options["color"], alpha=0.2, linewidth=0)
+
+
+def ramp(count: int) -> list:
+    """Colours from shallow or early (light) to deep or late (dark)."""
+    return seaborn.color_palette("crest", count)
+
+
+def save(figure: Figure, table: pd.DataFrame, path: str | Path) -> list[Path]:
+    """Writes path.png, path.pdf and the drawn numbers as path.csv; each appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix in ("png", "pdf", "csv"):
+        target = path.parent / f"{path.name}.{suffix}"
+        partial = path.parent / f".{path.name}.partial.{suffix}"
+        if suffix == "csv":
+            table.to_csv(partial, index=False)
+        else:
+            # Without a date the same numbers give the same file.
+            dateless = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
+            figure.savefig(partial, dpi=DPI, metadata=dateless)
+            figure.set_layout_engine("none")  # room was found once; searching again would double the time
+        os.replace(partial, target)
+        written.append(target)
+    return written

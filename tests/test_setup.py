@@ -1,0 +1,70 @@
+"""Packaging, commands and checks speak of the same packages, versions and names."""
+
+import configparser
+import json
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
+PACKAGES = "hooks diffusion videos models analyses probes training benchmarks reports".split()
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture
+def config() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+@pytest.fixture
+def pins() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def test_every_package_is_installed_and_its_shapes_are_checked(config):
+    assert config["options.packages.find"]["include"].split() == PACKAGES
+    checked = re.search(r"--jaxtyping-packages=(\S+)", config["tool:pytest"]["addopts"])
+    assert checked is not None and checked[1].split(",")[:-1] == PACKAGES
+
+
+def test_every_requirement_is_pinned_within_its_bound(config, pins):
+    wanted = config["options"]["install_requires"] + config["options.extras_require"]["dev"]
+    for requirement in map(Requirement, wanted.split()):
+        (pin,) = pins[canonicalize_name(requirement.name)].specifier
+        assert requirement.specifier.contains(pin.version), f"{requirement} but {pin} is pinned"
+        assert requirement.specifier, f"{requirement} needs a lower bound"
+
+
+def test_pins_are_exact_and_leave_the_build_of_torch_open(pins):
+    for name, requirement in pins.items():
+        (pin,) = requirement.specifier
+        assert pin.operator == "==" and "+" not in pin.version, f"{requirement} is not exact"
+        assert not name.startswith(("nvidia-", "triton")), f"{name} belongs to one build of torch"
+
+
+def test_every_command_explains_itself():
+    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert phony is not None
+    commands = re.findall(r"^([a-z-]+):(?!=)", MAKEFILE, re.MULTILINE)
+    explained = re.findall(r"^([a-z-]+):.*? ## \S", MAKEFILE, re.MULTILINE)
+    assert explained == commands == phony[1].split()
+
+
+def test_files_are_short_enough_to_read():
+    sources = [file for folder in PACKAGES for file in (ROOT / folder).rglob("*.py")]
+    lengths = {file.relative_to(ROOT).as_posix(): len(file.read_text().splitlines()) for file in sources}
+    assert not {file: lines for file, lines in lengths.items() if lines > 250}, "split files over 250 lines"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_stored_without_outputs(name):
+    cells = json.loads((ROOT / "notebooks" / name).read_text())["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), f"clear {name}"

@@ -1,0 +1,280 @@
+"""Trace hands over every value at its moment, changes nothing, leaves nothing, and is never silently deaf."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from hooks import SilentHookError, Trace
+
+
+class Guarded(nn.Module):
+    """A hook point that torch.compile sees change: it reads its own hooks under another name."""
+
+    is_guarded = True
+
+    def __init__(self):
+        super().__init__()
+        self.attached = self._forward_hooks
+
+    def forward(self, x):
+        return x if len(self.attached) else x
+
+
+class Block(nn.Module):
+    def __init__(self, point):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.hook_resid_post = point()
+
+    def forward(self, x):
+        return self.hook_resid_post(x + torch.tanh(self.linear(x)))
+
+
+class Network(nn.Module):
+    def __init__(self, point=nn.Identity, layers=3):
+        super().__init__()
+        self.hook_embed = point()
+        self.blocks = nn.ModuleList(Block(point) for _ in range(layers))
+
+    def forward(self, x):
+        x = self.hook_embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    @property
+    def hook_dict(self):
+        return {name: module for name, module in self.named_modules() if "hook_" in name}
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+
+
+def moment(step=0, role="denoise"):
+    return SimpleNamespace(step=step, role=role)
+
+
+def passes_through(run, x, *instruments, steps=3):
+    for step in range(steps):
+        for instrument in instruments:
+            instrument.on_pass(moment(step))
+        out = run(x)
+    return out
+
+
+def hooks_on(model):
+    return sum(len(module._forward_hooks) for module in model.modules())
+
+
+def ignore(at, name, value):
+    pass
+
+
+def test_a_trace_hands_over_each_value_with_its_moment_and_name(x):
+    model, seen = Network(), []
+    with Trace(model.hook_dict, ["hook_embed", "blocks.[02].*"], lambda *event: seen.append(event)) as trace:
+        passes_through(model, x, trace, steps=2)
+    assert [(at.step, name) for at, name, _ in seen] == [
+        (step, name)
+        for step in (0, 1)
+        for name in ("hook_embed", "blocks.0.hook_resid_post", "blocks.2.hook_resid_post")
+    ]
+    assert torch.equal(seen[0][2], x) and torch.equal(seen[-1][2], model(x))
+    assert not seen[-1][2].requires_grad
+
+
+def test_tracing_does_not_change_a_bit_of_the_output(x):
+    model = Network()
+    clean = model(x)
+    with Trace(model.hook_dict, "*", ignore) as trace:
+        assert torch.equal(passes_through(model, x, trace), clean)
+    clean.sum().backward()
+
+
+def test_any_module_with_a_tensor_output_is_a_hook_point(x):
+    model, seen = Network(), []
+    with Trace(dict(model.named_modules()), "blocks.1.linear", lambda *event: seen.append(event)):
+        model(x)
+    assert seen[0][0] is None and seen[0][2].shape == (2, 4)
+
+
+def test_a_point_that_gives_several_values_is_refused(x):
+    lstm = nn.LSTM(4, 4)
+    with pytest.raises(ValueError, match="'lstm' gives a tuple, expected one tensor"):
+        with Trace({"lstm": lstm}, "lstm", ignore):
+            lstm(x)
+
+
+def test_traces_compose(x):
+    model, outer, inner = Network(), [], []
+    with Trace(model.hook_dict, "*", lambda at, name, value: outer.append(name)) as first:
+        with Trace(model.hook_dict, "blocks.1.*", lambda at, name, value: inner.append(name)) as second:
+            passes_through(model, x, first, second)
+        assert hooks_on(model) == 4
+    assert (len(outer), len(inner), hooks_on(model)) == (12, 3, 0)
+
+
+def test_a_trace_can_be_entered_again_but_not_twice_at_once(x):
+    model, seen = Network(), []
+    trace = Trace(model.hook_dict, "hook_embed", lambda at, name, value: seen.append(at))
+    for _ in range(2):
+        with trace:
+            passes_through(model, x, trace, steps=2)
+    assert len(seen) == 4
+    with trace, pytest.raises(RuntimeError, match="attached already"):
+        trace.__enter__()
+    assert hooks_on(model) == 0
+
+
+def test_a_pattern_without_a_match_names_the_points_there_are():
+    model = Network()
+    with pytest.raises(ValueError, match=r"no hook point matches 'layers.\*'; there are \['hook_embed', "):
+        Trace(model.hook_dict, ["hook_embed", "layers.*"], ignore)
+    with pytest.raises(ValueError, match="no pattern given; choose from"):
+        Trace(model.hook_dict, [], ignore)
+
+
+def test_hooks_are_gone_after_an_error_in_the_sink_or_in_the_forward(x):
+    def fail(at, name, value):
+        raise KeyError("stop")
+
+    model = Network()
+    for sink, values in ((fail, x), (ignore, x[:, :3])):
+        with pytest.raises((KeyError, RuntimeError)):
+            with Trace(model.hook_dict, "*", sink) as trace:
+                trace.on_pass(moment())
+                model(values)
+        assert hooks_on(model) == 0
+
+
+def test_hooks_are_gone_after_a_failure_halfway_through_attaching():
+    class Stubborn(nn.Module):
+        def register_forward_hook(self, hook):
+            raise OSError("no hooks here")
+
+    model = Network()
+    with pytest.raises(OSError, match="no hooks here"):
+        with Trace(model.hook_dict | {"last": Stubborn()}, "*", ignore):
+            raise AssertionError("the body must not run")
+    assert hooks_on(model) == 0
+
+
+def test_a_point_that_never_fires_is_an_error(x):
+    model = Network()
+    points = model.hook_dict | {"blocks.9.hook_resid_post": nn.Identity()}
+    with pytest.raises(SilentHookError, match="'blocks.9.hook_resid_post' fired never in 3 announced passes"):
+        with Trace(points, "*", ignore) as trace:
+            passes_through(model, x, trace)
+
+
+def test_a_pass_that_was_not_announced_is_an_error(x):
+    model = Network()
+    with pytest.raises(SilentHookError, match=r"\(and 3 more\) fired 2 times in 1 .* of role 'denoise'"):
+        with Trace(model.hook_dict, "*", ignore) as trace:
+            trace.on_pass(moment())
+            model(x)
+            model(x)
+
+
+def test_a_point_may_stay_away_from_a_role(x):
+    model = Network()
+    with Trace(model.hook_dict, "*", ignore) as trace:
+        passes_through(model, x, trace)
+        trace.on_pass(moment(role="encode"))
+        model.hook_embed(x)
+
+
+def test_an_error_in_the_body_is_not_hidden_by_the_law_of_firing():
+    with pytest.raises(ZeroDivisionError):
+        with Trace(Network().hook_dict, "*", ignore) as trace:
+            trace.on_pass(moment())
+            raise ZeroDivisionError
+
+
+def compiled(model, how):
+    """The model compiled in one of the ways people do it, run once before any hook is there."""
+    torch.compiler.reset()
+    if how == "model":
+        return torch.compile(model, backend="eager")
+    if how == "function":
+        return torch.compile(lambda x: model(x) * 1, backend="eager")
+    for index, block in enumerate(model.blocks):
+        if how == "module.compile":
+            block.compile(backend="eager")
+        else:
+            model.blocks[index] = torch.compile(block, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("how", ["model", "function", "module.compile", "wrapped blocks"])
+@torch.no_grad()
+def test_guarded_points_work_in_a_compiled_model(x, how):
+    model = Network(Guarded)
+    run = compiled(model, how)
+    clean = run(x)
+    for name in list(model.hook_dict) * 3:
+        seen = []
+        trace = Trace(model.hook_dict, name, lambda at, name, value, seen=seen: seen.append(at.step))
+        with trace:
+            assert torch.equal(passes_through(run, x, trace), clean)
+        assert seen == [0, 1, 2]
+        assert torch.equal(run(x), clean)
+
+
+@pytest.mark.parametrize("how", ["model", "function", "module.compile", "wrapped blocks"])
+@torch.no_grad()
+def test_other_points_in_a_compiled_model_are_refused_or_found_out(x, how):
+    model = Network()
+    run = compiled(model, how)
+    run(x)
+    for name in list(model.hook_dict)[1:]:
+        seen = []
+        with pytest.raises(SilentHookError, match="compiled"):
+            with Trace(model.hook_dict, name, lambda at, name, value: seen.append(at)) as trace:  # noqa: B023
+                passes_through(run, x, trace)
+        assert seen == [] and hooks_on(model) == 0
+
+
+def test_points_under_a_module_known_to_be_compiled_are_refused_at_once():
+    model = Network()
+    model.blocks[1].compile(backend="eager")
+    points = dict(model.named_modules())
+    with pytest.raises(SilentHookError, match="belongs to 'blocks.1', which was compiled"):
+        Trace(points, ["hook_embed", "blocks.1.hook_*"], ignore).__enter__()
+    assert hooks_on(model) == 0
+    with Trace(points, ["hook_embed", "blocks.0.hook_*"], ignore):
+        pass
+
+
+@torch.no_grad()
+def test_a_compiled_block_can_itself_be_watched_where_it_was_wrapped(x):
+    model, seen = Network(), []
+    compiled(model, "wrapped blocks")
+    clean = model(x)
+    with Trace(dict(model.named_modules()), "blocks.2", lambda *event: seen.append(event[2])) as trace:
+        passes_through(model, x, trace)
+    assert len(seen) == 3 and torch.equal(seen[0], clean)
+
+
+@torch.no_grad()
+def test_the_hook_points_of_our_networks_are_guarded_against_every_way_to_attach(x):
+    from models._blocks import GuardedHookPoint
+
+    model = Network(GuardedHookPoint)
+    run = compiled(model, "model")
+    clean = run(x)
+    with Trace(model.hook_dict, "*", ignore) as trace:
+        assert torch.equal(passes_through(run, x, trace), clean)
+    for attach in (
+        lambda point: point.register_forward_hook(lambda module, inputs, output: output * 0),
+        lambda point: point.add_hook(lambda value, hook: value * 0).hook,
+    ):
+        handle = attach(model.blocks[-1].hook_resid_post)
+        assert not run(x).any()
+        handle.remove()
+        model.blocks[-1].hook_resid_post.remove_hooks()
+        assert torch.equal(run(x), clean)

@@ -1,0 +1,65 @@
+"""How each shipped model is trained: long settings, one frozen dataclass.
+
+Light to import: no torch.
+"""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights of a training run, together with the device."""
+
+    network: str
+    """A file of models/."""
+    videos: str
+    """A file of videos/."""
+    preset: str = "tiny"
+    """Geometry of the network; channels, height, width and conditions come from the videos."""
+    steps: int = 3000
+    """Optimiser steps."""
+    batch: int = 6
+    """Clips per step."""
+    frames: int = 12
+    """Frames per clip."""
+    learning_rate: float = 2e-3
+    """AdamW's peak learning rate: embeddings, norms, biases, modulation, and matrices when `muon` is off."""
+    muon: bool = True
+    """Train the blocks' attention and MLP matrices with Muon (torch.optim.Muon), which needs fewer steps."""
+    muon_learning_rate: float = 3e-3
+    """Muon's peak learning rate, scaled to match AdamW's update size."""
+    warmup: int = 50
+    """Steps of linear warm-up."""
+    decay_share: float = 0.35
+    """Share of the steps, at the end, over which the learning rate falls linearly to 2 %."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.998
+    """Decay of the averaged weights, the ones that are kept; shorter during the first steps."""
+    uniform_share: float = 0.2
+    """Share of noise levels drawn uniformly; the rest is logit-normal(0, 1)."""
+    condition_dropout: float = 0.1
+    """Share of clips that see the null condition, for guidance."""
+    autocast: str = "bfloat16"
+    """Arithmetic of the forward pass, on CPU and GPU; weights and optimiser stay float32."""
+    seed: int = 0
+    """Decides the initial weights, the clips and the noise."""
+    save_every: int = 25
+    """Steps between resumable states: what an interruption can cost."""
+    keep_every: int = 200
+    """Steps between checkpoints that are kept, with a validation; 0 is kept too."""
+    sample_every: int = 1000
+    """Steps between sample videos."""
+
+
+RECIPES = {
+    "dense-tiles": Recipe("dense", "tiles", frames=10),
+    "dense-digits": Recipe("dense", "digits", muon=False),
+}
+
+
+def recipe(name: str, **changes) -> Recipe:
+    """A shipped model's recipe with changes; an unknown name raises ValueError with those that exist."""
+    if name not in RECIPES:
+        raise ValueError(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
+    return replace(RECIPES[name], **changes)

@@ -1,0 +1,191 @@
+"""The training loop: one frozen recipe in, one folder out, the same weights however often it was stopped.
+
+    train(recipe("dense-tiles"), Path("runs/train/dense-tiles"), device="cpu")
+
+Every step draws its clips and its noise from (seed, step), so nothing but weights, averages and optimiser
+state has to survive an interruption.
+"""
+
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import models
+import videos
+from diffusion.loss import flow_matching_loss
+from diffusion.schedule import TrainingDensity
+from training.recipes import Recipe
+from training.state import TrainingFolder
+
+VALIDATION_CLIPS = 24
+VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
+
+
+def build(recipe: Recipe) -> nn.Module:
+    """The recipe's network, initialised from its seed and shaped for its videos."""
+    source, network = videos.load(recipe.videos), models.network(recipe.network)
+    channels, height, width = source.SHAPE
+    config = network.config(
+        recipe.preset, channels=channels, height=height, width=width, conditions=source.CONDITIONS
+    )
+    torch.manual_seed(recipe.seed)
+    return network.build(config)
+
+
+def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path:
+    """The path of the trained model's weights, written with checkpoints, log and samples into `out`."""
+    folder = TrainingFolder(out, recipe)
+    model = build(recipe).to(device)
+    run = Run(recipe, model, device)
+    folder.resume(run)
+    with folder.stop_politely() as stopping:
+        bar = tqdm(total=recipe.steps, initial=run.step, unit="step", disable=not progress)
+        while run.step < recipe.steps:
+            folder.at_step(run)
+            loss = run.advance()
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.4f}", validation=run.last_validation())
+            if stopping():
+                folder.save_state(run)
+                raise KeyboardInterrupt
+        bar.close()
+    return folder.finish(run)
+
+
+class Run:
+    """Weights, their average, optimisers and log at one step of a training."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module, device: str):
+        self.recipe, self.model, self.device = recipe, model, torch.device(device)
+        self.step, self.seconds, self.log = 0, 0.0, []
+        self.average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+        self.optimizers = _optimizers(model, recipe)
+        self.source = videos.load(recipe.videos)
+        self.density = TrainingDensity(uniform_share=recipe.uniform_share)
+
+    def advance(self) -> float:
+        """One optimiser step; the loss before it."""
+        began = time.perf_counter()
+        self._set_learning_rate()
+        loss = self._loss()
+        if not torch.isfinite(loss):
+            raise ValueError(f"the training loss is {loss.item()} at step {self.step}; lower the learning rate")
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self._average()
+        self.seconds += time.perf_counter() - began
+        return loss.item()
+
+    def validate(self) -> None:
+        """Appends the averaged weights' loss on held-out clips to the log, by noise level and in the mean."""
+        with averaged(self):
+            by_sigma = validation_loss(self.model, self.source, self.recipe.frames, self.device)
+        row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": sum(by_sigma.values()) / len(by_sigma)}
+        self.log.append(row | {f"loss_sigma_{sigma}": loss for sigma, loss in by_sigma.items()})
+
+    def last_validation(self) -> str:
+        return f"{self.log[-1]['loss']:.4f}" if self.log else "-"
+
+    def _loss(self) -> Tensor:
+        first = (self.recipe.seed * 10_000_019 + self.step * self.recipe.batch) % videos.VALIDATION_SEED
+        clips = self.source.clips(range(first, first + self.recipe.batch), self.recipe.frames)
+        clean = torch.from_numpy(clips.video).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        sigma = self.density.sample(clean.shape[:2], generator)
+        noise = torch.randn(clean.shape, generator=generator, device=self.device)
+        cond = self._conditions(clips, generator)
+        with _autocast(self.recipe, self.device):
+            return flow_matching_loss(self.model, clean, noise, sigma, cond).mean()
+
+    def _conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
+        if clips.actions is None:
+            return None
+        actions = torch.from_numpy(clips.actions).to(self.device)
+        dropped = torch.rand(len(actions), generator=generator, device=self.device) < self.recipe.condition_dropout
+        return actions.masked_fill(dropped[:, None], self.model.null_condition)
+
+    def _set_learning_rate(self) -> None:
+        recipe, step = self.recipe, self.step
+        left = (recipe.steps - step) / max(1, recipe.decay_share * recipe.steps)
+        factor = min(1.0, (step + 1) / recipe.warmup, max(left, 0.02))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["peak"]
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        weights = self.model.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [weights[name] for name in self.average], 1 - decay)
+
+
+def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks (modulation aside), AdamW for everything else."""
+    matrices, others = [], []
+    for name, weight in model.named_parameters():
+        inner = weight.ndim == 2 and "blocks." in name and ".norm" not in name
+        (matrices if recipe.muon and inner else others).append(weight)
+    rate, muon_rate = recipe.learning_rate, recipe.muon_learning_rate
+    groups = [{"params": others, "peak": rate}]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    ]
+    if matrices:
+        groups = [{"params": matrices, "peak": muon_rate}]
+        optimizers.append(
+            torch.optim.Muon(groups, lr=muon_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        )
+    return optimizers
+
+
+def _autocast(recipe: Recipe, device: torch.device):
+    if recipe.autocast == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, getattr(torch, recipe.autocast))
+
+
+class averaged:
+    """The model with the averaged weights for the length of a `with`, its own put back afterwards."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def __enter__(self) -> nn.Module:
+        self.own = {name: weight.clone() for name, weight in self.run.model.state_dict().items()}
+        self.run.model.load_state_dict(self.run.average)
+        return self.run.model
+
+    def __exit__(self, *_) -> None:
+        self.run.model.load_state_dict(self.own)
+
+
+@torch.no_grad()
+def validation_loss(model, source, frames: int, device, clips: int = VALIDATION_CLIPS) -> dict[float, float]:
+    """The mean velocity error on held-out clips at each of six noise levels, the same noise every time."""
+    levels = torch.tensor(VALIDATION_SIGMAS, device=device)
+    sums, counts = torch.zeros(len(levels), dtype=torch.float64), torch.zeros(len(levels))
+    for first in range(0, clips, 8):
+        rows = range(first, min(first + 8, clips))
+        batch = source.clips([videos.VALIDATION_SEED + row for row in rows], frames)
+        clean = torch.from_numpy(batch.video).to(device)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(first)).to(device)
+        which = (torch.arange(len(rows))[:, None] + torch.arange(frames)) % len(levels)
+        cond = None if batch.actions is None else torch.from_numpy(batch.actions).to(device)
+        loss = flow_matching_loss(model, clean, noise, levels[which.to(device)], cond).double().cpu()
+        sums.index_add_(0, which.flatten(), loss.flatten())
+        counts.index_add_(0, which.flatten(), torch.ones(which.numel()))
+    return dict(zip(VALIDATION_SIGMAS, (sums / counts).tolist(), strict=True))
+
+
+def validation_seeds(clips: int, skip: int = 0) -> Iterable[int]:
+    """Seeds of held-out clips."""
+    return range(videos.VALIDATION_SEED + skip, videos.VALIDATION_SEED + skip + clips)

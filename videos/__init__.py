@@ -1,0 +1,54 @@
+"""Where videos come from; one file per source.
+
+    source = videos.load("tiles")
+    batch = source.clips(seeds=range(8), frames=16)      # Clips
+
+A source is a file with a function `clips` and a constant `SHAPE` (channels, height, width).
+"""
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+VALIDATION_SEED = 1_000_000_000
+"""Procedural worlds: seeds below this number train, seeds from it on validate."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch of clips with whatever is known about them.
+
+    video: float32 [b f c h w] in [-1, 1]. actions: int64 [b f]; the action at i leads to frame i,
+    the first is 0. state: arrays [b f ...] in units that the source's file states.
+    """
+
+    video: np.ndarray
+    actions: np.ndarray | None = None
+    state: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+
+def names() -> list[str]:
+    """The sources that exist: the public files of this folder."""
+    return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def load(name: str) -> ModuleType:
+    """The source of that name; an unknown one raises ValueError with the names that exist."""
+    if name not in names():
+        raise ValueError(f"no video source is called {name!r}; there are {', '.join(names())}")
+    return importlib.import_module(f"videos.{name}")
+
+
+def stack(clips: list[Clips]) -> Clips:
+    """One batch of several single clips of equal length."""
+    return Clips(
+        np.stack([clip.video for clip in clips]),
+        None if clips[0].actions is None else np.stack([clip.actions for clip in clips]),
+        {name: np.stack([clip.state[name] for clip in clips]) for name in clips[0].state},
+    )

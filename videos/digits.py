@@ -1,0 +1,96 @@
+"""Two handwritten digits that bounce around the frame; what they do at a wall is partly chance.
+
+    batch = clips(seeds=range(8), frames=12)     # 16 x 16 grey, positions and velocities known
+
+The digits are scikit-learn's 8 x 8 scans. They move by 0.7 to 1.6 pixels a frame, drawn bilinearly.
+On touching a wall a digit is reflected, and half of the time leaves at a new random angle instead.
+Training and validation clips (videos.VALIDATION_SEED) use different scans.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+import videos
+
+SIDE, DIGIT, DIGITS = 16, 8, 2
+SHAPE = (1, SIDE, SIDE)
+CONDITIONS = 0
+
+
+def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
+    """One clip per seed: video [b f 1 16 16] in [-1, 1], no actions.
+
+    state: position [b f 2 2] (digit; row, column of its corner in pixels), velocity [b f 2 2] (pixels a
+    frame, the one that led to this frame), label [b f 2] (which digit), bounced [b f 2] (met a wall).
+    """
+    return videos.stack([_clip(seed, frames) for seed in seeds])
+
+
+@cache
+def _scans(validation: bool) -> tuple[np.ndarray, np.ndarray]:
+    data = load_digits()
+    held_out = np.arange(len(data.images)) % 5 == 0
+    keep = held_out if validation else ~held_out
+    return (data.images[keep] / 16).astype(np.float32), data.target[keep]
+
+
+def _clip(seed: int, frames: int) -> videos.Clips:
+    rng = np.random.default_rng((0xD161, seed))
+    images, labels = _scans(seed >= videos.VALIDATION_SEED)
+    chosen = rng.integers(len(images), size=DIGITS)
+    position = rng.uniform(0, SIDE - DIGIT, size=(DIGITS, 2))
+    velocity = np.stack([_velocity(rng) for _ in range(DIGITS)])
+    video = np.zeros((frames, 1, SIDE, SIDE), np.float32)
+    states = []
+    bounced = np.zeros(DIGITS, bool)
+    for frame in range(frames):
+        for digit in range(DIGITS):
+            if frame:
+                position[digit], velocity[digit], bounced[digit] = _move(rng, position[digit], velocity[digit])
+            _draw(video[frame, 0], images[chosen[digit]], position[digit])
+        states.append((position.copy(), velocity.copy(), bounced.copy()))
+    positions, velocities, bounces = (np.stack(values) for values in zip(*states, strict=True))
+    label = np.broadcast_to(labels[chosen], (frames, DIGITS))
+    state = {"position": positions, "velocity": velocities, "label": label, "bounced": bounces}
+    return videos.Clips(video * 2 - 1, None, state)
+
+
+def _velocity(rng: np.random.Generator) -> np.ndarray:
+    angle = rng.uniform(0, 2 * np.pi)
+    return rng.uniform(0.7, 1.6) * np.array([np.sin(angle), np.cos(angle)])
+
+
+def _move(rng, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Position and velocity one frame later, and whether a wall was met."""
+    wall = SIDE - DIGIT
+    moved = position + velocity
+    outside = (moved < 0) | (moved > wall)
+    if not outside.any():
+        return moved, velocity, False
+    reflected = np.where(outside, -velocity, velocity)
+    if rng.random() < 0.5:
+        fresh = np.abs(_velocity(rng))
+        reflected = np.where(reflected < 0, -fresh, fresh)
+    return np.clip(np.where(moved < 0, -moved, np.where(moved > wall, 2 * wall - moved, moved)), 0, wall), (
+        reflected
+    ), True
+
+
+def _draw(canvas: np.ndarray, image: np.ndarray, position: np.ndarray) -> None:
+    """Adds a digit at a sub-pixel place, by bilinear weights; brightness saturates at 1."""
+    corner = np.minimum(position.astype(int), SIDE - DIGIT)
+    down, right = position - corner
+    padded = np.pad(image, 1)
+    moved = (
+        (1 - down) * (1 - right) * padded[1:, 1:]
+        + (1 - down) * right * padded[1:, :-1]
+        + down * (1 - right) * padded[:-1, 1:]
+        + down * right * padded[:-1, :-1]
+    )
+    rows, cols = (slice(c, min(c + DIGIT + 1, SIDE)) for c in corner)
+    region = canvas[rows, cols]
+    region += moved[: region.shape[0], : region.shape[1]]
+    np.minimum(region, 1.0, out=region)
