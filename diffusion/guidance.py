@@ -34,6 +34,8 @@ class Guided:
 
     def start(self, batch: int, cond: Tensor | None = None) -> dict[str, Any]:
         """The contexts of both branches; the uncond one carries the model's null condition."""
+        if cond is None:
+            raise ValueError("guidance needs the conditions of the clip; give cond")
         null = torch.full_like(cond, self.model.null_condition)
         return {"cond": self.model.start(batch, cond), "uncond": self.model.start(batch, null)}
 

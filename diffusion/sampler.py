@@ -114,12 +114,13 @@ def rollout(
     chunk = model.geometry.frames_per_chunk
     for frame in range(0, frames, chunk):
         span = slice(frame, frame + chunk)
-        known = given[:, span] if frame < given.shape[1] else None
-        sampled = known is None if not teacher_forced else _wanted(frame, denoised_frames)
-        x = _sample(model, noise[:, span], sigmas, context, frame, on_pass) if sampled else known
+        is_given = frame < given.shape[1]
+        x = given[:, span]
+        if not is_given or (teacher_forced and _wanted(frame, denoised_frames)):
+            x = _sample(model, noise[:, span], sigmas, context, frame, on_pass)
         video.append(x)
         if frame + chunk < frames:
-            context = _encode(model, known if known is not None else x, context, frame, on_pass)
+            context = _encode(model, given[:, span] if is_given else x, context, frame, on_pass)
     return torch.cat(video, dim=1)
 
 
@@ -130,7 +131,7 @@ def _wanted(frame: int, denoised_frames: set[int] | None) -> bool:
 def _check(frames: int, given: Tensor, teacher_forced: bool, wanted: set[int] | None, chunk: int) -> None:
     if frames % chunk or given.shape[1] % chunk:
         raise ValueError(
-            f"the model makes {chunk} frames at a time; {frames} frames with {given.shape[1]} given do not fit"
+            f"the model makes {chunk} frames at a time; {frames} with {given.shape[1]} given do not fit"
         )
     if teacher_forced and given.shape[1] != frames:
         raise ValueError(f"teacher forcing needs all {frames} frames given, got {given.shape[1]}")

@@ -1,7 +1,7 @@
 """Noise levels: the grid a sampler walks down, the density training draws from, the noising itself.
 
-    sigmas = sigma_grid(steps=25, shift=1.0)        # 1 = s_0 > s_1 > ... > s_25 = 0
-    sigma = TrainingDensity().sample((b, f), generator)
+sigmas = sigma_grid(steps=25, shift=1.0)        # 1 = s_0 > s_1 > ... > s_25 = 0
+sigma = TrainingDensity().sample((b, f), generator)
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def shifted(sigma: Float[Tensor, "..."], shift: float) -> Float[Tensor, "..."]:
-    """Noise levels moved towards 1 for shift > 1: shift s / (1 + (shift - 1) s) (Esser et al. 2024, eq. 23)."""
+    """Noise levels moved towards 1 for shift > 1: shift s / (1 + (shift - 1) s) (Esser et al. 2024)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 

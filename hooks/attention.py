@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from hooks._instrument import Instrument, outside_graphs
 from hooks._pattern import Pattern
@@ -66,57 +65,56 @@ class AttentionTap(Instrument):
         self.sink = sink
         self._key_age = {name: points[name].key_age for name in self.points}
         self._inside: list[str] = []
-        self._listener = _Listener(self._heard)
+
+    def __enter__(self) -> "AttentionTap":
+        super().__enter__()
+        assert self._attached is not None
+        # Replacing the function costs nothing at other torch calls, unlike a TorchFunctionMode, which
+        # costs a small network 40 %. Code that holds the function under a name of its own is not heard,
+        # and the law of firing says so.
+        kernel = F.scaled_dot_product_attention
+        F.scaled_dot_product_attention = partial(self._listen, kernel)
+        self._attached.callback(setattr, F, "scaled_dot_product_attention", kernel)
+        return self
 
     def __exit__(self, kind, error, traceback) -> None:
         # Module hooks do not run on KeyboardInterrupt and its like, so a call may still be open.
-        while self._inside:
-            self._leave(self._inside[-1])
+        self._inside.clear()
         super().__exit__(kind, error, traceback)
 
     def _attach(self, name: str, module: nn.Module, stack: ExitStack) -> None:
         enter, leave = (outside_graphs(partial(call, name)) for call in (self._enter, self._leave))
         stack.callback(module.register_forward_pre_hook(enter).remove)
-        # always_call: an exception in the forward must not leave the name behind. prepend: of two
-        # taps on one module, the one that began to listen last must stop first.
-        stack.callback(module.register_forward_hook(leave, prepend=True, always_call=True).remove)
+        # always_call: an exception in the forward must not leave the name behind.
+        stack.callback(module.register_forward_hook(leave, always_call=True).remove)
 
     def _notices_hooks(self, module: nn.Module) -> bool:
         return False
 
     def _enter(self, name: str, *_) -> None:
-        # Listening costs time at every torch call, so it is on inside watched modules only.
-        if not self._inside:
-            self._listener.__enter__()
         self._inside.append(name)
 
     def _leave(self, name: str, *_) -> None:
         if self._inside and self._inside[-1] == name:
             self._inside.pop()
-            if not self._inside:
-                self._listener.__exit__(None, None, None)
 
-    def _heard(self, call: "_Call") -> None:
-        name = self._inside[-1]
+    def _listen(self, kernel: Callable[..., Tensor], *args, **kwargs) -> Tensor:
+        """The attention call as it is; one inside a watched module is reported."""
+        out = kernel(*args, **kwargs)
+        if self._inside and not torch.compiler.is_compiling():
+            self._heard(self._inside[-1], _call(*args, **kwargs))
+        return out
+
+    def _heard(self, name: str, call: "_Call") -> None:
         self._count(name)
         call.refuse_unknown(name)
         key_age = None if self.at is None else self._key_age[name](self.at.frame, call.k.shape[-2])
-        with torch.no_grad():
-            self.sink(self.at, name, Pattern(call.q, call.k, call.scale, key_age))
-
-
-class _Listener(TorchFunctionMode):
-    """Runs each torch function as it is, and reports those that are attention."""
-
-    def __init__(self, heard: Callable[["_Call"], None]):
-        super().__init__()
-        self.heard = heard
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if func is F.scaled_dot_product_attention and not torch.compiler.is_compiling():
-            self.heard(_call(*args, **(kwargs or {})))
-        return out
+        inside, self._inside = self._inside, []  # attention that the sink computes is not the model's
+        try:
+            with torch.no_grad():
+                self.sink(self.at, name, Pattern(call.q, call.k, call.scale, key_age))
+        finally:
+            self._inside = inside
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ A network's file offers `build(config)` and `config(preset, **changes)`.
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -41,10 +42,12 @@ def find(name: str) -> Path:
         return path
     if path.suffix or "/" in name:
         raise FileNotFoundError(f"there is no checkpoint at {name}")
-    raise ValueError(f"no model is called {name!r}; there are {', '.join(names())}, or give a checkpoint's path")
+    raise ValueError(
+        f"no model is called {name!r}; there are {', '.join(names())}, or give a checkpoint's path"
+    )
 
 
-def load(name: str, device: str = "cpu", dtype: str = "float32"):
+def load(name: str, device: str = "cpu", dtype: str = "float32") -> Any:
     """The model of that name or path, ready to sample; its `source` tells where it came from.
 
     Raises ValueError, or FileNotFoundError, with one line that names the file and what is wrong with it.
@@ -56,6 +59,6 @@ def load(name: str, device: str = "cpu", dtype: str = "float32"):
 
 
 def label(name: str) -> str:
-    """What results of that model are filed under: the shipped name, or a local checkpoint's file or folder."""
+    """What that model's results are filed under: its shipped name, or a checkpoint's file or folder."""
     path = find(name)
     return path.parent.name if path.stem == "model" else path.stem

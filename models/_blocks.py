@@ -1,19 +1,20 @@
-"""The parts our networks are built from: hook points, RoPE, attention with a KV cache, the adaLN block.
+"""The parts our networks are built from: hook points, RoPE, attention, the adaLN block.
 
 The only file that imports transformer_lens. Layout: tokens are [b n d] with n = (frame row col), frame
 slowest; modulation is [b f d], one vector a frame, and is spread over that frame's tokens.
 """
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule as HookedRootModule
 from transformer_lens.hook_points import HookPoint
+
+from models._history import CleanThenNoisy, KVCache
 
 
 class GuardedHookPoint(HookPoint):
@@ -48,7 +49,10 @@ class AxialRope(nn.Module):
         self.axes, self.rows, self.cols, self.theta = axes, rows, cols, theta
 
     def forward(self, frames: Int[Tensor, " f"]) -> Rope:
-        """Cosine and sine for every token of these frames, each [(f rows cols) head_width]."""
+        """Cosine and sine for every token of these frames, each [(f rows cols) head_width].
+
+        The sine is negative at the first channel of each pair, where the turn subtracts.
+        """
         device = frames.device
         grid = torch.meshgrid(
             frames.double(),
@@ -57,9 +61,12 @@ class AxialRope(nn.Module):
             indexing="ij",
         )
         angles = torch.cat(
-            [self._angles(place.flatten(), width) for place, width in zip(grid, self.axes, strict=True)], dim=-1
+            [self._angles(place.flatten(), width) for place, width in zip(grid, self.axes, strict=True)],
+            dim=-1,
         )
-        return angles.cos().float(), angles.sin().float()
+        sine = angles.sin()
+        sine[:, 0::2] *= -1
+        return angles.cos().float(), sine.float()
 
     def _angles(self, places: Float[Tensor, " n"], width: int) -> Float[Tensor, "n {width}"]:
         powers = torch.arange(0, width, 2, device=places.device, dtype=torch.float64) / width
@@ -69,119 +76,9 @@ class AxialRope(nn.Module):
 def rotated(x: Float[Tensor, "b n h d"], rope: Rope) -> Float[Tensor, "b n h d"]:
     """x with each pair of channels turned by its token's angle; computed in float32."""
     cos, sin = (table[None, :, None] for table in rope)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
-    return (x.float() * cos + turned * sin).to(x.dtype)
-
-
-@dataclass
-class KVStorage:
-    """Preallocated keys and values of every layer, [b h capacity d]; grows by doubling.
-
-    Owned by the contexts that share it. `written` counts the tokens of the newest of them.
-    """
-
-    layers: int
-    written: int = 0
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-
-    def reserve(self, k: Tensor, tokens: int) -> None:
-        """Room for that many tokens, for keys and values shaped like k [b h n d]."""
-        capacity = self.keys[0].shape[2] if self.keys else 0
-        if capacity >= tokens:
-            return
-        capacity = max(tokens, 2 * capacity)
-        old = (self.keys, self.values)
-        self.keys, self.values = (
-            [k.new_empty(*k.shape[:2], capacity, k.shape[3]) for _ in range(self.layers)] for _ in range(2)
-        )
-        for fresh, stale in zip((self.keys, self.values), old, strict=True):
-            for layer, tensor in enumerate(stale):
-                fresh[layer][:, :, : self.written] = tensor[:, :, : self.written]
-
-
-@dataclass(frozen=True)
-class KVCache:
-    """The first `tokens` keys and values of a storage: a value, whoever else appends to the storage.
-
-    The newest cache of a storage writes the current tokens behind its own in place, so that a denoising
-    step copies no history; an older one, whose place is taken, falls back to concatenation.
-    """
-
-    storage: KVStorage
-    tokens: int = 0
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of the current tokens [b h n d] over the history and themselves."""
-        return F.scaled_dot_product_attention(q, *self.with_current(layer, k, v))
-
-    def with_current(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [b h k d] of the history followed by the current tokens."""
-        end = self.tokens + k.shape[2]
-        if self.tokens < self.storage.written:
-            past = (store[layer][:, :, : self.tokens] for store in (self.storage.keys, self.storage.values))
-            return tuple(torch.cat([old, new], dim=2) for old, new in zip(past, (k, v), strict=True))
-        self.storage.reserve(k, end)
-        for store, new in ((self.storage.keys, k), (self.storage.values, v)):
-            store[layer][:, :, self.tokens : end] = new
-        return self.storage.keys[layer][:, :, :end], self.storage.values[layer][:, :, :end]
-
-    def for_appending(self) -> "KVCache":
-        """This cache, on a storage of its own where another has already appended to the shared one."""
-        if self.tokens == self.storage.written:
-            return self
-        own = KVStorage(self.storage.layers, self.tokens)
-        own.keys, own.values = (
-            [tensor[:, :, : self.tokens].clone() for tensor in tensors]
-            for tensors in (self.storage.keys, self.storage.values)
-        )
-        return KVCache(own, self.tokens)
-
-    def appended(self, tokens: int) -> "KVCache":
-        """The cache after a pass wrote that many tokens behind it."""
-        self.storage.written = self.tokens + tokens
-        return KVCache(self.storage, self.storage.written)
-
-
-@dataclass(frozen=True)
-class CleanThenNoisy:
-    """Teacher forcing in one pass over [clean frames | noisy frames]: who may look at whom.
-
-    A clean frame sees the clean frames up to itself; a noisy frame sees the earlier clean ones and itself.
-    On a CPU the frames are taken one by one, on just the keys they see and without the fused kernel, whose
-    backward pass is slow on small frames there: a third of the time of one masked call. On a GPU one masked
-    call is faster.
-    """
-
-    frames: int
-    tokens_per_frame: int
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of all tokens [b h n d], n = (2 frames tokens_per_frame)."""
-        if q.device.type != "cpu":
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(q.device))
-        n, middle, out = self.tokens_per_frame, q.shape[2] // 2, ([], [])
-        for start in range(0, middle, n):
-            own, noisy = slice(start, start + n), slice(middle + start, middle + start + n)
-            upto = slice(0, start + n)
-            out[0].append(_explicit_attention(q[:, :, own], k[:, :, upto], v[:, :, upto]))
-            seen = (torch.cat([part[:, :, :start], part[:, :, noisy]], dim=2) for part in (k, v))
-            out[1].append(_explicit_attention(q[:, :, noisy], *seen))
-        return torch.cat(out[0] + out[1], dim=2)
-
-    def mask(self, device: torch.device) -> Bool[Tensor, "n n"]:
-        """True where a query (first axis) sees a key."""
-        order = torch.arange(self.frames, device=device)
-        past, same = order[None] < order[:, None], order[None] == order[:, None]
-        nobody = torch.zeros_like(past)
-        mask = torch.cat([torch.cat([past | same, nobody], dim=1), torch.cat([past, same], dim=1)])
-        return mask.repeat_interleave(self.tokens_per_frame, 0).repeat_interleave(self.tokens_per_frame, 1)
-
-
-def _explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT
-    return scores.float().softmax(dim=-1).to(v.dtype) @ v
+    wide = x.float()
+    swapped = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return (wide * cos + swapped * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -296,7 +193,12 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(256, d_model), nn.SiLU(), nn.Linear(d_model, d_model))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(self.parameters()).dtype
+
     def forward(self, timestep: Float[Tensor, "b f"]) -> Float[Tensor, "b f d"]:
         powers = torch.arange(128, device=timestep.device) / 127
         angles = timestep.float()[..., None] * torch.exp(-math.log(10000) * powers)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.dtype))

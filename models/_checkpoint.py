@@ -38,7 +38,7 @@ def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> N
         partial.unlink(missing_ok=True)
 
 
-def read(path: Path, device: str, dtype: str) -> nn.Module:
+def read(path: Path, device: str, dtype: str) -> Any:
     """The network in that file, in evaluation mode, with a `source`."""
     check_device(device, dtype)
     metadata, weights = _open(path)
@@ -62,7 +62,9 @@ def check_device(device: str, dtype: str) -> None:
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"device {device!r} is not supported; there are cpu and cuda")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but this machine has no CUDA GPU; use --device cpu")
+        raise ValueError(
+            f"device {device!r} was asked for, but this machine has no CUDA GPU; use --device cpu"
+        )
     index = torch.device(device).index
     if kind == "cuda" and index is not None and index >= torch.cuda.device_count():
         raise ValueError(f"device {device!r} does not exist; there are {torch.cuda.device_count()} CUDA GPUs")
@@ -76,7 +78,9 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
     if "framelens" not in metadata:
-        raise ValueError(f"{path} is a safetensors file, but not a framelens checkpoint: it has no framelens metadata")
+        raise ValueError(
+            f"{path} is a safetensors file, but not a framelens checkpoint: it has no framelens metadata"
+        )
     return json.loads(metadata["framelens"]), weights
 
 

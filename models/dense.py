@@ -18,17 +18,16 @@ from torch import Tensor, nn
 from diffusion.sampler import Geometry
 from hooks.attention import AttentionPoint
 from models._blocks import (
+    AdaNorm,
     AxialRope,
     Block,
-    CleanThenNoisy,
     GuardedHookPoint,
     HookedRootModule,
-    KVCache,
-    KVStorage,
     Rope,
     TimeEmbedding,
     per_frame,
 )
+from models._history import CleanThenNoisy, KVCache, KVStorage
 
 CLEAN_TIMESTEP = -1.0
 """How a finished frame is told apart from a noisy one (FAR, and SCD's encoder)."""
@@ -52,7 +51,9 @@ class Config:
 
     def __post_init__(self):
         if self.height % self.patch or self.width % self.patch:
-            raise ValueError(f"a {self.height} x {self.width} frame does not divide into patches of {self.patch}")
+            raise ValueError(
+                f"a {self.height} x {self.width} frame does not divide into patches of {self.patch}"
+            )
         if self.d_model % self.heads or sum(self.rope_axes) != self.d_model // self.heads:
             raise ValueError(
                 f"width {self.d_model} over {self.heads} heads does not match the RoPE axes {self.rope_axes}"
@@ -97,7 +98,14 @@ class Dense(HookedRootModule):
         super().__init__()
         self.config = config
         self.geometry = Geometry(
-            1, config.channels, config.height, config.width, config.patch, config.layers, config.heads, config.d_model
+            1,
+            config.channels,
+            config.height,
+            config.width,
+            config.patch,
+            config.layers,
+            config.heads,
+            config.d_model,
         )
         self.null_condition = config.conditions if config.conditions else None
         values, width = config.channels * config.patch**2, config.d_model
@@ -117,13 +125,12 @@ class Dense(HookedRootModule):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for block in self.blocks:
-            for norm in (block.norm1, block.norm2):
-                nn.init.zeros_(norm.linear.weight)
-        for linear in (self.norm_out, self.unembed):
+        gates = [module.linear for module in self.modules() if isinstance(module, AdaNorm)]
+        for linear in (*gates, self.norm_out, self.unembed):
             nn.init.zeros_(linear.weight)
-        for weight in (self.time.mlp[0].weight, self.time.mlp[2].weight):
-            nn.init.normal_(weight, std=0.02)
+        for name, weight in self.time.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(weight, std=0.02)
         if self.condition is not None:
             nn.init.normal_(self.condition.weight, std=0.02)
 
@@ -136,8 +143,8 @@ class Dense(HookedRootModule):
     def attn_dict(self) -> dict[str, AttentionPoint]:
         """Where attention happens; keys lie in frame order, the current frame last."""
         return {
-            f"blocks.{layer}.attn": AttentionPoint(block.attn, self._key_age)
-            for layer, block in enumerate(self.blocks)
+            f"blocks.{layer}.attn": AttentionPoint(self.get_submodule(f"blocks.{layer}.attn"), self._key_age)
+            for layer in range(self.config.layers)
         }
 
     def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
@@ -146,11 +153,13 @@ class Dense(HookedRootModule):
     def start(self, batch: int, cond: Int[Tensor, "b ..."] | None = None) -> DenseContext:
         """A context in which nothing has been seen; cond is actions [b f] or labels [b]."""
         if self.condition is not None and cond is None:
-            raise ValueError(f"this model is conditional ({self.config.conditions} actions or labels); give cond")
+            raise ValueError(
+                f"this model is conditional ({self.config.conditions} actions or labels); give cond"
+            )
         if cond is not None and len(cond) != batch:
             raise ValueError(f"cond is for {len(cond)} clips, the batch has {batch}")
         device = self.embed.weight.device
-        cond = None if self.condition is None else cond.to(device)
+        cond = None if self.condition is None or cond is None else cond.to(device)
         return DenseContext(0, KVCache(KVStorage(self.config.layers)), self._rope([0]), cond)
 
     def encode(self, x: Float[Tensor, "b 1 c h w"], context: DenseContext) -> DenseContext:
@@ -162,7 +171,9 @@ class Dense(HookedRootModule):
         appended = cache.appended(self.geometry.tokens_per_frame)
         return DenseContext(frame, appended, self._rope([frame]), context.cond)
 
-    def denoise(self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: DenseContext) -> Tensor:
+    def denoise(
+        self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: DenseContext
+    ) -> Tensor:
         """The velocity of the current frame at noise level sigma, all layers run over the cached past."""
         emb = self._time(1000 * sigma[:, None], self._current(context))
         return self._velocity(self._through(x, emb, context.rope, context.cache), emb)
@@ -195,20 +206,24 @@ class Dense(HookedRootModule):
         if context.cond.ndim == 1:
             return context.cond[:, None]
         if context.frame >= context.cond.shape[1]:
-            raise ValueError(f"actions are given for {context.cond.shape[1]} frames; frame {context.frame} has none")
+            raise ValueError(
+                f"actions are given for {context.cond.shape[1]} frames; frame {context.frame} has none"
+            )
         return context.cond[:, context.frame : context.frame + 1]
 
     def _clip_conditions(self, cond: Tensor | None, frames: int) -> Int[Tensor, "b two_f"] | None:
         """The conditions of [clean | noisy] frames."""
-        if self.condition is None:
+        if self.condition is None or cond is None:
             return None
         per_frame = cond[:, None].expand(-1, frames) if cond.ndim == 1 else cond[:, :frames]
         return torch.cat([per_frame, per_frame], dim=1)
 
-    def _time(self, timestep: Float[Tensor, "b f"], cond: Int[Tensor, "b f"] | None) -> Float[Tensor, "b f d"]:
+    def _time(
+        self, timestep: Float[Tensor, "b f"], cond: Int[Tensor, "b f"] | None
+    ) -> Float[Tensor, "b f d"]:
         """SiLU of the time embedding plus the condition's: what every modulation is computed from."""
         emb = self.time(timestep)
-        return F.silu(emb if cond is None else emb + self.condition(cond))
+        return F.silu(emb if cond is None or self.condition is None else emb + self.condition(cond))
 
     def _through(
         self, x: Tensor, emb: Tensor, rope: Rope, history: KVCache | CleanThenNoisy
@@ -221,7 +236,9 @@ class Dense(HookedRootModule):
             tokens = block(tokens, emb, rope, history, layer)
         return tokens
 
-    def _velocity(self, tokens: Float[Tensor, "b n d"], emb: Float[Tensor, "b f d"]) -> Float[Tensor, "b f c h w"]:
+    def _velocity(
+        self, tokens: Float[Tensor, "b n d"], emb: Float[Tensor, "b f d"]
+    ) -> Float[Tensor, "b f c h w"]:
         scale, shift = (per_frame(part, tokens.shape[1]) for part in self.norm_out(emb).chunk(2, dim=-1))
         patches = self.unembed(F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift)
         g = self.geometry

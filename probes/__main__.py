@@ -1,4 +1,4 @@
-"""python -m probes --model dense-tiles: probes a model over held-out clips, or goes on where it was stopped."""
+"""python -m probes --model dense-tiles: probes a model on held-out clips, or goes on where it was stopped."""
 
 import argparse
 import sys
@@ -14,7 +14,9 @@ def parser() -> argparse.ArgumentParser:
     default = Settings()
     parser = argparse.ArgumentParser(prog="python -m probes", description=__doc__)
     parser.add_argument("--model", default="dense-tiles", help="a shipped model or the path of a checkpoint")
-    parser.add_argument("--run", help="name of the run (default: from the settings that differ from the defaults)")
+    parser.add_argument(
+        "--run", help="name of the run (default: from the settings that differ from the defaults)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of all runs")
     for name, text in {
         "clips": "held-out clips",
@@ -27,9 +29,15 @@ def parser() -> argparse.ArgumentParser:
         value = getattr(default, name)
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
     parser.add_argument("--frames", type=int, help="frames per clip (default: as in training)")
-    parser.add_argument("--shift", type=float, default=default.shift, help="shift of the sigma grid (default: 1)")
-    parser.add_argument("--videos", help="a video source, file or folder (default: what the model was trained on)")
-    parser.add_argument("--statistics", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    parser.add_argument(
+        "--shift", type=float, default=default.shift, help="shift of the sigma grid (default: 1)"
+    )
+    parser.add_argument(
+        "--videos", help="a video source, file or folder (default: what the model was trained on)"
+    )
+    parser.add_argument(
+        "--statistics", nargs="+", default=[], metavar="NAME", help="only these (default: all)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     return parser

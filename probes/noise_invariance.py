@@ -23,7 +23,7 @@ POINTS = ("*hook_embed", "*blocks.*.hook_resid_post")
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
-    """`noise_invariance` with dims (clip, network, frame, layer, sigma): centred_cosine and other_context."""
+    """`noise_invariance`, (clip, network, frame, layer, sigma): centred_cosine, other_context."""
     networks, points = [], []
     for model in subject.networks.values():
         values, points = _of_network(subject, model)
@@ -32,7 +32,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     table = table.transpose(1, 0, 2, 3, 5, 4)
     dims = ("clip", "network", "frame", "layer", "sigma")
     about = {
-        "centred_cosine": "cosine of the features of two noise draws in one context, mean token of each removed",
+        "centred_cosine": "cosine of the features of two noise draws in one context, mean tokens removed",
         "other_context": "the same, but the second draw in another clip's context: the null",
     }
     variables = {

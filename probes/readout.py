@@ -19,7 +19,7 @@ TOKENS = 64
 
 @torch.no_grad()
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
-    """`readout_features`: each layer's tokens at sigma 1 for every frame after the context, and the true patches."""
+    """`readout_features`: each layer's tokens at sigma 1 for frames after the context, and their patches."""
     features, points = [], []
     for model in subject.networks.values():
         kept, points = _features(subject, model)
@@ -57,7 +57,10 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     }
     variables = {}
     for name, text in about.items():
-        r2 = [[ridge_readout(torch.from_numpy(x), targets[name]).numpy() for x in network] for network in features]
+        r2 = [
+            [ridge_readout(torch.from_numpy(x), targets[name]).numpy() for x in network]
+            for network in features
+        ]
         values = np.array(r2, np.float32).transpose(2, 0, 1)
         variables[name] = (dims, values, {"units": "1", "long_name": text})
     coords = {name: stored[name] for name in ("clip", "network", "layer", "point")}

@@ -38,7 +38,9 @@ def _joined(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.D
     """Datasets of one name side by side along a new axis after `clip`."""
     joined = {}
     for name in next(iter(parts.values())):
-        dataset = xr.concat([datasets[name] for datasets in parts.values()], dim, data_vars="all", join="exact")
+        dataset = xr.concat(
+            [datasets[name] for datasets in parts.values()], dim, data_vars="all", join="exact"
+        )
         joined[name] = dataset.assign_coords({dim: list(parts)}).transpose("clip", dim, ...)
     return joined
 
@@ -75,7 +77,7 @@ def _statistic(name: str, settings: Any) -> Any:
 def attach(
     stack: ExitStack, model: Any, statistics: dict[str, Any], frames: set[int]
 ) -> Callable[[ForwardPass], None]:
-    """Feeds the statistics from denoising passes of those frames; gives the callback that the sampler calls."""
+    """Feeds the statistics from denoising passes of those frames; gives the sampler's callback."""
     readers = {name: analyses.load(name).reads for name in statistics}
     instruments = []
     for name, statistic in statistics.items():
@@ -126,7 +128,10 @@ def _samples(subject: Subject, drawn: dict[str, Tensor]) -> xr.Dataset:
 
 def _is_sampled(subject: Subject, modes: list[str]) -> np.ndarray:
     frames = np.arange(subject.frames)
-    which = {"teacher_forced": np.isin(frames, subject.probed), "free_running": frames >= subject.settings.context}
+    which = {
+        "teacher_forced": np.isin(frames, subject.probed),
+        "free_running": frames >= subject.settings.context,
+    }
     return np.stack([which[mode] for mode in modes])
 
 

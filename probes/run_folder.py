@@ -1,6 +1,6 @@
 """A run's folder: one atomic folder of results per clip, then the merged files; resuming skips what is there.
 
-    runs/<model>/<run>/manifest.json   clips/0000/*.nc ...   step_similarity.nc, frame_attention.nc, ...
+runs/<model>/<run>/manifest.json   clips/0000/*.nc ...   step_similarity.nc, frame_attention.nc, ...
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 import xarray as xr
 
 VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
-IDENTITY = ("model", "settings", "sigmas", "frames", "probed_frames")
+IDENTITY = ("model", "settings", "sigmas")
 """What must agree before a run is continued."""
 
 Datasets = dict[str, xr.Dataset]
@@ -41,7 +41,7 @@ class RunFolder:
         for name in IDENTITY:
             if existing.get(name) != self.manifest[name]:
                 raise ValueError(
-                    f"{self.path} was made with another {name}: {existing.get(name)} instead of {self.manifest[name]}; "
+                    f"{self.path} has another {name}: {existing.get(name)}, not {self.manifest[name]}; "
                     "choose another --run or delete it"
                 )
 
@@ -67,7 +67,7 @@ class RunFolder:
         self.manifest["sessions"] = [*self.manifest["sessions"], session]
 
     def merge(self, clips: int, conclude: Iterable[Callable[[Datasets], Datasets]]) -> None:
-        """Joins the clips' files along `clip`, draws the conclusions that need all of them, completes the run."""
+        """Joins the clips' files along `clip`, adds what needs all of them, completes the run."""
         names = sorted(file.stem for file in self._clip(0).glob("*.nc"))
         merged = {name: self._joined(name, clips) for name in names}
         for conclusion in conclude:
@@ -84,12 +84,15 @@ class RunFolder:
         return self.path / "clips" / f"{clip:04d}"
 
     def write_manifest(self, complete: bool) -> None:
+        """Writes the manifest; a complete one is what reports look for."""
         self.manifest["complete"] = complete
         text = json.dumps(self.manifest, indent=2)
         _replace(self.path / "manifest.json", lambda path: path.write_text(text))
 
 
-def manifest(command: list[str], model: Any, name: str, settings: Any, frames: int, probed: list[int]) -> dict:
+def manifest(
+    command: list[str], model: Any, name: str, settings: Any, frames: int, probed: list[int]
+) -> dict:
     """Everything needed to repeat a run and to know what was measured."""
     from dataclasses import asdict
 
@@ -110,9 +113,7 @@ def manifest(command: list[str], model: Any, name: str, settings: Any, frames: i
             "videos": metadata["videos"],
             "training": metadata.get("training"),
         },
-        "settings": settings.describe(),
-        "frames": frames,
-        "probed_frames": probed,
+        "settings": settings.describe() | {"frames": frames, "probed_frames": probed},
         "sigmas": sigma_grid(settings.steps, settings.shift).tolist(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         "git_commit": _git_commit(),
@@ -121,12 +122,15 @@ def manifest(command: list[str], model: Any, name: str, settings: Any, frames: i
 
 
 def now() -> str:
+    """The time, in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _git_commit() -> str | None:
     here = Path(__file__).resolve().parent
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
+    )
     return asked.stdout.strip() or None
 
 
@@ -137,11 +141,15 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(file.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}); delete {path} or choose another --run") from None
+        raise ValueError(
+            f"{file} is not valid JSON ({error}); delete {path} or choose another --run"
+        ) from None
 
 
 def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
-    packed = {name: {"zlib": True, "complevel": 1} for name, v in dataset.data_vars.items() if v.dtype.kind == "f"}
+    packed = {
+        name: {"zlib": True, "complevel": 1} for name, v in dataset.data_vars.items() if v.dtype.kind == "f"
+    }
     dataset.to_netcdf(path, engine="h5netcdf", encoding=packed)
 
 

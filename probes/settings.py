@@ -29,7 +29,7 @@ class Settings:
     statistics: tuple[str, ...] = ()
     """Streaming statistics; empty for all."""
     videos: str | None = None
-    """Where clips come from: a file of videos/, or a video file or folder; None for what the model was trained on."""
+    """A file of videos/, or a video file or folder; None for what the model was trained on."""
     seed: int = 0
     """Decides the clips, the noise and the random network."""
     device: str = "cpu"
@@ -44,7 +44,9 @@ class Settings:
         if self.shift <= 0:
             raise ValueError(f"--shift must be positive, got {self.shift}")
         if self.frames is not None and self.frames <= self.context:
-            raise ValueError(f"--frames must exceed --context {self.context}, got {self.frames}: nothing is left to generate")
+            raise ValueError(
+                f"--frames must exceed --context {self.context}, got {self.frames}: nothing is left to draw"
+            )
         for name in self.statistics:
             if name not in analyses.names():
                 raise ValueError(f"no statistic is called {name!r}; there are {', '.join(analyses.names())}")

@@ -24,7 +24,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Subject:
-    """What an experiment measures: networks by name (trained, random), a clip, and another clip as control."""
+    """What an experiment measures: networks by name, a clip, and another clip as control."""
 
     index: int
     networks: Mapping[str, Any]
@@ -51,7 +51,9 @@ class Subject:
 
 def probed_frames(settings: Settings, frames: int) -> list[int]:
     """`settings.probed` frames spread from the first after the context to the last."""
-    return sorted(set(np.linspace(settings.context, frames - 1, settings.probed).round().astype(int).tolist()))
+    return sorted(
+        set(np.linspace(settings.context, frames - 1, settings.probed).round().astype(int).tolist())
+    )
 
 
 def read_clips(settings: Settings, model: Any, frames: int) -> list[Clip]:
@@ -89,8 +91,10 @@ def _conditions(batch: videos.Clips, model: Any, frames: int) -> Tensor | None:
 def _check_size(video: np.ndarray, source: str, geometry: Any, clips: int) -> None:
     wanted = (geometry.channels, geometry.height, geometry.width)
     if video.shape[2:] != wanted:
-        raise ValueError(f"clips of {source} are {video.shape[2:]} (channels, height, width), the model takes {wanted}")
+        raise ValueError(
+            f"clips of {source} are {video.shape[2:]} (channels, height, width), the model takes {wanted}"
+        )
     if len(video) < clips + 1:
         raise ValueError(
-            f"{source} gives {len(video)} clips; {clips} and one more as control were asked for: lower --clips"
+            f"{source} gives {len(video)} clips; {clips} and one more as control are needed: lower --clips"
         )

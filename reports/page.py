@@ -136,7 +136,8 @@ def settings_section(run: Run) -> list[str]:
     for name, values in groups.items():
         if values:
             rows = (
-                f"<tr><th>{escape(str(k))}</th><td>{escape(spell(v))}</td></tr>" for k, v in values.items()
+                f"<tr><th>{escape(str(k).replace('_', ' '))}</th><td>{escape(spell(v))}</td></tr>"
+                for k, v in values.items()
             )
             parts += [f"<h3>{name}</h3>", "<table>", *rows, "</table>"]
     return parts

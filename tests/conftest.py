@@ -1,4 +1,7 @@
-"""One thread: the networks of these tests are smaller than the cost of sharing them out."""
+"""Shapes in signatures are enforced here, and cost nothing outside of tests; one thread.
+
+The networks of these tests are smaller than the cost of sharing them out.
+"""
 
 import os
 
@@ -6,5 +9,11 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 torch.set_num_threads(1)
+
+SHAPE_CHECKED = "hooks diffusion videos models analyses probes training benchmarks reports".split()
+# The setting of beartype lets an int stand where a float is asked for, as Python's typing rules do.
+# (pytest's --jaxtyping-packages cannot pass a setting to the checker of several packages.)
+install_import_hook(SHAPE_CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import SHAPE_CHECKED
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -31,8 +32,7 @@ def pins() -> dict[str, Requirement]:
 
 def test_every_package_is_installed_and_its_shapes_are_checked(config):
     assert config["options.packages.find"]["include"].split() == PACKAGES
-    checked = re.search(r"--jaxtyping-packages=(\S+)", config["tool:pytest"]["addopts"])
-    assert checked is not None and checked[1].split(",")[:-1] == PACKAGES
+    assert SHAPE_CHECKED == PACKAGES
 
 
 def test_every_requirement_is_pinned_within_its_bound(config, pins):

@@ -8,6 +8,7 @@ from training.recipes import RECIPES, recipe
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--model", default="dense-tiles", help=f"a recipe: {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/train/<model>)")
@@ -20,9 +21,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 when trained, 2 when the request cannot be met, 130 when stopped."""
     options = parser().parse_args(arguments)
     try:
-        changes = {name: getattr(options, name) for name in ("steps", "batch") if getattr(options, name) is not None}
+        changes = {
+            name: getattr(options, name) for name in ("steps", "batch") if getattr(options, name) is not None
+        }
         for name, value in changes.items():
             if value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")

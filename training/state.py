@@ -1,6 +1,6 @@
 """The folder of a training run: resumable state, kept checkpoints, log, samples; every write atomic.
 
-    out/state.pt  out/checkpoints/step-000200.safetensors  out/log.csv  out/samples/*.gif  out/model.safetensors
+out/state.pt  out/checkpoints/step-000200.safetensors  out/log.csv  out/samples/*.gif  out/model.safetensors
 """
 
 import csv
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -47,12 +48,18 @@ class TrainingFolder:
             return
         try:
             saved = torch.load(self.state, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises several kinds for a damaged file
-            raise ValueError(f"{self.state} cannot be read ({type(error).__name__}); delete it to start over") from None
-        changed = {k: (v, asdict(self.recipe)[k]) for k, v in saved["recipe"].items() if asdict(self.recipe)[k] != v}
+        except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+            raise ValueError(
+                f"{self.state} cannot be read ({type(error).__name__}); delete it to start over"
+            ) from None
+        changed = {
+            k: (v, asdict(self.recipe)[k]) for k, v in saved["recipe"].items() if asdict(self.recipe)[k] != v
+        }
         if changed:
             name, (old, new) = next(iter(changed.items()))
-            raise ValueError(f"{self.out} was trained with {name}={old}, not {new}; choose another --out or delete it")
+            raise ValueError(
+                f"{self.out} was trained with {name}={old}, not {new}; choose another --out or delete it"
+            )
         run.step, run.seconds, run.log = saved["step"], saved["seconds"], saved["log"]
         run.model.load_state_dict(saved["model"])
         run.average = {name: tensor.to(run.device) for name, tensor in saved["average"].items()}
@@ -127,7 +134,9 @@ class TrainingFolder:
         cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(run.device)
         with averaged(run) as model:
             sampled = rollout(model, noise, sigma_grid(25), cond, truth[:, :given])
-        pair = np.concatenate([truth.cpu().numpy(), sampled.float().cpu().numpy()], axis=-2)  # truth above sample
+        pair = np.concatenate(
+            [truth.cpu().numpy(), sampled.float().cpu().numpy()], axis=-2
+        )  # truth above sample
         video = np.concatenate(list(pair), axis=-1)
         video = np.repeat(video, 3 // video.shape[1], axis=1)  # grey as RGB
         from videos.files import write as write_video
@@ -137,7 +146,7 @@ class TrainingFolder:
 
     @contextmanager
     def stop_politely(self) -> Iterator[Callable[[], bool]]:
-        """Within it, Ctrl-C and SIGTERM only raise a flag, so that the step in progress is finished and saved."""
+        """Within it, Ctrl-C and SIGTERM only raise a flag, so that the step in progress is finished."""
         asked = []
         before = {s: signal.signal(s, lambda *_: asked.append(1)) for s in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ VALIDATION_CLIPS = 24
 VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
 
 
-def build(recipe: Recipe) -> nn.Module:
+def build(recipe: Recipe) -> Any:
     """The recipe's network, initialised from its seed and shaped for its videos."""
     source, network = videos.load(recipe.videos), models.network(recipe.network)
     channels, height, width = source.SHAPE
@@ -60,7 +61,7 @@ def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path
 class Run:
     """Weights, their average, optimisers and log at one step of a training."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, device: str):
+    def __init__(self, recipe: Recipe, model: Any, device: str):
         self.recipe, self.model, self.device = recipe, model, torch.device(device)
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
@@ -74,7 +75,9 @@ class Run:
         self._set_learning_rate()
         loss = self._loss()
         if not torch.isfinite(loss):
-            raise ValueError(f"the training loss is {loss.item()} at step {self.step}; lower the learning rate")
+            raise ValueError(
+                f"the training loss is {loss.item()} at step {self.step}; lower the learning rate"
+            )
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
@@ -89,7 +92,11 @@ class Run:
         """Appends the averaged weights' loss on held-out clips to the log, by noise level and in the mean."""
         with averaged(self):
             by_sigma = validation_loss(self.model, self.source, self.recipe.frames, self.device)
-        row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": sum(by_sigma.values()) / len(by_sigma)}
+        row = {
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "loss": sum(by_sigma.values()) / len(by_sigma),
+        }
         self.log.append(row | {f"loss_sigma_{sigma}": loss for sigma, loss in by_sigma.items()})
 
     def last_validation(self) -> str:
@@ -110,7 +117,9 @@ class Run:
         if clips.actions is None:
             return None
         actions = torch.from_numpy(clips.actions).to(self.device)
-        dropped = torch.rand(len(actions), generator=generator, device=self.device) < self.recipe.condition_dropout
+        dropped = (
+            torch.rand(len(actions), generator=generator, device=self.device) < self.recipe.condition_dropout
+        )
         return actions.masked_fill(dropped[:, None], self.model.null_condition)
 
     def _set_learning_rate(self) -> None:
@@ -125,7 +134,8 @@ class Run:
     def _average(self) -> None:
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         weights = self.model.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), [weights[name] for name in self.average], 1 - decay)
+        for name, average in self.average.items():
+            average.lerp_(weights[name], 1 - decay)
 
 
 def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -159,7 +169,7 @@ class averaged:
     def __init__(self, run: Run):
         self.run = run
 
-    def __enter__(self) -> nn.Module:
+    def __enter__(self) -> Any:
         self.own = {name: weight.clone() for name, weight in self.run.model.state_dict().items()}
         self.run.model.load_state_dict(self.run.average)
         return self.run.model

@@ -47,8 +47,9 @@ def load(name: str) -> ModuleType:
 
 def stack(clips: list[Clips]) -> Clips:
     """One batch of several single clips of equal length."""
+    actions = [clip.actions for clip in clips if clip.actions is not None]
     return Clips(
         np.stack([clip.video for clip in clips]),
-        None if clips[0].actions is None else np.stack([clip.actions for clip in clips]),
+        np.stack(actions) if actions else None,
         {name: np.stack([clip.state[name] for clip in clips]) for name in clips[0].state},
     )

@@ -31,10 +31,11 @@ def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
 
 @cache
 def _scans(validation: bool) -> tuple[np.ndarray, np.ndarray]:
-    data = load_digits()
-    held_out = np.arange(len(data.images)) % 5 == 0
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.asarray(pixels, np.float32).reshape(-1, DIGIT, DIGIT) / 16
+    held_out = np.arange(len(images)) % 5 == 0
     keep = held_out if validation else ~held_out
-    return (data.images[keep] / 16).astype(np.float32), data.target[keep]
+    return images[keep], np.asarray(labels)[keep]
 
 
 def _clip(seed: int, frames: int) -> videos.Clips:
@@ -49,7 +50,9 @@ def _clip(seed: int, frames: int) -> videos.Clips:
     for frame in range(frames):
         for digit in range(DIGITS):
             if frame:
-                position[digit], velocity[digit], bounced[digit] = _move(rng, position[digit], velocity[digit])
+                position[digit], velocity[digit], bounced[digit] = _move(
+                    rng, position[digit], velocity[digit]
+                )
             _draw(video[frame, 0], images[chosen[digit]], position[digit])
         states.append((position.copy(), velocity.copy(), bounced.copy()))
     positions, velocities, bounces = (np.stack(values) for values in zip(*states, strict=True))
@@ -74,9 +77,11 @@ def _move(rng, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, 
     if rng.random() < 0.5:
         fresh = np.abs(_velocity(rng))
         reflected = np.where(reflected < 0, -fresh, fresh)
-    return np.clip(np.where(moved < 0, -moved, np.where(moved > wall, 2 * wall - moved, moved)), 0, wall), (
-        reflected
-    ), True
+    return (
+        np.clip(np.where(moved < 0, -moved, np.where(moved > wall, 2 * wall - moved, moved)), 0, wall),
+        (reflected),
+        True,
+    )
 
 
 def _draw(canvas: np.ndarray, image: np.ndarray, position: np.ndarray) -> None:

@@ -97,7 +97,7 @@ def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
 
 
 def _film(world: np.ndarray, positions: np.ndarray, balls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The camera's frames [f 3 h w] and, for each pixel, when its place on the map was seen before [f h w]."""
+    """The camera's frames [f 3 h w], and for each pixel when its place was seen before [f h w]."""
     side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
     last_seen = np.full((extent, extent), -(10**6))
     video, seen = [], []

@@ -1,0 +1,1 @@
+"""Cost cards, then timings: ratios from one run, medians of interleaved arms."""

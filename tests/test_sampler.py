@@ -1,0 +1,180 @@
+"""The rollout: the true velocity leads to the true video, and every pass is announced as it is made."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import tiny
+from diffusion.guidance import Guided
+from diffusion.sampler import CausalDiffuser, ForwardPass, Geometry, rollout
+from diffusion.schedule import sigma_grid
+
+BATCH, SHAPE = 2, (3, 8, 8)
+
+
+class Recorder:
+    """A model without a network: it knows the true video and writes down what it is asked."""
+
+    hook_dict, attn_dict, null_condition = {}, {}, 0
+
+    def __init__(self, truth, chunk=1):
+        self.truth, self.passes, self.encoded, self.levels = truth, [], [], []
+        self.geometry = Geometry(chunk, 3, 8, 8, 4, 2, 2, 16)
+
+    def start(self, batch, cond=None):
+        return SimpleNamespace(frame=0, cond=cond)
+
+    def encode(self, x, context):
+        self.passes.append(("encode", context.frame))
+        self.encoded.append(x.clone())
+        return SimpleNamespace(frame=context.frame + x.shape[1], cond=context.cond)
+
+    def denoise(self, x, sigma, context):
+        self.passes.append(("denoise", context.frame))
+        self.levels.append(sigma)
+        clean = self.truth[:, context.frame : context.frame + x.shape[1]]
+        return (x - clean) / sigma[:, None, None, None, None]
+
+
+def video(frames=4, seed=0):
+    return tiny.draw(BATCH, frames, *SHAPE, seed=seed)
+
+
+def listen(model, *args, **settings):
+    """The rollout and its announcements, checked against what the model was asked right afterwards."""
+    announced = []
+
+    def on_pass(at):
+        assert len(model.passes) == len(announced), "announced after the pass, or not at all"
+        announced.append(at)
+
+    sampled = rollout(model, *args, on_pass=on_pass, **settings)
+    assert [(at.role, at.frame) for at in announced] == model.passes
+    return sampled, announced
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(1, 1.0), (2, 1.0), (25, 1.0), (7, 4.0)])
+def test_the_true_velocity_gives_the_true_video(steps, shift):
+    truth = video()
+    sampled = rollout(Recorder(truth), video(seed=1), sigma_grid(steps, shift))
+    torch.testing.assert_close(sampled, truth, atol=1e-5, rtol=0)
+
+
+def test_chunks_of_frames_are_made_together():
+    truth = video(6)
+    model = Recorder(truth, chunk=3)
+    sampled, announced = listen(model, video(6, seed=1), sigma_grid(2))
+    torch.testing.assert_close(sampled, truth, atol=1e-5, rtol=0)
+    assert model.passes == [("denoise", 0), ("denoise", 0), ("encode", 0), ("denoise", 3), ("denoise", 3)]
+    assert model.encoded[0].shape == (BATCH, 3, *SHAPE)
+
+
+def test_a_free_run_announces_every_pass_it_makes():
+    _, announced = listen(Recorder(video(3)), video(3, seed=1), sigma_grid(2), given=video(3)[:, :1])
+    assert announced == [
+        ForwardPass(0, 0, 0.0, "encode"),
+        ForwardPass(1, 0, 1.0, "denoise"),
+        ForwardPass(1, 1, 0.5, "denoise"),
+        ForwardPass(1, 0, 0.0, "encode"),
+        ForwardPass(2, 0, 1.0, "denoise"),
+        ForwardPass(2, 1, 0.5, "denoise"),
+    ]
+
+
+def test_teacher_forcing_announces_every_pass_it_makes():
+    truth = video(2)
+    _, announced = listen(Recorder(truth), video(2, seed=1), sigma_grid(1), given=truth, teacher_forced=True)
+    assert announced == [
+        ForwardPass(0, 0, 1.0, "denoise"),
+        ForwardPass(0, 0, 0.0, "encode"),
+        ForwardPass(1, 0, 1.0, "denoise"),
+    ]
+
+
+def test_frames_not_asked_for_cost_one_pass_and_are_returned_as_given():
+    given = video(4)
+    model = Recorder(video(4, seed=2))
+    sampled, _ = listen(
+        model, video(4, seed=1), sigma_grid(2), given=given, teacher_forced=True, denoised_frames={2}
+    )
+    assert model.passes == [("encode", 0), ("encode", 1), ("denoise", 2), ("denoise", 2), ("encode", 2)]
+    assert torch.equal(sampled[:, [0, 1, 3]], given[:, [0, 1, 3]])
+    torch.testing.assert_close(sampled[:, 2], model.truth[:, 2], atol=1e-5, rtol=0)
+
+
+def test_guidance_announces_both_branches():
+    model = Recorder(video(2))
+    guided, cond = Guided(model, 2.0), torch.ones(BATCH, 2, dtype=torch.long)
+    announced = []
+    rollout(guided, video(2, seed=1), sigma_grid(1), cond, on_pass=announced.append)
+    assert announced == [
+        ForwardPass(0, 0, 1.0, "denoise", "cond"),
+        ForwardPass(0, 0, 1.0, "denoise", "uncond"),
+        ForwardPass(0, 0, 0.0, "encode", "cond"),
+        ForwardPass(0, 0, 0.0, "encode", "uncond"),
+        ForwardPass(1, 0, 1.0, "denoise", "cond"),
+        ForwardPass(1, 0, 1.0, "denoise", "uncond"),
+    ]
+    assert model.passes == [(at.role, at.frame) for at in announced]
+
+
+def test_a_free_run_remembers_its_own_frames():
+    model, given = Recorder(video(4)), video(4, seed=2)[:, :1]
+    sampled = rollout(model, video(4, seed=1), sigma_grid(2), given=given)
+    assert torch.equal(sampled[:, :1], given)
+    assert torch.equal(torch.cat(model.encoded, dim=1), sampled[:, :3])
+
+
+def test_teacher_forcing_remembers_the_true_frames():
+    model, given = Recorder(video(4)), video(4, seed=2)
+    rollout(model, video(4, seed=1), sigma_grid(2), given=given, teacher_forced=True)
+    assert torch.equal(torch.cat(model.encoded, dim=1), given[:, :3])
+
+
+def test_the_model_is_told_the_level_of_every_clip():
+    model = Recorder(video(1))
+    rollout(model, video(1, seed=1), sigma_grid(4))
+    assert torch.equal(torch.stack(model.levels), sigma_grid(4)[:-1, None].expand(-1, BATCH))
+
+
+def test_sampling_changes_neither_the_noise_nor_what_was_given():
+    noise, given = video(seed=1), video(seed=2)
+    before = noise.clone(), given.clone()
+    rollout(Recorder(video()), noise, sigma_grid(2), given=given[:, :2])
+    assert torch.equal(noise, before[0]) and torch.equal(given, before[1])
+
+
+def test_a_free_run_of_a_network_goes_on_from_any_of_its_frames():
+    model, noise = tiny.model(), tiny.draw(1, 4, 3, 8, 8)
+    whole = rollout(model, noise, sigma_grid(2))
+    torch.testing.assert_close(rollout(model, noise, sigma_grid(2), given=whole[:, :2]), whole)
+
+
+def test_the_contract_is_met_by_networks_and_by_guided_networks():
+    model = tiny.model(conditions=2)
+    for candidate in (model, Guided(model, 2.0), Recorder(video())):
+        assert isinstance(candidate, CausalDiffuser)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"given": video(2), "teacher_forced": True}, "needs all 4 frames given, got 2"),
+        ({"teacher_forced": True}, "needs all 4 frames given, got 0"),
+        ({"given": video(5)}, "5 frames are given for a video of 4"),
+        ({"denoised_frames": {1}}, "needs teacher_forced=True"),
+        ({"given": video(4), "denoised_frames": {1}}, "needs teacher_forced=True"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_before_the_first_pass(settings, message):
+    model = Recorder(video())
+    with pytest.raises(ValueError, match=message):
+        rollout(model, video(), sigma_grid(2), **settings)
+    assert model.passes == []
+
+
+@pytest.mark.parametrize(("frames", "given"), [(4, 0), (6, 2)])
+def test_frames_that_do_not_fill_the_chunks_are_refused(frames, given):
+    with pytest.raises(ValueError, match=f"3 frames at a time; {frames} frames with {given} given do not fit"):
+        rollout(Recorder(video(6), chunk=3), video(frames), sigma_grid(2), given=video(given))

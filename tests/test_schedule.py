@@ -1,0 +1,95 @@
+"""Noise levels: where the sampler's grid lies, where training puts its weight, what noising means."""
+
+import pytest
+import torch
+
+from diffusion.schedule import TrainingDensity, noised, shifted, sigma_grid
+from tiny import draw
+
+
+@pytest.mark.parametrize("shift", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("steps", [1, 2, 25])
+def test_the_grid_falls_from_noise_to_the_clean_frame(steps, shift):
+    grid = sigma_grid(steps, shift)
+    assert grid.shape == (steps + 1,) and grid.dtype == torch.float32
+    assert (grid[0], grid[-1]) == (1, 0)
+    assert (grid.diff() < 0).all()
+
+
+def test_without_a_shift_the_grid_is_even():
+    torch.testing.assert_close(sigma_grid(4), torch.tensor([1, 0.75, 0.5, 0.25, 0]))
+
+
+def test_the_shift_is_that_of_the_paper():
+    sigma = torch.linspace(0, 1, 11, dtype=torch.float64)
+    torch.testing.assert_close(shifted(sigma, 3.0), 3 * sigma / (1 + 2 * sigma))
+    assert torch.equal(shifted(sigma, 1.0), sigma)
+
+
+def test_a_larger_shift_stays_longer_in_the_noise_and_its_inverse_undoes_it():
+    sigma = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    assert (shifted(sigma, 3.0) > sigma).all() and (shifted(sigma, 0.5) < sigma).all()
+    torch.testing.assert_close(shifted(shifted(sigma, 3.0), 1 / 3), sigma)
+
+
+def test_grids_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="at least 1 step, got 0"):
+        sigma_grid(0)
+    for shift in (0, -1.0):
+        with pytest.raises(ValueError, match="shift must be positive"):
+            sigma_grid(5, shift)
+
+
+def test_noising_ends_in_the_clean_frame_and_in_noise():
+    clean, noise = draw(2, 3, 3, 4, 4), draw(2, 3, 3, 4, 4, seed=1)
+    assert torch.equal(noised(clean, noise, torch.zeros(2, 3)), clean)
+    assert torch.equal(noised(clean, noise, torch.ones(2, 3)), noise)
+
+
+def test_each_frame_has_its_own_noise_level():
+    clean, noise = draw(2, 3, 3, 4, 4), draw(2, 3, 3, 4, 4, seed=1)
+    sigma = torch.rand(2, 3, generator=torch.Generator().manual_seed(2))
+    mixed = noised(clean, noise, sigma)
+    for clip in range(2):
+        for frame in range(3):
+            s = sigma[clip, frame]
+            torch.testing.assert_close(mixed[clip, frame], (1 - s) * clean[clip, frame] + s * noise[clip, frame])
+
+
+def test_the_velocity_is_the_slope_of_noising():
+    clean, noise = draw(1, 1, 3, 4, 4).double(), draw(1, 1, 3, 4, 4, seed=1).double()
+    low, high = (noised(clean, noise, torch.full((1, 1), s, dtype=torch.float64)) for s in (0.3, 0.7))
+    torch.testing.assert_close((high - low) / 0.4, noise - clean)
+
+
+DENSITIES = [
+    TrainingDensity(),
+    TrainingDensity(uniform_share=0.2),
+    TrainingDensity(mean=-1.0, spread=0.5, shift=3.0, uniform_share=0.1),
+    TrainingDensity(uniform_share=1.0),
+]
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_the_quantiles_of_the_training_density_are_those_of_its_samples(density):
+    sample = density.sample((400, 500), torch.Generator().manual_seed(0))
+    assert sample.shape == (400, 500) and 0 <= sample.min() and sample.max() <= 1
+    middles = (torch.arange(20) + 0.5) / 20
+    error = density.quantiles(20) - sample.flatten().sort().values[(middles * sample.numel()).long()]
+    assert error.abs().max() < 0.01
+    assert (density.quantiles(20).diff() > 0).all()
+
+
+def test_the_quantiles_of_a_uniform_density_are_known():
+    torch.testing.assert_close(
+        TrainingDensity(uniform_share=1.0).quantiles(4), torch.tensor([0.125, 0.375, 0.625, 0.875]), atol=1e-4, rtol=0
+    )
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        TrainingDensity().quantiles(0)
+
+
+def test_one_seed_gives_one_sample():
+    first, again, other = (
+        TrainingDensity(uniform_share=0.5).sample((8,), torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
