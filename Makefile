@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup probe figures train test lint notebooks clean
+.PHONY: help setup probe figures train evaluate test lint notebooks clean
 
 help: ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,14 +23,16 @@ help: ## list the commands
 setup: $(INSTALLED) ## install into .venv; other commands do it by themselves (PYTHON=python3.12 chooses the Python)
 
 probe: $(INSTALLED) ## probe a model and write its page: MODEL=dense-tiles ARGS="--clips 8"
-	$(BIN)/python -m probes --model $(MODEL) $(ARGS)
-	$(BIN)/python -m reports --run "$$(dirname "$$(ls -t runs/*/*/manifest.json | head -n 1)")"
+	run=$$($(BIN)/python -m probes --model $(MODEL) $(ARGS)) && $(BIN)/python -m reports --run "$$run"
 
 figures: $(INSTALLED) ## redraw figures and page from results: RUN=runs/dense-tiles/first, or all runs
 	$(BIN)/python -m reports $(if $(RUN),--run $(RUN)) $(ARGS)
 
 train: $(INSTALLED) ## train a network: MODEL=dense-tiles ARGS="--steps 2000"
 	$(BIN)/python -m training --model $(MODEL) $(ARGS)
+
+evaluate: $(INSTALLED) ## score a model's next frame on held-out clips: MODEL=dense-tiles ARGS="--clips 32"
+	$(BIN)/python -m training.evaluate --model $(MODEL) $(ARGS)
 
 test: lint ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
 	$(BIN)/python -m pytest $(ARGS)

@@ -5,7 +5,6 @@ import sys
 import time
 from pathlib import Path
 
-from probes import load, names
 from probes.settings import Settings
 
 
@@ -39,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--statistics", nargs="+", default=[], metavar="NAME", help="only these (default: all)"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--workers", type=int, help="processes on a CPU (default: one per core)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     return parser
 
@@ -47,10 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when the run is complete, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = vars(parser().parse_args(arguments))
-    model, run, out = (options.pop(name) for name in ("model", "run", "out"))
+    model, run, out, workers = (options.pop(name) for name in ("model", "run", "out", "workers"))
     options["statistics"] = tuple(options["statistics"])
     try:
-        print(probe(model, Settings(**options), out, run, ["python -m probes", *arguments]))
+        if workers is not None and workers < 1:
+            raise ValueError(f"--workers must be at least 1, got {workers}")
+        print(probe(model, Settings(**options), out, run, workers, ["python -m probes", *arguments]))
     except (ValueError, OSError) as error:
         print(f"probes: {error}", file=sys.stderr)
         return 2
@@ -60,37 +62,36 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def probe(name: str, settings: Settings, out: Path, run: str | None, command: list[str]) -> Path:
+def probe(
+    name: str, settings: Settings, out: Path, run: str | None, workers: int | None, command: list[str]
+) -> Path:
     """The folder of the finished run."""
     import models
 
-    models.find(name)
-    model = models.load(name, settings.device, settings.dtype)
+    models.find(name)  # before the heavy imports: a misspelt name answers at once
 
+    import torch
     from tqdm import tqdm
 
     from hooks.attention import self_test
-    from models._null import shuffled
-    from probes import run_folder
-    from probes.subject import Subject, probed_frames, read_clips
+    from probes.run_folder import RunFolder, manifest
+    from probes.work import default_workers, measured, open_laboratory
 
-    self_test(settings.device, model.dtype)
-    frames = settings.frames or model.source.metadata["training"]["recipe"]["frames"]
-    clips = read_clips(settings, model, frames)
-    networks = {"trained": model, "random": shuffled(model, settings.seed)}
+    workers = default_workers(settings.device) if workers is None else workers
+    if workers > 1:
+        torch.set_num_threads(1)  # as in the workers: a clip's numbers do not depend on who measured it
+    laboratory = open_laboratory(name, settings)
+    self_test(settings.device, getattr(torch, settings.dtype))
     label = models.label(name)
-    manifest = run_folder.manifest(command, model, label, settings, frames, probed_frames(settings, frames))
-    folder = run_folder.RunFolder(out / label / (run or settings.slug()), manifest)
-    folder.start_session(device_name(settings.device))
-    experiments = [load(experiment) for experiment in names()]
-    for index in tqdm(folder.missing(settings.clips), desc=f"probing {label}", unit="clip"):
-        began = time.perf_counter()
-        subject = Subject(index, networks, clips[index], clips[index + 1], settings, frames)
-        datasets = {}
-        for experiment in experiments:
-            datasets |= experiment.measure(subject)
-        folder.write_clip(index, datasets, time.perf_counter() - began)
-    folder.merge(settings.clips, [module.conclude for module in experiments if hasattr(module, "conclude")])
+    described = manifest(command, laboratory.networks["trained"], label, settings, laboratory.frames)
+    folder = RunFolder(out / label / (run or settings.slug()), described)
+    missing = folder.missing(settings.clips)
+    began = time.perf_counter()
+    progress = tqdm(total=settings.clips, initial=settings.clips - len(missing), desc=label, unit="clip")
+    for _ in measured(laboratory, name, missing, folder, workers):
+        progress.update()
+    progress.close()
+    folder.complete(settings.clips, device_name(settings.device), len(missing), time.perf_counter() - began)
     return folder.path
 
 

@@ -24,10 +24,11 @@ from probes.subject import Subject
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """The statistics' Datasets with dims (clip, network, mode, ...), and `samples`."""
     by_network, drawn = {}, {}
+    chosen = subject.settings.statistics or tuple(analyses.names())
     for network, model in subject.networks.items():
         by_mode = {}
         for mode in MODES:
-            video, by_mode[mode] = _watched_rollout(subject, model, mode)
+            video, by_mode[mode] = watched_rollout(subject, model, mode, chosen)
             if network == "trained":
                 drawn[mode] = video
         by_network[network] = _joined(by_mode, "mode")
@@ -45,9 +46,12 @@ def _joined(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.D
     return joined
 
 
-def _watched_rollout(subject: Subject, model: Any, mode: str) -> tuple[Tensor, dict[str, xr.Dataset]]:
+def watched_rollout(
+    subject: Subject, model: Any, mode: str, chosen: tuple[str, ...]
+) -> tuple[Tensor, dict[str, xr.Dataset]]:
+    """The video that the model draws of the subject's clip, and the chosen statistics of how it did."""
     settings = subject.settings
-    statistics = {name: _statistic(name, settings) for name in settings.statistics or analyses.names()}
+    statistics = {name: _statistic(name, settings) for name in chosen}
     given = subject.clip.video if mode == "teacher_forced" else subject.clip.video[:, : settings.context]
 
     def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:

@@ -8,13 +8,17 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+
+import probes
+from probes.settings import Settings
+from probes.subject import probed_frames
 
 VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
 IDENTITY = ("model", "settings", "sigmas")
@@ -33,8 +37,9 @@ class RunFolder:
         if existing is not None:
             self._require_same(existing)
             self.manifest = manifest | {"created": existing["created"], "sessions": existing["sessions"]}
-        shutil.rmtree(path / "clips" / "partial", ignore_errors=True)
         (path / "clips").mkdir(parents=True, exist_ok=True)
+        for leftover in (path / "clips").glob("partial-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         self.write_manifest(complete=False)
 
     def _require_same(self, existing: dict[str, Any]) -> None:
@@ -51,34 +56,42 @@ class RunFolder:
 
     def write_clip(self, clip: int, datasets: Datasets, seconds: float) -> None:
         """One clip's results, all of its files at once."""
-        partial = self.path / "clips" / "partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, dataset in datasets.items():
-            _write_netcdf(dataset.assign_coords(clip=[clip]), partial / f"{name}.nc")
-        os.replace(partial, self._clip(clip))
-        self.manifest["sessions"][-1]["clips"] += 1
-        self.manifest["sessions"][-1]["seconds"] += round(seconds, 2)
-        self.write_manifest(complete=False)
+        partial = self.path / "clips" / f"partial-{clip:04d}-{os.getpid()}"
+        try:
+            partial.mkdir(parents=True)
+            for name, dataset in datasets.items():
+                described = dataset.assign_coords(clip=[clip]).assign_attrs(seconds=round(seconds, 2))
+                _write_netcdf(described, partial / f"{name}.nc")
+            os.replace(partial, self._clip(clip))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
-    def start_session(self, device_name: str) -> None:
-        """Notes in the manifest that a process begins to work on this run."""
-        session = {"started": now(), "device": device_name, "clips": 0, "seconds": 0.0}
-        self.manifest["sessions"] = [*self.manifest["sessions"], session]
-
-    def merge(self, clips: int, conclude: Iterable[Callable[[Datasets], Datasets]]) -> None:
-        """Joins the clips' files along `clip`, adds what needs all of them, completes the run."""
-        names = sorted(file.stem for file in self._clip(0).glob("*.nc"))
-        merged = {name: self._joined(name, clips) for name in names}
-        for conclusion in conclude:
-            merged |= conclusion(merged)
+    def complete(self, clips: int, device_name: str, measured: int, seconds: float) -> None:
+        """Joins the clips' files along `clip`, adds what needs all of them, and says so in the manifest."""
+        merged = {
+            name: self._joined(name, clips) for name in sorted(f.stem for f in self._clip(0).glob("*.nc"))
+        }
+        for experiment in map(probes.load, probes.names()):
+            if hasattr(experiment, "conclude"):
+                merged |= experiment.conclude(merged)
         for name, dataset in merged.items():
             _replace(self.path / f"{name}.nc", lambda path, dataset=dataset: _write_netcdf(dataset, path))
+        if measured:
+            session = {
+                "finished": now(),
+                "device": device_name,
+                "clips": measured,
+                "seconds": round(seconds, 1),
+            }
+            self.manifest["sessions"] = [*self.manifest["sessions"], session]
         self.write_manifest(complete=True)
 
     def _joined(self, name: str, clips: int) -> xr.Dataset:
         parts = [xr.load_dataset(self._clip(clip) / f"{name}.nc", engine="h5netcdf") for clip in range(clips)]
-        return xr.concat(parts, "clip", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+        joined = xr.concat(
+            parts, "clip", data_vars="minimal", coords="minimal", compat="equals", join="exact"
+        )
+        return joined.drop_attrs(deep=False)
 
     def _clip(self, clip: int) -> Path:
         return self.path / "clips" / f"{clip:04d}"
@@ -90,9 +103,7 @@ class RunFolder:
         _replace(self.path / "manifest.json", lambda path: path.write_text(text))
 
 
-def manifest(
-    command: list[str], model: Any, name: str, settings: Any, frames: int, probed: list[int]
-) -> dict:
+def manifest(command: list[str], model: Any, name: str, settings: Settings, frames: int) -> dict[str, Any]:
     """Everything needed to repeat a run and to know what was measured."""
     from dataclasses import asdict
 
@@ -113,7 +124,8 @@ def manifest(
             "videos": metadata["videos"],
             "training": metadata.get("training"),
         },
-        "settings": settings.describe() | {"frames": frames, "probed_frames": probed},
+        "settings": settings.describe()
+        | {"frames": frames, "probed_frames": probed_frames(settings, frames)},
         "sigmas": sigma_grid(settings.steps, settings.shift).tolist(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         "git_commit": _git_commit(),

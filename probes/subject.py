@@ -52,7 +52,7 @@ class Subject:
 def probed_frames(settings: Settings, frames: int) -> list[int]:
     """`settings.probed` frames spread from the first after the context to the last."""
     return sorted(
-        set(np.linspace(settings.context, frames - 1, settings.probed).round().astype(int).tolist())
+        set(np.linspace(frames - 1, settings.context, settings.probed).round().astype(int).tolist())
     )
 
 

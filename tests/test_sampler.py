@@ -176,5 +176,5 @@ def test_what_cannot_be_sampled_is_refused_before_the_first_pass(settings, messa
 
 @pytest.mark.parametrize(("frames", "given"), [(4, 0), (6, 2)])
 def test_frames_that_do_not_fill_the_chunks_are_refused(frames, given):
-    with pytest.raises(ValueError, match=f"3 frames at a time; {frames} frames with {given} given do not fit"):
+    with pytest.raises(ValueError, match=f"3 frames at a time; {frames} with {given} given do not fit"):
         rollout(Recorder(video(6), chunk=3), video(frames), sigma_grid(2), given=video(given))

@@ -53,10 +53,6 @@ def test_clips_have_the_stated_shape_and_range(source):
         assert clips.actions is None
 
 
-def test_longer_clips_begin_as_shorter_ones(source):
-    assert_array_equal(source.clips([5], 9).video[:, :4], source.clips([5], 4).video)
-
-
 # Tiles
 
 FRAMES = 12

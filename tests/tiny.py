@@ -19,12 +19,11 @@ def config(**changes: Any) -> dense.Config:
 
 def model(seed: int = 0, **changes: Any) -> dense.Dense:
     """A network none of whose weights is zero, so that gates are open and every path counts."""
-    network = dense.build(config(**changes))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        network = dense.build(config(**changes))
         for name, weight in network.named_parameters():
-            spread = 0.02 if name.startswith("condition") else 0.3
-            weight += spread * torch.randn(weight.shape, generator=generator)
+            weight += (0.02 if name.startswith("condition") else 0.3) * torch.randn(weight.shape)
     return network.eval().requires_grad_(False)
 
 

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(model: str, clips: int, steps: int, context: int, seed: int, device: str) -> dict[str, float]:
-    """PSNR in dB of the next frame (peak 2, mean over frames), and squared errors by memory, in pixel units."""
+    """PSNR in dB of the next frame (peak 2, mean over frames), and squared errors by memory."""
     import torch
 
     import models

@@ -3,15 +3,19 @@
     source = videos.load("tiles")
     batch = source.clips(seeds=range(8), frames=16)      # Clips
 
-A source is a file with a function `clips` and a constant `SHAPE` (channels, height, width).
+A world is a file with `clips(seeds, frames)` and the constants SHAPE (channels, height, width) and CONDITIONS
+(how many actions there are); `files.py` reads real video files.
 """
 
 import importlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+
+_IS_WORLD = re.compile(r"^SHAPE\b", re.MULTILINE)
 
 VALIDATION_SEED = 1_000_000_000
 """Procedural worlds: seeds below this number train, seeds from it on validate."""
@@ -34,8 +38,9 @@ class Clips:
 
 
 def names() -> list[str]:
-    """The sources that exist: the public files of this folder."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
+    """The worlds that exist, by file name: the files of this folder that declare a SHAPE."""
+    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    return [file.stem for file in files if _IS_WORLD.search(file.read_text())]
 
 
 def load(name: str) -> ModuleType:

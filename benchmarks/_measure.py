@@ -1,0 +1,121 @@
+"""Time and peak memory of several arms, measured so that the arms can be compared.
+
+    taken = interleaved({"plain": plain, "watched": watched}, repeats=5, device="cpu", seed=0)
+    taken["watched"].over(taken["plain"])            # ratios, round by round
+    alone(peak_bytes, run, "cpu")                    # of one arm, in a process of its own
+"""
+
+import gc
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Arm = Callable[[], Any]
+
+# glibc raises its threshold for giving memory back as a program runs, after which freed blocks count as
+# used; a fixed threshold keeps the peak that of the arm.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+PROCESS = Path("/proc/self")
+
+
+@dataclass
+class Taken:
+    """Seconds of each round of one arm: on the wall, and of all threads of the process."""
+
+    wall_seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+
+    def over(self, other: "Taken") -> dict[str, list[float]]:
+        """Ratios to another arm, each within one round, so that slow drifts of the machine cancel."""
+        return {
+            name: [mine / theirs for mine, theirs in zip(getattr(self, name), getattr(other, name), strict=True)]
+            for name in ("wall_seconds", "cpu_seconds")
+        }
+
+
+def interleaved(arms: Mapping[str, Arm], repeats: int, device: str, seed: int) -> dict[str, Taken]:
+    """Every arm once to warm up, then `repeats` rounds of all arms, each round in a random order."""
+    order, taken = random.Random(seed), {name: Taken() for name in arms}
+    for run in arms.values():
+        run()
+    for _ in range(repeats):
+        for name in order.sample(list(arms), len(arms)):
+            gc.collect()
+            _synchronise(device)
+            began, worked = time.perf_counter(), time.process_time()
+            arms[name]()
+            _synchronise(device)
+            taken[name].wall_seconds.append(time.perf_counter() - began)
+            taken[name].cpu_seconds.append(time.process_time() - worked)
+    return taken
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def can_measure_memory(device: str) -> bool:
+    """Whether this system tells the peak memory of the device."""
+    return device.startswith("cuda") or PROCESS.exists()
+
+
+def peak_bytes(run: Arm, device: str) -> int:
+    """The most memory held during `run` above what was held before it.
+
+    On a GPU what torch allocated there; on a CPU the resident memory of the process, whose peak so far must
+    not exceed that of `run`: call it by `alone`.
+    """
+    gc.collect()
+    if device.startswith("cuda"):
+        _synchronise(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        _synchronise(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    before = _status_bytes("VmRSS")
+    run()
+    return _status_bytes("VmHWM") - before
+
+
+def alone(function: Callable, *arguments: Any) -> Any:
+    """The value of `function(*arguments)` computed in a fresh process with a steady allocator."""
+    with _environment(ALLOCATOR), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _status_bytes(name: str) -> int:
+    """A line of /proc/self/status, which counts in KiB."""
+    lines = (PROCESS / "status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
+
+
+def _synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

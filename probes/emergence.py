@@ -1,0 +1,102 @@
+"""python -m probes.emergence --checkpoints runs/train/dense-tiles/checkpoints: the findings during training.
+
+For every kept checkpoint, by layer: noise-seed invariance at sigma 1, similarity between denoising steps and
+attention to earlier frames, at the last frame of a few held-out clips, beside the validation loss.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from probes.settings import Settings
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m probes.emergence", description=__doc__)
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder of step-*.safetensors")
+    parser.add_argument("--out", type=Path, help="netCDF file (default: emergence.nc beside the folder)")
+    parser.add_argument("--clips", type=int, default=6, help="held-out clips")
+    parser.add_argument("--steps", type=int, default=10, help="denoising steps")
+    parser.add_argument("--seed", type=int, default=0, help="decides clips and noise")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 when the request cannot be met."""
+    options = parser().parse_args(arguments)
+    out = options.out or options.checkpoints.parent / "emergence.nc"
+    try:
+        settings = Settings(
+            clips=options.clips, steps=options.steps, seed=options.seed, device=options.device, probed=1
+        )
+        _write(_emergence(_checkpoints(options.checkpoints), settings), out)
+    except (ValueError, OSError) as error:
+        print(f"emergence: {error}", file=sys.stderr)
+        return 2
+    print(out)
+    return 0
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("step-*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no step-*.safetensors; `make train` keeps them")
+    return files
+
+
+def _emergence(files: list[Path], settings: Settings) -> xr.Dataset:
+    from tqdm import tqdm
+
+    parts = [_at_checkpoint(file, settings) for file in tqdm(files, unit="checkpoint")]
+    return xr.concat(parts, "checkpoint", join="outer").transpose("clip", "checkpoint", "layer", ...)
+
+
+def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
+    """noise_invariance, step_similarity_centred and cross_mass (clip, layer) of one checkpoint."""
+    import models
+    from probes import noise_invariance
+    from probes.rollouts import watched_rollout
+    from probes.subject import Subject, read_clips
+
+    model = models.load(str(file), settings.device, settings.dtype)
+    training = model.source.metadata["training"]
+    frames = training["recipe"]["frames"]
+    clips = read_clips(settings, model, frames)
+    rows = []
+    for index in range(settings.clips):
+        subject = Subject(index, {"trained": model}, clips[index], clips[index + 1], settings, frames)
+        _, watched = watched_rollout(subject, model, "teacher_forced", ("step_similarity", "frame_attention"))
+        invariance = noise_invariance.measure(subject)["noise_invariance"].isel(network=0, frame=-1)
+        similarity = watched["step_similarity"].centred_cosine.isel(frame=-1)
+        different = ~np.eye(similarity.sizes["step"], dtype=bool)
+        pairs = similarity.where(xr.DataArray(different, dims=("step", "step_b")))
+        mass = watched["frame_attention"].cross_mass.isel(frame=-1).mean(("head", "step"))
+        row = {
+            "noise_invariance": invariance.centred_cosine.sel(sigma=1.0, drop=True),
+            "step_similarity_centred": pairs.mean(("step", "step_b")),
+            "cross_mass": mass,
+        }
+        bare = {name: values.reset_coords(drop=True) for name, values in row.items()}
+        rows.append(xr.Dataset(bare).assign_coords(clip=[index]))
+    dataset = xr.concat(rows, "clip").assign_coords(checkpoint=training["step"])
+    dataset["val_loss"] = float(training["validation"]["loss"])
+    return dataset.expand_dims("checkpoint")
+
+
+def _write(dataset: xr.Dataset, out: Path) -> None:
+    partial = out.with_name(f".{os.getpid()}.{out.name}")
+    try:
+        dataset.astype("float32").to_netcdf(partial, engine="h5netcdf")
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
