@@ -3,11 +3,11 @@
     python -m benchmarks.probe_overhead --tokens 64 256 1024 --steps 10
 
 A network of fixed width with random weights and open gates reads frames - 1 given frames and samples the
-last. Arms: plain; plain a second time, whose ratio shows the noise of the clock; all statistics, attached
-as `python -m probes` attaches them and with their results tabulated; each statistic alone; and naive
-capture, which keeps every tensor that the statistics read and every attention map, and reduces nothing.
+last. Arms: plain; plain once more, whose ratio shows the noise of the clock; all statistics, attached as
+`python -m probes` attaches them, with their results tabulated; each statistic alone; and naive capture,
+which keeps every tensor that the statistics read and every attention map, and reduces nothing.
 
-Time is a ratio to the plain arm of the same round. On a shared machine the ratio of processor time says
+Times are ratios to the plain arm of the same round; on a shared machine the ratio of processor time says
 more than that of wall time. Memory is the peak above a process that holds neither network nor clip.
 """
 
@@ -17,9 +17,8 @@ import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -27,51 +26,20 @@ import torch
 
 import analyses
 from benchmarks import _measure
-from benchmarks._probe_card import added, naive_bytes, plain_flops
+from benchmarks._probe_card import CHANNELS, HEADS, LAYERS, WIDTH, Rollout, added, naive_bytes, plain_flops
 from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
 from hooks.trace import Trace
 from models import dense
 from probes import rollouts
-from probes.settings import Settings
 
-CHANNELS, LAYERS, HEADS, WIDTH = 16, 6, 4, 256
 PLAIN, AGAIN, ALL, NAIVE = "plain", "plain again", "all statistics", "naive capture"
 NAIVE_LIMIT_BYTES = 4 * 2**30
 """Naive capture that would keep more is left out, so that the benchmark runs on a laptop."""
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """One rollout to be watched: everything that decides its cost."""
-
-    tokens: int
-    frames: int
-    steps: int
-    device: str
-    seed: int
-
-    def __post_init__(self):
-        if self.tokens < 1 or isqrt(self.tokens) ** 2 != self.tokens:
-            raise ValueError(f"--tokens must be squares of whole numbers such as 64 or 1024, got {self.tokens}")
-        if self.frames < 2:
-            raise ValueError(f"--frames must be at least 2, one of history and one sampled, got {self.frames}")
-        if self.steps < 2:
-            raise ValueError(f"--steps must be at least 2, since steps are compared, got {self.steps}")
-
-    @property
-    def config(self) -> dense.Config:
-        side = isqrt(self.tokens)
-        return dense.Config(CHANNELS, side, side, 1, LAYERS, HEADS, WIDTH)
-
-    @property
-    def settings(self) -> Settings:
-        """What a probe of this rollout would be asked to do."""
-        return Settings(frames=self.frames, context=self.frames - 1, probed=1, steps=self.steps)
-
-
 class Arms:
-    """A network and a clip, and the ways to run them; each arm is a function without arguments."""
+    """A network and a clip, and the ways to run them."""
 
     def __init__(self, setting: Rollout):
         draws = torch.Generator().manual_seed(setting.seed)
@@ -80,9 +48,8 @@ class Arms:
             # adaLN starts with closed gates, behind which features would not change at all.
             weight.add_(0.02 * torch.randn(weight.shape, generator=draws))
         self.network.to(setting.device)
-        side = isqrt(setting.tokens)
-        clip = torch.randn(2, 1, setting.frames, CHANNELS, side, side, generator=draws)
-        self.noise, self.video = clip.to(setting.device)
+        shape = (1, setting.frames, CHANNELS, setting.side, setting.side)
+        self.noise, self.video = (torch.randn(shape, generator=draws).to(setting.device) for _ in range(2))
         self.last = setting.frames - 1
 
     def run(self, name: str) -> None:
@@ -99,7 +66,7 @@ class Arms:
         rollout(self.network, self.noise, sigmas, given=given, on_pass=on_pass)
 
     def _watched(self, names: list[str]) -> None:
-        statistics = {name: rollouts._statistic(name, self.setting.settings) for name in names}
+        statistics = {name: rollouts._statistic(name, self.setting.probing) for name in names}
         with ExitStack() as stack:
             self._rollout(rollouts.attach(stack, self.network, statistics, {self.last}))
         for statistic in statistics.values():
@@ -112,7 +79,8 @@ class Arms:
             if at.role == "denoise":
                 kept.append(value)
 
-        points = {point for name in analyses.names() for point in analyses.load(name).reads if "*" in point}
+        reads = [analyses.load(name).reads for name in analyses.names()]
+        points = {point for each in reads if each != "attention" for point in each}
         with Trace(self.network.hook_dict, [*points, "*.hook_pattern"], keep) as trace:
             self._rollout(trace.on_pass)
 
@@ -121,3 +89,151 @@ def arms_of(setting: Rollout) -> list[str]:
     """The arms that are run; naive capture only where it fits."""
     fits = naive_bytes(setting) <= NAIVE_LIMIT_BYTES
     return [PLAIN, AGAIN, ALL, *analyses.names(), *([NAIVE] if fits else [])]
+
+
+def arm_peak_bytes(setting: Rollout, arm: str, threads: int) -> int:
+    """The peak memory of one rollout of that arm, its network and its clip included; for a fresh process."""
+    torch.set_num_threads(threads)
+    # What the first call of a kernel or of an import leaves behind belongs to no arm.
+    Arms(Rollout(1, 2, 2, setting.device, 0)).run(arm)
+    return _measure.peak_bytes(lambda: Arms(setting).run(arm), setting.device)
+
+
+def measured(setting: Rollout, repeats: int) -> dict[str, dict]:
+    """Seconds, bytes and their ratios to the plain arm, by arm; None for what was not measured."""
+    arms, names = Arms(setting), arms_of(setting)
+    runs = {name: partial(arms.run, name) for name in names}
+    taken = _measure.interleaved(runs, repeats, setting.device, setting.seed)
+    del arms, runs
+    peaks = {name: _peak(setting, name) for name in names}
+    rows = {}
+    for name in names:
+        ratios, peak, plain = taken[name].over(taken[PLAIN]), peaks[name], peaks[PLAIN]
+        rows[name] = {
+            "wall_seconds": _measure.spread(taken[name].wall_seconds),
+            "wall_ratio": _measure.spread(ratios["wall_seconds"]),
+            "cpu_ratio": _measure.spread(ratios["cpu_seconds"]),
+            "peak_bytes": peak,
+            "peak_bytes_ratio": None if peak is None or plain is None else peak / plain,
+        }
+    return rows
+
+
+def _peak(setting: Rollout, name: str) -> int | None:
+    if not _measure.can_measure_memory(setting.device):
+        return None
+    return _measure.alone(arm_peak_bytes, setting, name, torch.get_num_threads())
+
+
+def card(setting: Rollout) -> dict[str, dict]:
+    """What arithmetic says before anything is timed."""
+    plain = plain_flops(setting)
+    lines = {PLAIN: {"flops": plain, "flops_ratio": 1.0, "kept_bytes": 0}}
+    for name, more in added(setting).items():
+        lines[name] = {
+            "flops": None if more is None else plain + more.flops,
+            "flops_ratio": None if more is None else 1 + more.flops / plain,
+            "kept_bytes": None if more is None else more.kept_bytes,
+        }
+    lines[NAIVE] = {"flops": None, "flops_ratio": None, "kept_bytes": naive_bytes(setting)}
+    return lines
+
+
+def card_text(setting: Rollout, lines: dict[str, dict]) -> str:
+    """The card as a table."""
+    text = [
+        f"\n{setting.tokens} tokens a frame, {setting.frames - 1} frames of history, {setting.steps} steps",
+        f"{'by arithmetic':18}{'GFLOP':>10}{'ratio':>9}{'keeps MB':>11}",
+    ]
+    for name, line in lines.items():
+        flops = _cell(line["flops"], 1e-9, "10.2f") + _cell(line["flops_ratio"], 1, "9.4f")
+        text.append(f"{name:18}{flops}{_cell(line['kept_bytes'], 1e-6, '11.2f')}")
+    if lines[NAIVE]["kept_bytes"] > NAIVE_LIMIT_BYTES:
+        text.append(f"naive capture is left out: it would keep more than {NAIVE_LIMIT_BYTES / 1e9:.1f} GB")
+    return "\n".join(text)
+
+
+def table_text(rows: dict[str, dict]) -> str:
+    """Medians, and the smallest and largest of the rounds in brackets."""
+    columns = f"{'wall s':>9}{'wall ratio':>22}{'cpu ratio':>22}{'peak MB':>10}{'ratio':>8}"
+    text = [f"{'measured':18}{columns}"]
+    for name, row in rows.items():
+        times = f"{row['wall_seconds']['median']:9.3f}{_spread(row['wall_ratio'])}{_spread(row['cpu_ratio'])}"
+        memory = _cell(row["peak_bytes"], 1e-6, "10.1f") + _cell(row["peak_bytes_ratio"], 1, "8.2f")
+        text.append(f"{name:18}{times}{memory}")
+    return "\n".join(text)
+
+
+def _spread(values: dict[str, float]) -> str:
+    return f"{values['median']:8.3f} [{values['min']:.2f}, {values['max']:.2f}]".rjust(22)
+
+
+def _cell(value: float | None, scale: float, form: str) -> str:
+    return "-".rjust(int(form.split(".")[0])) if value is None else format(value * scale, form)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.probe_overhead", description=summary)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 256, 1024], help="tokens per frame, squares")
+    parser.add_argument("--frames", type=int, default=5, help="frames; the last is sampled (default: 5)")
+    parser.add_argument("--steps", type=int, default=10, help="denoising steps (default: 10)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds of all arms (default: 5)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--json", type=Path, help="a file for the JSON document, which is printed in any case")
+    parser.add_argument("--seed", type=int, default=0, help="decides weights, clip and the order of the arms")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 when all was measured, 2 when the request cannot be met."""
+    options = parser().parse_args(arguments)
+    try:
+        document = benchmark(options)
+        if options.json is not None:
+            options.json.write_text(json.dumps(document, indent=1) + "\n")
+    except (ValueError, OSError) as error:
+        print(f"probe_overhead: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(document))
+    return 0
+
+
+def benchmark(options: argparse.Namespace) -> dict:
+    """Cards and measurements of every token count, printed as they come."""
+    _check(options)
+    settings = [
+        Rollout(tokens, options.frames, options.steps, options.device, options.seed) for tokens in options.tokens
+    ]
+    machine = _machine(options.device)
+    print(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}; Dense, {LAYERS} layers, "
+          f"{HEADS} heads, width {WIDTH}; median [min, max] of {options.repeats} rounds")
+    results = []
+    for setting in settings:
+        lines = card(setting)
+        print(card_text(setting, lines), flush=True)
+        rows = measured(setting, options.repeats)
+        print(table_text(rows), flush=True)
+        results.append({**asdict(setting), "card": lines, "measured": rows})
+    network = {"layers": LAYERS, "heads": HEADS, "d_model": WIDTH}
+    return {"machine": machine, "network": network, "repeats": options.repeats, "results": results}
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.repeats < 1:
+        raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
+    kind = options.device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {options.device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {options.device} asks for a GPU and torch sees none: use --device cpu")
+
+
+def _machine(device: str) -> dict:
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -144,7 +144,7 @@ def _check(frames: int, given: Tensor, teacher_forced: bool, wanted: set[int] | 
 def _sample(model, x: Tensor, sigmas: Tensor, context: Context, frame: int, on_pass: OnPass) -> Tensor:
     levels = sigmas.tolist()
     for step, (sigma, following) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        level = sigmas[step].to(x).expand(len(x))
+        level = sigmas[step].to(x.device).expand(len(x))
         velocity = _velocity(model, x, level, context, ForwardPass(frame, step, sigma, "denoise"), on_pass)
         x = x + (following - sigma) * velocity
     return x

@@ -34,7 +34,7 @@ class GuardedHookPoint(HookPoint):
         return x if len(self.attached) else x
 
 
-Rope = tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]
+Rope = tuple[Float[Tensor, "n head"], Float[Tensor, "n head"]]
 
 
 class AxialRope(nn.Module):

@@ -97,5 +97,5 @@ def residual_stream(model: Any, x: Tensor, sigma: float, context: Any, frame: in
 
     with Trace(model.hook_dict, POINTS, keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
-        model.denoise(x, x.new_full((1,), sigma), context)
+        model.denoise(x, torch.full((1,), sigma, device=x.device), context)
     return kept

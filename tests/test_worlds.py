@@ -24,7 +24,7 @@ def source(request):
 
 def test_the_sources_are_the_files_there_are():
     assert {"digits", "tiles"} <= set(videos.names())
-    with pytest.raises(ValueError, match="no video source is called 'moon'; there are digits, files, tiles"):
+    with pytest.raises(ValueError, match="no video source is called 'moon'; there are digits, tiles"):
         videos.load("moon")
 
 

@@ -1,0 +1,331 @@
+"""A probe run: the promised files and axes, the same numbers however often it was stopped."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import analyses
+import models
+import probes
+import tiny
+import videos
+from diffusion.schedule import sigma_grid
+from probes import rollouts, run_folder, subject
+from probes.__main__ import main
+from probes.settings import Settings
+from videos import files
+
+SMALL = "--clips 4 --steps 2 --frames 6 --context 3 --probed 2 --workers 1 --run small".split()
+ONE = "--clips 1 --steps 1 --frames 3 --context 1 --probed 1 --workers 1 --statistics block_norms --run one".split()
+
+BY_RUN = {"network": ["trained", "random"], "mode": ["teacher_forced", "free_running"]}
+AXES = {
+    "step_similarity": (
+        {**BY_RUN, "frame": [3, 5], "layer": [-1, 0, 1], "step": [0, 1], "step_b": [0, 1]},
+        {"cosine", "centred_cosine", "relative_l2", "cka", "common_mode"},
+    ),
+    "frame_attention": (
+        {**BY_RUN, "frame": [3, 5], "layer": [0, 1], "head": [0, 1], "step": [0, 1], "lag": list(range(6))},
+        {"mass", "uniform", "entropy", "uniform_entropy", "mean_lag", "cross_mass", "mass_stderr"},
+    ),
+    "feature_pca": (
+        {**BY_RUN, "frame": [3, 5], "layer": [0, 1], "pca_step": [0, 1], "token": list(range(25)), "component": [0, 1, 2]},
+        {"components", "explained"},
+    ),
+    "block_norms": (
+        {**BY_RUN, "frame": [3, 5], "layer": [0, 1], "step": [0, 1]},
+        {"attn_out", "mlp_out", "resid_post"},
+    ),
+    "noise_invariance": (
+        {"network": ["trained", "random"], "frame": [3, 5], "layer": [-1, 0, 1], "sigma": [1.0, 0.75, 0.5, 0.25, 0.05]},
+        {"centred_cosine", "other_context"},
+    ),
+    "readout": ({"network": ["trained", "random"], "layer": [-1, 0, 1]}, {"r2", "r2_shuffled"}),
+    "samples": (
+        {"mode": ["teacher_forced", "free_running"], "frame": list(range(6))},
+        {"video", "truth", "psnr", "psnr_copy_last", "psnr_mean_frame"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.checkpoint(tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+def run(checkpoint, out, arguments, *more):
+    return main(["--model", str(checkpoint), "--out", str(out), *arguments, *more])
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("runs")
+    assert run(checkpoint, out, SMALL) == 0
+    return out / "tiny" / "small"
+
+
+def datasets(folder):
+    return {file.stem: xr.load_dataset(file, engine="h5netcdf") for file in sorted(folder.glob("*.nc"))}
+
+
+@pytest.fixture(scope="module")
+def results(whole):
+    return datasets(whole)
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+# What is written
+
+
+def test_every_promised_file_is_there(whole, results):
+    assert set(results) == set(AXES)
+    assert {file.name for file in (whole / "clips").iterdir()} == {"0000", "0001", "0002", "0003"}
+    assert not list(whole.rglob(".*"))
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_axes_and_variables_are_as_promised(results, name):
+    coords, variables = AXES[name]
+    dataset = results[name]
+    assert set(dataset.data_vars) == variables
+    for axis, expected in {"clip": [0, 1, 2, 3], **coords}.items():
+        assert dataset[axis].values.tolist() == expected
+    order = ["clip", *coords]
+    for variable in dataset.data_vars.values():
+        known = [axis for axis in variable.dims if axis in order]
+        assert known == sorted(known, key=order.index), f"{variable.name} has its axes in another order"
+        assert variable.dtype == np.float32, f"{variable.name} is {variable.dtype}"
+        assert variable.attrs["units"] and variable.attrs["long_name"]
+
+
+def test_layers_and_steps_say_what_they_are(results):
+    assert results["step_similarity"].point.values.tolist() == [
+        "hook_embed",
+        "blocks.0.hook_resid_post",
+        "blocks.1.hook_resid_post",
+    ]
+    assert results["frame_attention"].point.values.tolist() == ["blocks.0.attn", "blocks.1.attn"]
+    for name in ("step_similarity", "frame_attention", "block_norms"):
+        assert results[name].sigma.values.tolist() == [1.0, 0.5] and results[name].sigma.dims == ("step",)
+
+
+def test_results_are_numbers_and_differ_between_networks_and_modes(results):
+    for name in ("step_similarity", "block_norms", "feature_pca"):
+        for variable in results[name].data_vars.values():
+            assert np.isfinite(variable).all()
+            for axis in BY_RUN:
+                first, second = (variable.isel({axis: index}) for index in (0, 1))
+                assert variable.size < 100 or not np.allclose(first, second), f"{variable.name} by {axis}"
+    assert np.isfinite(results["noise_invariance"].to_array()).all()
+    assert np.isfinite(results["readout"].to_array()).all()
+
+
+def test_attention_adds_up(results):
+    attention = results["frame_attention"]
+    np.testing.assert_allclose(attention.mass.sum("lag"), 1, atol=1e-5)
+    assert np.isnan(attention.mass.sel(frame=3, lag=[4, 5])).all()
+    np.testing.assert_allclose(attention.mass.sel(lag=0) + attention.cross_mass, 1, atol=1e-5)
+    np.testing.assert_allclose(attention.uniform.sel(frame=3, lag=slice(0, 3)), 0.25)
+
+
+def test_samples_stand_beside_the_truth(results, checkpoint):
+    samples = results["samples"]
+    truth = videos.load("tiles").clips(range(videos.VALIDATION_SEED, videos.VALIDATION_SEED + 4), 6).video
+    np.testing.assert_array_equal(samples.truth, truth)
+    given = samples.video.sel(mode="free_running", frame=slice(0, 2))
+    np.testing.assert_array_equal(given, samples.truth.sel(frame=slice(0, 2)))
+    assert np.isnan(samples.psnr.sel(mode="free_running", frame=[0, 1, 2])).all()
+    assert np.isfinite(samples.psnr.sel(mode="free_running", frame=[3, 4, 5])).all()
+    is_sampled = np.isfinite(samples.psnr.sel(mode="teacher_forced")).all("clip")
+    assert samples.frame[is_sampled].values.tolist() == [3, 5]
+    error = (samples.video.clip(-1, 1) - samples.truth).sel(mode="free_running", frame=5)
+    expected = 10 * np.log10(4 / (error**2).mean(("channel", "row", "col")))
+    np.testing.assert_allclose(samples.psnr.sel(mode="free_running", frame=5), expected, rtol=1e-5)
+    # The first sampled frame has the same past and the same noise in both modes.
+    first = samples.video.sel(frame=3)
+    np.testing.assert_allclose(first.sel(mode="teacher_forced"), first.sel(mode="free_running"), atol=1e-4)
+
+
+def test_the_manifest_says_what_was_measured(whole, checkpoint):
+    about = manifest(whole)
+    model = models.load(str(checkpoint))
+    assert about["complete"] is True and about["command"][0] == "python -m probes"
+    assert about["model"]["name"] == "tiny" and about["model"]["sha256"] == model.source.sha256
+    assert about["model"]["parameters"] == sum(weight.numel() for weight in model.parameters())
+    assert about["model"]["geometry"]["tokens_per_frame"] == 25
+    assert about["sigmas"] == sigma_grid(2).tolist()
+    settings = about["settings"]
+    assert (settings["clips"], settings["steps"], settings["context"], settings["seed"]) == (4, 2, 3, 0)
+    assert settings["frames"] == 6 and settings["probed_frames"] == [3, 5]
+    assert about["versions"]["torch"] == torch.__version__
+
+
+# Stopping and going on
+
+
+def assert_same(folder, whole):
+    first, second = datasets(folder), datasets(whole)
+    assert first.keys() == second.keys()
+    for name, dataset in first.items():
+        xr.testing.assert_identical(dataset, second[name])
+    assert manifest(folder)["complete"] is True
+
+
+@pytest.fixture(scope="module")
+def two_statistics():
+    return [*SMALL[:1], "3", *SMALL[2:], "--statistics", "block_norms", "frame_attention"]
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint, tmp_path_factory, two_statistics):
+    """Three clips with two statistics, uninterrupted."""
+    out = tmp_path_factory.mktemp("reference")
+    assert run(checkpoint, out, two_statistics) == 0
+    return out / "tiny" / "small"
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_numbers(
+    checkpoint, tmp_path, reference, two_statistics, monkeypatch
+):
+    write_clip, written = run_folder.RunFolder.write_clip, []
+
+    def die_at_the_second(folder, clip, *rest):
+        if len(written) == 1:
+            raise SystemExit(-9)
+        written.append(clip)
+        write_clip(folder, clip, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder.RunFolder, "write_clip", die_at_the_second)
+        with pytest.raises(SystemExit):
+            run(checkpoint, tmp_path, two_statistics)
+    folder = tmp_path / "tiny" / "small"
+    assert manifest(folder)["complete"] is False and not list(folder.glob("*.nc"))
+    assert [file.name for file in (folder / "clips").iterdir()] == ["0000"]
+    assert run(checkpoint, tmp_path, two_statistics) == 0
+    assert_same(folder, reference)
+    assert [session["clips"] for session in manifest(folder)["sessions"]] == [2]
+
+
+def test_missing_clips_are_made_again_and_half_written_ones_are_ignored(
+    checkpoint, tmp_path, reference, two_statistics
+):
+    folder = tmp_path / "tiny" / "small"
+    shutil.copytree(reference, folder)
+    shutil.move(folder / "clips" / "0001", folder / "clips" / "partial-0001-7")
+    (folder / "clips" / "partial-0001-7" / "block_norms.nc").write_bytes(b"half")
+    for merged in folder.glob("*.nc"):
+        merged.unlink()
+    untouched = (folder / "clips" / "0002" / "samples.nc").stat().st_mtime_ns
+    assert run(checkpoint, tmp_path, two_statistics) == 0
+    assert_same(folder, reference)
+    assert {file.name for file in (folder / "clips").iterdir()} == {"0000", "0001", "0002"}
+    assert (folder / "clips" / "0002" / "samples.nc").stat().st_mtime_ns == untouched
+
+
+def test_a_run_stopped_by_hand_says_how_to_go_on(checkpoint, tmp_path, monkeypatch, capsys):
+    def stop(subject):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rollouts, "measure", stop)
+    assert run(checkpoint, tmp_path, ONE) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "probes: stopped; the same command goes on from here"
+
+
+def test_other_settings_or_another_model_do_not_continue_a_run(checkpoint, tmp_path, reference, two_statistics, capsys):
+    folder = tmp_path / "tiny" / "small"
+    shutil.copytree(reference, folder)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    for more in (["--seed", "1"], ["--steps", "3"], ["--queries", "5"], ["--shift", "2"]):
+        assert run(checkpoint, tmp_path, two_statistics, *more) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{folder} has another settings" in line and "choose another --run" in line
+    retrained = tiny.checkpoint(tmp_path / "new" / "tiny.safetensors", tiny.model(seed=1, **tiny.TILES))
+    assert run(retrained, tmp_path, two_statistics) == 2
+    assert f"{folder} has another model" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_a_damaged_manifest_is_named(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "tiny" / "one"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{")
+    assert run(checkpoint, tmp_path, ONE) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(folder / "manifest.json") in line
+
+
+def test_runs_are_named_after_what_differs_from_the_defaults():
+    assert Settings().slug() == "default"
+    assert Settings(steps=5, statistics=("block_norms", "feature_pca")).slug() == (
+        "steps-5_statistics-block_norms+feature_pca"
+    )
+    assert "/" not in Settings(videos="a/b.mp4").slug()
+
+
+def test_a_run_takes_its_frames_from_the_training_and_its_clips_from_a_file(tmp_path, capsys):
+    network = tiny.model(conditions=2)
+    path = tiny.checkpoint(tmp_path / "trial" / "model.safetensors", network, frames=4)
+    video = np.tanh(tiny.draw(8, 3, 16, 16).numpy())
+    footage = files.write(tmp_path / "film.gif", video)
+    settings = [*ONE[:4], "--context", "2", *ONE[8:], "--videos", str(footage)]
+    assert run(path.parent, tmp_path, settings) == 0
+    folder = tmp_path / "trial" / "one"
+    assert capsys.readouterr().out.strip() == str(folder)
+    samples = datasets(folder)["samples"]
+    assert samples.truth.shape == (1, 4, 3, 8, 8) and manifest(folder)["settings"]["frames"] == 4
+    assert "readout" not in datasets(folder), "a readout needs four clips"
+
+
+# The parts
+
+
+def test_the_experiments_are_the_files_with_a_measurement():
+    assert {"noise_invariance", "readout", "rollouts"} <= set(probes.names())
+    assert not {"settings", "subject", "run_folder", "finite"} & set(probes.names())
+    with pytest.raises(ValueError, match="no experiment is called 'magic'; there are noise_invariance"):
+        probes.load("magic")
+
+
+def test_every_statistic_is_run_unless_some_are_named(results, reference):
+    assert set(analyses.names()) <= set(results)
+    assert set(datasets(reference)) & set(analyses.names()) == {"block_norms", "frame_attention"}
+
+
+def test_probed_frames_lie_between_the_context_and_the_end():
+    assert subject.probed_frames(Settings(context=4, probed=3), 12) == [4, 8, 11]
+    assert subject.probed_frames(Settings(context=4, probed=1), 12) == [11]
+    assert subject.probed_frames(Settings(context=4, probed=9), 6) == [4, 5]
+
+
+def test_noise_follows_from_seed_clip_and_draw():
+    clip = subject.Clip(torch.zeros(1, 2, 3, 8, 8), None)
+
+    def noise(index=0, draw=0, seed=0):
+        return subject.Subject(index, {}, clip, clip, Settings(seed=seed), 2).noise(draw)
+
+    assert torch.equal(noise(), noise())
+    for other in (noise(index=1), noise(draw=1), noise(seed=1)):
+        assert not torch.equal(noise(), other)
+
+
+def test_a_perfect_picture_has_a_hundred_decibels_and_black_for_white_none():
+    white = np.ones((1, 3, 4, 4), np.float32)
+    assert rollouts.psnr(white, white) == pytest.approx(100)
+    assert rollouts.psnr(-white, white) == pytest.approx(0)
+    assert rollouts.psnr(white * 5, white) == pytest.approx(100), "values beyond the range are clipped"
+
+
+def test_seeds_of_probing_are_held_out_and_differ_between_seeds(checkpoint):
+    model = models.load(str(checkpoint))
+    first, second = (subject.read_clips(Settings(clips=2, seed=seed), model, 2) for seed in (0, 1))
+    assert len(first) == 3 and first[0].cond.shape == (1, 2)
+    assert not any(torch.equal(a.video, b.video) for a in first for b in second)

@@ -1,0 +1,304 @@
+"""Training: the loss falls, and stopping, being killed and going on again leave no trace in the weights."""
+
+import csv
+import os
+import shutil
+import signal
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import models
+import tiny
+import videos
+from diffusion.loss import flow_matching_loss
+from diffusion.schedule import noised
+from models import dense
+from training import trainer
+from training.recipes import RECIPES, Recipe, recipe
+from training.state import TrainingFolder
+from videos import tiles
+
+STEPS = 7
+
+
+VALIDATION = partial(trainer.validation_loss, clips=4)
+"""Fewer clips than in earnest, but all noise levels."""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A preset for tests, a short validation, and no sample videos."""
+    monkeypatch.setitem(dense.PRESETS, "test", tiny.config())
+    monkeypatch.setattr(trainer, "validation_loss", VALIDATION)
+    monkeypatch.setattr(TrainingFolder, "_write_sample", lambda folder, run: None)
+
+
+def short(**changes):
+    """A recipe of a few steps whose saves, validations and samples fall on different steps."""
+    settings = {"steps": STEPS, "batch": 2, "frames": 3, "save_every": 2, "keep_every": 3, "sample_every": 1000}
+    return Recipe("dense", "tiles", "test", **{**settings, **changes})
+
+
+def train(out, chosen=None, **changes):
+    return trainer.train(chosen or short(**changes), out, "cpu", progress=False)
+
+
+def at_step(monkeypatch, step, act):
+    """Lets `act` happen in the middle of that optimiser step, once."""
+    advance, todo = trainer.Run.advance, [act]
+
+    def advance_and_act(run):
+        if run.step == step and todo:
+            todo.pop()()
+        return advance(run)
+
+    monkeypatch.setattr(trainer.Run, "advance", advance_and_act)
+
+
+def same_weights(first, second):
+    first, second = load_file(first), load_file(second)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def rows(out):
+    with open(out / "log.csv") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a training that nobody disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(dense.PRESETS, "test", tiny.config())
+        patch.setattr(trainer, "validation_loss", VALIDATION)
+        out = tmp_path_factory.mktemp("whole")
+        train(out)
+    return out
+
+
+def test_a_training_leaves_weights_checkpoints_log_and_sample(whole):
+    files = {str(file.relative_to(whole)) for file in whole.rglob("*") if file.is_file()}
+    kept = {f"checkpoints/step-{step:06d}.safetensors" for step in (0, 3, 6, 7)}
+    assert files == kept | {"model.safetensors", "state.pt", "log.csv", "samples/step-000007.gif"}
+    assert [int(row["step"]) for row in rows(whole)] == [0, 3, 6, 7]
+    assert same_weights(whole / "model.safetensors", whole / "checkpoints" / "step-000007.safetensors")
+
+
+def test_what_was_trained_can_be_loaded_and_says_how_it_was_made(whole):
+    model = models.load(str(whole))
+    training = model.source.metadata["training"]
+    assert model.geometry.height == 20 and model.null_condition == videos.load("tiles").CONDITIONS
+    assert Recipe(**training["recipe"]) == short() and training["step"] == STEPS
+    assert training["validation"]["loss"] == pytest.approx(float(rows(whole)[-1]["loss"]))
+    assert models.label(str(whole)) == whole.name
+
+
+def test_checkpoints_tell_the_validation_of_their_own_step(whole):
+    for row in rows(whole):
+        kept = models.load(str(whole / "checkpoints" / f"step-{int(row['step']):06d}.safetensors"))
+        training = kept.source.metadata["training"]
+        assert training["step"] == training["validation"]["step"] == int(row["step"])
+
+
+@pytest.mark.parametrize(
+    ("step", "signal_number"),
+    [(0, signal.SIGINT), (2, signal.SIGINT), (3, signal.SIGTERM), (STEPS - 1, signal.SIGINT)],
+)
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypatch, step, signal_number):
+    before = signal.getsignal(signal_number)
+    at_step(monkeypatch, step, lambda: os.kill(os.getpid(), signal_number))
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    assert signal.getsignal(signal_number) is before
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == step + 1, "the step is finished first"
+    train(tmp_path)
+    assert same_weights(tmp_path / "model.safetensors", whole / "model.safetensors")
+    assert [row["loss"] for row in rows(tmp_path)] == [row["loss"] for row in rows(whole)]
+
+
+def killed():
+    # What a killed process leaves on disk is what it left there before.
+    raise SystemExit(-9)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypatch, step):
+    at_step(monkeypatch, step, killed)
+    with pytest.raises(SystemExit):
+        train(tmp_path)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == step - step % 2
+    train(tmp_path)
+    assert same_weights(tmp_path / "model.safetensors", whole / "model.safetensors")
+    steps = [row["step"] for row in rows(tmp_path)]
+    assert steps == ["0", "3", "6", "7"], "no step is logged twice"
+
+
+def test_a_process_that_dies_while_saving_leaves_the_last_state(tmp_path, whole, monkeypatch):
+    save = torch.save
+
+    def die_at_step_four(state, path):
+        if state["step"] == 4:
+            path.write_bytes(b"half")
+            raise SystemExit(-9)
+        save(state, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", die_at_step_four)
+        with pytest.raises(SystemExit):
+            train(tmp_path)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+    assert not list(tmp_path.glob(".*"))
+    train(tmp_path)
+    assert same_weights(tmp_path / "model.safetensors", whole / "model.safetensors")
+
+
+def test_a_finished_training_is_not_repeated(tmp_path, whole, monkeypatch):
+    at_step(monkeypatch, STEPS, lambda: pytest.fail("trained beyond the last step"))
+    shutil.copytree(whole, tmp_path / "again")
+    train(tmp_path / "again")
+    assert rows(tmp_path / "again") == rows(whole)
+    assert same_weights(tmp_path / "again" / "model.safetensors", whole / "model.safetensors")
+
+
+def test_a_seed_decides_the_weights(tmp_path, whole):
+    train(tmp_path, seed=1)
+    assert not same_weights(tmp_path / "model.safetensors", whole / "model.safetensors")
+
+
+def test_the_folder_of_another_recipe_is_refused_and_left_alone(tmp_path):
+    train(tmp_path, steps=1)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match="was trained with learning_rate=0.002, not 0.1; choose another --out"):
+        train(tmp_path, steps=1, learning_rate=0.1)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "another file of torch"])
+def test_a_damaged_state_is_named(tmp_path, damage):
+    train(tmp_path, steps=1)
+    state = tmp_path / "state.pt"
+    if damage == "another file of torch":
+        torch.save({"weights": torch.zeros(2)}, state)
+    else:
+        content = state.read_bytes()
+        state.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"step 3\n"}[damage])
+    with pytest.raises(ValueError) as error:
+        train(tmp_path, steps=1)
+    assert str(error.value).startswith(f"{state} cannot be read") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("muon", [True, False])
+def test_the_loss_falls(tmp_path, muon):
+    settings = {"steps": 30, "batch": 4, "warmup": 5, "save_every": 100, "keep_every": 100, "ema": 0.8}
+    train(tmp_path, short(**settings, muon=muon, learning_rate=5e-3))
+    first, last = (float(row["loss"]) for row in rows(tmp_path))
+    assert last < 0.9 * first
+
+
+def test_every_weight_is_trained_by_one_optimiser():
+    network = trainer.build(short())
+    for muon in (True, False):
+        optimisers = trainer.Run(short(muon=muon), network, "cpu").optimizers
+        trained = [weight for o in optimisers for group in o.param_groups for weight in group["params"]]
+        assert {id(weight) for weight in trained} == {id(weight) for weight in network.parameters()}
+        assert len(trained) == len(list(network.parameters())) and len(optimisers) == 1 + muon
+
+
+def test_the_average_follows_the_weights(tmp_path):
+    run = trainer.Run(short(ema=0.5), trainer.build(short()), "cpu")
+    average = {name: weight.clone() for name, weight in run.average.items()}
+    for step in range(3):
+        run.advance()
+        decay = min(0.5, (2 + step) / (11 + step))
+        for name, weight in run.model.state_dict().items():
+            average[name] = decay * average[name] + (1 - decay) * weight
+            torch.testing.assert_close(run.average[name], average[name])
+    own = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    with trainer.averaged(run) as model:
+        assert all(torch.equal(weight, run.average[name]) for name, weight in model.state_dict().items())
+    assert all(torch.equal(weight, own[name]) for name, weight in run.model.state_dict().items())
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    run = trainer.Run(short(steps=100, warmup=10, decay_share=0.2), trainer.build(short()), "cpu")
+    rates = []
+    for run.step in range(100):
+        run._set_learning_rate()
+        rates.append(run.optimizers[0].param_groups[0]["lr"] / run.recipe.learning_rate)
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10:81] == pytest.approx([1] * 71) and rates[-1] == pytest.approx(0.05)
+
+
+def test_no_clip_of_validation_is_ever_trained_on(monkeypatch):
+    drawn, clips = [], tiles.clips
+
+    def record(seeds, frames):
+        drawn.extend(seeds := list(seeds))
+        return clips(seeds, frames)
+
+    monkeypatch.setattr(tiles, "clips", record)
+    for seed, step in ((0, 0), (0, 10**6), (99, 1_666_353), (12345, 7)):
+        run = trainer.Run(short(seed=seed, batch=6), trainer.build(short()), "cpu")
+        run.step = step
+        run._loss()
+    assert len(drawn) == 24 and 0 <= min(drawn) and max(drawn) < videos.VALIDATION_SEED
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
+    with pytest.raises(ValueError, match=r"the training loss is (nan|inf) at step \d+; lower the learning rate"):
+        train(tmp_path, steps=200, learning_rate=1e30, muon=False, warmup=1, keep_every=1000, save_every=1000)
+
+
+def test_recipes_name_things_that_exist():
+    for name in RECIPES:
+        with torch.device("meta"):
+            network = trainer.build(recipe(name))
+        assert network.geometry.channels == videos.load(recipe(name).videos).SHAPE[0]
+    with pytest.raises(ValueError, match="no recipe is called 'dense'; there are dense-tiles, dense-digits"):
+        recipe("dense")
+
+
+# The loss
+
+
+class Oracle:
+    """Predicts the true velocity, a little off."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def teacher_forced(self, clean, noisy, sigma, cond=None):
+        level = sigma[..., None, None, None]
+        return (noisy - clean) / level + self.error
+
+
+def test_the_loss_is_the_mean_squared_error_of_the_velocity_by_frame():
+    clean, noise = tiny.draw(2, 3, 3, 8, 8), tiny.draw(2, 3, 3, 8, 8, seed=1)
+    sigma = torch.full((2, 3), 0.5)
+    torch.testing.assert_close(
+        flow_matching_loss(Oracle(0.0), clean, noise, sigma), torch.zeros(2, 3), atol=1e-9, rtol=0
+    )
+    torch.testing.assert_close(flow_matching_loss(Oracle(0.3), clean, noise, sigma), torch.full((2, 3), 0.09))
+
+
+def test_a_new_network_has_the_loss_of_predicting_nothing():
+    network, clean, noise = dense.build(tiny.config()), tiny.draw(1, 2, 3, 8, 8), tiny.draw(1, 2, 3, 8, 8, seed=1)
+    sigma = torch.tensor([[0.2, 0.9]])
+    expected = (noise - clean).square().mean((2, 3, 4))
+    torch.testing.assert_close(flow_matching_loss(network, clean, noise, sigma), expected)
+    assert noised(clean, noise, sigma).shape == clean.shape
+
+
+def test_the_state_of_a_run_is_all_that_is_needed(tmp_path):
+    folder, first = TrainingFolder(tmp_path, short()), trainer.Run(short(), trainer.build(short()), "cpu")
+    for _ in range(3):
+        first.advance()
+    folder.save_state(first)
+    torch.manual_seed(999)
+    second = trainer.Run(short(), dense.build(first.model.config), "cpu")
+    folder.resume(second)
+    assert first.advance() == second.advance()
+    assert all(torch.equal(weight, second.average[name]) for name, weight in first.average.items())
