@@ -5,7 +5,8 @@
     statistic.result().components               # (clip, frame, layer, pca_step, token, component)
 
 The basis is fitted on all kept steps of one clip, frame and layer together, so
-colours mean the same at each of them.
+colours mean the same at each of them. Above `exact_tokens` tokens only the 16 leading
+directions of each kept step are held, so that memory stays small beside the network's.
 """
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses._layout import PROBING, Labels, Moment, tabulate, variable
+from analyses._low_rank import RANK, LowRank, joint_components, low_rank
 
 reads: tuple[str, ...] = ("*blocks.*.hook_resid_post",)
 
@@ -25,11 +27,11 @@ _DIRECT = 256
 class Statistic:
     """Principal components at `keep` evenly spaced steps, or at the given `steps`."""
 
-    def __init__(self, keep: int = 6, steps: tuple[int, ...] | None = None):
-        self.keep, self.steps = keep, steps
+    def __init__(self, keep: int = 6, steps: tuple[int, ...] | None = None, exact_tokens: int = 256):
+        self.keep, self.steps, self.exact_tokens = keep, steps, exact_tokens
         self._labels = Labels()
         self._frame = -1
-        self._kept: dict[str, dict[int, Tensor]] = {}
+        self._kept: dict[str, dict[int, Tensor | LowRank]] = {}
         self._chosen: list[int] = []
         self._components: dict[tuple[int, str], Tensor] = {}
         self._explained: dict[tuple[int, str], Tensor] = {}
@@ -44,7 +46,7 @@ class Statistic:
             kept = self._kept.setdefault(name, {})
             if self.steps is None:
                 _thin(kept, at.step, 4 * self.keep)
-            kept[at.step] = value.clone()
+            kept[at.step] = low_rank(value) if self._is_large(value) else value.clone()
 
     def result(self) -> xr.Dataset:
         """components, scaled to unit maximum, and the share of variance each explains."""
@@ -60,21 +62,31 @@ class Statistic:
         tokens = {"token": np.arange(components.shape[4]), "component": np.arange(3)}
         return xr.Dataset(variables, coords | tokens)
 
+    def _is_large(self, value: Float[Tensor, "b n d"]) -> bool:
+        return value.shape[1] > self.exact_tokens and value.shape[2] > 4 * RANK
+
     def _finish(self) -> None:
         """Fits the frame that just ended and lets its features go."""
-        for point, kept in self._kept.items():
+        while self._kept:
+            point, kept = self._kept.popitem()
             chosen = sorted(kept) if self.steps is not None else _spaced(sorted(kept), self.keep)
             self._chosen = self._chosen or chosen
             if chosen != self._chosen:
                 raise ValueError(
                     f"{point} has steps {chosen} at frame {self._frame}; expected {self._chosen}"
                 )
-            features = torch.stack([kept[step] for step in chosen], 1).float()
-            scores, explained = principal_components(features.flatten(1, 2))
+            scores, explained = _components([kept[step] for step in chosen])
             scores = scores / scores.abs().amax(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
-            self._components[self._frame, point] = scores.unflatten(1, features.shape[1:3])
+            self._components[self._frame, point] = scores.unflatten(1, (len(chosen), -1))
             self._explained[self._frame, point] = explained
-        self._kept.clear()
+
+
+def _components(steps: list[Tensor | LowRank]) -> tuple[Float[Tensor, "b r 3"], Float[Tensor, "b 3"]]:
+    """Scores and shares of all tokens of these steps, however they were kept."""
+    if not isinstance(steps[0], LowRank):
+        return principal_components(torch.cat(steps, 1).float())
+    scores, explained = joint_components(steps)
+    return _upright(scores), explained
 
 
 def principal_components(rows: Float[Tensor, "b r d"]) -> tuple[Float[Tensor, "b r 3"], Float[Tensor, "b 3"]]:
@@ -85,13 +97,17 @@ def principal_components(rows: Float[Tensor, "b r d"]) -> tuple[Float[Tensor, "b
     """
     centred = rows - rows.mean(1, keepdim=True)
     basis = _leading(centred)
-    scores = centred @ basis
-    largest = scores.gather(1, scores.abs().argmax(1, keepdim=True))
-    scores = torch.where(largest < 0, -scores, scores)
+    scores = _upright(centred @ basis)
     missing = 3 - scores.shape[-1]
     scores = torch.nn.functional.pad(scores, (0, missing))
     variance = scores.square().sum(1) / centred.square().sum((1, 2), keepdim=True)[:, 0]
     return scores, variance
+
+
+def _upright(scores: Float[Tensor, "b r m"]) -> Float[Tensor, "b r m"]:
+    """Scores with the signs that make the largest of each component positive."""
+    largest = scores.gather(1, scores.abs().argmax(1, keepdim=True))
+    return torch.where(largest < 0, -scores, scores)
 
 
 def _leading(centred: Float[Tensor, "b r d"], count: int = 3) -> Float[Tensor, "b d m"]:

@@ -7,7 +7,7 @@ announces each; v = v_uncond + scale (v_cond - v_uncond) (Ho and Salimans 2022).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,10 +34,13 @@ class Guided:
 
     def start(self, batch: int, cond: Tensor | None = None) -> dict[str, Any]:
         """The contexts of both branches; the uncond one carries the model's null condition."""
+        return {branch: self.model.start(batch, own) for branch, own in self.conditions(cond).items()}
+
+    def conditions(self, cond: Tensor | None) -> dict[Literal["cond", "uncond"], Tensor]:
+        """What each branch is conditioned on."""
         if cond is None:
             raise ValueError("guidance needs the conditions of the clip; give cond")
-        null = torch.full_like(cond, self.model.null_condition)
-        return {"cond": self.model.start(batch, cond), "uncond": self.model.start(batch, null)}
+        return {"cond": cond, "uncond": torch.full_like(cond, self.model.null_condition)}
 
     def encode(self, x: Tensor, context: dict[str, Any]) -> dict[str, Any]:
         return {branch: self.model.encode(x, context[branch]) for branch in context}

@@ -10,13 +10,15 @@ from diffusion.schedule import noised
 def flow_matching_loss(
     model,
     clean: Float[Tensor, "b f c h w"],
-    noise: Float[Tensor, "b f c h w"],
-    sigma: Float[Tensor, "b f"],
+    noise: Float[Tensor, "b kf c h w"],
+    sigma: Float[Tensor, "b kf"],
     cond: Int[Tensor, "b ..."] | None = None,
-) -> Float[Tensor, "b f"]:
+) -> Float[Tensor, "b kf"]:
     """Mean squared velocity error of each frame given its clean past (Bai et al. 2026, eq. 4).
 
-    `model.teacher_forced(clean, noisy, sigma, cond)` predicts the velocity of every frame in one pass.
+    `model.teacher_forced(clean, noisy, sigma, cond)` predicts the velocity of every frame in one pass. Noise
+    and sigma may hold k draws of the clip, one after the other, for a network that uses its past k times.
     """
-    velocity = model.teacher_forced(clean, noised(clean, noise, sigma), sigma, cond)
-    return torch.mean((velocity.float() - (noise - clean).float()) ** 2, dim=(2, 3, 4))
+    target = clean.repeat(1, noise.shape[1] // clean.shape[1], 1, 1, 1)
+    velocity = model.teacher_forced(clean, noised(target, noise, sigma), sigma, cond)
+    return torch.mean((velocity.float() - (noise - target).float()) ** 2, dim=(2, 3, 4))

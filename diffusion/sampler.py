@@ -110,7 +110,7 @@ def rollout(
     frames = noise.shape[1]
     given = noise[:, :0] if given is None else given
     _check(frames, given, teacher_forced, denoised_frames, model.geometry.frames_per_chunk)
-    context, video = model.start(len(noise), cond), []
+    context, video = _start(model, len(noise), cond, on_pass), []
     chunk = model.geometry.frames_per_chunk
     for frame in range(0, frames, chunk):
         span = slice(frame, frame + chunk)
@@ -122,6 +122,21 @@ def rollout(
         if frame + chunk < frames:
             context = _encode(model, given[:, span] if is_given else x, context, frame, on_pass)
     return torch.cat(video, dim=1)
+
+
+def _start(model, batch: int, cond: Tensor | None, on_pass: OnPass) -> Context:
+    """The empty context; where making it is a pass of the network, that pass is announced as frame -1."""
+    inner = model.model if isinstance(model, Guided) else model
+    if not getattr(inner, "start_is_pass", False):
+        return model.start(batch, cond)
+    if not isinstance(model, Guided):
+        on_pass(ForwardPass(-1, 0, 0.0, "encode"))
+        return model.start(batch, cond)
+    started = {}
+    for branch, own in model.conditions(cond).items():
+        on_pass(ForwardPass(-1, 0, 0.0, "encode", branch))
+        started[branch] = inner.start(batch, own)
+    return started
 
 
 def _wanted(frame: int, denoised_frames: set[int] | None) -> bool:

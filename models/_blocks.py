@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule as HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from models._history import CleanThenNoisy, KVCache
+from models._history import History, KVCache
 
 
 class GuardedHookPoint(HookPoint):
@@ -99,7 +99,7 @@ class Attention(nn.Module):
         self.hook_pattern, self.hook_z = GuardedHookPoint(), GuardedHookPoint()
 
     def forward(
-        self, x: Float[Tensor, "b n d"], rope: Rope, history: KVCache | CleanThenNoisy, layer: int
+        self, x: Float[Tensor, "b n d"], rope: Rope, history: History, layer: int
     ) -> Float[Tensor, "b n d"]:
         """What each token of x gathers from those it may see; `history` knows which."""
         split = "b n (h d) -> b n h d"
@@ -175,7 +175,7 @@ class Block(nn.Module):
         x: Float[Tensor, "b n d"],
         emb: Float[Tensor, "b f d"],
         rope: Rope,
-        history: KVCache | CleanThenNoisy,
+        history: History,
         layer: int,
     ) -> Float[Tensor, "b n d"]:
         """The residual stream after the block; hook_attn_out and hook_mlp_out are what it writes (gated)."""

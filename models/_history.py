@@ -4,11 +4,21 @@ Both answer `attend(layer, q, k, v)` with [b h n d] tensors; attention itself ne
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
+
+
+@runtime_checkable
+class History(Protocol):
+    """What attention asks: the result for the queries of one layer, and nothing about who sees whom."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention [b h n d] of the current tokens over those they may see."""
+        ...
 
 
 @dataclass
@@ -120,3 +130,66 @@ class CleanThenNoisy:
 def _explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     return scores.float().softmax(dim=-1).to(v.dtype) @ v
+
+
+@dataclass(frozen=True)
+class FrameCausal:
+    """A clip in one pass: each frame sees itself and the frames before it."""
+
+    frames: int
+    tokens_per_frame: int
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of all tokens [b h n d]; frame by frame on a CPU, as in CleanThenNoisy."""
+        if q.device.type != "cpu":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(q.device))
+        out = []
+        for end in range(self.tokens_per_frame, q.shape[2] + 1, self.tokens_per_frame):
+            own = slice(end - self.tokens_per_frame, end)
+            out.append(_explicit_attention(q[:, :, own], k[:, :, :end], v[:, :, :end]))
+        return torch.cat(out, dim=2)
+
+    def mask(self, device: torch.device) -> Bool[Tensor, "n n"]:
+        """True where a query (first axis) sees a key."""
+        frame = torch.arange(self.frames, device=device).repeat_interleave(self.tokens_per_frame)
+        return frame[None] <= frame[:, None]
+
+
+@dataclass(frozen=True)
+class Together:
+    """All tokens of a pass see each other, and nothing else."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of all tokens [b h n d]."""
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of context tokens, layer by layer, seen by the tokens of later passes.
+
+    As a KVCache, but nothing is written in place, so that gradients flow through it.
+    """
+
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def recording(self) -> "Recording":
+        """The history of the pass over the context tokens themselves."""
+        return Recording(self)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of the current tokens over the context tokens and themselves."""
+        keys, values = self.layers[layer]
+        return F.scaled_dot_product_attention(q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2))
+
+
+@dataclass(frozen=True)
+class Recording(Together):
+    """Tokens that see each other, and whose keys and values a Prefix keeps."""
+
+    prefix: Prefix
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of all tokens [b h n d]."""
+        self.prefix.layers[layer] = (k, v)
+        return super().attend(layer, q, k, v)

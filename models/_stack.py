@@ -19,6 +19,7 @@ from models._blocks import (
     TimeEmbedding,
     per_frame,
 )
+from models._history import History
 
 CLEAN_TIMESTEP = -1.0
 """How a finished frame is told apart from a noisy one (FAR, and SCD's encoder)."""
@@ -98,7 +99,7 @@ class Stack(HookedRootModule):
         """RoPE tables for the tokens of frames with these numbers."""
         return self.rope(torch.tensor(frames, device=self.device))
 
-    def through(self, tokens: Tensor, emb: Tensor, rope: Rope, history: Any) -> Float[Tensor, "b n d"]:
+    def through(self, tokens: Tensor, emb: Tensor, rope: Rope, history: History) -> Float[Tensor, "b n d"]:
         """The residual stream after all blocks; `history` knows who sees whom."""
         for layer, block in enumerate(self.blocks):
             tokens = block(tokens, emb, rope, history, layer)

@@ -19,7 +19,7 @@ from hooks.trace import Trace
 from probes.subject import Clip, Subject
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.05)
-POINTS = ("*hook_embed", "*blocks.*.hook_resid_post")
+POINTS = ("hook_embed", "blocks.*.hook_resid_post")
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
@@ -89,13 +89,14 @@ def _features(
 
 
 def residual_stream(model: Any, x: Tensor, sigma: float, context: Any, frame: int) -> dict[str, Tensor]:
-    """The residual stream of every layer in one denoising pass of one clip, {point: [n d]}."""
+    """The residual stream of every layer that runs in one denoising pass of one clip, {point: [n d]}."""
     kept: dict[str, Tensor] = {}
+    stack = getattr(model, "denoising_stack", "")
 
     def keep(_at, name: str, value: Tensor) -> None:
         kept[name] = value[0].float().clone()
 
-    with Trace(model.hook_dict, POINTS, keep) as trace:
+    with Trace(model.hook_dict, [stack + point for point in POINTS], keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
         model.denoise(x, torch.full((1,), sigma, device=x.device), context)
     return kept

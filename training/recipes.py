@@ -28,6 +28,8 @@ class Recipe:
     """Train the blocks' attention and MLP matrices with Muon (torch.optim.Muon), which needs fewer steps."""
     muon_learning_rate: float = 3e-3
     """Muon's peak learning rate, scaled to match AdamW's update size."""
+    noise_draws: int = 1
+    """Noise levels per frame and step; more than one shares a separated model's encoder pass."""
     warmup: int = 50
     """Steps of linear warm-up."""
     decay_share: float = 0.35
@@ -53,8 +55,10 @@ class Recipe:
 
 
 RECIPES = {
-    "dense-tiles": Recipe("dense", "tiles", frames=10),
+    "dense-tiles": Recipe("dense", "tiles", frames=10, steps=2650),
     "dense-digits": Recipe("dense", "digits", muon=False),
+    "scd-tiles": Recipe("scd", "tiles", frames=10, steps=2650, noise_draws=2),
+    "scd-digits": Recipe("scd", "digits", muon=False, noise_draws=2),
 }
 
 

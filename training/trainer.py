@@ -106,9 +106,12 @@ class Run:
         first = (self.recipe.seed * 10_000_019 + self.step * self.recipe.batch) % videos.VALIDATION_SEED
         clips = self.source.clips(range(first, first + self.recipe.batch), self.recipe.frames)
         clean = torch.from_numpy(clips.video).to(self.device)
-        generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        sigma = self.density.sample(clean.shape[:2], generator)
-        noise = torch.randn(clean.shape, generator=generator, device=self.device)
+        seed = self.recipe.seed * 1_000_003 + self.step
+        generator = torch.Generator(self.device).manual_seed(seed)
+        batch, frames = clean.shape[0], clean.shape[1] * self.recipe.noise_draws
+        sigma = self.density.sample((batch, frames), generator)
+        noise = torch.randn(batch, frames, *clean.shape[2:], generator=generator, device=self.device)
+        torch.manual_seed(seed)  # for noise that a network adds by itself
         cond = self._conditions(clips, generator)
         with _autocast(self.recipe, self.device):
             return flow_matching_loss(self.model, clean, noise, sigma, cond).mean()
