@@ -27,7 +27,7 @@ _DIRECT = 256
 class Statistic:
     """Principal components at `keep` evenly spaced steps, or at the given `steps`."""
 
-    def __init__(self, keep: int = 6, steps: tuple[int, ...] | None = None, exact_tokens: int = 256):
+    def __init__(self, keep: int = 6, steps: tuple[int, ...] | None = None, exact_tokens: int = 128):
         self.keep, self.steps, self.exact_tokens = keep, steps, exact_tokens
         self._labels = Labels()
         self._frame = -1
@@ -69,7 +69,7 @@ class Statistic:
         """Fits the frame that just ended and lets its features go."""
         while self._kept:
             point, kept = self._kept.popitem()
-            chosen = sorted(kept) if self.steps is not None else _spaced(sorted(kept), self.keep)
+            chosen = sorted(kept) if self.steps is not None else spaced(sorted(kept), self.keep)
             self._chosen = self._chosen or chosen
             if chosen != self._chosen:
                 raise ValueError(
@@ -83,9 +83,10 @@ class Statistic:
 
 def _components(steps: list[Tensor | LowRank]) -> tuple[Float[Tensor, "b r 3"], Float[Tensor, "b 3"]]:
     """Scores and shares of all tokens of these steps, however they were kept."""
-    if not isinstance(steps[0], LowRank):
-        return principal_components(torch.cat(steps, 1).float())
-    scores, explained = joint_components(steps)
+    whole = [step for step in steps if isinstance(step, Tensor)]
+    if whole:
+        return principal_components(torch.cat(whole, 1).float())
+    scores, explained = joint_components([step for step in steps if isinstance(step, LowRank)])
     return _upright(scores), explained
 
 
@@ -124,13 +125,13 @@ def _leading(centred: Float[Tensor, "b r d"], count: int = 3) -> Float[Tensor, "
     return (block @ inside.mT)[..., :count]
 
 
-def _spaced(steps: list[int], count: int) -> list[int]:
+def spaced(steps: list[int], count: int) -> list[int]:
     """At most `count` of the steps, as evenly spaced as they allow, with the first and the last."""
     wanted = np.linspace(steps[0], steps[-1], count)
     return sorted({min(steps, key=lambda step: abs(step - goal)) for goal in wanted})
 
 
-def _thin(kept: dict[int, Tensor], step: int, most: int) -> None:
+def _thin(kept: dict[int, Tensor | LowRank], step: int, most: int) -> None:
     """Keeps memory bounded whatever the number of steps: only multiples of a power of two stay.
 
     The step that arrives is kept whatever its number, since it may be the last.

@@ -3,6 +3,8 @@
     taken = interleaved({"plain": plain, "watched": watched}, repeats=5, device="cpu", seed=0)
     taken["watched"].over(taken["plain"])            # ratios, round by round
     alone(peak_bytes, run, "cpu")                    # of one arm, in a process of its own
+
+Nothing here knows what the arms do.
 """
 
 import gc
@@ -17,8 +19,6 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import torch
 
 Arm = Callable[[], Any]
 
@@ -38,9 +38,13 @@ class Taken:
     def over(self, other: "Taken") -> dict[str, list[float]]:
         """Ratios to another arm, each within one round, so that slow drifts of the machine cancel."""
         return {
-            name: [mine / theirs for mine, theirs in zip(getattr(self, name), getattr(other, name), strict=True)]
-            for name in ("wall_seconds", "cpu_seconds")
+            "wall_seconds": _ratios(self.wall_seconds, other.wall_seconds),
+            "cpu_seconds": _ratios(self.cpu_seconds, other.cpu_seconds),
         }
+
+
+def _ratios(mine: list[float], theirs: list[float]) -> list[float]:
+    return [a / b for a, b in zip(mine, theirs, strict=True)]
 
 
 def interleaved(arms: Mapping[str, Arm], repeats: int, device: str, seed: int) -> dict[str, Taken]:
@@ -50,7 +54,6 @@ def interleaved(arms: Mapping[str, Arm], repeats: int, device: str, seed: int) -
         run()
     for _ in range(repeats):
         for name in order.sample(list(arms), len(arms)):
-            gc.collect()
             _synchronise(device)
             began, worked = time.perf_counter(), time.process_time()
             arms[name]()
@@ -78,6 +81,8 @@ def peak_bytes(run: Arm, device: str) -> int:
     """
     gc.collect()
     if device.startswith("cuda"):
+        import torch
+
         _synchronise(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -118,4 +123,6 @@ def _status_bytes(name: str) -> int:
 
 def _synchronise(device: str) -> None:
     if device.startswith("cuda"):
+        import torch
+
         torch.cuda.synchronize(device)

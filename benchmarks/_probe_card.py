@@ -1,4 +1,4 @@
-"""What arithmetic says about a watched rollout: operations of the network, what each statistic adds and keeps.
+"""What arithmetic says of a watched rollout: operations of the network, what statistics add and keep.
 
     plain_flops(setting)                      # of the rollout; a multiply-add counts as two
     added(setting)["feature_pca"]             # -> Added(flops, kept_bytes), or None for an unknown statistic
@@ -11,30 +11,38 @@ from dataclasses import dataclass
 from math import isqrt
 
 import analyses
+from analyses._low_rank import RANK, ROUNDS, SPARE
 from analyses._sketch import BUCKETS, TOKEN_BUCKETS
 from models import dense
 from probes.settings import Settings
 
-CHANNELS, LAYERS, HEADS, WIDTH = 16, 6, 4, 256
+CHANNELS, HEADS, WIDTH = 16, 4, 256
 BYTES = 4
 """Of a float32."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One rollout to be watched, everything that decides its cost: frames - 1 are given, the last is sampled."""
+    """One rollout to be watched and all that decides its cost; frames - 1 are given, the last is sampled."""
 
     tokens: int
     frames: int
     steps: int
     device: str
     seed: int
+    layers: int = 6
 
     def __post_init__(self):
         if self.tokens < 1 or isqrt(self.tokens) ** 2 != self.tokens:
-            raise ValueError(f"--tokens must be squares of whole numbers such as 64 or 1024, got {self.tokens}")
+            raise ValueError(
+                f"--tokens must be squares of whole numbers such as 64 or 1024, got {self.tokens}"
+            )
         if self.frames < 2:
-            raise ValueError(f"--frames must be at least 2, one of history and one sampled, got {self.frames}")
+            raise ValueError(
+                f"--frames must be at least 2, one of history and one sampled, got {self.frames}"
+            )
+        if self.layers < 1:
+            raise ValueError(f"--layers must be at least 1, got {self.layers}")
         if self.steps < 2:
             raise ValueError(f"--steps must be at least 2, since steps are compared, got {self.steps}")
 
@@ -50,7 +58,7 @@ class Rollout:
 
     @property
     def config(self) -> dense.Config:
-        return dense.Config(CHANNELS, self.side, self.side, 1, LAYERS, HEADS, WIDTH)
+        return dense.Config(CHANNELS, self.side, self.side, 1, self.layers, HEADS, WIDTH)
 
     @property
     def probing(self) -> Settings:
@@ -69,15 +77,15 @@ class Added:
 def plain_flops(setting: Rollout) -> int:
     """Matrix products of the whole rollout: frames - 1 encoding passes and one denoising pass a step."""
     n, history = setting.tokens, range(1, setting.frames)
-    encoding = sum(_blocks(n, frames * n) + 2 * n * CHANNELS * WIDTH for frames in history)
+    encoding = sum(setting.layers * _block(n, frames * n) + 2 * n * CHANNELS * WIDTH for frames in history)
     ends = 4 * n * CHANNELS * WIDTH + 4 * WIDTH**2
     embedding = 2 * (256 * WIDTH + WIDTH**2) * (setting.steps + len(history))
-    return encoding + setting.steps * (_blocks(n, setting.keys) + ends) + embedding
+    return encoding + setting.steps * (setting.layers * _block(n, setting.keys) + ends) + embedding
 
 
-def _blocks(tokens: int, keys: int) -> int:
+def _block(tokens: int, keys: int) -> int:
     """q, k, v, o (4 d²), MLP (8 d²), attention (2 keys d) by token, adaLN (6 d²) by frame; two each."""
-    return LAYERS * 2 * (tokens * (12 * WIDTH**2 + 2 * keys * WIDTH) + 6 * WIDTH**2)
+    return 2 * (tokens * (12 * WIDTH**2 + 2 * keys * WIDTH) + 6 * WIDTH**2)
 
 
 def added(setting: Rollout) -> dict[str, Added | None]:
@@ -93,37 +101,41 @@ def added(setting: Rollout) -> dict[str, Added | None]:
 
 def naive_bytes(setting: Rollout) -> int:
     """Every map and every tensor that the statistics read, of every denoising step."""
-    maps = LAYERS * HEADS * setting.tokens * setting.keys
-    tensors = (3 * LAYERS + 1) * setting.tokens * WIDTH
+    maps = setting.layers * HEADS * setting.tokens * setting.keys
+    tensors = (3 * setting.layers + 1) * setting.tokens * WIDTH
     return BYTES * setting.steps * (maps + tensors)
 
 
 def _block_norms(setting: Rollout) -> Added:
-    values = 3 * LAYERS * setting.steps
+    values = 3 * setting.layers * setting.steps
     return Added(2 * values * setting.tokens * WIDTH, BYTES * values)
 
 
 def _frame_attention(setting: Rollout) -> Added:
     """Scores and mean keys of the chosen queries; mass by lag, entropy and an error are kept."""
     queries = min(setting.probing.queries, setting.tokens)
-    flops = LAYERS * setting.steps * 4 * queries * setting.keys * WIDTH
-    return Added(flops, BYTES * LAYERS * setting.steps * HEADS * (setting.frames + 2))
+    flops = setting.layers * setting.steps * 4 * queries * setting.keys * WIDTH
+    return Added(flops, BYTES * setting.layers * setting.steps * HEADS * (setting.frames + 2))
 
 
 def _feature_pca(setting: Rollout) -> Added:
-    """The covariance of the kept steps and scores on three directions; an eigenproblem of 10 d³."""
-    keep = analyses.load("feature_pca").Statistic().keep
-    rows = min(keep, setting.steps) * setting.tokens
-    flops = LAYERS * (2 * rows * WIDTH**2 + 6 * rows * WIDTH + 10 * WIDTH**3)
-    return Added(flops, BYTES * LAYERS * min(4 * keep, setting.steps) * setting.tokens * WIDTH)
+    """Few tokens: a covariance and an eigenproblem of 10 d³ a frame; many: subspace iterations every step."""
+    n, statistic = setting.tokens, analyses.load("feature_pca").Statistic()
+    rows, kept = min(statistic.keep, setting.steps) * n, min(4 * statistic.keep, setting.steps)
+    if n <= statistic.exact_tokens:
+        flops = 2 * rows * WIDTH**2 + 6 * rows * WIDTH + 10 * WIDTH**3
+        return Added(setting.layers * flops, BYTES * setting.layers * kept * n * WIDTH)
+    flops = setting.steps * (4 * ROUNDS + 2) * n * WIDTH * (RANK + SPARE)
+    return Added(setting.layers * flops, BYTES * setting.layers * kept * ((n + WIDTH) * RANK + WIDTH + 1))
 
 
 def _step_similarity(setting: Rollout) -> Added:
     """A mean, a difference, norms, signs and two sums by entry, then a step x step matrix of the sketches."""
-    n, points, steps = setting.tokens, LAYERS + 1, setting.steps
+    n, points, steps = setting.tokens, setting.layers + 1, setting.steps
     if n <= analyses.load("step_similarity").Statistic().exact_tokens:
         flops = points * (steps * 2 * n**2 * WIDTH + 2 * steps**2 * (n * WIDTH + n**2 // 2))
         return Added(flops, BYTES * points * steps * n * WIDTH)
     kernel = (TOKEN_BUCKETS // 2) ** 2
     flops = points * (steps * (7 * n * WIDTH + 2 * kernel * WIDTH) + 2 * steps**2 * (BUCKETS + kernel))
-    return Added(flops, BYTES * points * steps * (BUCKETS + kernel + n + WIDTH))
+    # The two sketches are in half precision, each with a scale.
+    return Added(flops, points * steps * (2 * (BUCKETS + kernel) + BYTES * (n + WIDTH + 2)))

@@ -1,6 +1,6 @@
 """What watching costs: a rollout under all streaming statistics, beside the plain rollout and naive capture.
 
-    python -m benchmarks.probe_overhead --tokens 64 256 1024 --steps 10
+    python -m benchmarks.probe_overhead --tokens 64 256 1024 --steps 8
 
 A network of fixed width with random weights and open gates reads frames - 1 given frames and samples the
 last. Arms: plain; plain once more, whose ratio shows the noise of the clock; all statistics, attached as
@@ -17,7 +17,7 @@ import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import torch
 
 import analyses
 from benchmarks import _measure
-from benchmarks._probe_card import CHANNELS, HEADS, LAYERS, WIDTH, Rollout, added, naive_bytes, plain_flops
+from benchmarks._probe_card import CHANNELS, HEADS, WIDTH, Rollout, added, naive_bytes, plain_flops
 from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
 from hooks.trace import Trace
@@ -72,8 +72,8 @@ class Arms:
         for statistic in statistics.values():
             statistic.result()
 
-    def _naive(self) -> None:
-        kept = []
+    def _naive(self) -> list[torch.Tensor]:
+        kept: list[torch.Tensor] = []
 
         def keep(at: Any, name: str, value: torch.Tensor) -> None:
             if at.role == "denoise":
@@ -83,6 +83,7 @@ class Arms:
         points = {point for each in reads if each != "attention" for point in each}
         with Trace(self.network.hook_dict, [*points, "*.hook_pattern"], keep) as trace:
             self._rollout(trace.on_pass)
+        return kept
 
 
 def arms_of(setting: Rollout) -> list[str]:
@@ -94,18 +95,23 @@ def arms_of(setting: Rollout) -> list[str]:
 def arm_peak_bytes(setting: Rollout, arm: str, threads: int) -> int:
     """The peak memory of one rollout of that arm, its network and its clip included; for a fresh process."""
     torch.set_num_threads(threads)
-    # What the first call of a kernel or of an import leaves behind belongs to no arm.
-    Arms(Rollout(1, 2, 2, setting.device, 0)).run(arm)
+    # What the first call of a kernel or of an import leaves behind belongs to no arm; a shorter rollout of
+    # as many tokens calls them all and stays below the peak of the longer one.
+    Arms(replace(setting, frames=2, steps=2)).run(arm)
     return _measure.peak_bytes(lambda: Arms(setting).run(arm), setting.device)
 
 
-def measured(setting: Rollout, repeats: int) -> dict[str, dict]:
+def measured(setting: Rollout, repeats: int, memory: bool) -> dict[str, dict]:
     """Seconds, bytes and their ratios to the plain arm, by arm; None for what was not measured."""
     arms, names = Arms(setting), arms_of(setting)
     runs = {name: partial(arms.run, name) for name in names}
     taken = _measure.interleaved(runs, repeats, setting.device, setting.seed)
     del arms, runs
-    peaks = {name: _peak(setting, name) for name in names}
+    memory = memory and _measure.can_measure_memory(setting.device)
+    threads = torch.get_num_threads()
+    peaks = {
+        name: _measure.alone(arm_peak_bytes, setting, name, threads) if memory else None for name in names
+    }
     rows = {}
     for name in names:
         ratios, peak, plain = taken[name].over(taken[PLAIN]), peaks[name], peaks[PLAIN]
@@ -117,12 +123,6 @@ def measured(setting: Rollout, repeats: int) -> dict[str, dict]:
             "peak_bytes_ratio": None if peak is None or plain is None else peak / plain,
         }
     return rows
-
-
-def _peak(setting: Rollout, name: str) -> int | None:
-    if not _measure.can_measure_memory(setting.device):
-        return None
-    return _measure.alone(arm_peak_bytes, setting, name, torch.get_num_threads())
 
 
 def card(setting: Rollout) -> dict[str, dict]:
@@ -176,12 +176,19 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.probe_overhead", description=summary)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 256, 1024], help="tokens per frame, squares")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 256, 1024], help="tokens per frame")
     parser.add_argument("--frames", type=int, default=5, help="frames; the last is sampled (default: 5)")
-    parser.add_argument("--steps", type=int, default=10, help="denoising steps (default: 10)")
+    parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
+    parser.add_argument("--layers", type=int, default=6, help="layers of the network (default: 6)")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of all arms (default: 5)")
+    parser.add_argument(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure peak memory, each arm in a process of its own",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--json", type=Path, help="a file for the JSON document, which is printed in any case")
+    parser.add_argument("--json", type=Path, help="also write the JSON document to this file")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, clip and the order of the arms")
     return parser
 
@@ -204,25 +211,29 @@ def benchmark(options: argparse.Namespace) -> dict:
     """Cards and measurements of every token count, printed as they come."""
     _check(options)
     settings = [
-        Rollout(tokens, options.frames, options.steps, options.device, options.seed) for tokens in options.tokens
+        Rollout(tokens, options.frames, options.steps, options.device, options.seed, options.layers)
+        for tokens in options.tokens
     ]
     machine = _machine(options.device)
-    print(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}; Dense, {LAYERS} layers, "
-          f"{HEADS} heads, width {WIDTH}; median [min, max] of {options.repeats} rounds")
+    print(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}")
+    print(f"Dense network of {options.layers} layers, {HEADS} heads, width {WIDTH}; random weights")
+    print(f"median [min, max] of {options.repeats} rounds")
     results = []
     for setting in settings:
         lines = card(setting)
         print(card_text(setting, lines), flush=True)
-        rows = measured(setting, options.repeats)
+        rows = measured(setting, options.repeats, options.memory)
         print(table_text(rows), flush=True)
         results.append({**asdict(setting), "card": lines, "measured": rows})
-    network = {"layers": LAYERS, "heads": HEADS, "d_model": WIDTH}
+    network = {"heads": HEADS, "d_model": WIDTH}
     return {"machine": machine, "network": network, "repeats": options.repeats, "results": results}
 
 
 def _check(options: argparse.Namespace) -> None:
     if options.repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
+    if options.json is not None and not options.json.parent.is_dir():
+        raise FileNotFoundError(f"--json {options.json}: there is no folder {options.json.parent}")
     kind = options.device.partition(":")[0]
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu, cuda or cuda:N, got {options.device!r}")

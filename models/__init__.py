@@ -60,5 +60,5 @@ def load(name: str, device: str = "cpu", dtype: str = "float32") -> Any:
 
 def label(name: str) -> str:
     """What that model's results are filed under: its shipped name, or a checkpoint's file or folder."""
-    path = find(name)
+    path = find(name).resolve()
     return path.parent.name if path.stem == "model" else path.stem

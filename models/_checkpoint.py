@@ -33,6 +33,7 @@ def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> N
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, partial, metadata={"framelens": json.dumps(metadata)})
+        partial.chmod(0o644)  # safetensors makes files that only their owner can read
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -45,7 +46,10 @@ def read(path: Path, device: str, dtype: str) -> Any:
     network = metadata.get("network")
     if network not in models.networks():
         raise ValueError(f"{path} holds a {network!r} network; supported are {', '.join(models.networks())}")
-    model = models.network(network).build(metadata["config"])
+    try:
+        model = models.network(network).build(metadata["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its configuration does not fit a {network} network: {error}") from None
     _fill(model, weights, path)
     model.source = Source(path, hashlib.sha256(path.read_bytes()).hexdigest(), metadata)
     return model.to(device=device, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
@@ -81,7 +85,10 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(
             f"{path} is a safetensors file, but not a framelens checkpoint: it has no framelens metadata"
         )
-    return json.loads(metadata["framelens"]), weights
+    try:
+        return json.loads(metadata["framelens"]), weights
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: its framelens metadata is damaged: {error}") from None
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:

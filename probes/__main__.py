@@ -87,10 +87,10 @@ def probe(
     folder = RunFolder(out / label / (run or settings.slug()), described)
     missing = folder.missing(settings.clips)
     began = time.perf_counter()
-    progress = tqdm(total=settings.clips, initial=settings.clips - len(missing), desc=label, unit="clip")
-    for _ in measured(laboratory, name, missing, folder, workers):
-        progress.update()
-    progress.close()
+    done = settings.clips - len(missing)
+    with tqdm(total=settings.clips, initial=done, desc=label, unit="clip", disable=None) as progress:
+        for _ in measured(laboratory, name, missing, folder, workers):
+            progress.update()
     folder.complete(settings.clips, device_name(settings.device), len(missing), time.perf_counter() - began)
     return folder.path
 

@@ -62,7 +62,7 @@ def _of_network(subject: Subject, model: Any) -> tuple[np.ndarray, list[str]]:
         if frame < subject.frames - 1:
             for name, clip in (("own", subject.clip), ("other", subject.other)):
                 contexts[name] = model.encode(clip.video[:, frame : frame + 1], contexts[name])
-    return np.array(table).transpose(2, 0, 1, 3), points
+    return np.array(table, np.float32).transpose(2, 0, 1, 3), points
 
 
 def _start(model: Any, clip: Clip) -> Any:

@@ -66,9 +66,13 @@ def watched_rollout(
             on_pass=on_pass,
         )
 
-    with ExitStack() as stack:
-        on_pass = attach(stack, model, statistics, set(subject.probed))
-        video = draw(on_pass)
+    try:
+        with ExitStack() as stack:
+            on_pass = attach(stack, model, statistics, set(subject.probed))
+            video = draw(on_pass)
+    except torch.linalg.LinAlgError:  # a decomposition met NaN before the rollout was over
+        require_finite(model, draw(lambda at: None), draw)
+        raise
     require_finite(model, video, draw)
     return video, {name: statistic.result() for name, statistic in statistics.items()}
 

@@ -1,5 +1,6 @@
 """What a probe run was asked to do: checked before anything is loaded or written. Light: no torch."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 
 import analyses
@@ -41,8 +42,8 @@ class Settings:
         _at_least("context", self.context, 1)
         _at_least("queries", self.queries, 2)
         _at_least("seed", self.seed, 0)
-        if self.shift <= 0:
-            raise ValueError(f"--shift must be positive, got {self.shift}")
+        if not 0 < self.shift < math.inf:
+            raise ValueError(f"--shift must be positive and finite, got {self.shift}")
         if self.frames is not None and self.frames <= self.context:
             raise ValueError(
                 f"--frames must exceed --context {self.context}, got {self.frames}: nothing is left to draw"

@@ -42,6 +42,10 @@ def open_laboratory(name: str, settings: Settings) -> Laboratory:
     """The model of that name, its random twin and the clips; raises ValueError or FileNotFoundError."""
     model = models.load(name, settings.device, settings.dtype)
     frames = settings.frames or model.source.metadata["training"]["recipe"]["frames"]
+    if frames <= settings.context:
+        raise ValueError(
+            f"clips of {frames} frames leave nothing to draw after --context {settings.context}; give --frames"
+        )
     clips = read_clips(settings, model, frames)
     return Laboratory({"trained": model, "random": shuffled(model, settings.seed)}, clips, settings, frames)
 

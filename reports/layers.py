@@ -35,7 +35,7 @@ class Depth:
         """Positions of transformer blocks, without the embedding."""
         return [position for position, layer in enumerate(self.layers) if layer >= 0]
 
-    def label(self, position: int) -> str:
+    def label(self, position: int | np.integer) -> str:
         """What a tick says: `embed` or the block number."""
         layer = self.layers[position]
         return "embed" if layer < 0 else str(layer)

@@ -1,14 +1,14 @@
-"""Checkpoints: what was written comes back, and what cannot be read says in one line what is wrong with it."""
+"""Checkpoints: what was written comes back, and what cannot be read says why in one line."""
 
 import json
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
 import models
-import tiny
 from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
 from models import _checkpoint
@@ -117,7 +117,9 @@ def test_weights_of_another_network_are_named(path):
 
 def test_a_network_we_do_not_have_is_named(path):
     altered(path, network="recurrent")
-    assert refused(path) == f"{path} holds a 'recurrent' network; supported are {', '.join(models.networks())}"
+    assert (
+        refused(path) == f"{path} holds a 'recurrent' network; supported are {', '.join(models.networks())}"
+    )
     altered(path, network=None)
     assert refused(path).startswith(f"{path} holds a None network; supported are dense")
 

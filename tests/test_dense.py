@@ -1,11 +1,11 @@
-"""The dense network: the same answers cached and in parallel, no look ahead, and every instrument works on it."""
+"""The dense network: the same answers cached and in parallel, no look ahead, and instruments work on it."""
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-import tiny
 from diffusion.sampler import ForwardPass, rollout
 from diffusion.schedule import noised, sigma_grid
 from hooks import AttentionTap, Edit, Trace
@@ -79,7 +79,9 @@ def test_every_condition_and_noise_level_counts(model, cond):
 def test_a_clean_frame_is_told_apart_from_one_at_noise_level_zero(plain):
     past, x = clip(1), clip(1, seed=1)
     seen = []
-    with Trace(plain.hook_dict, "blocks.1.hook_resid_post", lambda at, name, value: seen.append(value.clone())):
+    with Trace(
+        plain.hook_dict, "blocks.1.hook_resid_post", lambda at, name, value: seen.append(value.clone())
+    ):
         plain.encode(x, remembered(plain, past))
         plain.denoise(x, torch.zeros(BATCH), remembered(plain, past))
     assert not torch.allclose(seen[-4], seen[-1])
@@ -214,7 +216,9 @@ def test_denoising_leaves_a_context_as_it_was(plain):
 @pytest.mark.parametrize("parallel", [False, True])
 def test_modulation_is_computed_once_a_frame_and_not_once_a_token(plain, parallel):
     rows = []
-    linears = [module for name, module in plain.named_modules() if name.endswith(("norm1.linear", "norm2.linear"))]
+    linears = [
+        module for name, module in plain.named_modules() if name.endswith(("norm1.linear", "norm2.linear"))
+    ]
     handles = [
         linear.register_forward_hook(lambda module, inputs, output: rows.append(tuple(inputs[0].shape[:2])))
         for linear in linears
@@ -452,7 +456,9 @@ def test_an_edit_of_one_frame_and_step_leaves_the_frames_before_it(plain):
     assert not torch.allclose(edited[:, 1], clean[:, 1]) and not torch.allclose(edited[:, 2], clean[:, 2])
 
 
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-5), (torch.float16, 0.02), (torch.bfloat16, 0.2)])
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(torch.float64, 1e-5), (torch.float16, 0.02), (torch.bfloat16, 0.2)]
+)
 def test_another_precision_stays_in_its_type_and_near_the_full_answer(dtype, error):
     model, other = tiny.model(conditions=3), tiny.model(conditions=3).to(dtype)
     video = rollout(other, clip(2).to(dtype), sigma_grid(2), ACTIONS[:, :2])
@@ -463,7 +469,9 @@ def test_another_precision_stays_in_its_type_and_near_the_full_answer(dtype, err
 
 def test_noise_levels_reach_the_network_unrounded_in_half_precision():
     model, levels = tiny.model().to(torch.bfloat16), []
-    handle = model.time.register_forward_hook(lambda module, inputs, output: levels.append(inputs[0][0, 0].item()))
+    handle = model.time.register_forward_hook(
+        lambda module, inputs, output: levels.append(inputs[0][0, 0].item())
+    )
     rollout(model, clip(1).bfloat16(), sigma_grid(7))
     handle.remove()
     assert levels == pytest.approx((1000 * sigma_grid(7)[:-1]).tolist(), rel=1e-6)

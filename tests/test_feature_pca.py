@@ -85,3 +85,23 @@ def test_random_numbers_elsewhere_are_not_disturbed():
     before = torch.get_rng_state()
     principal_components(random(1, 40, 300))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_many_tokens_kept_by_their_leading_directions_look_as_if_kept_whole():
+    spectrum = torch.arange(1, 97) ** -0.5
+    maps = [random(2, 300, 96, seed=seed) * spectrum @ random(96, 96, seed=9) for seed in (1, 2)]
+    seen = {}
+    for exact_tokens in (300, 299):
+        statistic = Statistic(keep=4, exact_tokens=exact_tokens)
+        for step in range(4):
+            features = (1 - step / 4) * maps[0] + step / 4 * maps[1] + step
+            statistic.add(At(0, step, 1 - step / 4), "blocks.0.hook_resid_post", features)
+        seen[exact_tokens] = statistic.result()
+    whole, reduced = seen[300], seen[299]
+    # What a step varies along the others' drift is lost where it is none of its own leading directions.
+    np.testing.assert_allclose(reduced.explained, whole.explained, atol=4e-3)
+    a, b = (
+        each.components.transpose("clip", "component", ...).values.reshape(6, -1) for each in (reduced, whole)
+    )
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(cosine, 1, atol=6e-3)

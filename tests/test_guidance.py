@@ -1,9 +1,9 @@
 """Guidance is a wrapper: two contexts of one model, one combination."""
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from diffusion.guidance import Guided, guided
 from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
@@ -51,7 +51,8 @@ def test_scale_zero_is_the_unconditional_model(model, noise):
 
 def test_the_wrapper_at_scale_one_agrees_with_the_model(model, noise):
     torch.testing.assert_close(
-        rollout(Guided(model, 1.0), noise, sigma_grid(3), ACTIONS), rollout(model, noise, sigma_grid(3), ACTIONS)
+        rollout(Guided(model, 1.0), noise, sigma_grid(3), ACTIONS),
+        rollout(model, noise, sigma_grid(3), ACTIONS),
     )
 
 

@@ -5,48 +5,58 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import xarray as xr
 
 import analyses
 import models
 import probes
-import tiny
 import videos
 from diffusion.schedule import sigma_grid
-from probes import rollouts, run_folder, subject
+from probes import noise_invariance, readout, rollouts, run_folder, subject, work
 from probes.__main__ import main
 from probes.settings import Settings
 from videos import files
 
-SMALL = "--clips 4 --steps 2 --frames 6 --context 3 --probed 2 --workers 1 --run small".split()
-ONE = "--clips 1 --steps 1 --frames 3 --context 1 --probed 1 --workers 1 --statistics block_norms --run one".split()
+SMALL = "--clips 2 --steps 2 --frames 5 --context 3 --probed 2 --workers 1 --run small".split()
+ONE = "--clips 1 --steps 1 --frames 3 --context 1 --probed 1 --workers 1".split()
+ONE += "--statistics block_norms --run one".split()
+
+SIGMAS = (1.0, 0.25)
+"""Noise levels of the noise invariance, here fewer than in earnest."""
 
 BY_RUN = {"network": ["trained", "random"], "mode": ["teacher_forced", "free_running"]}
 AXES = {
     "step_similarity": (
-        {**BY_RUN, "frame": [3, 5], "layer": [-1, 0, 1], "step": [0, 1], "step_b": [0, 1]},
+        {**BY_RUN, "frame": [3, 4], "layer": [-1, 0, 1], "step": [0, 1], "step_b": [0, 1]},
         {"cosine", "centred_cosine", "relative_l2", "cka", "common_mode"},
     ),
     "frame_attention": (
-        {**BY_RUN, "frame": [3, 5], "layer": [0, 1], "head": [0, 1], "step": [0, 1], "lag": list(range(6))},
+        {**BY_RUN, "frame": [3, 4], "layer": [0, 1], "head": [0, 1], "step": [0, 1], "lag": list(range(5))},
         {"mass", "uniform", "entropy", "uniform_entropy", "mean_lag", "cross_mass", "mass_stderr"},
     ),
     "feature_pca": (
-        {**BY_RUN, "frame": [3, 5], "layer": [0, 1], "pca_step": [0, 1], "token": list(range(25)), "component": [0, 1, 2]},
+        {
+            **BY_RUN,
+            "frame": [3, 4],
+            "layer": [0, 1],
+            "pca_step": [0, 1],
+            "token": list(range(25)),
+            "component": [0, 1, 2],
+        },
         {"components", "explained"},
     ),
     "block_norms": (
-        {**BY_RUN, "frame": [3, 5], "layer": [0, 1], "step": [0, 1]},
+        {**BY_RUN, "frame": [3, 4], "layer": [0, 1], "step": [0, 1]},
         {"attn_out", "mlp_out", "resid_post"},
     ),
     "noise_invariance": (
-        {"network": ["trained", "random"], "frame": [3, 5], "layer": [-1, 0, 1], "sigma": [1.0, 0.75, 0.5, 0.25, 0.05]},
+        {"network": ["trained", "random"], "frame": [3, 4], "layer": [-1, 0, 1], "sigma": list(SIGMAS)},
         {"centred_cosine", "other_context"},
     ),
-    "readout": ({"network": ["trained", "random"], "layer": [-1, 0, 1]}, {"r2", "r2_shuffled"}),
     "samples": (
-        {"mode": ["teacher_forced", "free_running"], "frame": list(range(6))},
+        {"mode": ["teacher_forced", "free_running"], "frame": list(range(5))},
         {"video", "truth", "psnr", "psnr_copy_last", "psnr_mean_frame"},
     ),
 }
@@ -65,7 +75,9 @@ def run(checkpoint, out, arguments, *more):
 def whole(checkpoint, tmp_path_factory):
     """The folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("runs")
-    assert run(checkpoint, out, SMALL) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(noise_invariance, "SIGMAS", SIGMAS)
+        assert run(checkpoint, out, SMALL) == 0
     return out / "tiny" / "small"
 
 
@@ -87,7 +99,7 @@ def manifest(folder):
 
 def test_every_promised_file_is_there(whole, results):
     assert set(results) == set(AXES)
-    assert {file.name for file in (whole / "clips").iterdir()} == {"0000", "0001", "0002", "0003"}
+    assert {file.name for file in (whole / "clips").iterdir()} == {"0000", "0001"}
     assert not list(whole.rglob(".*"))
 
 
@@ -96,7 +108,7 @@ def test_axes_and_variables_are_as_promised(results, name):
     coords, variables = AXES[name]
     dataset = results[name]
     assert set(dataset.data_vars) == variables
-    for axis, expected in {"clip": [0, 1, 2, 3], **coords}.items():
+    for axis, expected in {"clip": [0, 1], **coords}.items():
         assert dataset[axis].values.tolist() == expected
     order = ["clip", *coords]
     for variable in dataset.data_vars.values():
@@ -125,30 +137,29 @@ def test_results_are_numbers_and_differ_between_networks_and_modes(results):
                 first, second = (variable.isel({axis: index}) for index in (0, 1))
                 assert variable.size < 100 or not np.allclose(first, second), f"{variable.name} by {axis}"
     assert np.isfinite(results["noise_invariance"].to_array()).all()
-    assert np.isfinite(results["readout"].to_array()).all()
 
 
 def test_attention_adds_up(results):
     attention = results["frame_attention"]
     np.testing.assert_allclose(attention.mass.sum("lag"), 1, atol=1e-5)
-    assert np.isnan(attention.mass.sel(frame=3, lag=[4, 5])).all()
+    assert np.isnan(attention.mass.sel(frame=3, lag=4)).all()
     np.testing.assert_allclose(attention.mass.sel(lag=0) + attention.cross_mass, 1, atol=1e-5)
     np.testing.assert_allclose(attention.uniform.sel(frame=3, lag=slice(0, 3)), 0.25)
 
 
 def test_samples_stand_beside_the_truth(results, checkpoint):
     samples = results["samples"]
-    truth = videos.load("tiles").clips(range(videos.VALIDATION_SEED, videos.VALIDATION_SEED + 4), 6).video
+    truth = videos.load("tiles").clips(range(videos.VALIDATION_SEED, videos.VALIDATION_SEED + 2), 5).video
     np.testing.assert_array_equal(samples.truth, truth)
     given = samples.video.sel(mode="free_running", frame=slice(0, 2))
     np.testing.assert_array_equal(given, samples.truth.sel(frame=slice(0, 2)))
     assert np.isnan(samples.psnr.sel(mode="free_running", frame=[0, 1, 2])).all()
-    assert np.isfinite(samples.psnr.sel(mode="free_running", frame=[3, 4, 5])).all()
+    assert np.isfinite(samples.psnr.sel(mode="free_running", frame=[3, 4])).all()
     is_sampled = np.isfinite(samples.psnr.sel(mode="teacher_forced")).all("clip")
-    assert samples.frame[is_sampled].values.tolist() == [3, 5]
-    error = (samples.video.clip(-1, 1) - samples.truth).sel(mode="free_running", frame=5)
+    assert samples.frame[is_sampled].values.tolist() == [3, 4]
+    error = (samples.video.clip(-1, 1) - samples.truth).sel(mode="free_running", frame=4)
     expected = 10 * np.log10(4 / (error**2).mean(("channel", "row", "col")))
-    np.testing.assert_allclose(samples.psnr.sel(mode="free_running", frame=5), expected, rtol=1e-5)
+    np.testing.assert_allclose(samples.psnr.sel(mode="free_running", frame=4), expected, rtol=1e-5)
     # The first sampled frame has the same past and the same noise in both modes.
     first = samples.video.sel(frame=3)
     np.testing.assert_allclose(first.sel(mode="teacher_forced"), first.sel(mode="free_running"), atol=1e-4)
@@ -163,8 +174,8 @@ def test_the_manifest_says_what_was_measured(whole, checkpoint):
     assert about["model"]["geometry"]["tokens_per_frame"] == 25
     assert about["sigmas"] == sigma_grid(2).tolist()
     settings = about["settings"]
-    assert (settings["clips"], settings["steps"], settings["context"], settings["seed"]) == (4, 2, 3, 0)
-    assert settings["frames"] == 6 and settings["probed_frames"] == [3, 5]
+    assert (settings["clips"], settings["steps"], settings["context"], settings["seed"]) == (2, 2, 3, 0)
+    assert settings["frames"] == 5 and settings["probed_frames"] == [3, 4]
     assert about["versions"]["torch"] == torch.__version__
 
 
@@ -179,21 +190,33 @@ def assert_same(folder, whole):
     assert manifest(folder)["complete"] is True
 
 
-@pytest.fixture(scope="module")
-def two_statistics():
-    return [*SMALL[:1], "3", *SMALL[2:], "--statistics", "block_norms", "frame_attention"]
+BRIEF = "--clips 2 --steps 2 --frames 4 --context 2 --probed 2 --workers 1 --run small".split()
+BRIEF += ["--statistics", "block_norms", "frame_attention"]
+
+
+def leave_out_other_experiments(patch):
+    """Only the rollouts: they are enough to stop and to go on with."""
+    for place in (probes, work):
+        patch.setattr(place, "names", lambda: ["rollouts"])
+
+
+@pytest.fixture
+def only_rollouts(monkeypatch):
+    leave_out_other_experiments(monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def reference(checkpoint, tmp_path_factory, two_statistics):
-    """Three clips with two statistics, uninterrupted."""
+def reference(checkpoint, tmp_path_factory):
+    """Two clips with two statistics, uninterrupted."""
     out = tmp_path_factory.mktemp("reference")
-    assert run(checkpoint, out, two_statistics) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_other_experiments(patch)
+        assert run(checkpoint, out, BRIEF) == 0
     return out / "tiny" / "small"
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_numbers(
-    checkpoint, tmp_path, reference, two_statistics, monkeypatch
+    checkpoint, tmp_path, reference, only_rollouts, monkeypatch
 ):
     write_clip, written = run_folder.RunFolder.write_clip, []
 
@@ -206,17 +229,17 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(run_folder.RunFolder, "write_clip", die_at_the_second)
         with pytest.raises(SystemExit):
-            run(checkpoint, tmp_path, two_statistics)
+            run(checkpoint, tmp_path, BRIEF)
     folder = tmp_path / "tiny" / "small"
     assert manifest(folder)["complete"] is False and not list(folder.glob("*.nc"))
     assert [file.name for file in (folder / "clips").iterdir()] == ["0000"]
-    assert run(checkpoint, tmp_path, two_statistics) == 0
+    assert run(checkpoint, tmp_path, BRIEF) == 0
     assert_same(folder, reference)
-    assert [session["clips"] for session in manifest(folder)["sessions"]] == [2]
+    assert [session["clips"] for session in manifest(folder)["sessions"]] == [1]
 
 
 def test_missing_clips_are_made_again_and_half_written_ones_are_ignored(
-    checkpoint, tmp_path, reference, two_statistics
+    checkpoint, tmp_path, reference, only_rollouts
 ):
     folder = tmp_path / "tiny" / "small"
     shutil.copytree(reference, folder)
@@ -224,32 +247,32 @@ def test_missing_clips_are_made_again_and_half_written_ones_are_ignored(
     (folder / "clips" / "partial-0001-7" / "block_norms.nc").write_bytes(b"half")
     for merged in folder.glob("*.nc"):
         merged.unlink()
-    untouched = (folder / "clips" / "0002" / "samples.nc").stat().st_mtime_ns
-    assert run(checkpoint, tmp_path, two_statistics) == 0
+    untouched = (folder / "clips" / "0000" / "samples.nc").stat().st_mtime_ns
+    assert run(checkpoint, tmp_path, BRIEF) == 0
     assert_same(folder, reference)
-    assert {file.name for file in (folder / "clips").iterdir()} == {"0000", "0001", "0002"}
-    assert (folder / "clips" / "0002" / "samples.nc").stat().st_mtime_ns == untouched
+    assert {file.name for file in (folder / "clips").iterdir()} == {"0000", "0001"}
+    assert (folder / "clips" / "0000" / "samples.nc").stat().st_mtime_ns == untouched
 
 
 def test_a_run_stopped_by_hand_says_how_to_go_on(checkpoint, tmp_path, monkeypatch, capsys):
-    def stop(subject):
+    def stop(laboratory, index):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rollouts, "measure", stop)
+    monkeypatch.setattr(work.Laboratory, "measure", stop)
     assert run(checkpoint, tmp_path, ONE) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "probes: stopped; the same command goes on from here"
 
 
-def test_other_settings_or_another_model_do_not_continue_a_run(checkpoint, tmp_path, reference, two_statistics, capsys):
+def test_other_settings_or_another_model_do_not_continue_a_run(checkpoint, tmp_path, reference, capsys):
     folder = tmp_path / "tiny" / "small"
     shutil.copytree(reference, folder)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     for more in (["--seed", "1"], ["--steps", "3"], ["--queries", "5"], ["--shift", "2"]):
-        assert run(checkpoint, tmp_path, two_statistics, *more) == 2
+        assert run(checkpoint, tmp_path, BRIEF, *more) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"{folder} has another settings" in line and "choose another --run" in line
     retrained = tiny.checkpoint(tmp_path / "new" / "tiny.safetensors", tiny.model(seed=1, **tiny.TILES))
-    assert run(retrained, tmp_path, two_statistics) == 2
+    assert run(retrained, tmp_path, BRIEF) == 2
     assert f"{folder} has another model" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
@@ -271,7 +294,7 @@ def test_runs_are_named_after_what_differs_from_the_defaults():
     assert "/" not in Settings(videos="a/b.mp4").slug()
 
 
-def test_a_run_takes_its_frames_from_the_training_and_its_clips_from_a_file(tmp_path, capsys):
+def test_a_run_takes_its_frames_from_the_training_and_its_clips_from_a_file(tmp_path, capsys, only_rollouts):
     network = tiny.model(conditions=2)
     path = tiny.checkpoint(tmp_path / "trial" / "model.safetensors", network, frames=4)
     video = np.tanh(tiny.draw(8, 3, 16, 16).numpy())
@@ -282,7 +305,6 @@ def test_a_run_takes_its_frames_from_the_training_and_its_clips_from_a_file(tmp_
     assert capsys.readouterr().out.strip() == str(folder)
     samples = datasets(folder)["samples"]
     assert samples.truth.shape == (1, 4, 3, 8, 8) and manifest(folder)["settings"]["frames"] == 4
-    assert "readout" not in datasets(folder), "a readout needs four clips"
 
 
 # The parts
@@ -298,6 +320,19 @@ def test_the_experiments_are_the_files_with_a_measurement():
 def test_every_statistic_is_run_unless_some_are_named(results, reference):
     assert set(analyses.names()) <= set(results)
     assert set(datasets(reference)) & set(analyses.names()) == {"block_norms", "frame_attention"}
+
+
+def test_a_readout_of_four_clips_is_concluded_and_of_fewer_is_not(whole):
+    stored = [xr.load_dataset(whole / "clips" / f"000{clip}" / "readout_features.nc") for clip in (0, 1)]
+    merged = {"readout_features": xr.concat(stored, "clip")}
+    assert readout.conclude(merged) == {} and merged == {}, "the features were only for the readout"
+    four = xr.concat([*stored, *stored], "clip").assign_coords(clip=range(4))
+    concluded = readout.conclude({"readout_features": four})["readout"]
+    assert set(concluded.data_vars) == {"r2", "r2_shuffled"}
+    assert concluded.r2.dims == ("clip", "network", "layer") and concluded.r2.shape == (4, 2, 3)
+    assert concluded.network.values.tolist() == ["trained", "random"]
+    assert concluded.point.values.tolist()[0] == "hook_embed"
+    assert all(v.dtype == np.float32 and np.isfinite(v).all() for v in concluded.data_vars.values())
 
 
 def test_probed_frames_lie_between_the_context_and_the_end():

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from diffusion.guidance import Guided
 from diffusion.sampler import CausalDiffuser, ForwardPass, Geometry, rollout
 from diffusion.schedule import sigma_grid

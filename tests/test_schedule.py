@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tiny import draw
 
 from diffusion.schedule import TrainingDensity, noised, shifted, sigma_grid
-from tiny import draw
 
 
 @pytest.mark.parametrize("shift", [0.3, 1.0, 5.0])
@@ -53,7 +53,9 @@ def test_each_frame_has_its_own_noise_level():
     for clip in range(2):
         for frame in range(3):
             s = sigma[clip, frame]
-            torch.testing.assert_close(mixed[clip, frame], (1 - s) * clean[clip, frame] + s * noise[clip, frame])
+            torch.testing.assert_close(
+                mixed[clip, frame], (1 - s) * clean[clip, frame] + s * noise[clip, frame]
+            )
 
 
 def test_the_velocity_is_the_slope_of_noising():
@@ -82,7 +84,10 @@ def test_the_quantiles_of_the_training_density_are_those_of_its_samples(density)
 
 def test_the_quantiles_of_a_uniform_density_are_known():
     torch.testing.assert_close(
-        TrainingDensity(uniform_share=1.0).quantiles(4), torch.tensor([0.125, 0.375, 0.625, 0.875]), atol=1e-4, rtol=0
+        TrainingDensity(uniform_share=1.0).quantiles(4),
+        torch.tensor([0.125, 0.375, 0.625, 0.875]),
+        atol=1e-4,
+        rtol=0,
     )
     with pytest.raises(ValueError, match="at least 1, got 0"):
         TrainingDensity().quantiles(0)
@@ -90,6 +95,7 @@ def test_the_quantiles_of_a_uniform_density_are_known():
 
 def test_one_seed_gives_one_sample():
     first, again, other = (
-        TrainingDensity(uniform_share=0.5).sample((8,), torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+        TrainingDensity(uniform_share=0.5).sample((8,), torch.Generator().manual_seed(seed))
+        for seed in (3, 3, 4)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)

@@ -7,11 +7,11 @@ import signal
 from functools import partial
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
 
 import models
-import tiny
 import videos
 from diffusion.loss import flow_matching_loss
 from diffusion.schedule import noised
@@ -38,7 +38,14 @@ def small(monkeypatch):
 
 def short(**changes):
     """A recipe of a few steps whose saves, validations and samples fall on different steps."""
-    settings = {"steps": STEPS, "batch": 2, "frames": 3, "save_every": 2, "keep_every": 3, "sample_every": 1000}
+    settings = {
+        "steps": STEPS,
+        "batch": 2,
+        "frames": 3,
+        "save_every": 2,
+        "keep_every": 3,
+        "sample_every": 1000,
+    }
     return Recipe("dense", "tiles", "test", **{**settings, **changes})
 
 
@@ -113,7 +120,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, whole, monkeyp
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path)
     assert signal.getsignal(signal_number) is before
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == step + 1, "the step is finished first"
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == step + 1, (
+        "the step is finished first"
+    )
     train(tmp_path)
     assert same_weights(tmp_path / "model.safetensors", whole / "model.safetensors")
     assert [row["loss"] for row in rows(tmp_path)] == [row["loss"] for row in rows(whole)]
@@ -171,7 +180,9 @@ def test_a_seed_decides_the_weights(tmp_path, whole):
 def test_the_folder_of_another_recipe_is_refused_and_left_alone(tmp_path):
     train(tmp_path, steps=1)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(ValueError, match="was trained with learning_rate=0.002, not 0.1; choose another --out"):
+    with pytest.raises(
+        ValueError, match="was trained with learning_rate=0.002, not 0.1; choose another --out"
+    ):
         train(tmp_path, steps=1, learning_rate=0.1)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
@@ -248,7 +259,9 @@ def test_no_clip_of_validation_is_ever_trained_on(monkeypatch):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
-    with pytest.raises(ValueError, match=r"the training loss is (nan|inf) at step \d+; lower the learning rate"):
+    with pytest.raises(
+        ValueError, match=r"the training loss is (nan|inf) at step \d+; lower the learning rate"
+    ):
         train(tmp_path, steps=200, learning_rate=1e30, muon=False, warmup=1, keep_every=1000, save_every=1000)
 
 
@@ -285,7 +298,11 @@ def test_the_loss_is_the_mean_squared_error_of_the_velocity_by_frame():
 
 
 def test_a_new_network_has_the_loss_of_predicting_nothing():
-    network, clean, noise = dense.build(tiny.config()), tiny.draw(1, 2, 3, 8, 8), tiny.draw(1, 2, 3, 8, 8, seed=1)
+    network, clean, noise = (
+        dense.build(tiny.config()),
+        tiny.draw(1, 2, 3, 8, 8),
+        tiny.draw(1, 2, 3, 8, 8, seed=1),
+    )
     sigma = torch.tensor([[0.2, 0.9]])
     expected = (noise - clean).square().mean((2, 3, 4))
     torch.testing.assert_close(flow_matching_loss(network, clean, noise, sigma), expected)

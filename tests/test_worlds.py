@@ -82,7 +82,12 @@ def views(world):
     """Clip, frame, positions so far and the marks of that frame."""
     for clip in range(len(world)):
         for frame in range(FRAMES):
-            yield clip, frame, world.state["position"][clip, : frame + 1], world.state["in_view_before"][clip, frame]
+            yield (
+                clip,
+                frame,
+                world.state["position"][clip, : frame + 1],
+                world.state["in_view_before"][clip, frame],
+            )
 
 
 def test_the_agent_goes_where_its_actions_lead(world):
@@ -97,7 +102,9 @@ def test_the_balls_glide_over_a_map_that_stays(world):
     position, velocity = world.state["ball_position"], world.state["ball_velocity"]
     assert_array_equal((position[:, 1:] - position[:, :-1] - velocity[:, 1:]) % PIXELS, 0)
     for name in ("map", "ball_velocity"):
-        assert_array_equal(world.state[name], np.broadcast_to(world.state[name][:, :1], world.state[name].shape))
+        assert_array_equal(
+            world.state[name], np.broadcast_to(world.state[name][:, :1], world.state[name].shape)
+        )
 
 
 def test_every_pixel_that_nothing_covers_shows_its_tile(world):
@@ -155,7 +162,9 @@ def test_a_place_in_view_in_the_last_frame_is_that_frame_moved_by_the_action(wor
 
 def moved(image, position):
     """The scan on an empty canvas, moved by a part of a pixel, after the formula of bilinear weights."""
-    row, col = (digits.SIDE - 1 - np.abs(np.arange(digits.SIDE)[:, None] - np.arange(8) - p) for p in position)
+    row, col = (
+        digits.SIDE - 1 - np.abs(np.arange(digits.SIDE)[:, None] - np.arange(8) - p) for p in position
+    )
     weights = (np.clip(side - digits.SIDE + 2, 0, 1) for side in (row, col))
     down, right = weights
     return down @ image @ right.T

@@ -35,10 +35,17 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 def metadata(network: dense.Dense, videos: str = "tiles", frames: int = 6) -> dict[str, Any]:
     """What a training run writes beside the weights, as far as readers ask for it."""
     config = network.describe()
-    return {"network": "dense", "videos": videos, "config": config, "training": {"recipe": {"frames": frames}}}
+    return {
+        "network": "dense",
+        "videos": videos,
+        "config": config,
+        "training": {"recipe": {"frames": frames}},
+    }
 
 
-def checkpoint(path: Path, network: dense.Dense | None = None, videos: str = "tiles", frames: int = 6) -> Path:
+def checkpoint(
+    path: Path, network: dense.Dense | None = None, videos: str = "tiles", frames: int = 6
+) -> Path:
     """A checkpoint of that network, of one for the tile world by default."""
     network = model(**TILES) if network is None else network
     _checkpoint.write(path, network.state_dict(), metadata(network, videos, frames))

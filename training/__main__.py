@@ -27,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         changes = {
             name: getattr(options, name) for name in ("steps", "batch") if getattr(options, name) is not None
         }
-        for name, value in changes.items():
-            if value < 1:
+        for name, value in {**changes, "threads": options.threads}.items():
+            if value is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
         chosen = recipe(options.model, seed=options.seed, **changes)
         out = options.out or Path("runs/train") / options.model
@@ -48,7 +48,7 @@ def _train(chosen, out: Path, device: str, threads: int | None) -> Path:
     from models._checkpoint import check_device
     from training.trainer import train
 
-    if threads:
+    if threads is not None:
         torch.set_num_threads(threads)
     check_device(device, "float32")
     return train(chosen, out, device)

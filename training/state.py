@@ -46,12 +46,7 @@ class TrainingFolder:
         """Puts the newest saved state, if there is one, into the run."""
         if not self.state.exists():
             return
-        try:
-            saved = torch.load(self.state, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
-            raise ValueError(
-                f"{self.state} cannot be read ({type(error).__name__}); delete it to start over"
-            ) from None
+        saved = self._read_state()
         changed = {
             k: (v, asdict(self.recipe)[k]) for k, v in saved["recipe"].items() if asdict(self.recipe)[k] != v
         }
@@ -65,6 +60,16 @@ class TrainingFolder:
         run.average = {name: tensor.to(run.device) for name, tensor in saved["average"].items()}
         for optimizer, state in zip(run.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+
+    def _read_state(self) -> dict:
+        damaged = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, UnpicklingError)
+        try:
+            saved = torch.load(self.state, map_location="cpu", weights_only=True)
+            return saved | {"recipe": dict(saved["recipe"])}
+        except damaged as error:
+            raise ValueError(
+                f"{self.state} cannot be read ({type(error).__name__}); delete it to start over"
+            ) from None
 
     def at_step(self, run) -> None:
         """Keeps, validates, samples and saves where the recipe asks for it; called before each step."""

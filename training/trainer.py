@@ -45,16 +45,15 @@ def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path
     run = Run(recipe, model, device)
     folder.resume(run)
     with folder.stop_politely() as stopping:
-        bar = tqdm(total=recipe.steps, initial=run.step, unit="step", disable=not progress)
-        while run.step < recipe.steps:
-            folder.at_step(run)
-            loss = run.advance()
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.4f}", validation=run.last_validation())
-            if stopping():
-                folder.save_state(run)
-                raise KeyboardInterrupt
-        bar.close()
+        with tqdm(total=recipe.steps, initial=run.step, unit="step", disable=not progress) as bar:
+            while run.step < recipe.steps:
+                folder.at_step(run)
+                loss = run.advance()
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.4f}", validation=run.last_validation())
+                if stopping():
+                    folder.save_state(run)
+                    raise KeyboardInterrupt
     return folder.finish(run)
 
 
@@ -103,8 +102,9 @@ class Run:
         return f"{self.log[-1]['loss']:.4f}" if self.log else "-"
 
     def _loss(self) -> Tensor:
-        first = (self.recipe.seed * 10_000_019 + self.step * self.recipe.batch) % videos.VALIDATION_SEED
-        clips = self.source.clips(range(first, first + self.recipe.batch), self.recipe.frames)
+        first = self.recipe.seed * 10_000_019 + self.step * self.recipe.batch
+        seeds = [(first + clip) % videos.VALIDATION_SEED for clip in range(self.recipe.batch)]
+        clips = self.source.clips(seeds, self.recipe.frames)
         clean = torch.from_numpy(clips.video).to(self.device)
         seed = self.recipe.seed * 1_000_003 + self.step
         generator = torch.Generator(self.device).manual_seed(seed)

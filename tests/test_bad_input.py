@@ -1,0 +1,307 @@
+"""Every mistake of the caller gets exit status 2, one line that says what to do, and no results."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import xarray as xr
+
+import models
+import probes.__main__
+import training.__main__
+from models import dense
+from training import recipes, trainer
+from videos import files
+
+ROOT = Path(__file__).parents[1]
+SMALL = "--clips 1 --steps 2 --frames 5 --context 3 --probed 2 --workers 1 --run trial".split()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.checkpoint(tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    """A film of 12 frames, a text that claims to be one, and an empty folder."""
+    folder = tmp_path_factory.mktemp("footage")
+    files.write(folder / "film.gif", np.tanh(tiny.draw(12, 3, 16, 16).numpy()))
+    (folder / "broken.mp4").write_text("no film\n" * 50)
+    (folder / "notes.txt").write_text("no film\n")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def complaint(capsys, program):
+    """What a command says on stderr beside its progress bar: one line."""
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line]
+    (line,) = [line for line in lines if "%|" not in line]
+    assert line.startswith(f"{program}: ")
+    return line
+
+
+def results(out):
+    """Files that could be taken for results."""
+    found = [file for pattern in ("*.nc", "*.html") for file in out.rglob(pattern)]
+    manifests = [file for file in out.rglob("manifest.json") if '"complete": true' in file.read_text()]
+    return found + manifests + [clip for clip in out.rglob("clips/*") if clip.is_dir()]
+
+
+# python -m probes
+
+
+@pytest.fixture
+def refused(checkpoint, tmp_path, capsys):
+    """Runs the probe with wrong arguments, a later option overriding an earlier one; gives the complaint."""
+
+    def run(*arguments, model=checkpoint, out=tmp_path / "runs"):
+        status = probes.__main__.main(
+            ["--model", str(model), "--out", str(out), *SMALL, *map(str, arguments)]
+        )
+        assert status == 2
+        assert not results(tmp_path)
+        return complaint(capsys, "probes")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--clips", 0], "--clips must be at least 1, got 0"),
+        (["--steps", 0], "--steps must be at least 1, got 0"),
+        (["--steps", -3], "--steps must be at least 1, got -3"),
+        (["--probed", 0], "--probed must be at least 1, got 0"),
+        (["--context", 0], "--context must be at least 1, got 0"),
+        (["--queries", 1], "--queries must be at least 2, got 1"),
+        (["--seed", -1], "--seed must be at least 0, got -1"),
+        (["--workers", 0], "--workers must be at least 1, got 0"),
+        (["--shift", 0], "--shift must be positive"),
+        (["--shift", "nan"], "--shift must be positive"),
+        (["--shift", "inf"], "--shift must be positive"),
+        (["--frames", 3], "--frames must exceed --context 3, got 3"),
+        (["--frames", 0], "--frames must exceed --context 3, got 0"),
+        (["--frames", -1], "--frames must exceed --context 3, got -1"),
+        (
+            ["--statistics", "entropies"],
+            "no statistic is called 'entropies'; there are block_norms, feature_pca",
+        ),
+        (["--device", "gpu"], "unknown device 'gpu'; try cpu, cuda or cuda:0"),
+        (["--device", "mps"], "device 'mps' is not supported"),
+        (["--dtype", "float8"], "unknown dtype 'float8'; there are float32, bfloat16, float16"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(refused, arguments, message):
+    assert message in refused(*arguments)
+
+
+def test_a_gpu_that_is_not_there_is_refused(refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "this machine has no CUDA GPU; use --device cpu" in refused("--device", "cuda")
+
+
+def test_a_model_that_is_not_there_is_refused(refused, tmp_path):
+    assert "no model is called 'tinny'; there are " in refused(model="tinny")
+    assert "there is no checkpoint at" in refused(model=tmp_path / "none.safetensors")
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(tiny.checkpoint(tmp_path / "whole.safetensors").read_bytes()[:1000])
+    assert f"{half} is not a whole safetensors file" in refused(model=half)
+
+
+def test_a_misspelt_model_is_answered_at_once_and_by_the_exit_status(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "probes", "--model", "tinny", "--out", tmp_path / "runs"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    imported = {
+        line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
+    }
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert (
+        done.returncode == 2 and len(said) == 1 and said[0].startswith("probes: no model is called 'tinny'")
+    )
+    assert "torch" not in imported and not (tmp_path / "runs").exists()
+
+
+def test_a_context_as_long_as_the_clips_of_training_is_refused(checkpoint, tmp_path, capsys):
+    small = [argument for argument in SMALL if argument not in ("--frames", "5")]
+    for context in ("6", "9"):
+        arguments = ["--model", str(checkpoint), "--out", str(tmp_path), *small, "--context", context]
+        assert probes.__main__.main(arguments) == 2
+        assert "--context" in complaint(capsys, "probes") and not results(tmp_path)
+
+
+def test_videos_that_cannot_be_read_are_refused(refused, footage):
+    for name, message in {
+        "nowhere": "does not exist; expected a video or a folder of videos",
+        "broken.mp4": "cannot read",
+        "notes.txt": "its suffix must be one of .gif, .mp4, .webm",
+        "empty": "holds no videos",
+    }.items():
+        line = refused("--videos", footage / name)
+        assert str(footage / name) in line and message in line
+
+
+def test_videos_that_are_too_short_or_too_few_are_refused(refused, footage):
+    film = footage / "film.gif"
+    assert f"{film} has 12 frames, expected at least 13" in refused("--videos", film, "--frames", 13)
+    line = refused("--videos", film, "--clips", 2)
+    assert f"{film} gives 2 clips; 2 and one more as control are needed: lower --clips" in line
+
+
+def test_videos_of_another_size_are_refused(refused, tmp_path, footage):
+    assert (
+        "clips of digits are (1, 16, 16) (channels, height, width), the model takes (3, 20, 20)"
+        in refused("--videos", "digits")
+    )
+    grey = tiny.checkpoint(tmp_path / "grey.safetensors", tiny.model(channels=1), videos="digits")
+    assert "are (3, 8, 8) (channels, height, width), the model takes (1, 8, 8)" in refused(
+        "--videos", footage / "film.gif", model=grey
+    )
+
+
+def test_a_place_that_cannot_be_written_is_named(refused, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    line = refused(out=tmp_path / "file" / "runs")
+    assert str(tmp_path / "file" / "runs") in line
+
+
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_leaves_no_half_written_clip(refused, monkeypatch, tmp_path):
+    write = xr.Dataset.to_netcdf
+
+    def half(dataset, path, *arguments, **settings):
+        write(dataset, path, *arguments, **settings)
+        Path(path).write_bytes(Path(path).read_bytes()[:100])
+        no_space()
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", half)
+    assert "No space left on device" in refused("--statistics", "block_norms")
+    assert not list((tmp_path / "runs").rglob("partial*"))
+
+
+def test_a_disk_that_is_full_at_the_manifest_leaves_none(refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "write_text", no_space)
+    assert "No space left on device" in refused()
+    assert not [file for file in (tmp_path / "runs").rglob("*") if file.is_file()]
+
+
+BROKEN = {
+    "blocks.1.mlp.0.weight": "blocks.1.hook_mlp_out, encode pass, frame 0, step 0",
+    "blocks.0.attn.k.weight": "blocks.0.attn.hook_k, encode pass, frame 0, step 0",
+    "embed.bias": "hook_embed, encode pass, frame 0, step 0",
+    "unembed.weight": "hook_embed, denoise pass, frame 3, step 1",
+}
+
+
+@pytest.mark.parametrize(
+    ("weight", "value"), [*((weight, torch.nan) for weight in BROKEN), ("embed.bias", torch.inf)]
+)
+def test_weights_that_are_no_numbers_are_traced_to_layer_frame_and_step(refused, tmp_path, weight, value):
+    network = tiny.model(**tiny.TILES)
+    network.state_dict()[weight].view(-1)[0] = value
+    broken = tiny.checkpoint(tmp_path / "broken.safetensors", network)
+    line = refused("--statistics", "block_norms", "feature_pca", model=broken)
+    assert "the network's values are not finite (NaN or infinity), first at " in line
+    assert BROKEN[weight] in line and f"non-finite weights: {weight}" in line
+
+
+def test_numbers_are_asked_for_where_numbers_belong(capsys):
+    for program in (probes.__main__, training.__main__):
+        with pytest.raises(SystemExit) as stop:
+            program.main(["--steps", "many"])
+        assert stop.value.code == 2
+        assert (
+            capsys.readouterr().err.splitlines()[-1].endswith("argument --steps: invalid int value: 'many'")
+        )
+
+
+# python -m training
+
+
+@pytest.fixture(autouse=True)
+def short_training(monkeypatch):
+    """A recipe of two steps."""
+    monkeypatch.setitem(dense.PRESETS, "test", tiny.config())
+    small = recipes.Recipe("dense", "tiles", "test", steps=2, batch=1, frames=3)
+    monkeypatch.setitem(recipes.RECIPES, "short", small)
+    monkeypatch.setattr(trainer, "VALIDATION_CLIPS", 4)
+
+
+@pytest.fixture
+def untrained(tmp_path, capsys):
+    """Trains with wrong arguments; gives the complaint."""
+
+    def run(*arguments, out=tmp_path / "train"):
+        assert training.__main__.main(["--model", "short", "--out", str(out), *map(str, arguments)]) == 2
+        assert not list(tmp_path.rglob("model.safetensors"))
+        return complaint(capsys, "training")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "dense"], "no recipe is called 'dense'; there are dense-tiles, dense-digits"),
+        (["--steps", 0], "--steps must be at least 1, got 0"),
+        (["--steps", -1], "--steps must be at least 1, got -1"),
+        (["--batch", 0], "--batch must be at least 1, got 0"),
+        (["--threads", 0], "--threads must be at least 1, got 0"),
+        (["--threads", -1], "--threads must be at least 1, got -1"),
+        (["--device", "gpu"], "unknown device 'gpu'; try cpu, cuda or cuda:0"),
+        (["--device", "mps"], "device 'mps' is not supported; there are cpu and cuda"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_before_it_leaves_a_trace(
+    untrained, tmp_path, arguments, message
+):
+    assert message in untrained(*arguments)
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_training_without_its_gpu_is_refused(untrained, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "this machine has no CUDA GPU; use --device cpu" in untrained("--device", "cuda:0")
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path, untrained, capsys, monkeypatch):
+    def stop(run):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "train"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Run, "advance", stop)
+        assert training.__main__.main(["--model", "short", "--out", str(out)]) == 130
+    assert "stopped; the same command goes on from here" in complaint(capsys, "training")
+    assert f"{out} was trained with steps=2, not 3; choose another --out or delete it" in untrained(
+        "--steps", 3
+    )
+    (out / "state.pt").write_bytes(b"half")
+    assert f"{out / 'state.pt'} cannot be read" in untrained()
+
+
+def test_a_training_that_cannot_write_says_where(untrained, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    assert str(tmp_path / "file" / "train") in untrained(out=tmp_path / "file" / "train")
+    monkeypatch.setattr(torch, "save", no_space)
+    assert "No space left on device" in untrained()
+
+
+def test_shipped_names_are_offered(refused, checkpoint, monkeypatch):
+    monkeypatch.setattr(models, "WEIGHTS", checkpoint.parent)
+    assert "no model is called 'tinny'; there are tiny, or give a checkpoint's path" in refused(model="tinny")
