@@ -18,14 +18,10 @@ from torch import Tensor, nn
 
 from diffusion.sampler import Geometry
 from hooks.attention import AttentionPoint
-from models._blocks import HookedRootModule, Rope
+from models._blocks import HookedRootModule
+from models._fusion import FUSIONS, Join
 from models._history import FrameCausal, KVCache, KVStorage, Prefix, Together
 from models._stack import CLEAN_TIMESTEP, Stack, check_conditions, condition_of, conditions_of
-
-FUSIONS = ("token_concat", "token_concat_projected", "channel_concat", "add", "prefix")
-"""How the decoder takes the encoder's features c: as tokens beside the noisy ones (the paper's), the same
-after a norm and a projection, as channels, as a summand, or as a prefix whose keys and values in every
-decoder layer do not depend on the noise, so that they are computed once per frame."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ class SCD(HookedRootModule):
         )
         self.null_condition = config.conditions if config.conditions else None
         self.start_token = nn.Parameter(0.02 * torch.randn(width))
-        self.join = _join(config.fusion, width)
+        self.join = Join(config.fusion, width)
         self.setup()
 
     @property
@@ -173,20 +169,14 @@ class SCD(HookedRootModule):
 
     def _decoded(
         self, noisy: Tensor, features: Tensor, emb: Tensor, prefix: KVCache | Prefix | None
-    ) -> Tensor:
-        """The velocity of each frame [b 1 c h w] from its noisy tokens and its context tokens [b n d]."""
+    ) -> Float[Tensor, "b 1 c h w"]:
+        """The velocity of each frame from its noisy tokens and its context tokens [b n d]."""
         rope = self.decoder.rotation([0])
         if prefix is not None:
-            tokens = self.decoder.through(noisy, emb, rope, prefix)
-        elif self.config.fusion == "add":
-            tokens = self.decoder.through(noisy + features, emb, rope, Together())
-        elif self.config.fusion == "channel_concat":
-            joined = self.join(torch.cat([noisy, features], dim=-1))
-            tokens = self.decoder.through(joined, emb, rope, Together())
-        else:
-            pair = torch.cat([self.join(features), noisy], dim=1)
-            tokens = self.decoder.through(pair, emb, _twice(rope), Together())[:, noisy.shape[1] :]
-        return self.decoder.velocity(tokens, emb)
+            return self.decoder.velocity(self.decoder.through(noisy, emb, rope, prefix), emb)
+        tokens, rope = self.join(noisy, features, rope)
+        tokens = self.decoder.through(tokens, emb, rope, Together())
+        return self.decoder.velocity(tokens[:, -noisy.shape[1] :], emb)
 
     def teacher_forced(
         self,
@@ -246,27 +236,6 @@ class SCD(HookedRootModule):
     def describe(self) -> dict:
         """The configuration as plain values, as it is stored beside the weights."""
         return asdict(self.config)
-
-
-def _join(fusion: str, width: int) -> nn.Module:
-    """What a fusion learns: nothing, a projection that starts at zero, or one that starts as a sum."""
-    if fusion == "token_concat_projected":
-        projection = nn.Linear(width, width)
-        nn.init.zeros_(projection.weight)
-        nn.init.zeros_(projection.bias)
-        return nn.Sequential(nn.LayerNorm(width), projection)
-    if fusion == "channel_concat":
-        projection = nn.Linear(2 * width, width)
-        with torch.no_grad():
-            projection.weight.copy_(torch.eye(width).repeat(1, 2))
-            projection.bias.zero_()
-        return projection
-    return nn.Identity()
-
-
-def _twice(rope: Rope) -> tuple[Tensor, Tensor]:
-    """Context and noisy tokens share their positions."""
-    return torch.cat([rope[0]] * 2), torch.cat([rope[1]] * 2)
 
 
 def _within(cond: Tensor | None, frame: int) -> Tensor | None:

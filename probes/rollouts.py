@@ -70,7 +70,8 @@ def watched_rollout(
         with ExitStack() as stack:
             on_pass = attach(stack, model, statistics, set(subject.probed))
             video = draw(on_pass)
-    except torch.linalg.LinAlgError:  # a decomposition met NaN before the rollout was over
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        # A decomposition met NaN before the rollout was over.
         require_finite(model, draw(lambda at: None), draw)
         raise
     require_finite(model, video, draw)

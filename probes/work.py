@@ -43,9 +43,7 @@ def open_laboratory(name: str, settings: Settings) -> Laboratory:
     model = models.load(name, settings.device, settings.dtype)
     frames = settings.frames or model.source.metadata["training"]["recipe"]["frames"]
     if frames <= settings.context:
-        raise ValueError(
-            f"clips of {frames} frames leave nothing to draw after --context {settings.context}; give --frames"
-        )
+        raise ValueError(f"clips of {frames} frames leave nothing to draw after --context {settings.context}")
     clips = read_clips(settings, model, frames)
     return Laboratory({"trained": model, "random": shuffled(model, settings.seed)}, clips, settings, frames)
 

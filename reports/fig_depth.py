@@ -49,7 +49,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def line(axes: Axes, label: str, values: xr.Dataset, colour: str | None) -> None:
+def line(axes: Axes, label: str, values: xr.Dataset, colour: str | tuple | None) -> None:
     """One curve: networks and nulls in their own colour, noise levels in a shade."""
     x = np.arange(values.sizes["layer"])
     style.line(axes, x, values, label, **({"color": colour} if colour else {}))
