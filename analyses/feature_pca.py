@@ -9,6 +9,8 @@ colours mean the same at each of them. Above `exact_tokens` tokens only the 16 l
 directions of each kept step are held, so that memory stays small beside the network's.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import xarray as xr
@@ -123,6 +125,11 @@ def _leading(centred: Float[Tensor, "b r d"], count: int = 3) -> Float[Tensor, "
         block = torch.linalg.qr(centred.mT @ (centred @ block)).Q
     inside = torch.linalg.svd(centred @ block, full_matrices=False).Vh
     return (block @ inside.mT)[..., :count]
+
+
+def for_run(settings: Any) -> Statistic:
+    """The statistic on six steps of the run, known beforehand, so that no other step is held."""
+    return Statistic(steps=tuple(spaced(list(range(settings.steps)), 6)))
 
 
 def spaced(steps: list[int], count: int) -> list[int]:

@@ -1,6 +1,6 @@
 """How far back each head looks: attention mass by frame lag, at every layer and denoising step.
 
-    statistic = Statistic(queries=128)
+    statistic = Statistic(queries=64)
     statistic.add(at, "blocks.3.attn", pattern)      # a hooks.attention.Pattern
     statistic.result().mass                          # (clip, frame, layer, head, step, lag)
 
@@ -8,7 +8,7 @@ The softmax runs over all keys before the sum by frame, and every mass stands be
 the share of keys at that lag, which is what uniform attention would give.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class PatternLike(Protocol):
 class Statistic:
     """Attention by frame lag, averaged over the queries of a pass (or a fixed random `queries` of them)."""
 
-    def __init__(self, queries: int | None = 128, seed: int = 0):
+    def __init__(self, queries: int | None = 64, seed: int = 0):
         if queries is not None and queries < 2:
             raise ValueError(
                 f"got {queries} queries; expected at least 2 for a standard error, or None for all"
@@ -108,6 +108,11 @@ class Statistic:
         for row, count in zip(share, counts, strict=True):
             row[: len(count) - 1] = np.where(count[:-1] > 0, count[:-1] / count.sum(), np.nan)
         return share, np.array([count.sum() for count in counts], np.float32)
+
+
+def for_run(settings: Any) -> Statistic:
+    """The statistic on as many queries a frame as the run's settings ask for."""
+    return Statistic(queries=settings.queries)
 
 
 _BY_STEP = "clip frame layer head step"

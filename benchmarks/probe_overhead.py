@@ -66,7 +66,7 @@ class Arms:
         rollout(self.network, self.noise, sigmas, given=given, on_pass=on_pass)
 
     def _watched(self, names: list[str]) -> None:
-        statistics = {name: rollouts._statistic(name, self.setting.probing) for name in names}
+        statistics = {name: rollouts.new_statistic(name, self.setting.probing) for name in names}
         with ExitStack() as stack:
             self._rollout(rollouts.attach(stack, self.network, statistics, {self.last}))
         for statistic in statistics.values():

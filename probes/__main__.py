@@ -1,6 +1,7 @@
 """python -m probes --model dense-tiles: probes a model on held-out clips, or goes on where it was stopped."""
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -52,7 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if workers is not None and workers < 1:
             raise ValueError(f"--workers must be at least 1, got {workers}")
-        print(probe(model, Settings(**options), out, run, workers, ["python -m probes", *arguments]))
+        print(
+            probe(
+                model,
+                Settings(**options),
+                out,
+                run,
+                workers,
+                shlex.join(["python", "-m", "probes", *arguments]),
+            )
+        )
     except (ValueError, OSError) as error:
         print(f"probes: {error}", file=sys.stderr)
         return 2
@@ -63,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def probe(
-    name: str, settings: Settings, out: Path, run: str | None, workers: int | None, command: list[str]
+    name: str, settings: Settings, out: Path, run: str | None, workers: int | None, command: str
 ) -> Path:
     """The folder of the finished run."""
     import models

@@ -17,7 +17,7 @@ from diffusion.sampler import ForwardPass, rollout
 from hooks.attention import AttentionTap
 from hooks.trace import Trace
 from probes.finite import require_finite
-from probes.settings import MODES
+from probes.settings import MODES, Settings
 from probes.subject import Subject
 
 
@@ -51,7 +51,7 @@ def watched_rollout(
 ) -> tuple[Tensor, dict[str, xr.Dataset]]:
     """The video that the model draws of the subject's clip, and the chosen statistics of how it did."""
     settings = subject.settings
-    statistics = {name: _statistic(name, settings) for name in chosen}
+    statistics = {name: new_statistic(name, settings) for name in chosen}
     given = subject.clip.video if mode == "teacher_forced" else subject.clip.video[:, : settings.context]
 
     def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:
@@ -78,9 +78,10 @@ def watched_rollout(
     return video, {name: statistic.result() for name, statistic in statistics.items()}
 
 
-def _statistic(name: str, settings: Any) -> Any:
+def new_statistic(name: str, settings: Settings) -> Any:
+    """A statistic of that name, told what it asks to know of the run (its file's `for_run`)."""
     module = analyses.load(name)
-    return module.Statistic(queries=settings.queries) if module.reads == "attention" else module.Statistic()
+    return module.for_run(settings) if hasattr(module, "for_run") else module.Statistic()
 
 
 def attach(

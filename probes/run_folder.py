@@ -103,7 +103,7 @@ class RunFolder:
         _replace(self.path / "manifest.json", lambda path: path.write_text(text))
 
 
-def manifest(command: list[str], model: Any, name: str, settings: Settings, frames: int) -> dict[str, Any]:
+def manifest(command: str, model: Any, name: str, settings: Settings, frames: int) -> dict[str, Any]:
     """Everything needed to repeat a run and to know what was measured."""
     from dataclasses import asdict
 

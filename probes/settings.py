@@ -25,7 +25,7 @@ class Settings:
     """Denoising steps per frame."""
     shift: float = 1.0
     """Shift of the sigma grid."""
-    queries: int = 128
+    queries: int = 64
     """Queries per frame whose attention is read; all of them where a frame has no more tokens."""
     statistics: tuple[str, ...] = ()
     """Streaming statistics; empty for all."""
