@@ -5,7 +5,6 @@ attention to earlier frames, at the last frame of a few held-out clips, beside t
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -35,7 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings(
             clips=options.clips, steps=options.steps, seed=options.seed, device=options.device, probed=1
         )
-        _write(_emergence(_checkpoints(options.checkpoints), settings), out)
+        from probes.run_folder import replace_file  # torch: not for --help
+
+        found = _emergence(_checkpoints(options.checkpoints), settings).astype("float32")
+        replace_file(out, lambda path: found.to_netcdf(path, engine="h5netcdf"))
     except (ValueError, OSError) as error:
         print(f"emergence: {error}", file=sys.stderr)
         return 2
@@ -87,15 +89,6 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     dataset = xr.concat(rows, "clip").assign_coords(checkpoint=training["step"])
     dataset["val_loss"] = float(training["validation"]["loss"])
     return dataset.expand_dims("checkpoint")
-
-
-def _write(dataset: xr.Dataset, out: Path) -> None:
-    partial = out.with_name(f".{os.getpid()}.{out.name}")
-    try:
-        dataset.astype("float32").to_netcdf(partial, engine="h5netcdf")
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class RunFolder:
             if hasattr(experiment, "conclude"):
                 merged |= experiment.conclude(merged)
         for name, dataset in merged.items():
-            _replace(self.path / f"{name}.nc", lambda path, dataset=dataset: _write_netcdf(dataset, path))
+            replace_file(self.path / f"{name}.nc", lambda path, dataset=dataset: _write_netcdf(dataset, path))
         if measured:
             session = {
                 "finished": now(),
@@ -100,7 +100,7 @@ class RunFolder:
         """Writes the manifest; a complete one is what reports look for."""
         self.manifest["complete"] = complete
         text = json.dumps(self.manifest, indent=2)
-        _replace(self.path / "manifest.json", lambda path: path.write_text(text))
+        replace_file(self.path / "manifest.json", lambda path: path.write_text(text))
 
 
 def manifest(command: str, model: Any, name: str, settings: Settings, frames: int) -> dict[str, Any]:
@@ -165,7 +165,8 @@ def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     dataset.to_netcdf(path, engine="h5netcdf", encoding=packed)
 
 
-def _replace(path: Path, fill: Callable[[Path], object]) -> None:
+def replace_file(path: Path, fill: Callable[[Path], object]) -> None:
+    """Fills a temporary neighbour, then puts it in the place of `path`: the old file or the new one."""
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         fill(partial)

@@ -7,7 +7,6 @@ state has to survive an interruption.
 """
 
 import time
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -197,8 +196,3 @@ def validation_loss(model, source, frames: int, device, clips: int = VALIDATION_
         sums.index_add_(0, which.flatten(), loss.flatten())
         counts.index_add_(0, which.flatten(), torch.ones(which.numel()))
     return dict(zip(VALIDATION_SIGMAS, (sums / counts).tolist(), strict=True))
-
-
-def validation_seeds(clips: int, skip: int = 0) -> Iterable[int]:
-    """Seeds of held-out clips."""
-    return range(videos.VALIDATION_SEED + skip, videos.VALIDATION_SEED + skip + clips)
