@@ -3,7 +3,8 @@
 Light to import: no torch.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Recipe:
     """A file of videos/."""
     preset: str = "tiny"
     """Geometry of the network; channels, height, width and conditions come from the videos."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """Changes to the preset's configuration, such as fusion or depths."""
     steps: int = 3000
     """Optimiser steps."""
     batch: int = 6
@@ -57,8 +60,10 @@ class Recipe:
 RECIPES = {
     "dense-tiles": Recipe("dense", "tiles", frames=10, steps=2650),
     "dense-digits": Recipe("dense", "digits", muon=False),
-    "scd-tiles": Recipe("scd", "tiles", frames=10, steps=2650, noise_draws=2),
-    "scd-digits": Recipe("scd", "digits", muon=False, noise_draws=2),
+    "scd-tiles": Recipe(
+        "scd", "tiles", architecture={"fusion": "prefix"}, frames=10, steps=2650, noise_draws=2
+    ),
+    "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
 }
 
 

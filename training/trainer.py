@@ -30,9 +30,8 @@ def build(recipe: Recipe) -> Any:
     """The recipe's network, initialised from its seed and shaped for its videos."""
     source, network = videos.load(recipe.videos), models.network(recipe.network)
     channels, height, width = source.SHAPE
-    config = network.config(
-        recipe.preset, channels=channels, height=height, width=width, conditions=source.CONDITIONS
-    )
+    shape = {"channels": channels, "height": height, "width": width, "conditions": source.CONDITIONS}
+    config = network.config(recipe.preset, **shape | recipe.architecture)
     torch.manual_seed(recipe.seed)
     return network.build(config)
 
