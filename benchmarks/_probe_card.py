@@ -58,7 +58,10 @@ class Rollout:
 
     @property
     def config(self) -> dense.Config:
-        return dense.Config(CHANNELS, self.side, self.side, 1, self.layers, HEADS, WIDTH)
+        return dense.Config(
+            channels=CHANNELS, height=self.side, width=self.side, patch=1, layers=self.layers, heads=HEADS,
+            d_model=WIDTH,
+        )  # fmt: skip
 
     @property
     def probing(self) -> Settings:
@@ -78,8 +81,8 @@ def plain_flops(setting: Rollout) -> int:
     """Matrix products of the whole rollout: frames - 1 encoding passes and one denoising pass a step."""
     n, history = setting.tokens, range(1, setting.frames)
     encoding = sum(setting.layers * _block(n, frames * n) + 2 * n * CHANNELS * WIDTH for frames in history)
-    ends = 4 * n * CHANNELS * WIDTH + 4 * WIDTH**2
-    embedding = 2 * (256 * WIDTH + WIDTH**2) * (setting.steps + len(history))
+    ends = 4 * n * CHANNELS * WIDTH
+    embedding = 2 * (256 * WIDTH + 3 * WIDTH**2) * (setting.steps + len(history))
     return encoding + setting.steps * (setting.layers * _block(n, setting.keys) + ends) + embedding
 
 

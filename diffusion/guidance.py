@@ -1,23 +1,72 @@
 """Guidance: two branches of one model, one combination.
 
     video = rollout(guided(model, scale=1.5), noise, sigmas, cond)
+    video = rollout(guided(model, scale=1.5, negative="context"), noise, sigmas, cond)
 
 A branch is the same model with another context. The sampler runs the branches one after the other and
 announces each; v = v_uncond + scale (v_cond - v_uncond) (Ho and Salimans 2022).
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+Branch = Literal["cond", "uncond"]
+Announce = Callable[[Branch], None]
+
+
+def silent(_: Any) -> None:
+    """An announcement that nobody hears."""
+
 
 @dataclass(frozen=True)
-class Guided:
-    """A model run with and without its condition; satisfies the contract of a CausalDiffuser."""
+class Alone:
+    """A model as the one branch of its own sampling."""
 
     model: Any
+
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> dict[str, Any]:
+        """The empty context by branch; where making it is a pass of the network, that is announced."""
+        if getattr(self.model, "start_is_pass", False):
+            announce("cond")
+        return {"cond": self.model.start(batch, cond)}
+
+    def encode(self, x: Tensor, contexts: dict[str, Any], announce: Announce = silent) -> dict[str, Any]:
+        """Every branch's context after a finished frame."""
+        encoded = {}
+        for branch, own in contexts.items():
+            announce(branch)  # pyright: ignore[reportArgumentType]
+            encoded[branch] = self.model.encode(x, own)
+        return encoded
+
+    def denoise(
+        self, x: Tensor, sigma: Tensor, contexts: dict[str, Any], announce: Announce = silent
+    ) -> Tensor:
+        """The velocity that the branches together say."""
+        velocity = {}
+        for branch, own in contexts.items():
+            announce(branch)  # pyright: ignore[reportArgumentType]
+            velocity[branch] = self.model.denoise(x, sigma, own)
+        return self.combine(velocity)
+
+    def at_steps(self, sigmas: Tensor, contexts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The contexts at each denoising step, prepared together by a model that can (`at_steps`)."""
+        if not hasattr(self.model, "at_steps"):
+            return (contexts for _ in range(len(sigmas)))
+        prepared = [self.model.at_steps(sigmas, own) for own in contexts.values()]
+        return (dict(zip(contexts, step, strict=True)) for step in zip(*prepared, strict=True))
+
+    def combine(self, velocity: dict[str, Tensor]) -> Tensor:
+        return velocity["cond"]
+
+
+@dataclass(frozen=True)
+class Guided(Alone):
+    """A model run with and without its condition; satisfies the contract of a CausalDiffuser."""
+
     scale: float
 
     @property
@@ -32,33 +81,68 @@ class Guided:
     def attn_dict(self):
         return self.model.attn_dict
 
-    def start(self, batch: int, cond: Tensor | None = None) -> dict[str, Any]:
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> dict[str, Any]:
         """The contexts of both branches; the uncond one carries the model's null condition."""
-        return {branch: self.model.start(batch, own) for branch, own in self.conditions(cond).items()}
-
-    def conditions(self, cond: Tensor | None) -> dict[Literal["cond", "uncond"], Tensor]:
-        """What each branch is conditioned on."""
         if cond is None:
             raise ValueError("guidance needs the conditions of the clip; give cond")
-        return {"cond": cond, "uncond": torch.full_like(cond, self.model.null_condition)}
-
-    def encode(self, x: Tensor, context: dict[str, Any]) -> dict[str, Any]:
-        return {branch: self.model.encode(x, context[branch]) for branch in context}
-
-    def denoise(self, x: Tensor, sigma: Tensor, context: dict[str, Any]) -> Tensor:
-        return self.combine({branch: self.model.denoise(x, sigma, context[branch]) for branch in context})
+        both = {"cond": cond, "uncond": torch.full_like(cond, self.model.null_condition)}
+        started = {}
+        for branch, own in both.items():
+            if getattr(self.model, "start_is_pass", False):
+                announce(branch)  # pyright: ignore[reportArgumentType]
+            started[branch] = self.model.start(batch, own)
+        return started
 
     def combine(self, velocity: dict[str, Tensor]) -> Tensor:
         return velocity["uncond"] + self.scale * (velocity["cond"] - velocity["uncond"])
 
 
-def guided(model: Any, scale: float) -> Any:
-    """The model under guidance of that scale; scale 1 is the model itself.
+@dataclass(frozen=True)
+class ContextGuided(Guided):
+    """A separated model guided away from a disturbed past: noise on its features (Bai et al. 2026, eq. 7).
 
-    Raises ValueError for a model that has no null condition to be guided away from.
+    The condition stays in both branches, and the encoder runs once: the negative context is the other one
+    with noise of that strength, drawn anew for each frame from the seed.
+    """
+
+    strength: float = 0.05
+    seed: int = 0
+
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> dict[str, Any]:
+        """The context, and the same with noise on its features."""
+        return self._with_negative(Alone.start(self, batch, cond, announce)["cond"], announce)
+
+    def encode(self, x: Tensor, contexts: dict[str, Any], announce: Announce = silent) -> dict[str, Any]:
+        """The context after a finished frame, and the same with noise on its features."""
+        announce("cond")
+        return self._with_negative(self.model.encode(x, contexts["cond"]), announce)
+
+    def _with_negative(self, context: Any, announce: Announce) -> dict[str, Any]:
+        if self.model.disturbed_is_pass:
+            announce("uncond")
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + context.frame)
+        return {"cond": context, "uncond": self.model.disturbed(context, self.strength, generator)}
+
+
+def guided(
+    model: Any,
+    scale: float,
+    negative: Literal["condition", "context"] = "condition",
+    strength: float = 0.05,
+    seed: int = 0,
+) -> Any:
+    """The model under guidance of that scale, away from its null condition or from a disturbed context.
+
+    Scale 1 is the model itself. Raises ValueError for a model that has no such negative.
     """
     if scale == 1:
         return model
+    if negative == "context":
+        if not hasattr(model, "disturbed"):
+            raise ValueError(
+                f"guidance {scale} by context needs a separated model (SCD), whose features can be disturbed"
+            )
+        return ContextGuided(model, scale, strength, seed)
     if getattr(model, "null_condition", None) is None:
         raise ValueError(f"guidance {scale} needs a conditional model; this one takes no actions or labels")
     return Guided(model, scale)

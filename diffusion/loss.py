@@ -1,7 +1,7 @@
 """The flow-matching loss of a frame-causal diffuser trained by teacher forcing."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from diffusion.schedule import noised
@@ -12,7 +12,7 @@ def flow_matching_loss(
     clean: Float[Tensor, "b f c h w"],
     noise: Float[Tensor, "b kf c h w"],
     sigma: Float[Tensor, "b kf"],
-    cond: Int[Tensor, "b ..."] | None = None,
+    cond: Tensor | None = None,
 ) -> Float[Tensor, "b kf"]:
     """Mean squared velocity error of each frame given its clean past (Bai et al. 2026, eq. 4).
 

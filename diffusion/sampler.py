@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion.guidance import Guided
+from diffusion.guidance import Alone, Branch, silent
 
 Context = Any
 """What a model remembers of finished frames: a value, passed in and returned, never kept on the module."""
@@ -67,7 +67,11 @@ class CausalDiffuser(Protocol):
         ...
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
-        """The velocity of the current frames at noise level sigma [b]."""
+        """The velocity of the current frames at noise level sigma [b].
+
+        A model may also offer `at_steps(sigmas, context)`: the context at each step of a sampler with these
+        noise levels, with what depends on them alone computed once; the sampler then hands those to denoise.
+        """
         ...
 
 
@@ -79,14 +83,10 @@ class ForwardPass:
     step: int
     sigma: float
     role: Literal["denoise", "encode"]
-    branch: Literal["cond", "uncond"] = "cond"
+    branch: Branch = "cond"
 
 
 OnPass = Callable[[ForwardPass], None]
-
-
-def _silent(_: ForwardPass) -> None:
-    pass
 
 
 @torch.no_grad()
@@ -94,11 +94,11 @@ def rollout(
     model: CausalDiffuser,
     noise: Float[Tensor, "b f c h w"],
     sigmas: Float[Tensor, " steps_and_1"],
-    cond: Int[Tensor, "b ..."] | None = None,
+    cond: Tensor | None = None,
     given: Float[Tensor, "b g c h w"] | None = None,
     teacher_forced: bool = False,
     denoised_frames: set[int] | None = None,
-    on_pass: OnPass = _silent,
+    on_pass: OnPass = silent,
 ) -> Float[Tensor, "b f c h w"]:
     """A video sampled frame by frame from `noise`, one Euler step per pair of neighbouring sigmas.
 
@@ -110,33 +110,29 @@ def rollout(
     frames = noise.shape[1]
     given = noise[:, :0] if given is None else given
     _check(frames, given, teacher_forced, denoised_frames, model.geometry.frames_per_chunk)
-    context, video = _start(model, len(noise), cond, on_pass), []
-    chunk = model.geometry.frames_per_chunk
+    branches = _branches(model)
+    sigmas = sigmas.to(noise.device)
+    contexts = branches.start(len(noise), cond, _announcing(on_pass, -1, 0, 0.0, "encode"))
+    chunk, video = model.geometry.frames_per_chunk, []
     for frame in range(0, frames, chunk):
         span = slice(frame, frame + chunk)
         is_given = frame < given.shape[1]
         x = given[:, span]
         if not is_given or (teacher_forced and _wanted(frame, denoised_frames)):
-            x = _sample(model, noise[:, span], sigmas, context, frame, on_pass)
+            x = _sample(branches, noise[:, span], sigmas, contexts, frame, on_pass)
         video.append(x)
         if frame + chunk < frames:
-            context = _encode(model, given[:, span] if is_given else x, context, frame, on_pass)
+            finished = given[:, span] if is_given else x
+            contexts = branches.encode(finished, contexts, _announcing(on_pass, frame, 0, 0.0, "encode"))
     return torch.cat(video, dim=1)
 
 
-def _start(model, batch: int, cond: Tensor | None, on_pass: OnPass) -> Context:
-    """The empty context; where making it is a pass of the network, that pass is announced as frame -1."""
-    inner = model.model if isinstance(model, Guided) else model
-    if not getattr(inner, "start_is_pass", False):
-        return model.start(batch, cond)
-    if not isinstance(model, Guided):
-        on_pass(ForwardPass(-1, 0, 0.0, "encode"))
-        return model.start(batch, cond)
-    started = {}
-    for branch, own in model.conditions(cond).items():
-        on_pass(ForwardPass(-1, 0, 0.0, "encode", branch))
-        started[branch] = inner.start(batch, own)
-    return started
+def _branches(model: Any) -> Alone:
+    return model if isinstance(model, Alone) else Alone(model)
+
+
+def _announcing(on_pass: OnPass, frame: int, step: int, sigma: float, role) -> Callable[[Branch], None]:
+    return lambda branch: on_pass(ForwardPass(frame, step, sigma, role, branch))
 
 
 def _wanted(frame: int, denoised_frames: set[int] | None) -> bool:
@@ -154,34 +150,16 @@ def _check(frames: int, given: Tensor, teacher_forced: bool, wanted: set[int] | 
         raise ValueError(f"{given.shape[1]} frames are given for a video of {frames}")
     if wanted is not None and not teacher_forced:
         raise ValueError("denoised_frames needs teacher_forced=True: a free run samples every frame")
+    if wanted is not None and not wanted <= set(range(0, frames, chunk)):
+        raise ValueError(
+            f"denoised_frames {sorted(wanted)} are not all first frames of chunks below {frames}"
+        )
 
 
-def _sample(model, x: Tensor, sigmas: Tensor, context: Context, frame: int, on_pass: OnPass) -> Tensor:
+def _sample(branches: Alone, x: Tensor, sigmas: Tensor, contexts, frame: int, on_pass: OnPass) -> Tensor:
     levels = sigmas.tolist()
-    for step, (sigma, following) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        level = sigmas[step].to(x.device).expand(len(x))
-        velocity = _velocity(model, x, level, context, ForwardPass(frame, step, sigma, "denoise"), on_pass)
-        x = x + (following - sigma) * velocity
+    for step, own in enumerate(branches.at_steps(sigmas[:-1], contexts)):
+        announce = _announcing(on_pass, frame, step, levels[step], "denoise")
+        velocity = branches.denoise(x, sigmas[step].expand(len(x)), own, announce)
+        x = x + (levels[step + 1] - levels[step]) * velocity
     return x
-
-
-def _velocity(model, x: Tensor, sigma: Tensor, context: Context, at: ForwardPass, on_pass: OnPass) -> Tensor:
-    if not isinstance(model, Guided):
-        on_pass(at)
-        return model.denoise(x, sigma, context)
-    velocity = {}
-    for branch, own in context.items():
-        on_pass(ForwardPass(at.frame, at.step, at.sigma, at.role, branch))
-        velocity[branch] = model.model.denoise(x, sigma, own)
-    return model.combine(velocity)
-
-
-def _encode(model, x: Tensor, context: Context, frame: int, on_pass: OnPass) -> Context:
-    if not isinstance(model, Guided):
-        on_pass(ForwardPass(frame, 0, 0.0, "encode"))
-        return model.encode(x, context)
-    encoded = {}
-    for branch, own in context.items():
-        on_pass(ForwardPass(frame, 0, 0.0, "encode", branch))
-        encoded[branch] = model.model.encode(x, own)
-    return encoded

@@ -35,9 +35,9 @@ def matching(names: Iterable[str], patterns: str | Iterable[str]) -> list[str]:
 class Instrument:
     """Attaches to the matching points on entry and detaches on exit, whatever happens in between.
 
-    `on_pass(at)` sets the moment that sinks are told; `at.role` names the kind of
-    pass. After a body that ended normally, a point that never fired, or that did
-    not fire once in every announced pass of each role in which it fired, raises
+    `on_pass(at)` sets the moment that sinks are told; `at.role` and `at.branch` name
+    the kind of pass. After a body that ended normally, a point that never fired, or that did
+    not fire once in every announced pass of each kind in which it fired, raises
     SilentHookError. Without announced passes nothing is counted and `at` is None.
     """
 
@@ -57,7 +57,7 @@ class Instrument:
     def on_pass(self, at: Any) -> None:
         """Take note that the forward pass `at` is about to run."""
         self.at = at
-        self.announced[_role(at)] += 1
+        self.announced[_kind(at)] += 1
 
     def __enter__(self) -> "Instrument":
         if self._attached is not None:
@@ -86,7 +86,7 @@ class Instrument:
         return getattr(module, "is_guarded", False)
 
     def _count(self, name: str) -> None:
-        self.fired[name][_role(self.at)] += 1
+        self.fired[name][_kind(self.at)] += 1
 
     def _refuse_compiled(self, name: str, module: nn.Module) -> None:
         owner = _compiled_part(self._listed, name)
@@ -121,8 +121,10 @@ def outside_graphs(hook: Callable) -> Callable:
     return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook
 
 
-def _role(at: Any) -> str | None:
-    return getattr(at, "role", None)
+def _kind(at: Any) -> str | None:
+    """What kind of pass it is: its role, and its branch where that is not the conditional one."""
+    role, branch = getattr(at, "role", None), getattr(at, "branch", "cond")
+    return role if role is None or branch == "cond" else f"{role} {branch}"
 
 
 def _compiled_part(points: Mapping[str, nn.Module], name: str) -> str | None:

@@ -2,6 +2,7 @@
 
     model = models.load("dense-tiles")                       # a shipped checkpoint
     model = models.load("runs/train/x/model.safetensors")    # a local one
+    model = models.load("ema.pth")                           # one of SCD's or FAR's authors
 
 A network's file offers `build(config)` and `config(preset, **changes)`.
 """
@@ -47,15 +48,25 @@ def find(name: str) -> Path:
     )
 
 
-def load(name: str, device: str = "cpu", dtype: str = "float32") -> Any:
+def load(name: str, device: str = "cpu", dtype: str = "float32", **unsaid: Any) -> Any:
     """The model of that name or path, ready to sample; its `source` tells where it came from.
+
+    `unsaid` is what a checkpoint of the authors' code cannot say: height and width of the latents (8), patch
+    (1), and for SCD fusion="add", whose tensors look as those of token_concat.
 
     Raises ValueError, or FileNotFoundError, with one line that names the file and what is wrong with it.
     """
     path = find(name)  # before the heavy imports: a misspelt name answers at once
     from models._checkpoint import read
 
-    return read(path, device, dtype)
+    return read(path, device, dtype, unsaid)
+
+
+def save(model: Any, path: Path | str) -> None:
+    """A loaded model as a checkpoint of ours, which says all that its own file left unsaid."""
+    from models._checkpoint import write
+
+    write(Path(path), model.state_dict(), model.source.metadata | {"config": model.describe()})
 
 
 def label(name: str) -> str:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule as HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from models._history import History, KVCache
+from models._cache import KVCache
+from models._history import History
 
 
 class GuardedHookPoint(HookPoint):
@@ -130,9 +131,6 @@ class Attention(nn.Module):
         return z if torch.equal(hooked, pattern) else hooked.to(v.dtype) @ values
 
 
-Modulation = tuple[Float[Tensor, "b f d"], Float[Tensor, "b f d"], Float[Tensor, "b f d"]]
-
-
 def per_frame(values: Float[Tensor, "b f d"], tokens: int) -> Float[Tensor, "b n d"]:
     """One vector a frame, spread over that frame's tokens without a copy where there is one frame."""
     if values.shape[1] == 1:
@@ -147,42 +145,54 @@ class AdaNorm(nn.Module):
         super().__init__()
         self.linear = nn.Linear(d_model, 3 * d_model)
 
-    def forward(self, x: Float[Tensor, "b n d"], emb: Float[Tensor, "b f d"]) -> tuple[Tensor, Tensor]:
-        """The modulated x and the gate [b n d]; emb is SiLU(time embedding), in order shift, scale, gate."""
-        modulation = self.linear(emb).chunk(3, dim=-1)
-        shift, scale, gate = (per_frame(part, x.shape[1]) for part in modulation)
+    def forward(
+        self, x: Float[Tensor, "b n d"], modulation: Float[Tensor, "#b f three_d"]
+    ) -> tuple[Tensor, Tensor]:
+        """The modulated x and the gate [b n d]; modulation, `linear`'s output, is shift, scale, gate."""
+        shift, scale, gate = (per_frame(part, x.shape[1]) for part in modulation.chunk(3, dim=-1))
         return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift, gate
 
 
 class Block(nn.Module):
-    """A DiT block: attention and a GELU MLP, each behind adaLN and a gate (Peebles and Xie 2023)."""
+    """A DiT block: attention and a GELU MLP, each behind adaLN and a gate (Peebles and Xie 2023).
 
-    def __init__(self, d_model: int, heads: int, mlp_ratio: int = 4):
+    With `cross`, attention to text in between, behind a layer norm and without a gate (Wan).
+    """
+
+    def __init__(self, d_model: int, heads: int, mlp_width: int, cross: nn.Module | None = None):
         super().__init__()
         self.norm1, self.norm2 = AdaNorm(d_model), AdaNorm(d_model)
         self.attn = Attention(d_model, heads)
+        self.cross = cross
         self.mlp = nn.Sequential(
-            nn.Linear(d_model, mlp_ratio * d_model),
+            nn.Linear(d_model, mlp_width),
             nn.GELU(approximate="tanh"),
-            nn.Linear(mlp_ratio * d_model, d_model),
+            nn.Linear(mlp_width, d_model),
         )
         self.hook_resid_pre, self.hook_resid_mid = GuardedHookPoint(), GuardedHookPoint()
         self.hook_attn_out, self.hook_mlp_out = GuardedHookPoint(), GuardedHookPoint()
         self.hook_resid_post = GuardedHookPoint()
 
+    def modulation(self, emb: Float[Tensor, "b f d"]) -> tuple[Tensor, Tensor]:
+        """What both norms need of the time embedding, [b f (3 d)] each."""
+        return self.norm1.linear(emb), self.norm2.linear(emb)
+
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        emb: Float[Tensor, "b f d"],
+        modulation: tuple[Tensor, Tensor],
         rope: Rope,
         history: History,
         layer: int,
+        text: tuple[Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """The residual stream after the block; hook_attn_out and hook_mlp_out are what it writes (gated)."""
         x = self.hook_resid_pre(x)
-        normed, gate = self.norm1(x, emb)
+        normed, gate = self.norm1(x, modulation[0])
         x = self.hook_resid_mid(x + self.hook_attn_out(gate * self.attn(normed, rope, history, layer)))
-        normed, gate = self.norm2(x, emb)
+        if self.cross is not None:
+            x = x + self.cross(x, text)
+        normed, gate = self.norm2(x, modulation[1])
         return self.hook_resid_post(x + self.hook_mlp_out(gate * self.mlp(normed)))
 
 

@@ -29,14 +29,20 @@ class Join(nn.Module):
                 self.projection.bias.zero_()
 
     def forward(
-        self, noisy: Float[Tensor, "b n d"], features: Float[Tensor, "b n d"], rope: Rope
-    ) -> tuple[Float[Tensor, "b m d"], tuple[Tensor, Tensor]]:
-        """Tokens, the noisy ones last, and their positions: context and noisy tokens share theirs."""
+        self, noisy: Float[Tensor, "b n d"], features: Float[Tensor, "b n d"]
+    ) -> Float[Tensor, "b m d"]:
+        """The decoder's input; where context and noisy tokens stand side by side, the noisy ones are last."""
         if self.fusion == "add":
-            return noisy + features, rope
+            return noisy + features
         if self.fusion == "channel_concat":
-            return self.projection(torch.cat([noisy, features], dim=-1)), rope
+            return self.projection(torch.cat([noisy, features], dim=-1))
         if self.fusion == "token_concat_projected":
             features = self.projection(self.norm(features))
+        return torch.cat([features, noisy], dim=1)
+
+    def places(self, rope: Rope) -> tuple[Tensor, Tensor]:
+        """The positions of that input: context and noisy tokens share theirs."""
+        if not self.fusion.startswith("token_concat"):
+            return rope
         cos, sin = rope
-        return torch.cat([features, noisy], dim=1), (torch.cat([cos, cos]), torch.cat([sin, sin]))
+        return torch.cat([cos, cos]), torch.cat([sin, sin])

@@ -1,6 +1,7 @@
-"""What a token may see: the KV cache of frame-by-frame passes, and the two streams of a training pass.
+"""What a token may see in a pass over several frames, and how far back a frame sees.
 
-Both answer `attend(layer, q, k, v)` with [b h n d] tensors; attention itself need not know which it has.
+All, as the KV cache of frame-by-frame passes, answer `attend(layer, q, k, v)` with [b h n d] tensors;
+attention itself need not know which it has.
 """
 
 from dataclasses import dataclass, field
@@ -8,8 +9,49 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far back a frame sees: all of the past, or a sliding window and the first frames (sink)."""
+
+    window: int | None = None
+    """Frames before the current one that it sees; None for all."""
+    sink: int = 0
+    """First frames of the sequence that stay in view; with SCD's start token, that is the first."""
+
+    def __post_init__(self):
+        if self.window is not None and self.window < 1:
+            raise ValueError(
+                f"a window must be at least 1 frame, got {self.window}; None sees all of the past"
+            )
+        if self.sink < 0:
+            raise ValueError(f"sink must be 0 or more first frames, got {self.sink}")
+
+    def spans(self, frame: int) -> list[tuple[int, int]]:
+        """The past frames in view of a frame, as (first, end) spans in their order."""
+        if self.window is None:
+            return [(0, frame)] if frame else []
+        sink = min(self.sink, frame)
+        recent = max(sink, frame - self.window)
+        spans = [(0, frame)] if recent == sink else [(0, sink), (recent, frame)]
+        return [(first, end) for first, end in spans if end > first]
+
+    def past(self, frame: int) -> Int[Tensor, " seen"]:
+        """The past frames in view of a frame, in their order."""
+        return torch.tensor(
+            [i for first, end in self.spans(frame) for i in range(first, end)], dtype=torch.long
+        )
+
+    def sees(self, frames: int, device: torch.device) -> Bool[Tensor, "{frames} {frames}"]:
+        """True where a frame (first axis) has an earlier one (second axis) in view."""
+        order = torch.arange(frames, device=device)
+        query, key = order[:, None], order[None]
+        if self.window is None:
+            return key < query
+        return (key < query) & ((key >= query - self.window) | (key < self.sink))
 
 
 @runtime_checkable
@@ -19,77 +61,6 @@ class History(Protocol):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention [b h n d] of the current tokens over those they may see."""
         ...
-
-
-@dataclass
-class KVStorage:
-    """Preallocated keys and values of every layer, [b h capacity d]; grows by doubling.
-
-    Owned by the contexts that share it. `written` counts the tokens of the newest of them.
-    """
-
-    layers: int
-    written: int = 0
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-
-    def reserve(self, k: Tensor, tokens: int) -> None:
-        """Room for that many tokens, for keys and values shaped like k [b h n d]."""
-        capacity = self.keys[0].shape[2] if self.keys else 0
-        if capacity >= tokens:
-            return
-        capacity = max(tokens, 2 * capacity)
-        old = (self.keys, self.values)
-        self.keys, self.values = (
-            [k.new_empty(*k.shape[:2], capacity, k.shape[3]) for _ in range(self.layers)] for _ in range(2)
-        )
-        for fresh, stale in zip((self.keys, self.values), old, strict=True):
-            for layer, tensor in enumerate(stale):
-                fresh[layer][:, :, : self.written] = tensor[:, :, : self.written]
-
-
-@dataclass(frozen=True)
-class KVCache:
-    """The first `tokens` keys and values of a storage: a value, whoever else appends to the storage.
-
-    The newest cache of a storage writes the current tokens behind its own in place, so that a denoising
-    step copies no history; an older one, whose place is taken, falls back to concatenation.
-    """
-
-    storage: KVStorage
-    tokens: int = 0
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of the current tokens [b h n d] over the history and themselves."""
-        return F.scaled_dot_product_attention(q, *self.with_current(layer, k, v))
-
-    def with_current(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [b h k d] of the history followed by the current tokens."""
-        end = self.tokens + k.shape[2]
-        if self.tokens < self.storage.written:
-            past = slice(0, self.tokens)
-            keys, values = self.storage.keys[layer][:, :, past], self.storage.values[layer][:, :, past]
-            return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-        self.storage.reserve(k, end)
-        for store, new in ((self.storage.keys, k), (self.storage.values, v)):
-            store[layer][:, :, self.tokens : end] = new
-        return self.storage.keys[layer][:, :, :end], self.storage.values[layer][:, :, :end]
-
-    def for_appending(self) -> "KVCache":
-        """This cache, on a storage of its own where another has already appended to the shared one."""
-        if self.tokens == self.storage.written:
-            return self
-        own = KVStorage(self.storage.layers, self.tokens)
-        own.keys, own.values = (
-            [tensor[:, :, : self.tokens].clone() for tensor in tensors]
-            for tensors in (self.storage.keys, self.storage.values)
-        )
-        return KVCache(own, self.tokens)
-
-    def appended(self, tokens: int) -> "KVCache":
-        """The cache after a pass wrote that many tokens behind it."""
-        self.storage.written = self.tokens + tokens
-        return KVCache(self.storage, self.storage.written)
 
 
 @dataclass(frozen=True)
@@ -104,27 +75,39 @@ class CleanThenNoisy:
 
     frames: int
     tokens_per_frame: int
+    reach: Reach = Reach()
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of all tokens [b h n d], n = (2 frames tokens_per_frame)."""
         if q.device.type != "cpu":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(q.device))
-        n, middle, out = self.tokens_per_frame, q.shape[2] // 2, ([], [])
-        for start in range(0, middle, n):
-            own, noisy = slice(start, start + n), slice(middle + start, middle + start + n)
-            upto = slice(0, start + n)
-            out[0].append(_explicit_attention(q[:, :, own], k[:, :, upto], v[:, :, upto]))
-            seen = (torch.cat([part[:, :, :start], part[:, :, noisy]], dim=2) for part in (k, v))
-            out[1].append(_explicit_attention(q[:, :, noisy], *seen))
-        return torch.cat(out[0] + out[1], dim=2)
+        n, frames, out = self.tokens_per_frame, self.frames, []
+        for frame in range(2 * frames):
+            spans = [*self.reach.spans(frame % frames), (frame, frame + 1)]
+            out.append(_explicit_attention(*_of_frames(q, k, v, frame, spans, n)))
+        return torch.cat(out, dim=2)
 
     def mask(self, device: torch.device) -> Bool[Tensor, "n n"]:
         """True where a query (first axis) sees a key."""
-        order = torch.arange(self.frames, device=device)
-        past, same = order[None] < order[:, None], order[None] == order[:, None]
+        past, same = self.reach.sees(self.frames, device), torch.eye(self.frames, device=device).bool()
         nobody = torch.zeros_like(past)
         mask = torch.cat([torch.cat([past | same, nobody], dim=1), torch.cat([past, same], dim=1)])
         return mask.repeat_interleave(self.tokens_per_frame, 0).repeat_interleave(self.tokens_per_frame, 1)
+
+
+def _of_frames(
+    q: Tensor, k: Tensor, v: Tensor, frame: int, spans: list[tuple[int, int]], n: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A frame's queries, and the keys and values of the frames in those spans."""
+    merged: list[tuple[int, int]] = []
+    for first, end in spans:
+        if merged and merged[-1][1] == first:
+            first = merged.pop()[0]
+        merged.append((first, end))
+    seen = [slice(first * n, end * n) for first, end in merged]
+    k, v = (part[:, :, seen[0]] if len(seen) == 1 else torch.cat([part[:, :, s] for s in seen], dim=2)
+            for part in (k, v))  # fmt: skip
+    return q[:, :, frame * n : (frame + 1) * n], k, v
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -145,21 +128,22 @@ class FrameCausal:
 
     frames: int
     tokens_per_frame: int
+    reach: Reach = Reach()
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of all tokens [b h n d]; frame by frame on a CPU, as in CleanThenNoisy."""
         if q.device.type != "cpu":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(q.device))
-        out = []
-        for end in range(self.tokens_per_frame, q.shape[2] + 1, self.tokens_per_frame):
-            own = slice(end - self.tokens_per_frame, end)
-            out.append(_explicit_attention(q[:, :, own], k[:, :, :end], v[:, :, :end]))
+        n, out = self.tokens_per_frame, []
+        for frame in range(self.frames):
+            spans = [*self.reach.spans(frame), (frame, frame + 1)]
+            out.append(_explicit_attention(*_of_frames(q, k, v, frame, spans, n)))
         return torch.cat(out, dim=2)
 
     def mask(self, device: torch.device) -> Bool[Tensor, "n n"]:
         """True where a query (first axis) sees a key."""
-        frame = torch.arange(self.frames, device=device).repeat_interleave(self.tokens_per_frame)
-        return frame[None] <= frame[:, None]
+        mask = self.reach.sees(self.frames, device) | torch.eye(self.frames, device=device).bool()
+        return mask.repeat_interleave(self.tokens_per_frame, 0).repeat_interleave(self.tokens_per_frame, 1)
 
 
 @dataclass(frozen=True)

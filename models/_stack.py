@@ -1,5 +1,7 @@
 """A stack of adaLN blocks over patches: the whole of a dense model, or one half of a separated one."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,7 +10,6 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffusion.sampler import Geometry
 from models._blocks import (
     AdaNorm,
     AxialRope,
@@ -19,38 +20,48 @@ from models._blocks import (
     TimeEmbedding,
     per_frame,
 )
+from models._config import StackConfig
 from models._history import History
+from models._text import CrossAttention, TextEmbedding, TextKeys
 
 CLEAN_TIMESTEP = -1.0
 """How a finished frame is told apart from a noisy one (FAR, and SCD's encoder)."""
 
 
+@dataclass(frozen=True)
+class Modulations:
+    """What timesteps and conditions say to every block, before it is split into shift, scale and gate.
+
+    The second axis of the tensors counts frames or, prepared for a whole grid of sigmas, its steps.
+    """
+
+    blocks: list[tuple[Float[Tensor, "b f three_d"], Float[Tensor, "b f three_d"]]]
+    final: Float[Tensor, "b some_f two_d"]
+
+    def at(self, step: int) -> "Modulations":
+        """The modulation of one step."""
+        own = slice(step, step + 1)
+        return Modulations([(one[:, own], two[:, own]) for one, two in self.blocks], self.final[:, own])
+
+
 class Stack(HookedRootModule):
     """Patch, time and condition embedding, RoPE, blocks, final norm; with `unembed` also velocities.
 
-    `config` has channels, height, width, patch, heads, d_model, conditions, rope_axes and rope_theta. The
-    outermost module calls `setup()`, which gives the hook points their names.
+    The outermost module calls `setup()`, which gives the hook points their names.
     """
 
-    def __init__(self, config: Any, layers: int, unembed: bool):
+    def __init__(self, config: StackConfig, layers: int, unembed: bool):
         super().__init__()
         self.config = config
-        self.geometry = Geometry(
-            1,
-            config.channels,
-            config.height,
-            config.width,
-            config.patch,
-            layers,
-            config.heads,
-            config.d_model,
-        )
-        values, width = config.channels * config.patch**2, config.d_model
+        self.geometry = g = config.geometry(layers)
+        width, values = config.d_model, config.channels * config.patch**2
         self.embed = nn.Linear(values, width)
         self.time = TimeEmbedding(width)
         self.condition = nn.Embedding(config.conditions + 1, width) if config.conditions else None
-        self.rope = AxialRope(config.rope_axes, self.geometry.rows, self.geometry.cols, config.rope_theta)
-        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(layers))
+        self.text = TextEmbedding(config.text_width, width) if config.text_tokens else None
+        self.rope = AxialRope(config.rope_axes, g.rows, g.cols, config.rope_theta)
+        inner = config.mlp_width or 4 * width
+        self.blocks = nn.ModuleList(Block(width, config.heads, inner, _cross(config)) for _ in range(layers))
         self.norm_out = nn.Linear(width, 2 * width)
         self.unembed = nn.Linear(width, values) if unembed else None
         self.hook_embed = GuardedHookPoint()
@@ -72,6 +83,9 @@ class Stack(HookedRootModule):
         if self.condition is not None:
             nn.init.normal_(self.condition.weight, std=0.02)
 
+    def _blocks(self) -> Iterator[Any]:
+        yield from self.blocks
+
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
@@ -88,60 +102,66 @@ class Stack(HookedRootModule):
         patches = rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=patch, q=patch)
         return self.hook_embed(self.embed(patches.to(self.dtype)))
 
-    def modulation(
-        self, timestep: Float[Tensor, "b f"], cond: Int[Tensor, "b f"] | None
-    ) -> Float[Tensor, "b f d"]:
-        """SiLU of the time embedding plus the condition's: what every scale, shift and gate comes from."""
+    def modulations(self, timestep: Float[Tensor, "b f"], cond: Int[Tensor, "b f"] | None) -> Modulations:
+        """What every scale, shift and gate comes from: SiLU of the time embedding plus the condition's."""
         emb = self.time(timestep)
-        return F.silu(emb if cond is None or self.condition is None else emb + self.condition(cond))
+        emb = F.silu(emb if cond is None or self.condition is None else emb + self.condition(cond))
+        return Modulations([block.modulation(emb) for block in self._blocks()], self.norm_out(emb))
+
+    def modulations_of_steps(
+        self, sigmas: Float[Tensor, " s"], cond: Int[Tensor, "b 1"] | None
+    ) -> Modulations:
+        """The modulations of all steps of a sampler at once, so that their weights are read once per frame.
+
+        Without conditions they are the same for the whole batch, whose axis is then 1.
+        """
+        timestep = 1000 * sigmas.to(self.device)[None]
+        if cond is None:
+            return self.modulations(timestep, None)
+        return self.modulations(timestep.expand(len(cond), -1), cond.expand(-1, len(sigmas)))
 
     def rotation(self, frames: list[int]) -> Rope:
         """RoPE tables for the tokens of frames with these numbers."""
         return self.rope(torch.tensor(frames, device=self.device))
 
-    def through(self, tokens: Tensor, emb: Tensor, rope: Rope, history: History) -> Float[Tensor, "b n d"]:
+    def text_keys(self, cond: Tensor | None) -> TextKeys | None:
+        """Keys and values for every block, if the network reads prompts; cond is then embeddings [b t w]."""
+        if self.text is None or cond is None:
+            return None
+        embedded = self.text(cond.to(self.device, self.dtype))
+        return [block.cross.keys(embedded) for block in self._blocks()]
+
+    def through(
+        self,
+        tokens: Float[Tensor, "b n d"],
+        modulations: Modulations,
+        rope: Rope,
+        history: History,
+        text: TextKeys | None = None,
+    ) -> Float[Tensor, "b n d"]:
         """The residual stream after all blocks; `history` knows who sees whom."""
-        for layer, block in enumerate(self.blocks):
-            tokens = block(tokens, emb, rope, history, layer)
+        for layer, block in enumerate(self._blocks()):
+            own = None if text is None else text[layer]
+            tokens = block(tokens, modulations.blocks[layer], rope, history, layer, own)
         return tokens
 
-    def normed(self, tokens: Float[Tensor, "b n d"], emb: Float[Tensor, "b f d"]) -> Float[Tensor, "b n d"]:
+    def normed(self, tokens: Float[Tensor, "b n d"], modulations: Modulations) -> Float[Tensor, "b n d"]:
         """The final norm, modulated in order scale, shift."""
-        scale, shift = (per_frame(part, tokens.shape[1]) for part in self.norm_out(emb).chunk(2, dim=-1))
+        scale, shift = (per_frame(part, tokens.shape[1]) for part in modulations.final.chunk(2, dim=-1))
         return F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
     def velocity(
-        self, tokens: Float[Tensor, "b n d"], emb: Float[Tensor, "b f d"]
+        self, tokens: Float[Tensor, "b n d"], modulations: Modulations
     ) -> Float[Tensor, "b f c h w"]:
         """The final norm's output as frames of velocity."""
         assert self.unembed is not None
         g = self.geometry
         return rearrange(
-            self.unembed(self.normed(tokens, emb)),
+            self.unembed(self.normed(tokens, modulations)),
             "b (f h w) (c p q) -> b f c (h p) (w q)",
-            f=emb.shape[1], h=g.rows, w=g.cols, p=g.patch, q=g.patch,
+            h=g.rows, w=g.cols, p=g.patch, q=g.patch,
         )  # fmt: skip
 
 
-def check_conditions(cond: Tensor | None, conditions: int, batch: int) -> None:
-    """Raises ValueError where a conditional model is given no conditions, or those of another batch."""
-    if conditions and cond is None:
-        raise ValueError(f"this model is conditional ({conditions} actions or labels); give cond")
-    if cond is not None and len(cond) != batch:
-        raise ValueError(f"cond is for {len(cond)} clips, the batch has {batch}")
-
-
-def condition_of(cond: Tensor | None, frame: int) -> Int[Tensor, "b 1"] | None:
-    """The condition of one frame: actions [b f] are looked up, labels [b] hold for all frames."""
-    if cond is None or cond.ndim == 1:
-        return None if cond is None else cond[:, None]
-    if frame >= cond.shape[1]:
-        raise ValueError(f"actions are given for {cond.shape[1]} frames; frame {frame} has none")
-    return cond[:, frame : frame + 1]
-
-
-def conditions_of(cond: Tensor | None, frames: int) -> Int[Tensor, "b {frames}"] | None:
-    """The condition of each of a clip's first frames."""
-    if cond is None:
-        return None
-    return cond[:, None].expand(-1, frames) if cond.ndim == 1 else cond[:, :frames]
+def _cross(config: StackConfig) -> CrossAttention | None:
+    return CrossAttention(config.d_model, config.heads) if config.text_tokens else None

@@ -7,74 +7,53 @@ Every denoising step runs all layers over the current frame and the cached past.
 past, carry timestep -1; noisy ones 1000 sigma.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.attention import AttentionPoint
-from models._blocks import Rope
-from models._history import CleanThenNoisy, KVCache, KVStorage
-from models._stack import CLEAN_TIMESTEP, Stack, check_conditions, condition_of, conditions_of
+from models._cache import KVCache, KVStorage
+from models._config import (
+    LATENT,
+    TINY,
+    WAN,
+    StackConfig,
+    check_conditions,
+    condition_of,
+    conditions_of,
+    preset,
+)
+from models._contexts import DenseContext
+from models._history import CleanThenNoisy
+from models._stack import CLEAN_TIMESTEP, Stack
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(StackConfig):
     """What a checkpoint needs to be rebuilt; stored beside its weights."""
 
-    channels: int
-    height: int
-    width: int
-    patch: int
     layers: int
-    heads: int
-    d_model: int
-    conditions: int = 0
-    """How many actions or labels there are; 0 for an unconditional model."""
-    rope_axes: tuple[int, int, int] = (16, 24, 24)
-    rope_theta: float = 10000.0
-
-    def __post_init__(self):
-        if self.height % self.patch or self.width % self.patch:
-            raise ValueError(
-                f"a {self.height} x {self.width} frame does not divide into patches of {self.patch}"
-            )
-        if self.d_model % self.heads or sum(self.rope_axes) != self.d_model // self.heads:
-            raise ValueError(
-                f"width {self.d_model} over {self.heads} heads does not match the RoPE axes {self.rope_axes}"
-            )
 
 
 PRESETS = {
-    "tiny": Config(3, 20, 20, 4, 12, 4, 128, rope_axes=(8, 12, 12), rope_theta=100.0),
-    "far-b": Config(32, 8, 8, 1, 12, 12, 768),
-    "far-m": Config(32, 8, 8, 1, 12, 16, 1024),
+    "tiny": Config(layers=12, **TINY),
+    "far-b": Config(layers=12, heads=12, d_model=768, **LATENT),
+    "far-m": Config(layers=12, heads=16, d_model=1024, **LATENT),
+    "wan-1.3b": Config(layers=30, **WAN),
 }
 
 
-def config(preset: str, **changes) -> Config:
+def config(name: str, **changes) -> Config:
     """A preset's configuration with changes; an unknown preset raises ValueError with those that exist."""
-    if preset not in PRESETS:
-        raise ValueError(f"no dense preset is called {preset!r}; there are {', '.join(PRESETS)}")
-    return replace(PRESETS[preset], **changes)
+    return preset(PRESETS, "dense", name, changes)
 
 
 def build(config: Config | dict) -> "Dense":
     """The network with freshly initialised weights (adaLN-zero)."""
-    if isinstance(config, dict):
-        config = Config(**{**config, "rope_axes": tuple(config["rope_axes"])})
-    return Dense(config)
-
-
-@dataclass(frozen=True)
-class DenseContext:
-    """The past of a dense model: how many frames, their keys and values, the conditions of the clip."""
-
-    frame: int
-    cache: KVCache
-    rope: Rope
-    cond: Tensor | None
+    return Dense(Config.from_values(config) if isinstance(config, dict) else config)
 
 
 class Dense(Stack):
@@ -90,35 +69,44 @@ class Dense(Stack):
         """Where attention happens; keys lie in frame order, the current frame last."""
         return {
             f"blocks.{layer}.attn": AttentionPoint(self.get_submodule(f"blocks.{layer}.attn"), self._key_age)
-            for layer in range(self.config.layers)
+            for layer in range(len(self.blocks))
         }
 
     def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
-        return frame - torch.arange(keys) // self.geometry.tokens_per_frame
+        seen = torch.cat([frame - self.config.reach.past(frame), torch.zeros(1, dtype=torch.long)])
+        return seen.repeat_interleave(self.geometry.tokens_per_frame)[:keys]
 
-    def start(self, batch: int, cond: Int[Tensor, "b ..."] | None = None) -> DenseContext:
-        """A context in which nothing has been seen; cond is actions [b f] or labels [b]."""
-        check_conditions(cond, self.config.conditions, batch)
+    def start(self, batch: int, cond: Tensor | None = None) -> DenseContext:
+        """A context in which nothing has been seen; cond is actions [b f], labels [b] or a prompt [b t w]."""
+        check_conditions(cond, self.config, batch)
+        text = self.text_keys(cond)
         cond = None if self.condition is None or cond is None else cond.to(self.device)
-        return DenseContext(0, KVCache(KVStorage(self.config.layers)), self.rotation([0]), cond)
+        return DenseContext(0, KVCache(KVStorage(len(self.blocks))), self.rotation([0]), cond, text)
 
     def encode(self, x: Float[Tensor, "b 1 c h w"], context: DenseContext) -> DenseContext:
         """The context with this finished frame's keys and values appended, all layers run once."""
-        cache = context.cache.for_appending()
-        emb = self.modulation(
-            x.new_full((len(x), 1), CLEAN_TIMESTEP), condition_of(context.cond, context.frame)
-        )
-        self.through(self.tokens(x), emb, context.rope, cache)
+        cache, tokens = context.cache.for_appending(), self.geometry.tokens_per_frame
+        clean = x.new_full((len(x), 1), CLEAN_TIMESTEP)
+        modulations = self.modulations(clean, condition_of(context.cond, context.frame))
+        self.through(self.tokens(x), modulations, context.rope, cache, context.text)
         frame = context.frame + 1
-        appended = cache.appended(self.geometry.tokens_per_frame)
-        return DenseContext(frame, appended, self.rotation([frame]), context.cond)
+        cache = cache.appended(tokens).within(self.config.reach, tokens)
+        return DenseContext(frame, cache, self.rotation([frame]), context.cond, context.text)
+
+    def at_steps(self, sigmas: Float[Tensor, " s"], context: DenseContext) -> Iterator[DenseContext]:
+        """The context at each step of a sampler with these noise levels, all modulated at once."""
+        modulations = self.modulations_of_steps(sigmas, condition_of(context.cond, context.frame))
+        return (replace(context, modulations=modulations.at(step)) for step in range(len(sigmas)))
 
     def denoise(
         self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: DenseContext
     ) -> Float[Tensor, "b 1 c h w"]:
         """The velocity of the current frame at noise level sigma, all layers run over the cached past."""
-        emb = self.modulation(1000 * sigma[:, None], condition_of(context.cond, context.frame))
-        return self.velocity(self.through(self.tokens(x), emb, context.rope, context.cache), emb)
+        modulations = context.modulations
+        if modulations is None:
+            modulations = self.modulations(1000 * sigma[:, None], condition_of(context.cond, context.frame))
+        tokens = self.through(self.tokens(x), modulations, context.rope, context.cache, context.text)
+        return self.velocity(tokens, modulations)
 
     forward = denoise
 
@@ -127,19 +115,22 @@ class Dense(Stack):
         clean: Float[Tensor, "b f c h w"],
         noisy: Float[Tensor, "b f c h w"],
         sigma: Float[Tensor, "b f"],
-        cond: Int[Tensor, "b ..."] | None = None,
+        cond: Tensor | None = None,
     ) -> Float[Tensor, "b f c h w"]:
         """The velocity of every noisy frame given its clean past, in one pass over [clean | noisy]."""
-        check_conditions(cond, self.config.conditions, len(clean))
-        frames = clean.shape[1]
+        check_conditions(cond, self.config, len(clean))
+        frames, text = clean.shape[1], self.text_keys(cond)
         timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
-        actions = conditions_of(cond, frames)
-        emb = self.modulation(timestep, None if actions is None else torch.cat([actions, actions], dim=1))
+        actions = None if self.condition is None else conditions_of(cond, frames)
+        modulations = self.modulations(
+            timestep, None if actions is None else torch.cat([actions, actions], dim=1)
+        )
         rope = self.rotation(list(range(frames)) * 2)
-        history = CleanThenNoisy(frames, self.geometry.tokens_per_frame)
-        tokens = self.through(self.tokens(torch.cat([clean, noisy], dim=1)), emb, rope, history)
-        return self.velocity(tokens[:, tokens.shape[1] // 2 :], emb[:, frames:])
+        history = CleanThenNoisy(frames, self.geometry.tokens_per_frame, self.config.reach)
+        tokens = self.through(self.tokens(torch.cat([clean, noisy], dim=1)), modulations, rope, history, text)
+        ours = replace(modulations, final=modulations.final[:, frames:])
+        return self.velocity(tokens[:, tokens.shape[1] // 2 :], ours)
 
     def describe(self) -> dict:
         """The configuration as plain values, as it is stored beside the weights."""
-        return asdict(self.config)
+        return self.config.values()

@@ -9,42 +9,40 @@ learned start token and then the finished frames, each with the action that lead
 the frame count is right from frame 0 on and nothing of frame i is read before it exists.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffusion.sampler import Geometry
 from hooks.attention import AttentionPoint
 from models._blocks import HookedRootModule
+from models._cache import KVCache, KVStorage
+from models._config import LATENT, TINY, WAN, StackConfig, check_conditions, condition_of, preset
+from models._contexts import SCDContext
 from models._fusion import FUSIONS, Join
-from models._history import FrameCausal, KVCache, KVStorage, Prefix, Together
-from models._stack import CLEAN_TIMESTEP, Stack, check_conditions, condition_of, conditions_of
+from models._history import Prefix, Together
+from models._parallel import teacher_forced
+from models._stack import CLEAN_TIMESTEP, Modulations, Stack
+from models._text import TextKeys
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(StackConfig):
     """What a checkpoint needs to be rebuilt; stored beside its weights."""
 
-    channels: int
-    height: int
-    width: int
-    patch: int
     encoder_layers: int
     decoder_layers: int
-    heads: int
-    d_model: int
-    conditions: int = 0
-    """How many actions or labels there are; 0 for an unconditional model."""
-    rope_axes: tuple[int, int, int] = (16, 24, 24)
-    rope_theta: float = 10000.0
     fusion: str = "token_concat"
     context_noise: float = 0.05
     """eta of equation 7: noise added to c in training, against exposure bias."""
+    start_token: bool = True
+    """Without one (the released code) frame 0 cannot be generated: it has to be given."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.fusion not in FUSIONS:
             raise ValueError(f"no fusion is called {self.fusion!r}; there are {', '.join(FUSIONS)}")
         if min(self.encoder_layers, self.decoder_layers) < 1:
@@ -55,43 +53,25 @@ class Config:
 
 
 PRESETS = {
-    "tiny": Config(3, 20, 20, 4, 8, 4, 4, 128, rope_axes=(8, 12, 12), rope_theta=100.0),
-    "scd-b": Config(32, 8, 8, 1, 8, 4, 12, 768),
-    "scd-m": Config(32, 8, 8, 1, 8, 4, 16, 1024),
+    "tiny": Config(encoder_layers=8, decoder_layers=4, **TINY),
+    "scd-b": Config(encoder_layers=8, decoder_layers=4, heads=12, d_model=768, **LATENT),
+    "scd-m": Config(encoder_layers=8, decoder_layers=4, heads=16, d_model=1024, **LATENT),
+    "wan-1.3b": Config(encoder_layers=25, decoder_layers=10, **WAN),
 }
 
 
-def config(preset: str, **changes) -> Config:
+def config(name: str, **changes) -> Config:
     """A preset's configuration with changes; an unknown preset raises ValueError with those that exist."""
-    if preset not in PRESETS:
-        raise ValueError(f"no scd preset is called {preset!r}; there are {', '.join(PRESETS)}")
-    return replace(PRESETS[preset], **changes)
+    return preset(PRESETS, "scd", name, changes)
 
 
 def build(config: Config | dict) -> "SCD":
     """The network with freshly initialised weights (adaLN-zero)."""
-    if isinstance(config, dict):
-        config = Config(**{**config, "rope_axes": tuple(config["rope_axes"])})
-    return SCD(config)
-
-
-@dataclass(frozen=True)
-class SCDContext:
-    """The past of a separated model: the encoder's cache, its features for the next frame, and for the
-    prefix fusion the decoder's keys and values of them."""
-
-    frame: int
-    cache: KVCache
-    features: Float[Tensor, "b n d"]
-    prefix: KVCache | None
-    cond: Tensor | None
+    return SCD(Config.from_values(config) if isinstance(config, dict) else config)
 
 
 class SCD(HookedRootModule):
     """A causal encoder and a per-frame decoder; hook names begin with `encoder.` and `decoder.`."""
-
-    start_is_pass = True
-    """`start` runs the encoder on the start token, which the sampler announces."""
 
     denoising_stack = "decoder."
     """The hook points that fire in `denoise`: those of the decoder."""
@@ -101,14 +81,21 @@ class SCD(HookedRootModule):
         self.config = config
         self.encoder = Stack(config, config.encoder_layers, unembed=False)
         self.decoder = Stack(config, config.decoder_layers, unembed=True)
-        width, layers = config.d_model, config.encoder_layers + config.decoder_layers
-        self.geometry = Geometry(
-            1, config.channels, config.height, config.width, config.patch, layers, config.heads, width
-        )
+        self.geometry, width = config.geometry(config.encoder_layers + config.decoder_layers), config.d_model
         self.null_condition = config.conditions if config.conditions else None
-        self.start_token = nn.Parameter(0.02 * torch.randn(width))
+        self.start_token = nn.Parameter(0.02 * torch.randn(width)) if config.start_token else None
         self.join = Join(config.fusion, width)
         self.setup()
+
+    @property
+    def start_is_pass(self) -> bool:
+        """`start` runs the encoder on the start token, which the sampler announces."""
+        return self.config.start_token
+
+    @property
+    def disturbed_is_pass(self) -> bool:
+        """`disturbed` runs the decoder on the context tokens, which the sampler announces."""
+        return self.config.fusion == "prefix"
 
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:
@@ -119,123 +106,141 @@ class SCD(HookedRootModule):
         return {name: AttentionPoint(self.get_submodule(name), age[name.split(".")[0]]) for name in names}
 
     def _encoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
-        place = torch.arange(keys) // self.geometry.tokens_per_frame
-        return torch.where(place == 0, -1, frame + 1 - place)
+        first = 1 if self.config.start_token else 0
+        place = torch.cat([self.config.reach.past(frame + first), torch.tensor([frame + first])])
+        age = frame + first - place
+        if self.config.start_token:
+            age = torch.where(place == 0, -1, age)
+        return age.repeat_interleave(self.geometry.tokens_per_frame)[:keys]
 
     def _decoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
         return (torch.arange(keys) < keys - self.geometry.tokens_per_frame).long()
 
-    def start(self, batch: int, cond: Int[Tensor, "b ..."] | None = None) -> SCDContext:
-        """A context in which nothing has been seen: the encoder has read its start token."""
-        check_conditions(cond, self.config.conditions, batch)
-        cond = None if self.null_condition is None or cond is None else cond.to(self.start_token.device)
+    def start(self, batch: int, cond: Tensor | None = None) -> SCDContext:
+        """A context in which nothing has been seen: the encoder has read its start token.
+
+        cond is actions [b f], labels [b] or a prompt [b t w].
+        """
+        check_conditions(cond, self.config, batch)
+        cond = None if cond is None else cond.to(self.device)
+        texts = (self.encoder.text_keys(cond), self.decoder.text_keys(cond))
+        cond = None if self.null_condition is None else cond
+        cache, (_, place) = KVCache(KVStorage(self.config.encoder_layers)), self.places()
+        context = SCDContext(-1, cache, None, None, cond, place, *texts)
+        if self.start_token is None:
+            return replace(context, frame=0)
         tokens = repeat(self.start_token, "d -> b n d", b=batch, n=self.geometry.tokens_per_frame)
-        cache = KVCache(KVStorage(self.config.encoder_layers))
-        return self._encoded(self.encoder.hook_embed(tokens), cache, 0, cond)
+        return self._encoded(self.encoder.hook_embed(tokens), context)
 
     def encode(self, x: Float[Tensor, "b 1 c h w"], context: SCDContext) -> SCDContext:
         """The context after the encoder has read this finished frame, and the action to the next one."""
-        tokens = self.encoder.tokens(x)
-        return self._encoded(tokens, context.cache.for_appending(), context.frame + 1, context.cond)
+        cache = context.cache.for_appending()
+        return self._encoded(self.encoder.tokens(x), replace(context, cache=cache, modulations=None))
 
-    def _encoded(self, tokens: Tensor, cache: KVCache, frame: int, cond: Tensor | None) -> SCDContext:
-        """The context for `frame`, from the tokens of the frame before it."""
-        action = _within(cond, frame)
-        emb = self.encoder.modulation(self._clean(len(tokens)), action)
-        tokens = self.encoder.through(tokens, emb, self.encoder.rotation([frame]), cache)
-        features = self.encoder.normed(tokens, emb)
-        prefix = self._prefix(features, action) if self.config.fusion == "prefix" else None
-        appended = cache.appended(self.geometry.tokens_per_frame)
-        return SCDContext(frame, appended, features, prefix, cond)
+    def _encoded(self, tokens: Tensor, context: SCDContext) -> SCDContext:
+        """The context for the next frame, from the tokens of the one before it."""
+        frame, n = context.frame + 1, self.geometry.tokens_per_frame
+        action = _within(context.cond, frame)
+        modulations = self.encoder.modulations(self.clean(len(tokens)), action)
+        rope = self.encoder.rotation([frame])
+        tokens = self.encoder.through(tokens, modulations, rope, context.cache, context.encoder_text)
+        features = self.encoder.normed(tokens, modulations)
+        cache = context.cache.appended(n).within(self.config.reach, n)
+        return self._with_features(features, replace(context, frame=frame, cache=cache))
 
-    def _prefix(self, features: Tensor, action: Tensor | None) -> KVCache:
-        """The decoder's keys and values of the context tokens, which attend only to each other."""
-        cache = KVCache(KVStorage(self.config.decoder_layers))
-        emb = self.decoder.modulation(self._clean(len(features)), action)
-        self.decoder.through(features, emb, self.decoder.rotation([0]), cache)
-        return cache.appended(features.shape[1])
+    def _with_features(self, features: Float[Tensor, "b n d"], context: SCDContext) -> SCDContext:
+        """The context with these features; for the prefix fusion the decoder reads them, once per frame."""
+        prefix = None
+        if self.config.fusion == "prefix":
+            cache = KVCache(KVStorage(self.config.decoder_layers))
+            action = _within(context.cond, context.frame)
+            modulations = self.decoder.modulations(self.clean(len(features)), action)
+            self.decoder.through(features, modulations, context.place, cache, context.decoder_text)
+            prefix = cache.appended(features.shape[1])
+        return replace(context, features=features, prefix=prefix)
 
-    def _clean(self, batch: int) -> Tensor:
-        return torch.full((batch, 1), CLEAN_TIMESTEP, device=self.start_token.device)
+    def disturbed(self, context: SCDContext, strength: float, generator: torch.Generator) -> SCDContext:
+        """The context with noise of that strength on its features: c + eta zeta (Bai et al. 2026, eq. 7).
+
+        As a negative context it guides away from a past that is not quite known.
+        """
+        if context.features is None:
+            return context
+        noise = torch.randn(context.features.shape, generator=generator, device=generator.device)
+        return self._with_features(context.features + strength * noise.to(context.features), context)
+
+    def at_steps(self, sigmas: Float[Tensor, " s"], context: SCDContext) -> Iterator[SCDContext]:
+        """The context at each step of a sampler with these noise levels, all modulated at once."""
+        modulations = self.decoder.modulations_of_steps(sigmas, condition_of(context.cond, context.frame))
+        return (replace(context, modulations=modulations.at(step)) for step in range(len(sigmas)))
 
     def denoise(
         self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: SCDContext
     ) -> Float[Tensor, "b 1 c h w"]:
         """The velocity of the current frame at noise level sigma: the decoder alone."""
-        emb = self.decoder.modulation(1000 * sigma[:, None], condition_of(context.cond, context.frame))
-        return self._decoded(self.decoder.tokens(x), context.features, emb, context.prefix)
+        if context.features is None:
+            raise ValueError("this model has no start token, so frame 0 cannot be generated: give it")
+        modulations = context.modulations
+        if modulations is None:
+            action = condition_of(context.cond, context.frame)
+            modulations = self.decoder.modulations(1000 * sigma[:, None], action)
+        noisy, text = self.decoder.tokens(x), context.decoder_text
+        return self.decoded(noisy, context.features, modulations, context.place, context.prefix, text)
 
     forward = denoise
 
-    def _decoded(
-        self, noisy: Tensor, features: Tensor, emb: Tensor, prefix: KVCache | Prefix | None
+    def decoded(
+        self,
+        noisy: Float[Tensor, "b n d"],
+        features: Float[Tensor, "b n d"],
+        modulations: Modulations,
+        place: tuple[Tensor, Tensor],
+        prefix: KVCache | Prefix | None,
+        text: TextKeys | None,
     ) -> Float[Tensor, "b 1 c h w"]:
-        """The velocity of each frame from its noisy tokens and its context tokens [b n d]."""
-        rope = self.decoder.rotation([0])
-        if prefix is not None:
-            return self.decoder.velocity(self.decoder.through(noisy, emb, rope, prefix), emb)
-        tokens, rope = self.join(noisy, features, rope)
-        tokens = self.decoder.through(tokens, emb, rope, Together())
-        return self.decoder.velocity(tokens[:, -noisy.shape[1] :], emb)
+        """The velocity of each frame from its noisy tokens and its context tokens, or their prefix."""
+        history = Together() if prefix is None else prefix
+        tokens = noisy if self.config.fusion == "prefix" else self.join(noisy, features)
+        tokens = self.decoder.through(tokens, modulations, place, history, text)
+        return self.decoder.velocity(tokens[:, -noisy.shape[1] :], modulations)
 
     def teacher_forced(
         self,
         clean: Float[Tensor, "b f c h w"],
         noisy: Float[Tensor, "b kf c h w"],
         sigma: Float[Tensor, "b kf"],
-        cond: Int[Tensor, "b ..."] | None = None,
+        cond: Tensor | None = None,
     ) -> Float[Tensor, "b kf c h w"]:
         """The velocity of every noisy frame given its clean past: encoder once, decoder on each frame.
 
         `noisy` may hold k noise levels of the clip, one after the other: the encoder still runs once. In
         training mode the features carry noise of strength `context_noise` (equation 7).
         """
-        check_conditions(cond, self.config.conditions, len(clean))
-        frames, draws = clean.shape[1], noisy.shape[1] // clean.shape[1]
-        actions = conditions_of(cond, frames)
-        features = self.contexts(clean, actions)
-        if self.training and self.config.context_noise:
-            features = features + self.config.context_noise * torch.randn_like(features)
-        features = rearrange(features, "b (f n) d -> (b f) n d", f=frames)
-        each = None if actions is None else rearrange(actions, "b f -> (b f) 1")
-        prefix = self._prefix_in_training(features, each) if self.config.fusion == "prefix" else None
-        velocities = [
-            self._decoded_frames(x, s, features, each, prefix)
-            for x, s in zip(noisy.chunk(draws, dim=1), sigma.chunk(draws, dim=1), strict=True)
-        ]
-        return torch.cat(velocities, dim=1)
+        check_conditions(cond, self.config, len(clean))
+        return teacher_forced(self, clean, noisy, sigma, cond)
 
-    def contexts(
-        self, clean: Float[Tensor, "b f c h w"], actions: Int[Tensor, "b f"] | None
-    ) -> Float[Tensor, "b n d"]:
-        """c_0 ... c_{f-1} of a clip in one causal pass over the start token and all frames but the last."""
-        batch, frames = clean.shape[:2]
-        start = repeat(self.start_token, "d -> b n d", b=batch, n=self.geometry.tokens_per_frame)
-        tokens = torch.cat([start, self.encoder.tokens(clean)[:, : -start.shape[1]]], dim=1)
-        emb = self.encoder.modulation(self._clean(batch).expand(-1, frames), actions)
-        rope, history = self.encoder.rotation(list(range(frames))), FrameCausal(frames, start.shape[1])
-        return self.encoder.normed(self.encoder.through(tokens, emb, rope, history), emb)
+    def places(self) -> list[tuple[Tensor, Tensor]]:
+        """RoPE tables of the context tokens and of the decoder's input; every frame stands at place 0."""
+        alone = self.decoder.rotation([0])
+        return [alone, self.join.places(alone)]
 
-    def _prefix_in_training(self, features: Tensor, action: Tensor | None) -> Prefix:
-        prefix = Prefix()
-        emb = self.decoder.modulation(self._clean(len(features)), action)
-        self.decoder.through(features, emb, self.decoder.rotation([0]), prefix.recording())
-        return prefix
+    def clean(self, batch: int) -> Float[Tensor, "{batch} 1"]:
+        """The timestep of finished frames."""
+        return torch.full((batch, 1), CLEAN_TIMESTEP, device=self.device)
 
-    def _decoded_frames(self, noisy, sigma, features, actions, prefix) -> Float[Tensor, "b f c h w"]:
-        x = rearrange(noisy, "b f c h w -> (b f) 1 c h w")
-        emb = self.decoder.modulation(1000 * rearrange(sigma, "b f -> (b f) 1"), actions)
-        velocity = self._decoded(self.decoder.tokens(x), features, emb, prefix)
-        return rearrange(velocity, "(b f) 1 c h w -> b f c h w", b=len(noisy))
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
-        return self.start_token.dtype
+        return self.encoder.dtype
 
     def describe(self) -> dict:
         """The configuration as plain values, as it is stored beside the weights."""
-        return asdict(self.config)
+        return self.config.values()
 
 
 def _within(cond: Tensor | None, frame: int) -> Tensor | None:

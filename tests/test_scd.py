@@ -3,8 +3,10 @@
 from collections import Counter
 
 import pytest
+import tiny
 import torch
 
+from diffusion.guidance import guided
 from diffusion.sampler import CausalDiffuser, rollout
 from diffusion.schedule import sigma_grid
 from hooks import AttentionTap, Trace
@@ -14,11 +16,11 @@ FRAMES, SIDE = 4, 8
 TOKENS = 4
 
 
-def model(fusion: str = "token_concat", conditions: int = 3) -> scd.SCD:
+def model(fusion: str = "token_concat", conditions: int = 3, **changes) -> scd.SCD:
     torch.manual_seed(0)
     config = scd.config(
         "tiny", height=SIDE, width=SIDE, encoder_layers=2, decoder_layers=2, heads=2, d_model=16,
-        conditions=conditions, fusion=fusion, rope_axes=(4, 2, 2),
+        conditions=conditions, fusion=fusion, rope_axes=(4, 2, 2), **changes,
     )  # fmt: skip
     network = scd.build(config)
     for weight in network.parameters():
@@ -145,6 +147,131 @@ def test_context_noise_is_for_training_only():
     assert not torch.equal(still, network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS))
 
 
+@pytest.mark.parametrize("fusion", scd.FUSIONS)
+def test_steps_prepared_together_are_those_taken_alone(fusion):
+    network, sigmas = model(fusion), sigma_grid(3)[:-1]
+    context = network.encode(clip(0)[:, :1], network.start(2, ACTIONS))
+    for sigma, prepared in zip(sigmas, network.at_steps(sigmas, context), strict=True):
+        level, x = sigma.expand(2), clip(1)[:, :1]
+        torch.testing.assert_close(
+            network.denoise(x, level, prepared), network.denoise(x, level, context), atol=1e-5, rtol=0
+        )
+
+
+# Bounded context
+
+
+@pytest.mark.parametrize(("window", "sink"), [(1, 0), (2, 0), (1, 1)])
+def test_a_window_is_the_same_in_parallel_and_frame_by_frame(window, sink):
+    network = model(window=window, sink=sink)
+    together = network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS)
+    alone = frame_by_frame(network, clip(0), clip(1), SIGMA, ACTIONS)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    full = model().teacher_forced(clip(0), clip(1), SIGMA, ACTIONS)
+    assert not torch.allclose(together[:, 3], full[:, 3], atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [4, 9])
+def test_a_window_that_covers_the_clip_changes_nothing(window):
+    bounded, full = model(window=window, sink=1), model()
+    for way in (frame_by_frame, scd.SCD.teacher_forced):
+        assert torch.equal(
+            way(bounded, clip(0), clip(1), SIGMA, ACTIONS), way(full, clip(0), clip(1), SIGMA, ACTIONS)
+        )
+
+
+def test_a_bounded_history_takes_bounded_room():
+    network = model(conditions=0, window=2, sink=1)
+    context, sizes = network.start(2), []
+    for frame in range(8):
+        context = network.encode(clip(frame, 1), context)
+        sizes.append(context.cache.storage.keys[0].shape[2] // TOKENS)
+    assert context.cache.tokens == 3 * TOKENS and max(sizes[3:]) <= 4
+
+
+def test_keys_behind_a_window_know_their_age():
+    network, ages = model(conditions=0, window=1, sink=2), {}
+    with AttentionTap(
+        network.attn_dict, "encoder.blocks.0.attn", lambda at, name, p: ages.update({at.frame: p.key_age})
+    ) as tap:
+        rollout(network, clip(), sigma_grid(1), on_pass=tap.on_pass)
+    assert [ages[frame].tolist()[::TOKENS] for frame in (-1, 0, 1, 2)] == [
+        [-1], [-1, 0], [-1, 1, 0], [-1, 2, 1, 0]
+    ]  # fmt: skip
+
+
+# Guidance by context
+
+
+@pytest.mark.parametrize("fusion", scd.FUSIONS)
+def test_guidance_by_context_runs_the_encoder_once_per_frame(fusion):
+    network, fired = model(fusion), Counter()
+    with Trace(
+        network.hook_dict,
+        "*.blocks.0.hook_resid_pre",
+        lambda at, name, _v: fired.update([(name[:7], at.role)]),
+    ) as trace:
+        rollout(guided(network, 2.0, "context"), clip(), sigma_grid(3), ACTIONS, on_pass=trace.on_pass)
+    assert fired["encoder", "encode"] == FRAMES and fired["decoder", "denoise"] == 2 * 3 * FRAMES
+
+
+@pytest.mark.parametrize("fusion", scd.FUSIONS)
+def test_guidance_by_context_moves_away_from_a_disturbed_past(fusion):
+    network = model(fusion)
+    plain = rollout(network, clip(), sigma_grid(2), ACTIONS)
+    undisturbed = rollout(guided(network, 2.0, "context", strength=0.0), clip(), sigma_grid(2), ACTIONS)
+    torch.testing.assert_close(undisturbed, plain, atol=1e-4, rtol=0)
+    one, again, other = (
+        rollout(guided(network, 2.0, "context", 0.5, seed), clip(), sigma_grid(2), ACTIONS)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, plain, atol=1e-3) and not torch.allclose(one, other, atol=1e-3)
+
+
+def test_guidance_by_context_needs_a_separated_model():
+    with pytest.raises(ValueError, match="needs a separated model"):
+        guided(tiny.model(), 2.0, "context")
+
+
+# Without a start token, with text
+
+
+def test_without_a_start_token_the_first_frame_must_be_given():
+    network = model(start_token=False)
+    with pytest.raises(ValueError, match="no start token, so frame 0 cannot be generated"):
+        rollout(network, clip(), sigma_grid(2), ACTIONS)
+    video = rollout(network, clip(), sigma_grid(2), ACTIONS, clip(1)[:, :1])
+    assert torch.equal(video[:, :1], clip(1)[:, :1]) and video.isfinite().all()
+    with pytest.raises(ValueError, match="no start token"):
+        network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS)
+
+
+PROMPT = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("fusion", ["token_concat", "prefix"])
+def test_a_prompt_is_read_by_every_block_in_both_ways_to_run(fusion):
+    network = model(fusion, 0, text_tokens=5, text_width=6)
+    together = network.teacher_forced(clip(0), clip(1), SIGMA, PROMPT)
+    alone = frame_by_frame(network, clip(0), clip(1), SIGMA, PROMPT)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert not torch.allclose(together, network.teacher_forced(clip(0), clip(1), SIGMA, PROMPT.flip(0)))
+
+
+def test_a_prompt_of_another_shape_says_what_is_wanted():
+    network = model("prefix", 0, text_tokens=5, text_width=6)
+    with pytest.raises(ValueError, match=r"embeddings \[batch, \*\(5, 6\)\], got \(2, 4, 6\)"):
+        network.start(2, PROMPT[:, :4])
+    with pytest.raises(ValueError, match="got nothing"):
+        network.start(2)
+    with pytest.raises(ValueError, match="both text_tokens and text_width"):
+        scd.config("tiny", text_tokens=5)
+
+
+# As a whole
+
+
 def test_it_meets_the_contract():
     assert isinstance(model(), CausalDiffuser)
 
@@ -152,7 +279,7 @@ def test_it_meets_the_contract():
 def test_the_published_size_is_reached():
     with torch.device("meta"):
         network = scd.build(scd.config("scd-m", conditions=4))
-    published = sum(weight.numel() for weight in network.parameters()) - network.start_token.numel()
+    published = sum(weight.numel() for weight in network.parameters()) - 1024  # the start token
     assert abs(published - 233.61e6) < 5e3
 
 
