@@ -13,12 +13,15 @@ def flow_matching_loss(
     noise: Float[Tensor, "b kf c h w"],
     sigma: Float[Tensor, "b kf"],
     cond: Tensor | None = None,
+    seen: Float[Tensor, "b f c h w"] | None = None,
 ) -> Float[Tensor, "b kf"]:
     """Mean squared velocity error of each frame given its clean past (Bai et al. 2026, eq. 4).
 
     `model.teacher_forced(clean, noisy, sigma, cond)` predicts the velocity of every frame in one pass. Noise
     and sigma may hold k draws of the clip, one after the other, for a network that uses its past k times.
+    `seen` is the clip as later frames see it, where that is not `clean`.
     """
     target = clean.repeat(1, noise.shape[1] // clean.shape[1], 1, 1, 1)
-    velocity = model.teacher_forced(clean, noised(target, noise, sigma), sigma, cond)
+    seen = clean if seen is None else seen
+    velocity = model.teacher_forced(seen, noised(target, noise, sigma), sigma, cond)
     return torch.mean((velocity.float() - (noise - target).float()) ** 2, dim=(2, 3, 4))

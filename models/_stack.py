@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models._blocks import (
     AdaNorm,
@@ -53,6 +54,8 @@ class Stack(HookedRootModule):
     def __init__(self, config: StackConfig, layers: int, unembed: bool):
         super().__init__()
         self.config = config
+        self.recompute = False
+        """In training, recompute each block in the backward pass instead of keeping its activations."""
         self.geometry = g = config.geometry(layers)
         width, values = config.d_model, config.channels * config.patch**2
         self.embed = nn.Linear(values, width)
@@ -141,8 +144,11 @@ class Stack(HookedRootModule):
     ) -> Float[Tensor, "b n d"]:
         """The residual stream after all blocks; `history` knows who sees whom."""
         for layer, block in enumerate(self._blocks()):
-            own = None if text is None else text[layer]
-            tokens = block(tokens, modulations.blocks[layer], rope, history, layer, own)
+            inputs = (modulations.blocks[layer], rope, history, layer, None if text is None else text[layer])
+            if self.recompute and self.training:
+                tokens = checkpoint(block, tokens, *inputs, use_reentrant=False)
+            else:
+                tokens = block(tokens, *inputs)
         return tokens
 
     def normed(self, tokens: Float[Tensor, "b n d"], modulations: Modulations) -> Float[Tensor, "b n d"]:

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,9 +16,9 @@ import models
 import videos
 from diffusion.loss import flow_matching_loss
 from diffusion.schedule import noised
-from models import dense
+from models import dense, scd
 from training import trainer
-from training.recipes import RECIPES, Recipe, recipe
+from training.recipes import RECIPES, RELEASED, Recipe, recipe
 from training.state import TrainingFolder
 from videos import tiles
 
@@ -26,12 +27,17 @@ STEPS = 7
 
 VALIDATION = partial(trainer.validation_loss, clips=4)
 """Fewer clips than in earnest, but all noise levels."""
+SEPARATED = scd.Config(
+    channels=3, height=8, width=8, patch=4, encoder_layers=1, decoder_layers=1, heads=2, d_model=16,
+    rope_axes=(4, 2, 2), fusion="prefix",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """A preset for tests, a short validation, and no sample videos."""
     monkeypatch.setitem(dense.PRESETS, "test", tiny.config())
+    monkeypatch.setitem(scd.PRESETS, "test", SEPARATED)
     monkeypatch.setattr(trainer, "validation_loss", VALIDATION)
     monkeypatch.setattr(TrainingFolder, "_write_sample", lambda folder, run: None)
 
@@ -47,6 +53,11 @@ def short(**changes):
         "sample_every": 1000,
     }
     return Recipe("dense", "tiles", "test", **{**settings, **changes})
+
+
+def separated(**changes):
+    """The same for a separated network."""
+    return replace(short(**changes), network="scd")
 
 
 def train(out, chosen=None, **changes):
@@ -216,6 +227,65 @@ def test_every_weight_is_trained_by_one_optimiser():
         trained = [weight for o in optimisers for group in o.param_groups for weight in group["params"]]
         assert {id(weight) for weight in trained} == {id(weight) for weight in network.parameters()}
         assert len(trained) == len(list(network.parameters())) and len(optimisers) == 1 + muon
+
+
+def test_a_decoder_may_learn_faster_and_no_weight_is_forgotten():
+    for muon in (True, False):
+        run = trainer.Run(separated(muon=muon, decoder_rate=2.0), trainer.build(separated()), "cpu")
+        decoder = {id(weight) for name, weight in run.model.named_parameters() if name.startswith("decoder.")}
+        trained = []
+        for optimizer in run.optimizers:
+            slowest = min(group["peak"] for group in optimizer.param_groups)
+            for group in optimizer.param_groups:
+                trained += group["params"]
+                is_decoder = {id(weight) in decoder for weight in group["params"]}
+                assert is_decoder == {group["peak"] == 2 * slowest}
+        assert {id(weight) for weight in trained} == {id(weight) for weight in run.model.parameters()}
+
+
+def test_recomputing_blocks_changes_memory_and_not_gradients():
+    gradients = []
+    for recompute in (False, True):
+        run = trainer.Run(
+            separated(recompute=recompute), trainer.build(separated(recompute=recompute)), "cpu"
+        )
+        run._loss().backward()
+        gradients.append([weight.grad for weight in run.model.parameters()])
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, recomputed)
+
+
+def test_a_share_of_the_history_may_be_seen_noisy():
+    clean, noise = torch.zeros(4, 500, 1, 2, 2), torch.ones(4, 1000, 1, 2, 2)
+    sigma = torch.full((4, 1000), 0.25)
+    seen = trainer._history(clean, noise, sigma, 0.3, torch.Generator().manual_seed(0))
+    assert set(seen.unique().tolist()) == {0.0, 0.25}
+    assert (seen == 0).float().mean() == pytest.approx(0.3, abs=0.05)
+    assert trainer._history(clean, noise, sigma, 1.0, torch.Generator()) is clean
+    runs = [
+        trainer.Run(separated(clean_history=share), trainer.build(separated()), "cpu") for share in (1, 0.5)
+    ]
+    with torch.no_grad():
+        for run in runs:
+            for weight in run.model.parameters():  # open gates
+                weight += 0.1
+    assert runs[0]._loss() != runs[1]._loss()
+
+
+def test_validation_is_without_the_noise_of_training():
+    run = trainer.Run(separated(), trainer.build(separated()), "cpu")
+    with trainer.averaged(run) as model:
+        assert not model.training
+    assert run.model.training
+    run.validate()
+    run.validate()
+    assert run.log[0]["loss"] == run.log[1]["loss"]
+
+
+def test_the_released_recipe_is_one_of_ours():
+    released = recipe("scd-tiles", **RELEASED)
+    assert (released.decoder_rate, released.noise_draws, released.ema) == (2.0, 2, 0.9999)
+    trainer.Run(replace(separated(), **RELEASED | {"batch": 1}), trainer.build(separated()), "cpu").advance()
 
 
 def test_the_average_follows_the_weights(tmp_path):

@@ -31,8 +31,18 @@ class Recipe:
     """Train the blocks' attention and MLP matrices with Muon (torch.optim.Muon), which needs fewer steps."""
     muon_learning_rate: float = 3e-3
     """Muon's peak learning rate, scaled to match AdamW's update size."""
+    decoder_rate: float = 1.0
+    """Learning rate of a separated model's decoder, relative to the rest."""
+    beta1: float = 0.9
+    """AdamW's memory of gradients."""
+    beta2: float = 0.99
+    """AdamW's memory of their squares."""
+    weight_decay: float = 0.0
+    """AdamW's and Muon's."""
     noise_draws: int = 1
     """Noise levels per frame and step; more than one shares a separated model's encoder pass."""
+    clean_history: float = 1.0
+    """Share of frames that later frames see clean in training; the others are seen at their noise level."""
     warmup: int = 50
     """Steps of linear warm-up."""
     decay_share: float = 0.35
@@ -40,13 +50,17 @@ class Recipe:
     clip: float = 1.0
     """Largest norm of the gradient."""
     ema: float = 0.998
-    """Decay of the averaged weights, the ones that are kept; shorter during the first steps."""
+    """Decay of the averaged weights, the ones that are kept."""
+    ema_warmup: bool = True
+    """A shorter average during the first steps."""
     uniform_share: float = 0.2
     """Share of noise levels drawn uniformly; the rest is logit-normal(0, 1)."""
     condition_dropout: float = 0.1
     """Share of clips that see the null condition, for guidance."""
     autocast: str = "bfloat16"
     """Arithmetic of the forward pass, on CPU and GPU; weights and optimiser stay float32."""
+    recompute: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations."""
     seed: int = 0
     """Decides the initial weights, the clips and the noise."""
     save_every: int = 25
@@ -65,6 +79,14 @@ RECIPES = {
     ),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
 }
+
+RELEASED = {
+    "batch": 16, "steps": 1_000_000, "muon": False, "learning_rate": 1e-4, "decoder_rate": 2.0,
+    "beta1": 0.9, "beta2": 0.999, "warmup": 10_000, "decay_share": 0.0, "ema": 0.9999, "ema_warmup": False,
+    "uniform_share": 0.0, "noise_draws": 2, "clean_history": 0.1, "recompute": True,
+}  # fmt: skip
+"""What the released recipe for Minecraft sets (Bai et al. 2026, code). There most of the history is noisy,
+while the paper, and every other recipe here, shows clean frames."""
 
 
 def recipe(name: str, **changes) -> Recipe:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 import models
 import videos
 from diffusion.loss import flow_matching_loss
-from diffusion.schedule import TrainingDensity
+from diffusion.schedule import TrainingDensity, noised
 from training.recipes import Recipe
 from training.state import TrainingFolder
 
@@ -33,7 +33,11 @@ def build(recipe: Recipe) -> Any:
     shape = {"channels": channels, "height": height, "width": width, "conditions": source.CONDITIONS}
     config = network.config(recipe.preset, **shape | recipe.architecture)
     torch.manual_seed(recipe.seed)
-    return network.build(config)
+    model = network.build(config)
+    for part in model.modules():
+        if hasattr(part, "recompute"):
+            part.recompute = recipe.recompute
+    return model
 
 
 def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path:
@@ -109,10 +113,11 @@ class Run:
         batch, frames = clean.shape[0], clean.shape[1] * self.recipe.noise_draws
         sigma = self.density.sample((batch, frames), generator)
         noise = torch.randn(batch, frames, *clean.shape[2:], generator=generator, device=self.device)
+        seen = _history(clean, noise, sigma, self.recipe.clean_history, generator)
         torch.manual_seed(seed)  # for noise that a network adds by itself
         cond = self._conditions(clips, generator)
         with _autocast(self.recipe, self.device):
-            return flow_matching_loss(self.model, clean, noise, sigma, cond).mean()
+            return flow_matching_loss(self.model, clean, noise, sigma, cond, seen).mean()
 
     def _conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
         if clips.actions is None:
@@ -133,7 +138,9 @@ class Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        decay = self.recipe.ema
+        if self.recipe.ema_warmup:
+            decay = min(decay, (1 + self.step) / (10 + self.step))
         weights = self.model.state_dict()
         for name, average in self.average.items():
             average.lerp_(weights[name], 1 - decay)
@@ -141,21 +148,42 @@ class Run:
 
 def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks (modulation aside), AdamW for everything else."""
-    matrices, others = [], []
+    weights: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         inner = weight.ndim == 2 and "blocks." in name and ".norm" not in name
-        (matrices if recipe.muon and inner else others).append(weight)
-    rate, muon_rate = recipe.learning_rate, recipe.muon_learning_rate
-    groups = [{"params": others, "peak": rate}]
+        weights.setdefault((recipe.muon and inner, name.startswith("decoder.")), []).append(weight)
+
+    def groups(is_matrix: bool, rate: float) -> list[dict]:
+        ratio = {False: 1.0, True: recipe.decoder_rate}
+        return [
+            {"params": part, "peak": rate * ratio[is_decoder]}
+            for (matrix, is_decoder), part in weights.items()
+            if matrix == is_matrix
+        ]
+
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+        torch.optim.AdamW(groups(False, rate), lr=rate, betas=(recipe.beta1, recipe.beta2), weight_decay=decay)
     ]
-    if matrices:
-        groups = [{"params": matrices, "peak": muon_rate}]
+    if matrices := groups(True, recipe.muon_learning_rate):
         optimizers.append(
-            torch.optim.Muon(groups, lr=muon_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+            torch.optim.Muon(
+                matrices, lr=recipe.muon_learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+            )
         )
     return optimizers
+
+
+def _history(
+    clean: Tensor, noise: Tensor, sigma: Tensor, clean_share: float, generator: torch.Generator
+) -> Tensor:
+    """The frames that later ones see: clean, or that share of them and the others at their noise level."""
+    if clean_share == 1:
+        return clean
+    frames = clean.shape[1]
+    is_clean = torch.rand(sigma[:, :frames].shape, generator=generator, device=clean.device) < clean_share
+    noisy = noised(clean, noise[:, :frames], sigma[:, :frames])
+    return torch.where(is_clean[..., None, None, None], clean, noisy)
 
 
 def _autocast(recipe: Recipe, device: torch.device):
@@ -165,7 +193,7 @@ def _autocast(recipe: Recipe, device: torch.device):
 
 
 class averaged:
-    """The model with the averaged weights for the length of a `with`, its own put back afterwards."""
+    """The model with the averaged weights, evaluating, for the length of a `with`; its own afterwards."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -173,10 +201,11 @@ class averaged:
     def __enter__(self) -> Any:
         self.own = {name: weight.clone() for name, weight in self.run.model.state_dict().items()}
         self.run.model.load_state_dict(self.run.average)
-        return self.run.model
+        return self.run.model.eval()
 
     def __exit__(self, *_) -> None:
         self.run.model.load_state_dict(self.own)
+        self.run.model.train()
 
 
 @torch.no_grad()
