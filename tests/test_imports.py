@@ -11,15 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 MAY_IMPORT = {
+    "records": set(),
     "hooks": set(),
     "diffusion": set(),
     "videos": set(),
-    "models": {"hooks", "diffusion"},
+    "models": {"hooks", "diffusion", "records"},
     "analyses": set(),
-    "probes": {"analyses", "models", "hooks", "diffusion", "videos"},
-    "training": {"models", "diffusion", "videos"},
-    "benchmarks": {"models", "diffusion", "videos"},
-    "reports": {"analyses"},
+    "probes": {"analyses", "models", "hooks", "diffusion", "videos", "records"},
+    "training": {"models", "diffusion", "videos", "records"},
+    "benchmarks": {"models", "diffusion", "videos", "records"},
+    "reports": {"analyses", "records"},
 }
 # What is timed here are the instruments themselves.
 MAY_IMPORT_AS_WELL = {
@@ -28,7 +29,7 @@ MAY_IMPORT_AS_WELL = {
 }
 ONLY_IN = {"nnsight": "hooks/source.py", "transformer_lens": "models/_blocks.py"}
 INSIDE_FUNCTIONS = {"nnsight", "diffusers", "transformers", "accelerate", "huggingface_hub"}
-WITHOUT_TORCH = ("reports/", "analyses/__init__.py", "analyses/intervals.py")
+WITHOUT_TORCH = ("reports/", "records/", "analyses/__init__.py", "analyses/intervals.py")
 
 PATHS = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 FILES = [path.relative_to(ROOT).as_posix() for path in PATHS]

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
-PACKAGES = "hooks diffusion videos models analyses probes training benchmarks reports".split()
+PACKAGES = "records hooks diffusion videos models analyses probes training benchmarks reports".split()
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 

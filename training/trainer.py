@@ -163,7 +163,9 @@ def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]
 
     rate, decay = recipe.learning_rate, recipe.weight_decay
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups(False, rate), lr=rate, betas=(recipe.beta1, recipe.beta2), weight_decay=decay)
+        torch.optim.AdamW(
+            groups(False, rate), lr=rate, betas=(recipe.beta1, recipe.beta2), weight_decay=decay
+        )
     ]
     if matrices := groups(True, recipe.muon_learning_rate):
         optimizers.append(

@@ -4,7 +4,8 @@
     batch = source.clips(seeds=range(8), frames=16)      # Clips
 
 A world is a file with `clips(seeds, frames)` and the constants SHAPE (channels, height, width) and CONDITIONS
-(how many actions there are); `files.py` reads real video files.
+(how many actions there are). Where what a frame shows can be measured it also has `state_error(video, state)`
+[b f] and says in STATE_ERROR what that is. `files.py` reads real video files; `scores.py` compares videos.
 """
 
 import importlib

@@ -7,15 +7,17 @@ On touching a wall a digit is reflected, and half of the time leaves at a new ra
 Training and validation clips (videos.VALIDATION_SEED) use different scans.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 import numpy as np
+from jaxtyping import Float
 from sklearn.datasets import load_digits
 
 import videos
 
 SIDE, DIGIT, DIGITS = 16, 8, 2
+STATE_ERROR = "distance of the ink's centre from its true place (pixels)"
 SHAPE = (1, SIDE, SIDE)
 CONDITIONS = 0
 
@@ -24,9 +26,27 @@ def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
     """One clip per seed: video [b f 1 16 16] in [-1, 1], no actions.
 
     state: position [b f 2 2] (digit; row, column of its corner in pixels), velocity [b f 2 2] (pixels a
-    frame, the one that led to this frame), label [b f 2] (which digit), bounced [b f 2] (met a wall).
+    frame, the one that led to this frame), label [b f 2] (which digit), bounced [b f 2] (met a wall),
+    ink_centre [b f 2] (row, column of the mean place of both digits' ink).
     """
     return videos.stack([_clip(seed, frames) for seed in seeds])
+
+
+def state_error(
+    video: Float[np.ndarray, "b f 1 16 16"], state: Mapping[str, np.ndarray]
+) -> Float[np.ndarray, "b f"]:
+    """How far, in pixels, the centre of a frame's ink lies from the true frame's.
+
+    Of both digits together: which of two overlapping ones is where cannot be read off a frame.
+    """
+    return np.linalg.norm(_centre(video) - state["ink_centre"], axis=-1)
+
+
+def _centre(video: np.ndarray) -> np.ndarray:
+    """The mean place (row, column) of the ink in each frame [... 1 h w]."""
+    ink = (np.clip(video[..., 0, :, :], -1, 1) + 1) / 2 + 1e-6
+    places = np.stack(np.indices((SIDE, SIDE)), axis=-1)
+    return (ink[..., None] * places).sum(axis=(-3, -2)) / ink.sum(axis=(-2, -1))[..., None]
 
 
 @cache
@@ -58,7 +78,8 @@ def _clip(seed: int, frames: int) -> videos.Clips:
     positions, velocities, bounces = (np.stack(values) for values in zip(*states, strict=True))
     label = np.broadcast_to(labels[chosen], (frames, DIGITS))
     state = {"position": positions, "velocity": velocities, "label": label, "bounced": bounces}
-    return videos.Clips(video * 2 - 1, None, state)
+    video = video * 2 - 1
+    return videos.Clips(video, None, state | {"ink_centre": _centre(video)})
 
 
 def _velocity(rng: np.random.Generator) -> np.ndarray:

@@ -8,9 +8,10 @@ agents often turn back, so what enters was often seen before, and must be rememb
 Balls glide over the map at constant velocity, in and out of view. All of it follows from the seed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from jaxtyping import Float
 
 import videos
 
@@ -19,6 +20,7 @@ KINDS, BALLS = 8, 2
 ACTIONS = ("stay", "up", "down", "left", "right")
 MOVES = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # rows, columns
 REVERSE = np.array([0, 2, 1, 4, 3])
+STATE_ERROR = "agent's distance from its true place (tiles)"
 SHAPE = (3, TILE * VIEW, TILE * VIEW)
 CONDITIONS = len(ACTIONS)
 
@@ -61,6 +63,35 @@ def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
     return videos.stack([_clip(np.random.default_rng((0x711E5, seed)), frames) for seed in seeds])
 
 
+def state_error(
+    video: Float[np.ndarray, "b f 3 20 20"], state: Mapping[str, np.ndarray]
+) -> Float[np.ndarray, "b f"]:
+    """How far, in tiles around the torus, the place that a frame shows lies from where the agent is.
+
+    The place is that whose true view comes nearest to the frame, agent and balls aside.
+    """
+    return np.stack([_distance(*clip) for clip in zip(video, state["map"], state["position"], strict=True)])
+
+
+def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    world, places = _texture(kinds[0]), np.stack(np.indices((MAP, MAP)), axis=-1).reshape(-1, 2)
+    side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
+    spans = (TILE * (np.arange(MAP)[:, None] - half) + np.arange(side)) % extent
+    views = np.stack([world[np.ix_(spans[row], spans[col])] for row, col in places]) * 2 - 1
+    is_ground = np.ones((side, side, 1), bool)
+    is_ground[half * TILE + 1 : half * TILE + 3, half * TILE + 1 : half * TILE + 3] = False
+    views = (views * is_ground).reshape(len(places), -1)
+    frames = (np.clip(video, -1, 1).transpose(0, 2, 3, 1) * is_ground).reshape(len(video), -1)
+    nearest = ((views**2).sum(axis=1) - 2 * frames @ views.T).argmin(axis=1)
+    apart = np.abs(places[nearest] - positions)
+    return np.linalg.norm(np.minimum(apart, MAP - apart), axis=-1)
+
+
+def _texture(kinds: np.ndarray) -> np.ndarray:
+    """The whole map as a picture [row col rgb] in [0, 1]."""
+    return TEXTURES[kinds].transpose(0, 2, 1, 3, 4).reshape(MAP * TILE, MAP * TILE, 3)
+
+
 def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
     kinds = rng.integers(KINDS, size=(MAP, MAP))
     actions = _walk(rng, frames)
@@ -68,8 +99,7 @@ def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
     ball_velocity = rng.choice([-2, -1, 1, 2], size=(BALLS, 2))
     start = rng.integers(MAP * TILE, size=(BALLS, 2))
     balls = (start + np.arange(frames)[:, None, None] * ball_velocity) % (MAP * TILE)
-    world = TEXTURES[kinds].transpose(0, 2, 1, 3, 4).reshape(MAP * TILE, MAP * TILE, 3)
-    video, seen = _film(world, positions, balls)
+    video, seen = _film(_texture(kinds), positions, balls)
     state = {
         "position": positions,
         "velocity": MOVES[actions],

@@ -1,0 +1,72 @@
+"""What a run leaves behind: files that appear whole or not at all, and where they came from.
+
+    replace_file(path, lambda partial: figure.savefig(partial))
+    write_netcdf(folder / "compare.nc", dataset)
+    write_json(folder / "manifest.json", {"kind": "compare", **origin(command, "torch"), "complete": True})
+
+Imports nothing heavy.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def replace_file(path: Path, fill: Callable[[Path], object]) -> Path:
+    """Lets `fill` write a temporary neighbour, then puts it in the place of `path`: old or new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        fill(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_netcdf(path: Path, dataset: Any) -> Path:
+    """An xarray Dataset as netCDF, its floats compressed."""
+    floats = [name for name, variable in dataset.variables.items() if variable.dtype.kind == "f"]
+    encoding = {name: {"zlib": True, "complevel": 4} for name in floats}
+    return replace_file(
+        path, lambda partial: dataset.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
+    )
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> Path:
+    """A mapping as indented JSON."""
+    return replace_file(path, lambda partial: partial.write_text(json.dumps(values, indent=2) + "\n"))
+
+
+def origin(command: str, *packages: str) -> dict[str, Any]:
+    """Command, time, git commit and versions: what a manifest needs so that a run can be repeated."""
+    versions = {name: version(name) for name in packages}
+    return {
+        "command": command,
+        "created": now(),
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version()} | versions,
+    }
+
+
+def now() -> str:
+    """The time, to the second, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_commit() -> str | None:
+    """The checkout's commit, with -dirty where files differ; None outside a git checkout."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,377 @@
+"""Files of the authors' code: the same velocities as theirs, and one line on what cannot be read."""
+
+import argparse
+import os
+import pickle
+
+import official_reference as reference
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+
+import models
+import probes.__main__
+from diffusion.sampler import rollout
+from diffusion.schedule import sigma_grid
+
+COMBINES = {
+    "token_concat": "token_concat",
+    "token_concat_with_proj": "token_concat_projected",
+    "concat": "channel_concat",
+    "add": "add",
+}
+"""The fusions as the released code calls them, and as we do."""
+HEIGHT, WIDTH, CHANNELS, FRAMES = 2, 3, 4, 3
+ACTIONS = [0, 3, 1, 2]
+CONDITIONS = {None: None, "action": ACTIONS, "label": 2}
+SIGMA = 0.375
+
+
+def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Tensors of those shapes, none of them zero; the embedding of time is as small as training starts it."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, shape in sorted(shapes.items()):
+        std = 0.02 if name.split(".")[-3:-2] == ["timestep_embedder"] else 0.1
+        is_gain = len(shape) == 1 and name.endswith("weight")
+        weights[name] = is_gain + std * torch.randn(shape, generator=generator)
+    return weights
+
+
+def table(kind):
+    return None if kind is None else (kind, 5)
+
+
+def scd_weights(combine="token_concat", kind="action", width=128, values=CHANNELS, norm_out=True):
+    return filled(reference.scd_shapes(width, values, 2, 1, combine, table(kind), norm_out))
+
+
+def far_weights(kind=None, width=128, values=CHANNELS):
+    return filled(reference.far_shapes(width, values, 2, table(kind)))
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes what a PyTorch file should hold; gives its path."""
+
+    def write(held, name="ema.pth", **settings):
+        torch.save(held, tmp_path / name, **settings)
+        return str(tmp_path / name)
+
+    return write
+
+
+def videos(patch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Past frames [f c h w] and a noisy one [c h w]."""
+    drawn = tiny.draw(FRAMES + 1, CHANNELS, patch * HEIGHT, patch * WIDTH)
+    return drawn[:FRAMES], drawn[FRAMES]
+
+
+def velocity(network, past, noisy, cond):
+    """Ours, frame by frame through the cache."""
+    cond = None if cond is None else torch.tensor([cond])
+    context = network.start(1, cond)
+    for frame in past:
+        context = network.encode(frame[None, None], context)
+    return network.denoise(noisy[None, None], torch.tensor([SIGMA]), context)[0, 0]
+
+
+def assert_agree(ours, theirs):
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(ours, theirs.float(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("combine", COMBINES)
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_scd_agrees_with_the_released_forward_pass(file, combine, kind):
+    weights, (past, noisy), cond = scd_weights(combine, kind), videos(), CONDITIONS[kind]
+    said = {"fusion": "add"} if combine == "add" else {}
+    network = models.load(file(weights), height=HEIGHT, width=WIDTH, **said)
+    assert network.config.fusion == COMBINES[combine]
+    theirs = reference.scd(weights, combine, past, noisy, 1000 * SIGMA, cond)
+    assert_agree(velocity(network, past, noisy, cond), theirs)
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+@pytest.mark.parametrize("frames", [0, FRAMES])
+def test_far_agrees_with_the_released_forward_pass(file, kind, frames):
+    weights, (past, noisy), cond = far_weights(kind), videos(), CONDITIONS[kind]
+    cond = cond[: frames + 1] if kind == "action" else cond
+    network = models.load(file(weights), height=HEIGHT, width=WIDTH)
+    theirs = reference.far(weights, past[:frames], noisy, 1000 * SIGMA, cond)
+    assert_agree(velocity(network, past[:frames], noisy, cond), theirs)
+
+
+def test_patches_are_packed_as_in_the_released_code(file):
+    past, noisy = videos(patch=2)
+    said = {"height": 2 * HEIGHT, "width": 2 * WIDTH, "patch": 2}
+    for weights, forward in (
+        (
+            scd_weights(kind=None, values=4 * CHANNELS),
+            lambda w, *rest: reference.scd(w, "token_concat", *rest),
+        ),
+        (far_weights(values=4 * CHANNELS), reference.far),
+    ):
+        network = models.load(file(weights), **said)
+        assert network.geometry.channels == CHANNELS
+        theirs = forward(weights, past, noisy, 1000 * SIGMA, None, 2)
+        assert_agree(velocity(network, past, noisy, None), theirs)
+
+
+def test_an_encoder_may_end_in_a_plain_norm(file):
+    weights, (past, noisy) = scd_weights(norm_out=False), videos()
+    network = models.load(file(weights), height=HEIGHT, width=WIDTH)
+    theirs = reference.scd(weights, "token_concat", past, noisy, 1000 * SIGMA, ACTIONS)
+    assert_agree(velocity(network, past, noisy, ACTIONS), theirs)
+
+
+@pytest.mark.parametrize("combine", COMBINES)
+def test_the_reference_reads_every_tensor_it_is_given(combine):
+    weights, (past, noisy) = scd_weights(combine, width=64), videos()
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    reference.scd(weights, combine, past, noisy, 500.0, ACTIONS).square().sum().backward()
+    assert not [name for name, weight in weights.items() if weight.grad is None or not weight.grad.any()]
+
+
+@pytest.mark.parametrize("nest", [(), ("state_dict",), ("ema",), ("ema", "model")])
+@pytest.mark.parametrize("settings", [{}, {"_use_new_zipfile_serialization": False}])
+def test_a_state_dict_is_found_where_it_lies(file, nest, settings):
+    weights = held = far_weights(width=64)
+    for key in reversed(nest):
+        held = {key: held, "step": 7}
+    network = models.load(file(held, **settings))
+    assert torch.equal(network.embed.weight, weights["x_embedder.weight"])
+
+
+def test_safetensors_in_that_layout_need_no_metadata(tmp_path):
+    weights = far_weights(width=64)
+    save_file(weights, tmp_path / "model.safetensors")
+    network = models.load(str(tmp_path))
+    assert torch.equal(network.unembed.bias, weights["proj_out.bias"])
+
+
+SIZES = {  # layers, width, heads; parameters as published, in millions
+    "FAR-B": (12, 768, 12, 130),
+    "FAR-L": (24, 1024, 16, 457),
+    "FAR-XL": (28, 1152, 18, 674),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_sizes_of_far_are_read_off(name, tmp_path):
+    from models import _official
+
+    layers, width, heads, millions = SIZES[name]
+    shapes = reference.far_shapes(width, 32, layers)
+    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    layout = _official.read_off(tmp_path / "far.pth", weights, {})
+    config = layout.model.config
+    assert (config.layers, config.d_model, config.heads) == (layers, width, heads)
+    assert (config.channels, config.height, config.width, config.patch) == (32, 8, 8, 1)
+    assert config.conditions == 0 and {layout.names[n] for n in layout.model.state_dict()} == set(weights)
+    assert abs(sum(weight.numel() for weight in weights.values()) / 1e6 - millions) < 2
+
+
+def test_the_released_scd_is_read_off(tmp_path):
+    from models import _official
+
+    shapes = reference.scd_shapes(1024, 32, 8, 4, "token_concat", ("action", 5))
+    assert len(shapes) == 236
+    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    assert abs(sum(weight.numel() for weight in weights.values()) - 233.61e6) < 5e3
+    config = _official.read_off(tmp_path / "ema.pth", weights, {}).model.config
+    assert (config.encoder_layers, config.decoder_layers, config.heads) == (8, 4, 16)
+    assert (config.conditions, config.fusion, config.start_token) == (4, "token_concat", False)
+
+
+@pytest.mark.parametrize("kind", ["action", "label"])
+def test_a_loaded_model_says_what_it_is_and_not_what_it_was_trained_on(file, kind):
+    path = file(scd_weights(kind=kind, width=64))
+    source = models.load(path).source
+    assert str(source.file) == path and len(source.sha256) == 64
+    assert source.metadata["network"] == "scd" and source.metadata["condition"] == kind
+    for name in ("videos", "frames"):
+        with pytest.raises(ValueError) as error:
+            getattr(source, name)
+        assert str(error.value) == f"{path} does not say what it was trained on; give --videos and --frames"
+
+
+def test_our_own_checkpoints_say_what_they_were_trained_on(tmp_path):
+    source = models.load(str(tiny.checkpoint(tmp_path / "tiny.safetensors", frames=9))).source
+    assert (source.videos, source.frames) == ("tiles", 9)
+
+
+def test_what_was_told_is_kept_in_a_checkpoint_of_ours(file, tmp_path):
+    network = models.load(file(scd_weights("add")), height=HEIGHT, width=WIDTH, fusion="add")
+    models.save(network, tmp_path / "own.safetensors")
+    again, (past, noisy) = models.load(str(tmp_path / "own.safetensors")), videos()
+    assert again.config == network.config
+    both = [velocity(model, past, noisy, ACTIONS) for model in (network, again)]
+    assert torch.equal(*both)
+    with pytest.raises(ValueError, match="says its own configuration; it cannot be told height"):
+        models.load(str(tmp_path / "own.safetensors"), height=4)
+
+
+def test_a_model_of_the_released_code_goes_on_from_a_given_frame_only(file):
+    network = models.load(file(scd_weights(width=64)), height=HEIGHT, width=WIDTH)
+    (past, _), cond = videos(), torch.tensor([ACTIONS])
+    noise = tiny.draw(1, FRAMES + 1, CHANNELS, HEIGHT, WIDTH)
+    video = rollout(network, noise, sigma_grid(2), cond, given=past[None, :1])
+    assert video.shape == noise.shape and torch.equal(video[0, 0], past[0])
+    with pytest.raises(ValueError, match="frame 0"):
+        rollout(network, noise, sigma_grid(2), cond)
+
+
+# Bad input
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """The line with which `python -m probes` and `models.load` refuse a file."""
+
+    def line(path, **unsaid):
+        with pytest.raises(ValueError) as error:
+            models.load(str(path), **unsaid)
+        (said,) = str(error.value).splitlines()
+        assert said.startswith(str(path))
+        if not unsaid:
+            status = probes.__main__.main(["--model", str(path), "--out", str(tmp_path / "runs")])
+            assert status == 2 and capsys.readouterr().err == f"probes: {said}\n"
+            assert not (tmp_path / "runs").exists()
+        return said.removeprefix(str(path))
+
+    return line
+
+
+class Command:
+    """What a hostile file holds: a call that unpickling makes."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_in_a_file_is_named_and_not_run(refused, file, tmp_path):
+    line = refused(file({"weights": Command(tmp_path / "trace")}))
+    assert line == (
+        f" holds {os.mkdir.__module__}.mkdir beside tensors: reading it would run code from the file, so it "
+        "is refused; where you trust the file, load it yourself and save only its state dict"
+    )
+    assert "argparse.Namespace beside tensors" in refused(file({"args": argparse.Namespace()}))
+    assert "torch.nn.modules.linear.Linear beside tensors" in refused(file(torch.nn.Linear(1, 1)))
+    plain = tmp_path / "plain.pth"
+    plain.write_bytes(pickle.dumps({"weights": Command(tmp_path / "trace")}))
+    assert refused(plain) == " is not a file of torch.save: a plain pickle"
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_file_is_named(refused, tmp_path, file, share, zipped):
+    whole = file(far_weights(width=64), "whole.pth", _use_new_zipfile_serialization=zipped)
+    content = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "half.pth").write_bytes(content[: int(share * len(content))])
+    assert models.load(whole) and refused(tmp_path / "half.pth").startswith(" is not a whole PyTorch file: ")
+
+
+def test_damaged_bytes_are_refused_or_harmless(file, tmp_path):
+    """Whatever torch.load raises on a damaged file comes out as one line that names it."""
+    generator = torch.Generator().manual_seed(0)
+    for zipped in (True, False):
+        file({"a": torch.ones(2)}, "x.pth", _use_new_zipfile_serialization=zipped)
+        content = (tmp_path / "x.pth").read_bytes()
+        for _ in range(100):
+            damaged = bytearray(content)
+            for place in torch.randint(2, len(content), (4,), generator=generator).tolist():
+                damaged[place] = int(torch.randint(256, (), generator=generator))
+            (tmp_path / "damaged.pth").write_bytes(damaged)
+            with pytest.raises(ValueError) as error:
+                models.load(str(tmp_path / "damaged.pth"))
+            assert str(error.value).startswith(str(tmp_path / "damaged.pth"))
+            assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_is_no_checkpoint_is_named(refused, file, tmp_path):
+    (tmp_path / "text.pth").write_text("weights\n")
+    assert refused(tmp_path / "text.pth") == " is not a file of torch.save: it begins with b'we'"
+    (tmp_path / "empty.pth").touch()
+    assert refused(tmp_path / "empty.pth") == " is not a file of torch.save: it begins with b''"
+    assert refused(file([torch.ones(1)])) == " holds a list, expected a dict from names to tensors"
+    assert " holds more than tensors: ['step'];" in refused(file({"step": 3, "a": torch.ones(1)}))
+
+
+def test_networks_of_others_are_named(refused, file):
+    autoencoder = {
+        f"{half}.stages.{i}.weight": torch.ones(1) for half in ("encoder", "decoder") for i in "0123456"
+    }
+    line = refused(file(autoencoder))
+    assert line.startswith(" is a pth file, but not a framelens checkpoint, nor one of the code of SCD")
+    assert "'decoder.stages.0.weight'" in line and "'encoder.stages.2.weight'" in line
+    assert "'encoder.stages.3.weight'" not in line
+    assert "but not a framelens checkpoint" in refused(file(tiny.model().state_dict()))
+    long = far_weights("action", width=64) | {"context_embedder.weight": torch.ones(64, 64)}
+    assert " is a FAR-Long checkpoint, whose second, coarser patches are not supported" in refused(file(long))
+
+
+def test_a_checkpoint_under_the_other_networks_name_is_named(refused, tmp_path):
+    network = tiny.model()
+    path = tiny.checkpoint(tmp_path / "dense.safetensors", network)
+    metadata = tiny.metadata(network)
+    config = {k: v for k, v in metadata["config"].items() if k != "layers"}
+    scd = metadata | {"network": "scd", "config": config | {"encoder_layers": 1, "decoder_layers": 1}}
+    models._checkpoint.write(path, network.state_dict(), scd)
+    line = refused(path)
+    assert " is of another network: " in line and "'decoder.blocks.0.attn.k.bias'" in line
+    models._checkpoint.write(path, network.state_dict(), metadata | {"network": "scd"})
+    assert ": its configuration does not fit a scd network: " in refused(path)
+
+
+def test_missing_and_unexpected_tensors_are_named_as_in_the_file(refused, file):
+    weights = scd_weights(width=64)
+    without = {name: w for name, w in weights.items() if "decoder.transformer_blocks.0" not in name}
+    line = refused(file(without))
+    missing = ".attn.norm_k.weight .attn.norm_q.weight .attn.to_k.bias .attn.to_k.weight .attn.to_out.0.bias "
+    missing += ".attn.to_out.0.weight .attn.to_q.bias .attn.to_q.weight .attn.to_v.bias .attn.to_v.weight"
+    first_ten = [f"decoder.transformer_blocks.0{name}" for name in missing.split()]
+    assert line == f" is of another network: 18 tensors missing {first_ten}, 0 unexpected []"
+    line = refused(file(weights | {f"encoder.extra.{i}": torch.ones(1) for i in range(12)}))
+    assert ": 0 tensors missing [], 12 unexpected ['encoder.extra.0', " in line and line.count("extra") == 10
+    only_encoder = {name: w for name, w in weights.items() if name.startswith("encoder.")}
+    assert refused(file(only_encoder)) == (
+        " has no decoder.x_embedder.weight, which says how wide the network is"
+    )
+    without_output = {name: w for name, w in far_weights(width=64).items() if "proj_out" not in name}
+    assert ": 2 tensors missing ['proj_out.bias', 'proj_out.weight'], 0 unexpected" in refused(
+        file(without_output)
+    )
+
+
+def test_shapes_that_do_not_fit_are_named(refused, file):
+    weights = far_weights(width=64)
+    name = "transformer_blocks.1.attn.to_q.weight"
+    assert refused(file(weights | {name: torch.ones(3, 64)})) == (
+        f": {name} has shape (3, 64), its configuration asks for (64, 64)"
+    )
+    for shape in ((96, 4), (64,), (64, 0)):
+        assert "x_embedder.weight has shape" in refused(
+            file(weights | {"x_embedder.weight": torch.ones(shape)})
+        )
+    assert "x_embedder.weight has shape (64, 4), expected a multiple of 64" in refused(file(weights), patch=3)
+
+
+def test_what_a_file_is_told_has_to_fit_it(refused, file):
+    dense, scd = file(far_weights(width=64), "far.pth"), file(scd_weights("concat", width=64))
+    assert refused(dense, fusion="add") == (
+        " is a dense checkpoint and cannot be told fusion; it can be told height, width, patch"
+    )
+    assert "cannot be told depth; it can be told height, width, patch, fusion" in refused(scd, depth=3)
+    assert refused(scd, fusion="add") == " has the tensors of the fusion channel_concat, not of 'add'"
+    plain = file(scd_weights(width=64), "plain.pth")
+    assert "has the tensors of the fusion token_concat or add, not of 'prefix'" in refused(
+        plain, fusion="prefix"
+    )
+    assert refused(dense, height=0) == ": height must be at least 1, got 0"

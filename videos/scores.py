@@ -1,0 +1,28 @@
+"""How close a video is to the true one, frame by frame; all for pixels in [-1, 1].
+
+psnr(video, truth)      # dB, [b f]
+ssim(video, truth)      # 1 where they are equal, [b f]
+"""
+
+import numpy as np
+from jaxtyping import Float
+from skimage.metrics import structural_similarity
+
+Video = Float[np.ndarray, "*batch c h w"]
+Score = Float[np.ndarray, "*batch"]
+
+
+def psnr(video: Video, truth: Video) -> Score:
+    """Peak signal-to-noise ratio in dB over (c, h, w), peak 2; identical frames give 100 dB."""
+    error = np.mean((np.clip(video, -1, 1) - truth) ** 2, axis=(-3, -2, -1))
+    return 10 * np.log10(4 / np.maximum(error, 4e-10))
+
+
+def ssim(video: Video, truth: Video) -> Score:
+    """Structural similarity over (c, h, w), windows of 7 x 7 pixels (Wang et al. 2004)."""
+    frames, true_frames = (x.reshape(-1, *x.shape[-3:]) for x in np.broadcast_arrays(video, truth))
+    scores = [
+        structural_similarity(np.clip(frame, -1, 1), true, data_range=2.0, channel_axis=0)
+        for frame, true in zip(frames, true_frames, strict=True)
+    ]
+    return np.array(scores).reshape(np.broadcast_shapes(video.shape[:-3], truth.shape[:-3]))
