@@ -51,8 +51,9 @@ def find(name: str) -> Path:
 def load(name: str, device: str = "cpu", dtype: str = "float32", **unsaid: Any) -> Any:
     """The model of that name or path, ready to sample; its `source` tells where it came from.
 
-    `unsaid` is what a checkpoint of the authors' code cannot say: height and width of the latents (8), patch
-    (1), and for SCD fusion="add", whose tensors look as those of token_concat.
+    `unsaid` is what a checkpoint does not say. For any of them: window, the past frames in view (all), and
+    sink, the first frames that stay in view of a window (0). For one of the authors' code: height and width
+    of the latents (8), patch (1), and for SCD fusion="add", whose tensors look as those of token_concat.
 
     Raises ValueError, or FileNotFoundError, with one line that names the file and what is wrong with it.
     """

@@ -5,11 +5,10 @@ Those of the authors' code, safetensors or PyTorch files, are read as well: see 
 
 import hashlib
 import json
-import os
 import pickle
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 import models
 from models import _official
+from records import replace_file
 
 DTYPES = ("float32", "bfloat16", "float16")
 PYTORCH_SUFFIXES = (".pt", ".pth", ".bin")
@@ -58,20 +58,23 @@ class Source:
 
 def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Weights and metadata as safetensors, atomically: the file is the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+    def fill(partial: Path) -> None:
         save_file(tensors, partial, metadata={"framelens": json.dumps(metadata)})
         partial.chmod(0o644)  # safetensors makes files that only their owner can read
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    replace_file(path, fill)
 
 
 def read(path: Path, device: str, dtype: str, unsaid: dict[str, Any]) -> Any:
-    """The network in that file, in evaluation mode, with a `source`; `unsaid` is for the authors' files."""
+    """The network in that file, in evaluation mode, with a `source`.
+
+    `unsaid` may bound the context of any of them (window, sink); the rest is for the authors' files.
+    """
     check_device(device, dtype)
+    reach = {name: unsaid[name] for name in ("window", "sink") if name in unsaid}
+    unsaid = {name: value for name, value in unsaid.items() if name not in reach}
     metadata, weights = _open_pytorch(path) if path.suffix in PYTORCH_SUFFIXES else _open(path)
     if metadata is None:
         layout = _official.read_off(path, weights, unsaid)
@@ -83,6 +86,7 @@ def read(path: Path, device: str, dtype: str, unsaid: dict[str, Any]) -> Any:
         model = _built(path, metadata, unsaid)
         _check(model, weights, {name: name for name in model.state_dict()}, path)
         model.load_state_dict(weights)
+    model.config = replace(model.config, **reach)
     with path.open("rb") as file:
         model.source = Source(path, hashlib.file_digest(file, "sha256").hexdigest(), metadata)
     return model.to(device=device, dtype=getattr(torch, dtype)).eval().requires_grad_(False)

@@ -40,15 +40,15 @@ def test_every_arm_is_trained_timed_and_scored(tmp_path, small, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path)
     result = xr.load_dataset(tmp_path / "compare.nc", engine="h5netcdf")
     assert dict(result.sizes) == {
-        "arm": 2, "seed": 2, "mode": 4, "clip": 2, "frame": 5, "checkpoint": 2, "sigma": 6, "round": 2
+        "arm": 2, "seed": 2, "sampling": 4, "clip": 2, "frame": 5, "checkpoint": 2, "sigma": 6, "round": 2
     }  # fmt: skip
     assert result.arm.values.tolist() == CHOSEN and result.checkpoint.values.tolist() == [0, 2]
     assert (
         (result.step_seconds > 0).all() and result.psnr.notnull().all() and result.state_error.notnull().all()
     )
-    copies = result.psnr.sel(mode="copy")
+    copies = result.psnr.sel(sampling="copy")
     assert np.ptp(copies.values, axis=(0, 1)).max() == 0, "what is copied does not depend on the network"
-    assert not np.allclose(*(result.psnr.sel(mode="free_running", seed=seed) for seed in (0, 1)))
+    assert not np.allclose(*(result.psnr.sel(sampling="free_running", seed=seed) for seed in (0, 1)))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["complete"] and manifest["kind"] == "compare" and manifest["settings"]["steps"] == 2
 

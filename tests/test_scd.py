@@ -18,10 +18,9 @@ TOKENS = 4
 
 def model(fusion: str = "token_concat", conditions: int = 3, **changes) -> scd.SCD:
     torch.manual_seed(0)
-    config = scd.config(
-        "tiny", height=SIDE, width=SIDE, encoder_layers=2, decoder_layers=2, heads=2, d_model=16,
-        conditions=conditions, fusion=fusion, rope_axes=(4, 2, 2), **changes,
-    )  # fmt: skip
+    small = {"height": SIDE, "width": SIDE, "encoder_layers": 2, "decoder_layers": 2, "heads": 2}
+    small |= {"d_model": 16, "conditions": conditions, "fusion": fusion, "rope_axes": (4, 2, 2)}
+    config = scd.config("tiny", **small | changes)
     network = scd.build(config)
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)

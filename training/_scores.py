@@ -66,11 +66,10 @@ def table(
 
 
 def scores(folder: Path, context: int, steps: int, clips: int, device: str) -> xr.Dataset:
-    """One trained network: loss (checkpoint, sigma), and psnr, ssim, state_error (mode, clip, frame).
+    """One trained network: loss (checkpoint, sigma); psnr, ssim and state_error (sampling, clip, frame).
 
-    Frames are those from `context` on; mode teacher_forced samples each from its true past, free_running
-    from what was sampled before. The mode copy repeats the last given frame: the last one of the true past,
-    or, free-running, the last of the context.
+    Frames are those from `context` on; teacher_forced samples each from its true past, free_running from what
+    was sampled before. `copy` repeats the last frame of the true past, `copy of the context` the last given.
     """
     model = models.load(str(folder / "model.safetensors"), device)
     world, frames = videos.load(model.source.videos), model.source.frames
@@ -88,14 +87,14 @@ def scores(folder: Path, context: int, steps: int, clips: int, device: str) -> x
     modes["copy"] = batch.video[:, context - 1 : -1]
     modes["copy of the context"] = np.broadcast_to(batch.video[:, context - 1 : context], modes["copy"].shape)
     target, state = batch.video[:, context:], {name: v[:, context:] for name, v in batch.state.items()}
-    dims, values = ("mode", "clip", "frame"), list(modes.values())
+    dims, values = ("sampling", "clip", "frame"), list(modes.values())
     measured = {
         "psnr": (dims, np.stack([psnr(video, target) for video in values])),
         "ssim": (dims, np.stack([ssim(video, target) for video in values])),
     }
     if hasattr(world, "state_error"):
         measured["state_error"] = (dims, np.stack([world.state_error(video, state) for video in values]))
-    coords = {"mode": list(modes), "frame": np.arange(context, frames)}
+    coords = {"sampling": list(modes), "frame": np.arange(context, frames)}
     parameters = sum(weight.numel() for weight in model.parameters())
     return xr.Dataset(measured | {"parameters": parameters}, coords).merge(_log(folder))
 

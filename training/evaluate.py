@@ -1,12 +1,14 @@
 """python -m training.evaluate --model dense-tiles: how well a trained model predicts held-out clips.
 
 The next frame, sampled from its true past, against copying the last frame and against the mean frame of the
-past; in a world with memory also by when each pixel's place was last seen.
+past; in a world with memory also by when each pixel's place was last seen. Then a free run from the first
+frames, and where the world's state can be read off a frame, how far it drifts.
 """
 
 import argparse
 import json
 import sys
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +22,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", type=int, default=32, help="held-out clips")
     parser.add_argument("--steps", type=int, default=25, help="denoising steps per frame")
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
+    parser.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
+    parser.add_argument("--videos", help="a world of videos/ (default: what the model was trained on)")
+    parser.add_argument("--window", type=int, help="past frames in view (default: as the model has it)")
+    parser.add_argument("--sink", type=int, help="first frames that stay in view of the window")
+    parser.add_argument("--guidance", type=float, default=1.0, help="scale; 1 is none (default: 1)")
+    parser.add_argument(
+        "--negative", choices=("condition", "context"), default="condition",
+        help="what guidance moves away from: no condition, or a disturbed past (separated models)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides the noise")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     return parser
@@ -37,51 +48,72 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     for name, value in result.items():
-        print(f"{name:45} {value}")
+        print(f"{name:75} {value}")
     print(json.dumps(result))
     return 0
 
 
-def evaluate(model: str, clips: int, steps: int, context: int, seed: int, device: str) -> dict[str, float]:
-    """PSNR in dB of the next frame (peak 2, mean over frames), and squared errors by memory."""
+def evaluate(
+    model: str,
+    clips: int,
+    steps: int,
+    context: int,
+    frames: int | None,
+    videos: str | None,
+    window: int | None,
+    sink: int | None,
+    guidance: float,
+    negative: Literal["condition", "context"],
+    seed: int,
+    device: str,
+) -> dict[str, float]:
+    """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
     import torch
 
     import models
-    import videos
+    from diffusion.guidance import guided
     from diffusion.sampler import rollout
     from diffusion.schedule import sigma_grid
+    from videos import VALIDATION_SEED
+    from videos import load as load_videos
+    from videos.scores import psnr, ssim
 
-    network = models.load(model, device)
-    metadata = network.source.metadata
-    frames = metadata["training"]["recipe"]["frames"]
+    reach: dict[str, Any] = {"window": window, "sink": sink}
+    network = models.load(model, device, **{name: v for name, v in reach.items() if v is not None})
+    frames = int(frames or network.source.frames)
     if context >= frames:
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
-    first = videos.VALIDATION_SEED + 500_000  # away from the clips that training validates on
-    batch = videos.load(metadata["videos"]).clips(range(first, first + clips), frames)
+    world, sampler = load_videos(videos or network.source.videos), guided(network, guidance, negative)
+    first = VALIDATION_SEED + 500_000  # away from the clips that training validates on
+    batch = world.clips(range(first, first + clips), frames)
     truth = torch.from_numpy(batch.video).to(device)
     cond = None if batch.actions is None else torch.from_numpy(batch.actions).to(device)
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
     wanted = set(range(context, frames))
-    sampled = rollout(network, noise, sigma_grid(steps), cond, truth, True, wanted).cpu().numpy().clip(-1, 1)
+    sampled = rollout(sampler, noise, sigma_grid(steps), cond, truth, True, wanted)[:, context:].cpu().numpy()
     past = batch.video.cumsum(1)[:, :-1] / np.arange(1, frames)[:, None, None, None]
-    guesses = {"model": sampled[:, context:], "copy of the last frame": batch.video[:, context - 1 : -1]}
+    guesses = {"model": sampled, "copy of the last frame": batch.video[:, context - 1 : -1]}
     guesses |= {"mean frame of the past": past[:, context - 1 :]}
     target = batch.video[:, context:]
-    result = {f"PSNR of the {name} (dB)": _psnr(guess, target) for name, guess in guesses.items()}
+    result = {
+        f"PSNR of the {name} (dB)": float(psnr(guess, target).mean()) for name, guess in guesses.items()
+    }
+    result["SSIM of the model"] = float(ssim(sampled, target).mean())
     if "in_view_before" in batch.state:
-        result |= _by_memory(sampled[:, context:], target, batch.state["in_view_before"][:, context:])
-    return result
-
-
-def _psnr(guess: np.ndarray, target: np.ndarray) -> float:
-    error = ((guess - target) ** 2).mean(axis=(2, 3, 4))
-    return round(float((10 * np.log10(4 / np.maximum(error, 4e-10))).mean()), 2)
+        result |= _by_memory(sampled.clip(-1, 1), target, batch.state["in_view_before"][:, context:])
+    free = rollout(sampler, noise, sigma_grid(steps), cond, truth[:, :context])[:, context:].cpu().numpy()
+    result["PSNR of a free run, last frame (dB)"] = float(psnr(free, target)[:, -1].mean())
+    if hasattr(world, "state_error"):
+        state = {name: values[:, context:] for name, values in batch.state.items()}
+        error = world.state_error(free, state)[:, -1].mean()
+        result[f"free run, last frame: {world.STATE_ERROR}"] = float(error)
+    return {name: round(value, 4) for name, value in result.items()}
 
 
 def _by_memory(guess: np.ndarray, target: np.ndarray, seen: np.ndarray) -> dict[str, float]:
     error = ((guess - target) ** 2).mean(axis=2)
     rows = {f"squared error, pixels {age}": float(error[seen == code].mean()) for age, code in AGES.items()}
-    return {name: round(value, 4) for name, value in rows.items()}
+    return rows
 
 
 if __name__ == "__main__":

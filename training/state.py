@@ -5,7 +5,6 @@ out/state.pt  out/checkpoints/step-000200.safetensors  out/log.csv  out/samples/
 
 import csv
 import io
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,18 +19,8 @@ import videos
 from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
 from models._checkpoint import write
+from records import replace_file
 from training.recipes import Recipe
-
-
-def replace_file(path: Path, fill: Callable[[Path], object]) -> None:
-    """Fills a temporary neighbour, then puts it in the place of `path`: the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        fill(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class TrainingFolder:

@@ -45,7 +45,7 @@ def state_error(
 def _centre(video: np.ndarray) -> np.ndarray:
     """The mean place (row, column) of the ink in each frame [... 1 h w]."""
     ink = (np.clip(video[..., 0, :, :], -1, 1) + 1) / 2 + 1e-6
-    places = np.stack(np.indices((SIDE, SIDE)), axis=-1)
+    places = np.moveaxis(np.indices((SIDE, SIDE)), 0, -1)
     return (ink[..., None] * places).sum(axis=(-3, -2)) / ink.sum(axis=(-2, -1))[..., None]
 
 

@@ -74,7 +74,7 @@ def state_error(
 
 
 def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    world, places = _texture(kinds[0]), np.stack(np.indices((MAP, MAP)), axis=-1).reshape(-1, 2)
+    world, places = _texture(kinds[0]), np.moveaxis(np.indices((MAP, MAP)), 0, -1).reshape(-1, 2)
     side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
     spans = (TILE * (np.arange(MAP)[:, None] - half) + np.arange(side)) % extent
     views = np.stack([world[np.ix_(spans[row], spans[col])] for row, col in places]) * 2 - 1

@@ -1,0 +1,65 @@
+"""Scores of a trained model: against copies, by memory, over a free run, guided and with bounded context."""
+
+import json
+
+import pytest
+import test_scd
+import tiny
+
+import models
+from models import _checkpoint
+from training import evaluate
+
+SHORT = ["--clips", "2", "--steps", "2", "--context", "2"]
+
+
+@pytest.fixture
+def dense(tmp_path):
+    return str(tiny.checkpoint(tmp_path / "model.safetensors", frames=4))
+
+
+@pytest.fixture
+def separated(tmp_path):
+    network = test_scd.model("prefix", 5, height=20, width=20)
+    described = tiny.metadata(network, frames=4) | {"network": "scd"}
+    _checkpoint.write(tmp_path / "scd.safetensors", network.state_dict(), described)
+    return str(tmp_path / "scd.safetensors")
+
+
+def scores(capsys, *arguments):
+    assert evaluate.main([*arguments, *SHORT]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_model_is_scored_against_copies_by_memory_and_over_a_free_run(dense, capsys):
+    result = scores(capsys, "--model", dense)
+    assert len(result) == 9 and all(isinstance(value, float) for value in result.values())
+    assert result["free run, last frame: agent's distance from its true place (tiles)"] >= 0
+
+
+def test_guidance_and_a_window_change_what_is_drawn(separated, capsys):
+    plain = scores(capsys, "--model", separated)
+    changed = [["--guidance", "3"], ["--guidance", "3", "--negative", "context"], ["--window", "1"]]
+    name = "PSNR of the model (dB)"
+    assert len({plain[name], *(scores(capsys, "--model", separated, *c)[name] for c in changed)}) == 4
+    assert scores(capsys, "--model", separated, "--window", "9", "--sink", "1") == plain
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--context", "4"], "--context must be below the 4 frames of a clip, got 4"),
+        (["--guidance", "2", "--negative", "context"], "needs a separated model"),
+        (["--window", "0"], "a window must be at least 1 frame, got 0"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(dense, capsys, options, line):
+    assert evaluate.main(["--model", dense, *SHORT, *options]) == 2
+    error = capsys.readouterr().err
+    assert line in error and error.count("\n") == 1
+
+
+def test_a_bounded_context_is_kept_when_a_model_is_saved(separated, tmp_path):
+    models.save(models.load(separated, window=2, sink=1), tmp_path / "bounded.safetensors")
+    config = models.load(str(tmp_path / "bounded.safetensors")).config
+    assert (config.window, config.sink) == (2, 1)
