@@ -7,6 +7,9 @@ MODEL  ?= dense-tiles
 RUN    ?=
 ARGS   ?=
 
+# The comparisons that README shows.
+COMPARED := reports/gallery/compare/tiles reports/gallery/compare/digits
+
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -15,10 +18,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup probe figures train evaluate test lint notebooks clean
+.PHONY: help setup probe figures train evaluate compare compare-train scd-bench test lint notebooks clean
 
 help: ## list the commands
-	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(INSTALLED) ## install into .venv; other commands do it by themselves (PYTHON=python3.12 chooses the Python)
 
@@ -33,6 +36,16 @@ train: $(INSTALLED) ## train a network: MODEL=dense-tiles ARGS="--steps 2000"
 
 evaluate: $(INSTALLED) ## score a model's next frame on held-out clips: MODEL=dense-tiles ARGS="--clips 32"
 	$(BIN)/python -m training.evaluate --model $(MODEL) $(ARGS)
+
+compare: $(INSTALLED) ## table and figures, dense against separated at an equal budget: RUN=runs/compare/tiles
+	for run in $(or $(RUN),$(COMPARED)); do \
+	  $(BIN)/python -m reports.compare --run $$run && $(BIN)/python -m reports --run $$run || exit $$?; done
+
+compare-train: $(INSTALLED) ## train that comparison anew, then draw it: ARGS="--videos tiles --seeds 2"
+	run=$$($(BIN)/python -m training.compare $(ARGS)) && $(MAKE) compare RUN="$$run"
+
+scd-bench: $(INSTALLED) ## cost card and timing of dense against separated: ARGS="--preset minecraft"
+	run=$$($(BIN)/python -m benchmarks.scd_bench $(ARGS)) && $(BIN)/python -m reports --run "$$run"
 
 test: lint ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
 	$(BIN)/python -m pytest $(ARGS)

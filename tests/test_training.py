@@ -17,6 +17,7 @@ import videos
 from diffusion.loss import flow_matching_loss
 from diffusion.schedule import noised
 from models import dense, scd
+from training import __main__ as command
 from training import trainer
 from training.recipes import RECIPES, RELEASED, Recipe, recipe
 from training.state import TrainingFolder
@@ -389,3 +390,29 @@ def test_the_state_of_a_run_is_all_that_is_needed(tmp_path):
     folder.resume(second)
     assert first.advance() == second.advance()
     assert all(torch.equal(weight, second.average[name]) for name, weight in first.average.items())
+
+
+def test_settings_of_recipe_and_network_can_be_given_by_name():
+    options = ["--model", "scd-tiles", "--released", "--steps", "7", "--set"]
+    chosen = command._recipe(
+        command.parser().parse_args([*options, "fusion=add", "learning_rate=1", "muon=true"])
+    )
+    assert (chosen.architecture["fusion"], chosen.learning_rate, chosen.muon) == ("add", 1.0, True)
+    assert (chosen.steps, chosen.decoder_rate, chosen.videos) == (7, 2.0, "tiles")
+    assert recipe("scd-tiles").architecture["fusion"] == "prefix", "the shipped recipe stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["fusion"], "--set takes NAME=VALUE, got 'fusion'"),
+        (["muon=3"], "--set muon takes bool, got '3'"),
+        (["fusion=sum"], "no fusion is called 'sum'"),
+        (["encoder_layers=0"], "at least one layer each, got 0 and 4"),
+        (["depth=3"], "neither a recipe nor a scd network has depth; networks have channels"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_one_line(tmp_path, capsys, settings, line):
+    assert command.main(["--model", "scd-tiles", "--out", str(tmp_path / "run"), "--set", *settings]) == 2
+    error = capsys.readouterr().err
+    assert line in error and error.count("\n") == 1

@@ -1,10 +1,13 @@
 """python -m training --model dense-tiles: trains a model from scratch, or goes on where it was stopped."""
 
 import argparse
+import json
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from training.recipes import RECIPES, recipe
+from training.recipes import RECIPES, RELEASED, Recipe, recipe
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,6 +17,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/train/<model>)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the recipe's)")
     parser.add_argument("--batch", type=int, help="clips per step (default: the recipe's)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE",
+        help="other settings of the recipe (training/recipes.py), such as learning_rate=1e-3 fusion=add",
+    )  # fmt: skip
+    parser.add_argument(
+        "--released", action=argparse.BooleanOptionalAction, default=False,
+        help="optimiser, averaging and noise as in the released recipe for Minecraft",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and noise")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
@@ -24,13 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when trained, 2 when the request cannot be met, 130 when stopped."""
     options = parser().parse_args(arguments)
     try:
-        changes = {
-            name: getattr(options, name) for name in ("steps", "batch") if getattr(options, name) is not None
-        }
-        for name, value in {**changes, "threads": options.threads}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}")
-        chosen = recipe(options.model, seed=options.seed, **changes)
+        chosen = _recipe(options)
         out = options.out or Path("runs/train") / options.model
         print(_train(chosen, out, options.device, options.threads))
     except (ValueError, OSError) as error:
@@ -42,7 +47,41 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _train(chosen, out: Path, device: str, threads: int | None) -> Path:
+def _recipe(options: argparse.Namespace) -> Recipe:
+    counts = {name: getattr(options, name) for name in ("steps", "batch", "threads")}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    plain = recipe(options.model)
+    changes: dict[str, Any] = dict(RELEASED) if options.released else {}
+    architecture = dict(plain.architecture)
+    names = {field.name: type(getattr(plain, field.name)) for field in fields(Recipe)}
+    for setting in options.set:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, got {setting!r}")
+        if name in names and name != "architecture":
+            changes[name] = _value(name, text, names[name])
+        else:
+            architecture[name] = _value(name, text, None)
+    changes |= {name: value for name, value in counts.items() if value is not None and name != "threads"}
+    return recipe(options.model, seed=options.seed, **{**changes, "architecture": architecture})
+
+
+def _value(name: str, text: str, kind: type | None) -> Any:
+    """The text as JSON or, where it is none, as it stands; of the kind that the setting has."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is not None and type(value) is not kind:
+        raise ValueError(f"--set {name} takes {kind.__name__}, got {text!r}")
+    return value
+
+
+def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path:
     import torch
 
     from models._checkpoint import check_device
@@ -51,7 +90,13 @@ def _train(chosen, out: Path, device: str, threads: int | None) -> Path:
     if threads is not None:
         torch.set_num_threads(threads)
     check_device(device, "float32")
-    return train(chosen, out, device)
+    try:
+        return train(chosen, out, device)
+    except torch.OutOfMemoryError:
+        raise ValueError(
+            f"{device} has too little memory for {chosen.batch} clips of {chosen.frames} frames; lower "
+            "--batch, or keep less for the backward pass by --set recompute=true"
+        ) from None
 
 
 if __name__ == "__main__":

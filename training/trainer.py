@@ -8,6 +8,7 @@ state has to survive an interruption.
 
 import time
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,14 @@ def build(recipe: Recipe) -> Any:
     source, network = videos.load(recipe.videos), models.network(recipe.network)
     channels, height, width = source.SHAPE
     shape = {"channels": channels, "height": height, "width": width, "conditions": source.CONDITIONS}
-    config = network.config(recipe.preset, **shape | recipe.architecture)
+    try:
+        config = network.config(recipe.preset, **shape | recipe.architecture)
+    except TypeError:
+        known = [field.name for field in fields(network.Config)]
+        unknown = ", ".join(name for name in recipe.architecture if name not in known)
+        raise ValueError(
+            f"neither a recipe nor a {recipe.network} network has {unknown}; networks have {', '.join(known)}"
+        ) from None
     torch.manual_seed(recipe.seed)
     model = network.build(config)
     for part in model.modules():
