@@ -11,7 +11,7 @@ from diffusion.schedule import noised, sigma_grid
 from hooks import AttentionTap, Edit, Trace
 from models import dense
 from models._blocks import AxialRope, rotated
-from models._history import CleanThenNoisy
+from models._history import CleanThenNoisy, FrameCausal, Reach
 
 BATCH, FRAMES, TOKENS = 2, 4, 4
 ACTIONS = torch.tensor([[0, 1, 2, 0], [0, 2, 2, 1]])
@@ -208,6 +208,63 @@ def test_denoising_leaves_a_context_as_it_was(plain):
     plain.denoise(clip(1, seed=2), sigma, context)
     assert torch.equal(first, again)
     assert torch.equal(plain.denoise(clip(1, seed=1), sigma, context), first)
+
+
+# Bounded context, prepared steps, text
+
+
+@pytest.mark.parametrize(("window", "sink"), [(1, 0), (2, 0), (1, 1)])
+def test_a_window_is_the_same_in_parallel_and_frame_by_frame(window, sink):
+    model, clean, sigma = tiny.model(window=window, sink=sink), clip(), levels(BATCH, FRAMES)
+    noisy = noised(clean, clip(seed=1), sigma)
+    parallel = model.teacher_forced(clean, noisy, sigma)
+    for frame in range(FRAMES):
+        span = slice(frame, frame + 1)
+        alone = model.denoise(noisy[:, span], sigma[:, frame], remembered(model, clean[:, :frame]))
+        close(alone, parallel[:, span], 1e-5)
+    unbounded = tiny.model().teacher_forced(clean, noisy, sigma)
+    assert torch.equal(parallel[:, :window], unbounded[:, :window])
+    assert not torch.allclose(parallel[:, 3], unbounded[:, 3], atol=1e-4)
+
+
+@pytest.mark.parametrize(("window", "sink"), [(1, 0), (2, 1), (1, 2)])
+def test_two_paths_of_bounded_training_attention_are_one(window, sink):
+    reach = Reach(window, sink)
+    q, k, v = (tiny.draw(2, 2, 8 * TOKENS, 8, seed=seed) for seed in range(3))
+    for history, n in ((CleanThenNoisy(4, TOKENS, reach), 8), (FrameCausal(4, TOKENS, reach), 4)):
+        parts = [part[:, :, : n * TOKENS] for part in (q, k, v)]
+        masked = F.scaled_dot_product_attention(*parts, attn_mask=history.mask(q.device))
+        torch.testing.assert_close(history.attend(0, *parts), masked)
+
+
+def test_keys_behind_a_window_know_their_age():
+    model, ages = tiny.model(window=1, sink=1), {}
+    with AttentionTap(model.attn_dict, "*", lambda at, name, p: ages.update({at.frame: p.key_age})) as tap:
+        rollout(model, clip(), sigma_grid(1), on_pass=tap.on_pass)
+    assert [ages[frame].tolist()[::TOKENS] for frame in range(FRAMES)] == [[0], [1, 0], [2, 1, 0], [3, 1, 0]]
+
+
+def test_a_window_of_no_frame_is_refused():
+    with pytest.raises(ValueError, match="a window must be at least 1 frame, got 0"):
+        tiny.config(window=0)
+    with pytest.raises(ValueError, match="sink must be 0 or more first frames, got -1"):
+        tiny.config(sink=-1)
+
+
+def test_steps_prepared_together_are_those_taken_alone(model, cond):
+    context, sigmas = remembered(model, clip(2), cond), sigma_grid(3)[:-1]
+    for sigma, prepared in zip(sigmas, model.at_steps(sigmas, context), strict=True):
+        x, level = clip(1, seed=1), sigma.expand(BATCH)
+        close(model.denoise(x, level, prepared), model.denoise(x, level, context), 1e-5)
+
+
+def test_a_prompt_is_read_by_every_block_in_both_ways_to_run():
+    model, prompt = tiny.model(text_tokens=5, text_width=6), tiny.draw(BATCH, 5, 6)
+    clean, noisy, sigma = clip(), clip(seed=1), levels(BATCH, FRAMES)
+    parallel = model.teacher_forced(clean, noisy, sigma, prompt)
+    alone = model.denoise(noisy[:, :1], sigma[:, 0], model.start(BATCH, prompt))
+    close(alone, parallel[:, :1], 1e-5)
+    assert not torch.allclose(parallel, model.teacher_forced(clean, noisy, sigma, prompt.flip(0)))
 
 
 # Cost
