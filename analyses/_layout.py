@@ -7,16 +7,14 @@ A statistic notes every value it is given and tabulates its cells at the end:
     tabulate(cells, labels.frames, labels.points, labels.steps)           # [b frame layer step ...]
 """
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import xarray as xr
 
-_POINT = re.compile(r"(?:(encoder|decoder)\.)?(?:blocks\.(\d+)(?:\.|$)|hook_embed$)")
+from analyses.points import depth_order, layer_of
 
 PROBING = "Bai et al. 2026, Causality in Video Diffusers is Separable from Denoising, §4.1"
 SPARSITY = "Bai et al. 2026, Causality in Video Diffusers is Separable from Denoising, §4.2"
@@ -29,28 +27,6 @@ class Moment(Protocol):
     frame: int
     step: int
     sigma: float
-
-
-def layer_of(name: str) -> int:
-    """The block index in a hook name, -1 for `hook_embed`; `encoder.` and `decoder.` prefixes are allowed."""
-    return _parse(name)[1]
-
-
-def block_of(name: str) -> str:
-    """The block a hook name lies in: `decoder.blocks.3.hook_mlp_out` -> `decoder.blocks.3`."""
-    stack, layer = _parse(name)
-    return f"{stack}.blocks.{layer}".lstrip(".") if layer >= 0 else name
-
-
-@cache
-def _parse(name: str) -> tuple[str, int]:
-    match = _POINT.match(name)
-    if match is None:
-        raise ValueError(
-            f"{name!r} names no layer; expected [encoder.|decoder.]blocks.<n>.<point> or hook_embed"
-        )
-    stack, layer = match.groups()
-    return stack or "", -1 if layer is None else int(layer)
 
 
 class Labels:
@@ -81,8 +57,7 @@ class Labels:
     @property
     def points(self) -> list[str]:
         """Hook names by depth; of two stacks the encoder's first."""
-        points = {point for _, point, *_ in self._seen}
-        return sorted(points, key=lambda point: (_parse(point)[0] == "decoder", layer_of(point), point))
+        return sorted({point for _, point, *_ in self._seen}, key=depth_order)
 
     @property
     def steps(self) -> list[int]:

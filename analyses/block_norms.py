@@ -5,7 +5,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses._layout import PROBING, Labels, Moment, block_of, tabulate, variable
+from analyses._layout import PROBING, Labels, Moment, tabulate, variable
+from analyses.points import block_of
 
 reads: tuple[str, ...] = ("*blocks.*.hook_attn_out", "*blocks.*.hook_mlp_out", "*blocks.*.hook_resid_post")
 

@@ -16,6 +16,10 @@ _HOMES = {
     "AttentionPoint": "attention",
     "AttentionTap": "attention",
     "Pattern": "attention",
+    "AttentionCall": "attention_edit",
+    "AttentionEdit": "attention_edit",
+    "cut": "attention_edit",
+    "Bypass": "bypass",
     "SilentHookError": "_instrument",
 }
 

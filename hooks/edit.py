@@ -42,13 +42,14 @@ class Edit(Instrument):
             self._count(name)
             value = tensor_of(name, output)
             for edit in mine:
-                value = _alike(name, value, edit(self.at, name, value))
+                value = alike(name, value, edit(self.at, name, value))
             return value
 
         stack.callback(module.register_forward_hook(outside_graphs(replace)).remove)
 
 
-def _alike(name: str, old: Tensor, new: Any) -> Tensor:
+def alike(name: str, old: Tensor, new: Any) -> Tensor:
+    """The new value, if it is a tensor of the old one's shape and dtype; else ValueError."""
     got = (tuple(new.shape), new.dtype) if isinstance(new, Tensor) else type(new).__name__
     expected = (tuple(old.shape), old.dtype)
     if got != expected:

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from probes.settings import Settings
+from probes.settings import QUICK, Settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,20 +20,47 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of all runs")
     for name, text in {
         "clips": "held-out clips",
-        "steps": "denoising steps per frame",
         "context": "frames given before a free run",
-        "probed": "frames at which features and attention are read",
         "queries": "queries per frame whose attention is read",
         "seed": "decides clips, noise and the random network",
     }.items():
         value = getattr(default, name)
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
+    for name, text in {
+        "steps": "denoising steps per frame; interventions take at most 10, quick ones 5",
+        "probed": "frames at which features and attention are read",
+    }.items():
+        value = f"{getattr(default, name)}, with --quick {QUICK[name]}"
+        parser.add_argument(f"--{name}", type=int, help=f"{text} (default: {value})")
     parser.add_argument("--frames", type=int, help="frames per clip (default: as in training)")
     parser.add_argument(
         "--shift", type=float, default=default.shift, help="shift of the sigma grid (default: 1)"
     )
     parser.add_argument(
         "--videos", help="a video source, file or folder (default: what the model was trained on)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a look in two minutes: fewer steps, frames and layers, no single heads",
+    )
+    parser.add_argument(
+        "--experiments", nargs="+", default=[], metavar="NAME", help="only these (default: all)"
+    )
+    parser.add_argument(
+        "--layers",
+        nargs=2,
+        type=int,
+        metavar=("FIRST", "LAST"),
+        help="layers that interventions reach for, from 0 (default: all that denoise)",
+    )
+    parser.add_argument(
+        "--starts",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="STEP",
+        help="steps whose features are reused (default: the first and every quarter of the way)",
     )
     parser.add_argument(
         "--statistics", nargs="+", default=[], metavar="NAME", help="only these (default: all)"
@@ -49,7 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = vars(parser().parse_args(arguments))
     model, run, out, workers = (options.pop(name) for name in ("model", "run", "out", "workers"))
-    options["statistics"] = tuple(options["statistics"])
+    options |= {name: tuple(options[name]) for name in ("experiments", "starts", "statistics")}
+    options["layers"] = options["layers"] and tuple(options["layers"])
+    default = QUICK if options["quick"] else {name: getattr(Settings, name) for name in QUICK}
+    options |= {name: value for name, value in default.items() if options[name] is None}
     try:
         if workers is not None and workers < 1:
             raise ValueError(f"--workers must be at least 1, got {workers}")

@@ -64,11 +64,15 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     import models
     from probes import noise_invariance
     from probes.rollouts import watched_rollout
-    from probes.subject import Subject, read_clips
+    from probes.subject import Subject, read_clips, recipe_of
 
     model = models.load(str(file), settings.device, settings.dtype)
     training = model.source.metadata["training"]
-    frames = training["recipe"]["frames"]
+    frames = recipe_of(model).get("frames")
+    if frames is None:
+        raise ValueError(
+            f"{file} does not say how long its training's clips were; train it with `make train`"
+        )
     clips = read_clips(settings, model, frames)
     rows = []
     for index in range(settings.clips):

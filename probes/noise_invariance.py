@@ -11,8 +11,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from analyses._layout import layer_of
 from analyses.noise_invariance import noise_invariance
+from analyses.points import layer_of
 from diffusion.sampler import ForwardPass
 from diffusion.schedule import noised
 from hooks.trace import Trace

@@ -8,7 +8,7 @@ import xarray as xr
 from einops import rearrange
 from torch import Tensor
 
-from analyses._layout import layer_of
+from analyses.points import layer_of
 from analyses.readout import ridge_readout, shuffle_clips
 from probes.noise_invariance import residual_stream
 from probes.subject import Subject

@@ -71,7 +71,7 @@ class RunFolder:
         merged = {
             name: self._joined(name, clips) for name in sorted(f.stem for f in self._clip(0).glob("*.nc"))
         }
-        for experiment in map(probes.load, probes.names()):
+        for experiment in map(probes.load, self.manifest["settings"]["experiments"] or probes.names()):
             if hasattr(experiment, "conclude"):
                 merged |= experiment.conclude(merged)
         for name, dataset in merged.items():
@@ -88,10 +88,17 @@ class RunFolder:
 
     def _joined(self, name: str, clips: int) -> xr.Dataset:
         parts = [xr.load_dataset(self._clip(clip) / f"{name}.nc", engine="h5netcdf") for clip in range(clips)]
-        joined = xr.concat(
-            parts, "clip", data_vars="minimal", coords="minimal", compat="equals", join="exact"
+        for part in parts:
+            del part.attrs["seconds"]
+        return xr.concat(
+            parts,
+            "clip",
+            data_vars="minimal",
+            coords="minimal",
+            compat="equals",
+            join="exact",
+            combine_attrs="drop_conflicts",
         )
-        return joined.drop_attrs(deep=False)
 
     def _clip(self, clip: int) -> Path:
         return self.path / "clips" / f"{clip:04d}"

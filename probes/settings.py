@@ -2,11 +2,15 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import analyses
+import probes
 
 MODES = ("teacher_forced", "free_running")
 NETWORKS = ("trained", "random")
+QUICK: dict[str, Any] = {"steps": 10, "probed": 2}
+"""What a quick run measures unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,16 @@ class Settings:
     """Shift of the sigma grid."""
     queries: int = 64
     """Queries per frame whose attention is read; all of them where a frame has no more tokens."""
+    experiments: tuple[str, ...] = ()
+    """Files of probes/ with a measurement; empty for all."""
     statistics: tuple[str, ...] = ()
     """Streaming statistics; empty for all."""
+    layers: tuple[int, int] | None = None
+    """First and last layer that interventions reach for; None for all of the stack that denoises."""
+    starts: tuple[int, ...] = ()
+    """Steps whose features are reused from there on; empty for the first and each quarter of the way."""
+    quick: bool = False
+    """Interventions at every second layer or so, with fewer steps and sigmas and no single heads."""
     videos: str | None = None
     """A file of videos/, or a video file or folder; None for what the model was trained on."""
     seed: int = 0
@@ -48,17 +60,60 @@ class Settings:
             raise ValueError(
                 f"--frames must exceed --context {self.context}, got {self.frames}: nothing is left to draw"
             )
+        for name in self.experiments:
+            if name not in probes.names():
+                raise ValueError(f"no experiment is called {name!r}; there are {', '.join(probes.names())}")
+        self._check_layers_and_starts()
         for name in self.statistics:
             if name not in analyses.names():
                 raise ValueError(f"no statistic is called {name!r}; there are {', '.join(analyses.names())}")
 
+    def _check_layers_and_starts(self) -> None:
+        if self.layers is not None and not 0 <= self.layers[0] <= self.layers[1]:
+            raise ValueError(
+                f"--layers {self.layers[0]} {self.layers[1]} is an empty range; give the first and the last "
+                "layer, counted from 0"
+            )
+        for start in self.starts:
+            if not 0 <= start < self.drawn_steps - 1:
+                raise ValueError(
+                    f"--starts {start} leaves no later step: interventions draw a frame in "
+                    f"{self.drawn_steps} steps; choose from 0 to {self.drawn_steps - 2}"
+                )
+
+    @property
+    def drawn_steps(self) -> int:
+        """Denoising steps of a frame that is drawn under an intervention."""
+        return min(self.steps, 5 if self.quick else 10)
+
+    @property
+    def start_steps(self) -> list[int]:
+        """The steps whose features are reused."""
+        if self.starts:
+            return sorted(set(self.starts))
+        quarters = (0, 2) if self.quick else (0, 1, 2, 3)
+        last = max(0, self.drawn_steps - 2)
+        return sorted({min(self.drawn_steps * quarter // 4, last) for quarter in quarters})
+
+    def chosen_layers(self, depth: int) -> list[int]:
+        """The layers that interventions reach for in a stack of that depth; ValueError for other layers."""
+        first, last = self.layers or (0, depth - 1)
+        if last >= depth:
+            raise ValueError(
+                f"--layers {first} {last} reaches beyond the {depth} layers that denoise; choose from 0 to "
+                f"{depth - 1}"
+            )
+        stride = max(1, depth // 6) if self.quick else 1
+        return sorted({*range(first, last + 1, stride), last})
+
     def slug(self) -> str:
-        """A folder name for these settings: `default`, or what differs from it."""
-        parts = []
+        """A folder name for these settings: `default` or `quick`, and what differs from it."""
+        default = Settings(quick=True, **QUICK) if self.quick else Settings()
+        parts = ["quick"] if self.quick else []
         for field in fields(self):
             value = getattr(self, field.name)
-            if value != field.default:
-                text = "+".join(value) if isinstance(value, tuple) else str(value)
+            if value != getattr(default, field.name):
+                text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 parts.append(f"{field.name}-{text}".replace("/", "_"))
         return "_".join(parts) or "default"
 

@@ -1,25 +1,23 @@
 """One clip, the networks that are shown it, and the noise they start from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 import videos
-from diffusion.schedule import sigma_grid
+from diffusion.sampler import rollout
+from diffusion.schedule import TrainingDensity, sigma_grid
+from probes._stage import DRAWS, Clip, Stage
+from probes.finite import require_finite
 from probes.settings import Settings
 
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip as the model takes it: video [1 f c h w] and conditions [1 f] or None."""
-
-    video: Float[Tensor, "1 f c h w"]
-    cond: Int[Tensor, "1 ..."] | None
+LEVELS = 5
+"""Noise levels at which velocities are compared."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class Subject:
     other: Clip
     settings: Settings
     frames: int
+    _stages: dict[str, Stage] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def probed(self) -> list[int]:
@@ -42,11 +41,55 @@ class Subject:
     def sigmas(self) -> Float[Tensor, " steps_and_1"]:
         return sigma_grid(self.settings.steps, self.settings.shift)
 
+    def stage(self, network: str = "trained") -> Stage:
+        """The last frame with its past in memory, on which interventions are tried; made once."""
+        if network not in self._stages:
+            model = self.networks[network]
+            last = slice(self.frames - 1, self.frames)
+            noise = torch.cat([self.noise(draw)[:, last] for draw in range(DRAWS)])
+            pasts = {"own": self.clip, "other_clip": self.other}
+            steps, shift = self.settings.drawn_steps, self.settings.shift
+            levels = training_density(self.networks["trained"]).quantiles(LEVELS)
+            stage = Stage(model, pasts, noise, self.frames - 1, steps, shift, levels)
+            require_finite(model, stage.sample, self._rollout_to(model, stage))
+            self._stages[network] = stage
+        return self._stages[network]
+
+    def _rollout_to(self, model: Any, stage: Stage) -> Callable[..., Tensor]:
+        """The rollout that draws the probed frames, and the stage's, of the first noise draw."""
+        return lambda on_pass: rollout(
+            model,
+            self.noise(0),
+            stage.grid,
+            self.clip.cond,
+            self.clip.video,
+            teacher_forced=True,
+            denoised_frames={*self.probed, stage.frame},
+            on_pass=on_pass,
+        )
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that interventions reach for."""
+        return self.settings.chosen_layers(len(self.stage().layers))
+
     def noise(self, draw: int) -> Float[Tensor, "1 f c h w"]:
         """Noise for the whole clip; the same for the same seed, clip and draw, on every device."""
         seed = (self.settings.seed * 1_000_003 + self.index) * 1_009 + draw
         noise = torch.randn(self.clip.video.shape, generator=torch.Generator().manual_seed(seed))
         return noise.to(self.clip.video)
+
+
+def recipe_of(model: Any) -> dict[str, Any]:
+    """The recipe that the model's checkpoint says it was trained by; empty where it says nothing."""
+    return (model.source.metadata.get("training") or {}).get("recipe") or {}
+
+
+def training_density(model: Any) -> TrainingDensity:
+    """Where the model's training put its noise levels, as far as its checkpoint says."""
+    recipe = recipe_of(model)
+    known = {name: recipe[name] for name in ("mean", "spread", "shift", "uniform_share") if name in recipe}
+    return TrainingDensity(**known)
 
 
 def probed_frames(settings: Settings, frames: int) -> list[int]:
@@ -61,7 +104,11 @@ def read_clips(settings: Settings, model: Any, frames: int) -> list[Clip]:
 
     Raises ValueError or FileNotFoundError if the source cannot give clips of the model's size.
     """
-    source = settings.videos or model.source.metadata["videos"]
+    source = settings.videos or model.source.metadata.get("videos")
+    if source is None:
+        raise ValueError(
+            f"{model.source.file} does not say what it was trained on; give --videos and --frames"
+        )
     geometry = model.geometry
     if source in videos.names():
         first = videos.VALIDATION_SEED + settings.seed * 1_000_000

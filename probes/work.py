@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -14,9 +15,10 @@ import xarray as xr
 import models
 from models._null import shuffled
 from probes import load, names
+from probes._layers import Layers
 from probes.run_folder import RunFolder
 from probes.settings import Settings
-from probes.subject import Clip, Subject, read_clips
+from probes.subject import Clip, Subject, read_clips, recipe_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Laboratory:
         clip, other = self.clips[index], self.clips[index + 1]
         subject = Subject(index, self.networks, clip, other, self.settings, self.frames)
         datasets = {}
-        for experiment in names():
+        for experiment in self.settings.experiments or names():
             datasets |= load(experiment).measure(subject)
         return datasets
 
@@ -41,7 +43,12 @@ class Laboratory:
 def open_laboratory(name: str, settings: Settings) -> Laboratory:
     """The model of that name, its random twin and the clips; raises ValueError or FileNotFoundError."""
     model = models.load(name, settings.device, settings.dtype)
-    frames = settings.frames or model.source.metadata["training"]["recipe"]["frames"]
+    settings.chosen_layers(len(Layers(model)))
+    frames = settings.frames or recipe_of(model).get("frames")
+    if frames is None:
+        raise ValueError(
+            f"{model.source.file} does not say how long its clips were; give --videos and --frames"
+        )
     if frames <= settings.context:
         raise ValueError(f"clips of {frames} frames leave nothing to draw after --context {settings.context}")
     clips = read_clips(settings, model, frames)
@@ -83,6 +90,11 @@ def _by_processes(
         for future in as_completed(futures):
             future.result()
             yield futures[future]
+    except BrokenProcessPool:
+        raise OSError(
+            f"one of {workers} worker processes died, killed or out of memory; the finished clips are kept: "
+            "give the same command with fewer --workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ import models
 import probes
 import videos
 from diffusion.schedule import sigma_grid
+from models import _checkpoint
 from probes import noise_invariance, readout, rollouts, run_folder, subject, work
 from probes.__main__ import main
 from probes.settings import Settings
 from videos import files
 
 SMALL = "--clips 2 --steps 2 --frames 5 --context 3 --probed 2 --workers 1 --run small".split()
+SMALL += "--experiments noise_invariance readout rollouts".split()
 ONE = "--clips 1 --steps 1 --frames 3 --context 1 --probed 1 --workers 1".split()
 ONE += "--statistics block_norms --run one".split()
 
@@ -263,6 +267,38 @@ def test_a_run_stopped_by_hand_says_how_to_go_on(checkpoint, tmp_path, monkeypat
     assert capsys.readouterr().err.splitlines()[-1] == "probes: stopped; the same command goes on from here"
 
 
+def test_a_worker_that_dies_is_one_line(checkpoint, tmp_path, monkeypatch, capsys):
+    class Dying:
+        def __init__(self, *_, **__):
+            pass
+
+        def submit(self, *_):
+            future = Future()
+            future.set_exception(BrokenProcessPool("terminated abruptly"))
+            return future
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(work, "ProcessPoolExecutor", Dying)
+    arguments = [*ONE, "--clips", "2", "--workers", "2", "--run", "dying"]
+    assert run(checkpoint, tmp_path, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "one of 2 worker processes died" in line and "fewer --workers" in line
+
+
+@pytest.mark.parametrize("left_out", ["videos", "training"])
+def test_a_checkpoint_that_says_nothing_of_its_videos_asks_for_them(tmp_path, capsys, left_out):
+    network = tiny.model(**tiny.TILES)
+    metadata = tiny.metadata(network)
+    del metadata[left_out]
+    _checkpoint.write(tmp_path / "bare.safetensors", network.state_dict(), metadata)
+    arguments = [word for word in ONE if word not in ("--frames", "3")]
+    assert run(tmp_path / "bare.safetensors", tmp_path, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "bare.safetensors does not say" in line and "give --videos and --frames" in line
+
+
 def test_other_settings_or_another_model_do_not_continue_a_run(checkpoint, tmp_path, reference, capsys):
     folder = tmp_path / "tiny" / "small"
     shutil.copytree(reference, folder)
@@ -313,7 +349,7 @@ def test_a_run_takes_its_frames_from_the_training_and_its_clips_from_a_file(tmp_
 def test_the_experiments_are_the_files_with_a_measurement():
     assert {"noise_invariance", "readout", "rollouts"} <= set(probes.names())
     assert not {"settings", "subject", "run_folder", "finite"} & set(probes.names())
-    with pytest.raises(ValueError, match="no experiment is called 'magic'; there are noise_invariance"):
+    with pytest.raises(ValueError, match="no experiment is called 'magic'; there are controls, cut, "):
         probes.load("magic")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from analyses import load, names
-from analyses._layout import layer_of
+from analyses.points import layer_of
 from analyses.step_similarity import Statistic
 
 POINT = "blocks.2.hook_resid_post"

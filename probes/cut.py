@@ -1,0 +1,60 @@
+"""Cross-frame attention removed: from a layer on, in one layer, up to a layer, in one head.
+
+What stays of the context's benefit when the layers behind L see only their own frame tells how late the past
+is still fetched. The random network's velocity under the same cuts is the null.
+"""
+
+import itertools
+
+import torch
+import xarray as xr
+from jaxtyping import Int
+from torch import Tensor
+
+from probes import _cross
+from probes._cross import CUT
+from probes._measures import Table
+from probes._stage import Stage
+from probes.subject import Subject
+
+WHERE = {
+    "from": lambda layer, depth: slice(layer, depth),
+    "only": lambda layer, depth: slice(layer, layer + 1),
+    "up_to": lambda layer, depth: slice(0, layer + 1),
+}
+"""Which layers of a stack are cut, by the layer that is named."""
+
+
+def measure(subject: Subject) -> dict[str, xr.Dataset]:
+    """`cut`, (clip, where, layer), and unless the run is quick `cut_heads`, (clip, layer, head)."""
+    stages = [subject.stage(network) for network in subject.networks]
+    table = Table(*stages, network=list(subject.networks), where=list(WHERE), layer=subject.layers)
+    places = [{"where": where, "layer": layer} for where, layer in itertools.product(WHERE, subject.layers)]
+    found = {"cut": _filled(table, places, [{"network": network} for network in subject.networks])}
+    if not subject.settings.quick:
+        heads = list(range(subject.stage().model.geometry.heads))
+        table = Table(subject.stage(), layer=subject.layers, head=heads)
+        places = [{"layer": layer, "head": head} for layer, head in itertools.product(subject.layers, heads)]
+        found["cut_heads"] = _filled(table, places, [{}])
+    return found
+
+
+def _filled(table: Table, places: list[dict], networks: list[dict]) -> xr.Dataset:
+    table.put_plain()
+    stage = table.stages[0]
+    modes = torch.stack([cut_modes(stage, **place) for place in places])
+    for place, frames in zip(places, _cross.drawn(stage, modes, {}), strict=True):
+        table.put_frames(frames, **place)
+    for network, stage in zip(networks, table.stages, strict=True):
+        for place, velocity in zip(places, _cross.velocities(stage, modes, {}), strict=True):
+            table.put_velocities(velocity, **place, **network)
+    return table.dataset()
+
+
+def cut_modes(
+    stage: Stage, layer: int, where: str = "only", head: int | None = None
+) -> Int[Tensor, "layer head"]:
+    """The modes in which that layer (from it on, up to it) sees its own frame only, or one head of it."""
+    modes = _cross.live(stage)
+    modes[WHERE[where](layer, len(modes)), slice(None) if head is None else head] = CUT
+    return modes

@@ -1,0 +1,190 @@
+"""AttentionEdit replaces what fused attention returns; cut is a frame-diagonal mask."""
+
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diffusion.sampler import rollout
+from diffusion.schedule import sigma_grid
+from hooks import AttentionEdit, AttentionPoint, AttentionTap, SilentHookError, cut
+from hooks.attention_edit import frame_causal, frame_diagonal
+
+FRAMES, STEPS = 3, 2
+
+
+class Attending(nn.Module):
+    """Attention of its input over itself, or of its last tokens over all of it."""
+
+    def __init__(self, queries=None):
+        super().__init__()
+        self.queries = queries
+
+    def forward(self, x):
+        k = x.unflatten(-1, (2, -1)).transpose(1, 2)
+        q = k if self.queries is None else k[:, :, -self.queries :]
+        return F.scaled_dot_product_attention(q, k, k.flip(-1))
+
+
+def masked(x, queries, sees):
+    """The same with an explicit mask, [q k], True where a query sees a key."""
+    k = x.unflatten(-1, (2, -1)).transpose(1, 2)
+    return F.scaled_dot_product_attention(k[:, :, -queries:], k, k.flip(-1), attn_mask=sees)
+
+
+def moment(role="denoise", frame=2):
+    return SimpleNamespace(frame=frame, step=0, role=role)
+
+
+def under(instrument, module, x, at=None):
+    with instrument:
+        instrument.on_pass(at or moment())
+        return module(x)
+
+
+@pytest.mark.parametrize(
+    "ages, queries",
+    [([2, 2, 1, 1, 0, 0], 2), ([1, 1, 0, 0], 4), ([-1, 2, 1, 0, 0], 2), ([-1, 1, 0, 0], 4), ([0, 0], 2)],
+)
+def test_a_cut_is_a_frame_diagonal_mask(ages, queries):
+    age = torch.tensor(ages)
+    module, x = Attending(queries), tiny.draw(3, len(ages), 8)
+    points = {"attn": AttentionPoint(module, lambda frame, keys: age)}
+    sees = (age[None] == age[-queries:, None]) | (age[None] == -1)
+    torch.testing.assert_close(under(cut(points), module, x), masked(x, queries, sees))
+
+
+def test_where_no_key_is_older_a_cut_changes_no_bit():
+    module, x = Attending(), tiny.draw(1, 4, 8)
+    points = {"attn": AttentionPoint(module, lambda frame, keys: torch.tensor([-1, 0, 0, 0]).clamp(min=0))}
+    assert torch.equal(under(cut(points), module, x), module(x))
+
+
+def test_a_cut_of_one_head_leaves_the_other():
+    module, x = Attending(2), tiny.draw(2, 4, 8)
+    points = {"attn": AttentionPoint(module, lambda frame, keys: torch.tensor([1, 1, 0, 0]))}
+    whole, plain = under(cut(points), module, x), module(x)
+    one = under(cut(points, heads=[1]), module, x)
+    assert torch.equal(one[:, 0], plain[:, 0]) and torch.equal(one[:, 1], whole[:, 1])
+    assert not torch.allclose(one[:, 1], plain[:, 1])
+
+
+@pytest.mark.parametrize("heads", [[2], [-1], []])
+def test_a_head_that_is_not_there_is_refused(heads):
+    module = Attending()
+    points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(keys, dtype=torch.long))}
+    with pytest.raises(ValueError, match=r"'attn' has heads 0 to 1, got"):
+        under(cut(points, heads=heads), module, tiny.draw(1, 2, 8))
+
+
+@pytest.mark.parametrize("frames, past", [(3, 0), (2, 3), (1, 2)])
+def test_a_causal_mask_hides_later_frames_and_keeps_the_past(frames, past):
+    tokens = 2
+    module, x = Attending(frames * tokens), tiny.draw(2, past + frames * tokens, 8)
+    number = torch.cat([torch.full((past,), -1), torch.arange(frames).repeat_interleave(tokens)])
+    points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(keys, dtype=torch.long))}
+    edit = AttentionEdit(points, {"*": lambda at, name, call: frame_causal(call, frames)})
+    expected = masked(x, frames * tokens, number[None] <= number[past:, None])
+    torch.testing.assert_close(under(edit, module, x), expected)
+
+
+def test_queries_that_do_not_divide_into_frames_are_refused():
+    module = Attending()
+    points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(keys, dtype=torch.long))}
+    edit = AttentionEdit(points, {"*": lambda at, name, call: frame_causal(call, 2)})
+    with pytest.raises(ValueError, match="3 queries over 3 keys do not divide into 2 frames"):
+        under(edit, module, tiny.draw(1, 3, 8))
+
+
+# On a model
+
+
+def draw(network, *instruments):
+    def on_pass(at):
+        for instrument in instruments:
+            instrument.on_pass(at)
+
+    return rollout(network, tiny.draw(1, FRAMES, 3, 8, 8), sigma_grid(STEPS), on_pass=on_pass)
+
+
+def test_the_identity_changes_no_bit_and_nothing_stays():
+    network, kernel = tiny.model(), F.scaled_dot_product_attention
+    plain = draw(network)
+    with AttentionEdit(network.attn_dict, {"*": lambda at, name, call: call.out}) as edit:
+        assert torch.equal(draw(network, edit), plain)
+    assert F.scaled_dot_product_attention is kernel
+    with pytest.raises(RuntimeError, match="stop"):
+        with cut(network.attn_dict):
+            raise RuntimeError("stop")
+    assert F.scaled_dot_product_attention is kernel and torch.equal(draw(network), plain)
+
+
+def test_finished_frames_are_remembered_uncut_unless_asked():
+    network = tiny.model()
+    cuts = [cut(network.attn_dict), cut(network.attn_dict, roles=("denoise", "encode"))]
+    frames = []
+    for instrument in cuts:
+        with instrument:
+            frames.append(draw(network, instrument))
+    # Without a past in any pass every frame is drawn alike from its own noise, so both agree there.
+    torch.testing.assert_close(frames[0], frames[1])
+    plain = draw(network)
+    with cut(network.attn_dict, "blocks.0.attn", roles=("encode",)) as only_memory:
+        assert not torch.allclose(draw(network, only_memory), plain, atol=1e-4)
+
+
+def test_a_tap_beside_a_cut_hears_one_call_a_pass_in_either_order():
+    network, heard = tiny.model(), []
+
+    def sink(at, name, pattern):
+        heard.append(pattern.keys)
+
+    for order in (0, 1):
+        tap, edit = AttentionTap(network.attn_dict, "*", sink), cut(network.attn_dict)
+        first, second = (tap, edit) if order else (edit, tap)
+        with first, second:
+            draw(network, tap, edit)
+    passes = FRAMES * STEPS + FRAMES - 1
+    assert len(heard) == 2 * 2 * passes
+
+
+def test_an_unannounced_pass_is_refused():
+    network = tiny.model()
+    with pytest.raises(ValueError, match="in a pass that nobody announced"):
+        with cut(network.attn_dict):
+            draw(network)
+
+
+def test_a_module_that_makes_no_call_is_an_error():
+    network = tiny.model()
+    with pytest.raises(SilentHookError, match="never"):
+        with cut(network.attn_dict) as edit:
+            edit.on_pass(moment())
+
+
+def test_a_result_of_another_shape_is_refused():
+    network = tiny.model()
+    with pytest.raises(ValueError, match="'blocks.0.attn' returned"):
+        with AttentionEdit(network.attn_dict, {"*": lambda at, name, call: call.out[:, :1]}) as edit:
+            draw(network, edit)
+
+
+def test_gradients_flow_through_a_cut():
+    network = tiny.model()
+    x = tiny.draw(1, 1, 3, 8, 8).requires_grad_()
+    context = network.encode(tiny.draw(1, 1, 3, 8, 8, seed=1), network.start(1))
+    with cut(network.attn_dict) as edit:
+        edit.on_pass(moment(frame=1))
+        network.denoise(x, torch.ones(1), context).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+
+
+def test_the_diagonal_is_over_the_keys_a_query_is_part_of():
+    module = Attending(3)
+    points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(2, dtype=torch.long))}
+    edit = AttentionEdit(points, {"*": lambda at, name, call: frame_diagonal(call)})
+    with pytest.raises(ValueError, match="3 queries over 2 keys"):
+        under(edit, module, tiny.draw(1, 3, 8))

@@ -1,0 +1,459 @@
+"""The laws of the interventions: what must change nothing changes nothing, what is served was served."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import xarray as xr
+
+import probes
+from diffusion.sampler import rollout
+from hooks import cut
+from models import scd
+from models._null import shuffled
+from probes import _cross, _stage, _stored, controls, leave_one_out, skip
+from probes import cut as cutting
+from probes import subject as subjects
+from probes.__main__ import main
+from probes._cross import CUT, LIVE, STORED
+from probes._layers import Layers
+from probes._stage import DRAWS, Clip
+from probes.settings import Settings
+from probes.subject import Subject
+from probes.work import Laboratory
+
+LAYERS, FRAMES = 3, 3
+EVIDENCE = ("controls", "cut", "leave_one_out", "reuse", "reuse_controls", "reuse_refresh", "skip")
+SMALL = {"clips": 1, "context": 1, "steps": 4, "frames": FRAMES, "experiments": EVIDENCE}
+
+
+def subject(model, **changes):
+    clips = [Clip(tiny.draw(1, FRAMES, 3, 8, 8, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
+    networks = {"trained": model, "random": shuffled(model, 0)}
+    return Subject(0, networks, *clips, Settings(**{**SMALL, **changes}), FRAMES)
+
+
+def separated(fusion):
+    torch.manual_seed(0)
+    config = scd.config(
+        "tiny", height=8, width=8, encoder_layers=2, decoder_layers=2, heads=2, d_model=16, conditions=0,
+        fusion=fusion, rope_axes=(4, 2, 2),
+    )  # fmt: skip
+    network = scd.build(config)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    """Two conditions at a time, so that tables take several batches, the last not full; two sigmas."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_stage, "ROWS", 2 * DRAWS)
+        patch.setattr(subjects, "LEVELS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = tiny.model(layers=LAYERS)
+    model.source = type("Source", (), {"metadata": {}})()
+    return model
+
+
+@pytest.fixture(scope="module")
+def stage(model):
+    return subject(model).stage()
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+# The stage
+
+
+def test_the_plain_frame_is_the_rollouts(model):
+    about = subject(model)
+    stage = about.stage()
+    video = rollout(
+        model, about.noise(0), stage.grid, None, about.clip.video, teacher_forced=True, denoised_frames={2}
+    )
+    close(stage.sample[0], video[0, 2])
+
+
+def test_the_first_layers_and_the_density_come_from_the_model(model):
+    assert Layers(model).names == ["blocks.0", "blocks.1", "blocks.2"]
+    assert Layers(separated("prefix")).names == ["decoder.blocks.0", "decoder.blocks.1"]
+    model.source.metadata = {"training": {"recipe": {"uniform_share": 1.0}}}
+    uniform = subject(model).stage().levels
+    model.source.metadata = {}
+    torch.testing.assert_close(uniform, torch.tensor([0.25, 0.75]), atol=1e-4, rtol=0)
+    assert subject(model).stage().levels[0] > 0.3
+
+
+def test_a_network_that_gives_no_numbers_is_named(model):
+    broken = tiny.model(layers=LAYERS)
+    broken.blocks[1].mlp[0].weight[0, 0] = torch.nan
+    broken.source = model.source
+    with pytest.raises(ValueError, match=r"first at blocks.1.hook_mlp_out.*blocks.1.mlp.0.weight"):
+        subject(broken).stage()
+
+
+# Layers replaced
+
+
+def test_layers_that_give_what_they_would_give_change_no_bit(stage):
+    x = stage.path[1]
+    plain, features = stage.recorded(x, 0.75)
+    for layer in range(LAYERS):
+        after = features.residual[layer + 1]
+        with stage.layers.replaced({layer: lambda entered, after=after: after}) as on_pass:
+            assert torch.equal(stage.velocity(x, 0.75, 0, [on_pass]), plain)
+        resumed = leave_one_out.resumed(layer, after)
+        with stage.layers.replaced(resumed) as on_pass:
+            assert torch.equal(stage.velocity(x, 0.75, 0, [on_pass]), plain)
+
+
+@pytest.mark.parametrize("outputs", [{0: lambda x: x}, {1: lambda x: 2 * x, 2: lambda x: x + 1}])
+def test_a_model_whose_layers_must_run_gives_the_same(model, outputs):
+    blocks, values = Layers(model), Layers(model)
+    values.modules = None
+    velocity = []
+    for layers in (blocks, values):
+        stage = subject(model).stage()
+        with layers.replaced(outputs) as on_pass:
+            velocity.append(stage.velocity(stage.noise, 1.0, 0, [on_pass]))
+    assert torch.equal(*velocity)
+    assert not torch.allclose(velocity[0], stage.velocity(stage.noise, 1.0))
+
+
+def test_the_modules_of_blocks_are_found_by_their_own_ends_or_offered():
+    model = tiny.model()
+    assert list(Layers(model).modules.values()) == list(model.blocks)
+    foreign = tiny.model()
+
+    class Shared:
+        hook_dict = dict(model.hook_dict)
+        get_submodule = foreign.get_submodule
+
+    assert Layers(Shared()).modules is None
+    Shared.block_dict = {f"blocks.{index}": block for index, block in enumerate(model.blocks)}
+    assert list(Layers(Shared()).modules.values()) == list(model.blocks)
+
+
+def test_a_model_without_named_layers_is_refused():
+    class Unnamed:
+        hook_dict = {"mid": torch.nn.Identity()}
+
+    with pytest.raises(ValueError, match=r"no hook point blocks.0.hook_resid_post.*there are \['mid'\]"):
+        Layers(Unnamed())
+
+
+# Reuse
+
+
+def test_features_served_to_the_pass_they_come_from_change_nothing(stage):
+    for step in (0, 2):
+        x, features = stage.path[step], stage.features(step)
+        plain = stage.velocity(x, stage.sigma(step), step)
+        for layer in range(LAYERS):
+            stored = tuple(_stored.both(part) for part in _stored.ends(features, layer))
+            served = _stored.velocity(stage, layer, stored, _stored.both(x), stage.sigma(step), step)
+            for velocity in _stored.by_kind(served).values():
+                close(velocity, plain)
+            modes = _cross.through(stage, layer, STORED).expand(DRAWS, -1, -1)
+            with _cross.crossed(stage, modes, features.cross) as on_pass:
+                close(stage.velocity(x, stage.sigma(step), step, [on_pass]), plain)
+
+
+def test_features_refreshed_at_every_step_draw_the_plain_frame_and_else_another(stage):
+    modes = torch.stack([_cross.through(stage, layer, STORED) for layer in range(LAYERS)])
+    for every, is_plain in {1: True, 2: False}.items():
+        frames = [*_cross.drawn_refreshed(stage, modes, every)]
+        for layer in range(LAYERS):
+            frames += _stored.drawn_refreshed(stage, layer, every).values()
+        for drawn in frames:
+            assert torch.allclose(drawn, stage.sample, atol=1e-3) == is_plain
+
+
+def test_refreshing_after_the_last_step_is_reusing_the_first(stage):
+    for layer in range(LAYERS):
+        once = _stored.drawn(stage, layer, stage.features(0), first=1)
+        refreshed = _stored.drawn_refreshed(stage, layer, every=stage.steps)
+        for kind in _stored.KINDS:
+            close(once[kind], refreshed[kind])
+    modes = torch.stack([_cross.through(stage, 1, STORED)])
+    close(
+        _cross.drawn(stage, modes, stage.features(0).cross, 1),
+        _cross.drawn_refreshed(stage, modes, stage.steps),
+    )
+
+
+def test_a_hard_reuse_of_all_layers_repeats_the_first_velocity_in_new_modulation(stage):
+    """Behind the last layer only the final norm knows the step: what enters it does not move."""
+    last = LAYERS - 1
+    stored = tuple(_stored.both(part) for part in _stored.ends(stage.features(0), last))
+    a, b = (_stored.both(stage.noise * scale) for scale in (1, 5))
+    hard = [_stored.by_kind(_stored.velocity(stage, last, stored, x, 0.5, 1))["hard"] for x in (a, b)]
+    assert torch.equal(*hard)
+
+
+def test_the_share_of_blocks_is_counted_by_hand(stage):
+    assert stage.steps == 4
+    assert _stored.block_share(stage, LAYERS, lambda step: step == 0) == pytest.approx(1 / 4)
+    assert _stored.block_share(stage, 1, lambda step: step % 2 == 0) == pytest.approx(1 - 2 / 12)
+
+
+# Cut
+
+
+def test_nothing_cut_is_the_plain_model_and_all_cut_sees_no_past(model):
+    stage = subject(model).stage()
+    nothing = _cross.live(stage)[None]
+    close(_cross.drawn(stage, nothing, {})[0], stage.sample)
+    close(_cross.velocities(stage, nothing, {})[0], stage.plain_velocities)
+    everything = torch.full_like(nothing, CUT)
+    # Rotary positions are relative: a frame alone is the same wherever it stands.
+    alone = stage.drawn(
+        stage.noise,
+        lambda x, step: model.denoise(x, torch.full((DRAWS,), stage.sigma(step)), model.start(DRAWS)),
+    )
+    close(_cross.drawn(stage, everything, {})[0], alone)
+    assert not torch.allclose(alone, stage.sample, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "place", [{"where": "from", "layer": 1}, {"where": "only", "layer": 0}, {"layer": 2, "head": 1}]
+)
+def test_a_row_of_cuts_is_what_the_instrument_cuts(model, stage, place):
+    modes = cutting.cut_modes(stage, **place)
+    cut_layers = {layer for layer in range(LAYERS) if (modes[layer] == CUT).any()}
+    heads = [place["head"]] if "head" in place else None
+    with cut(model.attn_dict, [f"blocks.{layer}.attn" for layer in cut_layers], heads) as edit:
+        expected = stage.drawn(
+            stage.noise, lambda x, step: stage.velocity(x, stage.sigma(step), step, [edit.on_pass])
+        )
+    table = torch.stack([_cross.live(stage), modes, torch.full_like(modes, CUT)])
+    close(_cross.drawn(stage, table, {})[1], expected)
+
+
+def test_cuts_from_the_first_and_up_to_the_last_are_the_same(stage):
+    first, last = (
+        cutting.cut_modes(stage, where=where, layer=layer) for where, layer in (("from", 0), ("up_to", 2))
+    )
+    assert torch.equal(first, last) and (first == CUT).all()
+    up_to, only = (cutting.cut_modes(stage, where=where, layer=1) for where in ("up_to", "only"))
+    assert up_to.tolist() == [[CUT] * 2, [CUT] * 2, [LIVE] * 2]
+    assert only.tolist() == [[LIVE] * 2, [CUT] * 2, [LIVE] * 2]
+
+
+# Leave one out, skip
+
+
+def test_resumed_behind_a_layer_is_the_whole_stack_without_it_for_less_work(model):
+    stage = subject(model).stage()
+    x = stage.at_level(0.5)
+    began = stage.evaluations
+    _, resumed = leave_one_out.velocities_without(stage, list(range(LAYERS)), x, 0.5)
+    assert stage.evaluations - began == DRAWS * (LAYERS + 2 + 1 + 0)
+    for layer, velocity in enumerate(resumed):
+        with stage.layers.replaced({layer: lambda entered: entered}) as on_pass:
+            assert torch.equal(velocity, stage.velocity(x, 0.5, 0, [on_pass]))
+
+
+def test_a_layer_with_closed_gates_can_be_left_out():
+    model = tiny.model(layers=LAYERS)
+    model.source = type("Source", (), {"metadata": {}})()
+    for norm in (model.blocks[1].norm1, model.blocks[1].norm2):
+        for weight in norm.parameters():
+            weight[-model.config.d_model :] = 0  # the gate is the last third of the modulation
+    found = leave_one_out.measure(subject(model))["leave_one_out"].sel(network="trained")
+    loss = found.relative_loss.mean(("clip", "sigma")).values
+    assert loss[1] == 0 and abs(loss[[0, 2]]).min() > 1e-3
+    assert found.change.values[0, 1] == 0
+
+
+def test_a_span_kept_to_the_end_is_the_plain_model_and_one_layer_is_leaving_it_out(stage):
+    assert torch.equal(skip.drawn(stage, (0, 2), stage.steps), stage.sample)
+    close(skip.drawn(stage, (1, 1), 0), leave_one_out.without(stage, 1, stage.noise))
+
+
+def test_spans_are_half_and_a_quarter_at_every_place():
+    assert skip.spans(0, 3) == [(0, 0), (1, 1), (2, 2), (3, 3), (0, 1), (1, 2), (2, 3)]
+    assert skip.spans(2, 3) == [(2, 2), (3, 3)]
+    assert skip.spans(0, 7, is_quick=True) == [(0, 1), (2, 3), (4, 5), (6, 7), (0, 3), (2, 5), (4, 7)]
+
+
+@pytest.mark.parametrize("first, last", [(2, 1), (0, LAYERS), (-1, 1)])
+def test_a_span_that_is_empty_or_beyond_the_model_is_refused(stage, first, last):
+    with pytest.raises(ValueError, match=rf"layers {first} to {last} are empty or beyond the 3 layers"):
+        skip.drawn(stage, (first, last), 0)
+
+
+def test_an_empty_range_has_no_spans():
+    with pytest.raises(ValueError, match="layers 3 to 2 is empty"):
+        skip.spans(3, 2)
+
+
+# Controls
+
+
+def by_control(dataset, name):
+    return dict(zip(dataset.control.values.tolist(), dataset[name].values[0].tolist(), strict=True))
+
+
+def test_controls_pass_on_a_network_that_uses_its_past(model):
+    found = controls.measure(subject(model))["controls"]
+    effect = by_control(found, "effect")
+    assert effect["identity_edit"] == effect["identity_attention"] == 0
+    assert (found.passed == 1).all()
+    assert (
+        by_control(found, "must_fire")["own_frame_only"]
+        == 1
+        == 1 - by_control(found, "must_fire")["identity_edit"]
+    )
+
+
+def test_controls_fail_on_a_network_that_does_not(model):
+    blind = tiny.model(layers=LAYERS)
+    blind.source = model.source
+    for block in blind.blocks:
+        block.attn.o.weight.zero_()
+    passed = by_control(controls.measure(subject(blind))["controls"], "passed")
+    assert passed["identity_edit"] == 1 and passed["own_frame_only"] == 0 == passed["other_clip_cross"]
+
+
+@pytest.mark.parametrize("fusion", ["token_concat", "prefix", "add"])
+def test_a_separated_model_is_measured_in_its_decoder(fusion):
+    network = separated(fusion)
+    network.source = type("Source", (), {"metadata": {}})()
+    about = subject(network)
+    passed = by_control(controls.measure(about)["controls"], "passed")
+    if fusion == "add":  # the past comes in beside the tokens: there is no attention to cut
+        assert np.isnan([passed["own_frame_only"], passed["other_clip_cross"]]).all()
+        assert passed["other_clip_features"] == 1
+        return
+    assert set(passed.values()) == {1.0}
+    found = cutting.measure(about)["cut"]
+    assert found.point.values.tolist() == ["decoder.blocks.0", "decoder.blocks.1"]
+    assert found.change.sel(where="from", layer=0).item() > found.change.sel(where="from", layer=1).item() > 0
+
+
+# What is written
+
+SAMPLED = {"mse", "psnr", "sharpness", "diversity", "change"}
+PLAIN = {f"plain_{name}" for name in SAMPLED - {"change"}} | {"plain_velocity_error"}
+VELOCITY = {"velocity_error", "velocity_change"}
+AXES = {
+    "reuse": ({"kind": 4, "layer": 3, "start": 3}, SAMPLED | VELOCITY | PLAIN | {"block_share"}),
+    "reuse_refresh": ({"kind": 3, "layer": 3, "refresh": 2}, SAMPLED | PLAIN | {"block_share"}),
+    "reuse_controls": ({"source": 2, "kind": 3, "layer": 3}, SAMPLED | VELOCITY | PLAIN),
+    "skip": ({"span": 3, "kept_steps": 3}, SAMPLED | VELOCITY | PLAIN | {"block_share"}),
+    "cut": ({"network": 2, "where": 3, "layer": 3}, SAMPLED | VELOCITY | PLAIN),
+    "cut_heads": ({"layer": 3, "head": 2}, SAMPLED | VELOCITY | PLAIN),
+    "leave_one_out": ({"network": 2, "layer": 3}, SAMPLED | VELOCITY | PLAIN | {"relative_loss"}),
+    "controls": ({"control": 5}, {"effect", "must_fire", "passed"}),
+}
+
+
+@pytest.fixture(scope="module")
+def results(model):
+    about = subject(model)
+    return Laboratory(dict(about.networks), [about.clip, about.other], about.settings, FRAMES).measure(0)
+
+
+def test_everything_promised_is_measured(results):
+    assert set(results) == set(AXES) and set(EVIDENCE) <= set(probes.names())
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_axes_and_variables_are_as_promised(results, name):
+    sizes, variables = AXES[name]
+    dataset = results[name]
+    assert set(dataset.data_vars) == variables
+    sizes = sizes | ({} if name in ("controls", "reuse_refresh") else {"sigma": 2})
+    for axis, size in sizes.items():
+        assert dataset.sizes[axis] == size == len(dataset[axis])
+    for variable in dataset.data_vars.values():
+        assert variable.dims[0] == "clip" and variable.dtype == np.float32
+        assert variable.attrs["units"] and variable.attrs["long_name"]
+    assert dataset.attrs["steps"] == 4 and dataset.attrs["frame"] == FRAMES - 1
+
+
+def test_numbers_are_finite_where_they_are_promised(results):
+    for name, dataset in results.items():
+        for variable in dataset.data_vars.values():
+            missing = variable.isnull()
+            if name == "reuse_controls" and "kind" in variable.dims:
+                nothing = (dataset.source == "none") & (dataset.kind == "hard")
+                assert bool((missing == nothing).all())
+            else:
+                assert not missing.any(), f"{name}.{variable.name}"
+
+
+def test_shared_prefixes_are_counted_as_saved(results):
+    for name in ("reuse", "leave_one_out", "skip"):
+        about = results[name].attrs
+        assert 0 < about["block_evaluations"] < 0.75 * about["block_evaluations_of_rerunning"], name
+
+
+def test_the_error_of_the_truth_is_nothing_and_its_sharpness_one(stage):
+    from probes._measures import of_frames
+
+    truth = stage.truth[0].expand(DRAWS, -1, -1, -1)
+    assert of_frames(truth, truth, stage.truth) == {
+        "mse": 0, "psnr": pytest.approx(100), "sharpness": 1, "diversity": 0, "change": 0,
+    }  # fmt: skip
+    blurred = truth.mean((-1, -2), keepdim=True).expand_as(truth)
+    blind = of_frames(torch.cat([blurred[:1], -blurred[:1]]), truth, stage.truth)
+    assert blind["sharpness"] == pytest.approx(0, abs=1e-12) and blind["diversity"] > 0
+
+
+def test_a_quick_run_takes_fewer_layers_steps_and_starts():
+    deep = Settings(quick=True, steps=20)
+    assert deep.chosen_layers(12) == [0, 2, 4, 6, 8, 10, 11] and deep.drawn_steps == 5
+    assert deep.start_steps == [0, 2] and Settings(steps=20).start_steps == [0, 2, 5, 7]
+    assert Settings(layers=(2, 4)).chosen_layers(12) == [2, 3, 4]
+    assert Settings(quick=True, steps=10, probed=2).slug() == "quick"
+    assert Settings(layers=(2, 4)).slug() == "layers-2+4"
+
+
+# From the command line
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.checkpoint(tmp_path_factory.mktemp("models") / "tiny.safetensors")
+
+
+def run(checkpoint, out, *more):
+    arguments = "--clips 2 --steps 3 --probed 1 --frames 3 --context 1 --workers 1 --run one".split()
+    return main(["--model", str(checkpoint), "--out", str(out), *arguments, *more])
+
+
+def test_named_experiments_are_run_and_joined(checkpoint, tmp_path):
+    assert (
+        run(checkpoint, tmp_path, "--experiments", "controls", "skip", "--quick", "--layers", "1", "1") == 0
+    )
+    files = {file.stem: xr.load_dataset(file) for file in (tmp_path / "tiny" / "one").glob("*.nc")}
+    assert set(files) == {"controls", "skip"} and files["skip"].span.values.tolist() == ["1-1"]
+    assert files["controls"].passed.dims == ("clip", "control") and files["controls"].sizes["clip"] == 2
+    assert files["controls"].attrs["threshold"] == controls.THRESHOLD and "seconds" not in files["skip"].attrs
+    assert files["skip"].attrs["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--layers", "0", "2"], "--layers 0 2 reaches beyond the 2 layers that denoise; choose from 0 to 1"),
+        (["--layers", "1", "0"], "--layers 1 0 is an empty range"),
+        (["--layers", "-1", "1"], "--layers -1 1 is an empty range"),
+        (["--starts", "2"], "--starts 2 leaves no later step"),
+        (["--experiments", "magic"], "no experiment is called 'magic'; there are controls, cut"),
+    ],
+)
+def test_what_is_not_there_is_answered_in_one_line(checkpoint, tmp_path, capsys, more, message):
+    assert run(checkpoint, tmp_path, *more) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
