@@ -283,6 +283,31 @@ def test_validation_is_without_the_noise_of_training():
     assert run.log[0]["loss"] == run.log[1]["loss"]
 
 
+def test_training_can_go_on_from_another_model_with_layers_cut_off(tmp_path):
+    first = tiny.checkpoint(tmp_path / "first.safetensors")
+    whole, cut = (
+        trainer.Run(chosen, trainer.build(chosen), "cpu")
+        for chosen in (short(initial=str(first)), short(initial=str(first), cut_from=1))
+    )
+    for name, weight in load_file(first).items():
+        assert torch.equal(weight, whole.model.state_dict()[name])
+    assert whole._loss() != cut._loss()
+    cut.validate()
+    whole.validate()
+    assert cut.log[0]["loss"] != whole.log[0]["loss"]
+    cut.advance()
+
+
+def test_a_start_or_a_cut_that_does_not_fit_is_refused(tmp_path):
+    first = train(tmp_path / "first")
+    with pytest.raises(ValueError, match="is another network than the recipe's"):
+        trainer.build(separated(initial=str(first)))
+    with pytest.raises(ValueError, match="cut_from is for dense networks"):
+        trainer.Run(separated(cut_from=0), trainer.build(separated()), "cpu")._loss()
+    with pytest.raises(ValueError, match="are not all among the 2 layers"):
+        trainer.Run(short(cut_from=-1), trainer.build(short()), "cpu")._loss()
+
+
 def test_the_released_recipe_is_one_of_ours():
     released = recipe("scd-tiles", **RELEASED)
     assert (released.decoder_rate, released.noise_draws, released.ema) == (2.0, 2, 0.9999)
@@ -338,7 +363,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
 
 def test_recipes_name_things_that_exist():
     for name in RECIPES:
-        with torch.device("meta"):
+        with torch.device("cpu" if recipe(name).initial else "meta"):
             network = trainer.build(recipe(name))
         assert network.geometry.channels == videos.load(recipe(name).videos).SHAPE[0]
     with pytest.raises(ValueError, match="no recipe is called 'dense'; there are dense-tiles, dense-digits"):

@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
         "--released", action=argparse.BooleanOptionalAction, default=False,
         help="optimiser, averaging and noise as in the released recipe for Minecraft",
     )  # fmt: skip
+    parser.add_argument("--plan", type=Path, help="architecture of `python -m probes plan`, for a scd recipe")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and noise")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
@@ -54,7 +55,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     plain = recipe(options.model)
     changes: dict[str, Any] = dict(RELEASED) if options.released else {}
-    architecture = dict(plain.architecture)
+    architecture = dict(plain.architecture) | _planned(options.plan, plain)
     names = {field.name: type(getattr(plain, field.name)) for field in fields(Recipe)}
     for setting in options.set:
         name, equals, text = setting.partition("=")
@@ -68,6 +69,27 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return recipe(options.model, seed=options.seed, **{**changes, "architecture": architecture})
 
 
+def _planned(path: Path | None, plain: Recipe) -> dict[str, Any]:
+    """The architecture in a plan; empty without one."""
+    if path is None:
+        return {}
+    if plain.network != "scd":
+        raise ValueError(
+            f"--plan is of a separated network, the recipe of a {plain.network} one; choose a scd recipe"
+        )
+    try:
+        plan = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not a plan: {error}") from None
+    if not isinstance(plan, dict) or "architecture" not in plan:
+        raise ValueError(
+            f"{path} has no architecture; make a plan: python -m probes plan --model X --out {path}"
+        )
+    if plan["architecture"] is None:
+        raise ValueError(f"{path} has no split to train: the model is {plan.get('verdict', 'not decided')}")
+    return plan["architecture"]
+
+
 def _value(name: str, text: str, kind: type | None) -> Any:
     """The text as JSON or, where it is none, as it stands; of the kind that the setting has."""
     try:
@@ -76,7 +98,7 @@ def _value(name: str, text: str, kind: type | None) -> Any:
         value = text
     if kind is float and type(value) is int:
         value = float(value)
-    if kind is not None and type(value) is not kind:
+    if kind not in (None, type(None)) and type(value) is not kind:
         raise ValueError(f"--set {name} takes {kind.__name__}, got {text!r}")
     return value
 

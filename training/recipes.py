@@ -19,6 +19,11 @@ class Recipe:
     """Geometry of the network; channels, height, width and conditions come from the videos."""
     architecture: dict[str, Any] = field(default_factory=dict)
     """Changes to the preset's configuration, such as fusion or depths."""
+    initial: str = ""
+    """A model whose weights training starts from; empty for fresh ones."""
+    cut_from: int | None = None
+    """First layer of a dense network in which, and above which, a noisy frame sees itself alone (a
+    frame-diagonal mask, Bai et al. 2026, section 4); None for nowhere."""
     steps: int = 3000
     """Optimiser steps."""
     batch: int = 6
@@ -74,6 +79,19 @@ class Recipe:
 RECIPES = {
     "dense-tiles": Recipe("dense", "tiles", frames=10, steps=2650),
     "dense-digits": Recipe("dense", "digits", muon=False),
+    "dense-tiles-cut": Recipe(
+        "dense",
+        "tiles",
+        frames=10,
+        initial="dense-tiles",
+        cut_from=5,
+        steps=100,
+        warmup=10,
+        learning_rate=2e-4,
+        muon_learning_rate=3e-4,
+        ema=0.95,
+        keep_every=50,
+    ),
     "scd-tiles": Recipe(
         "scd", "tiles", architecture={"fusion": "prefix"}, frames=10, steps=2650, noise_draws=2
     ),

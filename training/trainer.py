@@ -7,7 +7,7 @@ state has to survive an interruption.
 """
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import models
 import videos
 from diffusion.loss import flow_matching_loss
 from diffusion.schedule import TrainingDensity, noised
+from models._cut import frame_diagonal
+from training._optimizers import optimizers
 from training.recipes import Recipe
 from training.state import TrainingFolder
 
@@ -42,10 +44,25 @@ def build(recipe: Recipe) -> Any:
         ) from None
     torch.manual_seed(recipe.seed)
     model = network.build(config)
+    if recipe.initial:
+        _start_from(model, recipe)
     for part in model.modules():
         if hasattr(part, "recompute"):
             part.recompute = recipe.recompute
     return model
+
+
+def _start_from(model: Any, recipe: Recipe) -> None:
+    """Gives the model the weights of the recipe's initial one; ValueError where they have other shapes."""
+    weights = models.load(recipe.initial).state_dict()
+    own = model.state_dict()
+    other = [name for name in own.keys() | weights if name not in own or name not in weights]
+    other += [name for name in own.keys() & weights if own[name].shape != weights[name].shape]
+    if other:
+        raise ValueError(
+            f"{recipe.initial} is another network than the recipe's: {sorted(other)[:10]} differ"
+        )
+    model.load_state_dict(weights)
 
 
 def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path:
@@ -74,7 +91,7 @@ class Run:
         self.recipe, self.model, self.device = recipe, model, torch.device(device)
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-        self.optimizers = _optimizers(model, recipe)
+        self.optimizers = optimizers(model, recipe)
         self.source = videos.load(recipe.videos)
         self.density = TrainingDensity(uniform_share=recipe.uniform_share)
 
@@ -99,7 +116,7 @@ class Run:
 
     def validate(self) -> None:
         """Appends the averaged weights' loss on held-out clips to the log, by noise level and in the mean."""
-        with averaged(self):
+        with averaged(self), self._cut():
             by_sigma = validation_loss(self.model, self.source, self.recipe.frames, self.device)
         row = {
             "step": self.step,
@@ -124,8 +141,16 @@ class Run:
         seen = _history(clean, noise, sigma, self.recipe.clean_history, generator)
         torch.manual_seed(seed)  # for noise that a network adds by itself
         cond = self._conditions(clips, generator)
-        with _autocast(self.recipe, self.device):
+        with _autocast(self.recipe, self.device), self._cut():
             return flow_matching_loss(self.model, clean, noise, sigma, cond, seen).mean()
+
+    def _cut(self) -> AbstractContextManager:
+        """The layers cut off from the past that the recipe asks for."""
+        if self.recipe.cut_from is None:
+            return nullcontext()
+        if not hasattr(self.model, "blocks"):
+            raise ValueError(f"cut_from is for dense networks, not for {self.recipe.network}")
+        return frame_diagonal(self.model, range(self.recipe.cut_from, self.model.geometry.layers))
 
     def _conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
         if clips.actions is None:
@@ -152,36 +177,6 @@ class Run:
         weights = self.model.state_dict()
         for name, average in self.average.items():
             average.lerp_(weights[name], 1 - decay)
-
-
-def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks (modulation aside), AdamW for everything else."""
-    weights: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, weight in model.named_parameters():
-        inner = weight.ndim == 2 and "blocks." in name and ".norm" not in name
-        weights.setdefault((recipe.muon and inner, name.startswith("decoder.")), []).append(weight)
-
-    def groups(is_matrix: bool, rate: float) -> list[dict]:
-        ratio = {False: 1.0, True: recipe.decoder_rate}
-        return [
-            {"params": part, "peak": rate * ratio[is_decoder]}
-            for (matrix, is_decoder), part in weights.items()
-            if matrix == is_matrix
-        ]
-
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            groups(False, rate), lr=rate, betas=(recipe.beta1, recipe.beta2), weight_decay=decay
-        )
-    ]
-    if matrices := groups(True, recipe.muon_learning_rate):
-        optimizers.append(
-            torch.optim.Muon(
-                matrices, lr=recipe.muon_learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-            )
-        )
-    return optimizers
 
 
 def _history(

@@ -1,0 +1,54 @@
+"""Layers cut off from the past in training do what a cut of the sampler's passes does."""
+
+import pytest
+import tiny
+import torch
+
+from diffusion.sampler import ForwardPass
+from hooks import cut
+from models._cut import frame_diagonal
+
+FRAMES = 4
+
+
+def cut_frame_by_frame(model, layers, clean, noisy, sigma):
+    context, velocities = model.start(2), []
+    for frame in range(FRAMES):
+        span = slice(frame, frame + 1)
+        with cut(model.attn_dict, [f"blocks.{layer}.attn" for layer in layers]) as edit:
+            edit.on_pass(ForwardPass(frame, 0, 0.5, "denoise"))
+            velocities.append(model.denoise(noisy[:, span], sigma[:, frame], context))
+        context = model.encode(clean[:, span], context)
+    return torch.cat(velocities, dim=1)
+
+
+@pytest.mark.parametrize("layers", [[1], [1, 2], [0, 1, 2]])
+def test_a_cut_in_training_is_the_cut_of_denoising_passes(layers):
+    model, clean, noisy = (
+        tiny.model(layers=3),
+        tiny.draw(2, FRAMES, 3, 8, 8),
+        tiny.draw(2, FRAMES, 3, 8, 8, seed=1),
+    )
+    sigma = 0.05 + 0.9 * torch.rand(2, FRAMES, generator=torch.Generator().manual_seed(0))
+    with frame_diagonal(model, layers):
+        together = model.teacher_forced(clean, noisy, sigma)
+    expected = cut_frame_by_frame(model, layers, clean, noisy, sigma)
+    torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
+    whole = model.teacher_forced(clean, noisy, sigma)
+    assert not torch.allclose(whole, together, atol=1e-4), "the cut is gone afterwards, and was there before"
+
+
+def test_a_cut_network_can_be_trained():
+    model = tiny.model(layers=2).requires_grad_(True)
+    clean, noisy = tiny.draw(1, 3, 3, 8, 8), tiny.draw(1, 3, 3, 8, 8, seed=1)
+    with frame_diagonal(model, [0, 1]):
+        model.teacher_forced(clean, noisy, torch.full((1, 3), 0.5)).square().mean().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_layers_that_are_not_there_are_refused():
+    with (
+        pytest.raises(ValueError, match=r"layers \[1, 2\] are not all among the 2 layers"),
+        frame_diagonal(tiny.model(), [2, 1]),
+    ):
+        pass

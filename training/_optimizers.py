@@ -1,0 +1,36 @@
+"""Which weight is trained by which optimiser, and how fast."""
+
+import torch
+from torch import nn
+
+from training.recipes import Recipe
+
+
+def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks (modulation aside), AdamW for everything else."""
+    weights: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        inner = weight.ndim == 2 and "blocks." in name and ".norm" not in name
+        weights.setdefault((recipe.muon and inner, name.startswith("decoder.")), []).append(weight)
+
+    def groups(is_matrix: bool, rate: float) -> list[dict]:
+        ratio = {False: 1.0, True: recipe.decoder_rate}
+        return [
+            {"params": part, "peak": rate * ratio[is_decoder]}
+            for (matrix, is_decoder), part in weights.items()
+            if matrix == is_matrix
+        ]
+
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            groups(False, rate), lr=rate, betas=(recipe.beta1, recipe.beta2), weight_decay=decay
+        )
+    ]
+    if matrices := groups(True, recipe.muon_learning_rate):
+        made.append(
+            torch.optim.Muon(
+                matrices, lr=recipe.muon_learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    return made
