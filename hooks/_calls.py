@@ -22,10 +22,13 @@ class AttentionPoint:
     and keys that are normalised and rotated. `key_age(frame, keys)` gives for
     each of the keys how many frames back it lies while `frame` is processed: 0
     for the frame itself, 1, 2, ... for earlier ones, -1 for what is no frame.
+    `own_queries` is how many of the queries, the last ones, are of the frame at
+    hand; None for all: a decoder may carry context tokens beside them.
     """
 
     module: nn.Module
     key_age: Callable[[int, int], Int[Tensor, " k"]]
+    own_queries: int | None = None
 
 
 @dataclass(frozen=True)

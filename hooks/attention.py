@@ -24,6 +24,8 @@ __all__ = ["AttentionPoint", "AttentionTap", "Pattern", "self_test"]
 class AttentionTap(AttentionInstrument):
     """Calls `sink(at, name, pattern)` after each attention call inside a watched module.
 
+    The pattern is that of the queries of the frame at hand.
+
     The call itself is left alone, so the network's output is bit for bit the
     same. Before the first announced pass `pattern.key_age` is None. ValueError
     for a call with a mask, dropout or shared heads, which a Pattern cannot
@@ -39,10 +41,12 @@ class AttentionTap(AttentionInstrument):
     ):
         super().__init__(points, patterns)
         self.sink = sink
+        self._own_queries = {name: points[name].own_queries for name in self.points}
 
     def _heard(self, name: str, call: AttentionCall) -> Tensor:
         with torch.no_grad():
-            self.sink(self.at, name, Pattern(call.q, call.k, call.scale, call.key_age))
+            own = slice(-(self._own_queries[name] or call.q.shape[2]), None)
+            self.sink(self.at, name, Pattern(call.q[:, :, own], call.k, call.scale, call.key_age))
         return call.out
 
 

@@ -100,10 +100,13 @@ class SCD(HookedRootModule):
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:
         """The encoder sees the start token, then frames; the decoder the context tokens, then the frame."""
-        age = {"encoder": self._encoder_age, "decoder": self._decoder_age}
-        depth = {"encoder": self.config.encoder_layers, "decoder": self.config.decoder_layers}
-        names = [f"{stack}.blocks.{layer}.attn" for stack in depth for layer in range(depth[stack])]
-        return {name: AttentionPoint(self.get_submodule(name), age[name.split(".")[0]]) for name in names}
+        encoder = ("encoder", self.config.encoder_layers, self._encoder_age, None)
+        decoder = ("decoder", self.config.decoder_layers, self._decoder_age, self.geometry.tokens_per_frame)
+        points = {}
+        for stack, layers, age, own_queries in (encoder, decoder):
+            for name in (f"{stack}.blocks.{layer}.attn" for layer in range(layers)):
+                points[name] = AttentionPoint(self.get_submodule(name), age, own_queries)
+        return points
 
     def _encoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
         first = 1 if self.config.start_token else 0

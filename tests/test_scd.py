@@ -132,6 +132,16 @@ def test_keys_know_their_age():
 
 
 @pytest.mark.parametrize("fusion", scd.FUSIONS)
+def test_only_the_queries_of_the_frame_count(fusion):
+    network, queries = model(fusion), []
+    with AttentionTap(
+        network.attn_dict, "decoder.*", lambda at, name, p: queries.append((at.role, p.queries))
+    ) as tap:
+        rollout(network, clip(), sigma_grid(1), ACTIONS, on_pass=tap.on_pass)
+    assert {count for role, count in queries if role == "denoise"} == {TOKENS}
+
+
+@pytest.mark.parametrize("fusion", scd.FUSIONS)
 def test_training_reaches_every_weight(fusion):
     network = model(fusion).train().requires_grad_(True)
     network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS).square().mean().backward()
