@@ -45,7 +45,8 @@ compare-train: $(INSTALLED) ## train that comparison anew, then draw it: ARGS="-
 	run=$$($(BIN)/python -m training.compare $(ARGS)) && $(MAKE) compare RUN="$$run"
 
 scd-bench: $(INSTALLED) ## cost card and timing of dense against separated: ARGS="--preset minecraft"
-	run=$$($(BIN)/python -m benchmarks.scd_bench $(ARGS)) && $(BIN)/python -m reports --run "$$run"
+	run=$(or $(RUN),runs/bench/$$(date +%Y%m%d-%H%M%S)) && \
+	  $(BIN)/python -m benchmarks.scd_bench --out "$$run" $(ARGS) && $(BIN)/python -m reports --run "$$run"
 
 test: lint ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
 	$(BIN)/python -m pytest $(ARGS)

@@ -12,15 +12,17 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 Arm = Callable[[], Any]
+Name = TypeVar("Name", bound=Hashable)
 
 # glibc raises its threshold for giving memory back as a program runs, after which freed blocks count as
 # used; a fixed threshold keeps the peak that of the arm.
@@ -47,20 +49,35 @@ def _ratios(mine: list[float], theirs: list[float]) -> list[float]:
     return [a / b for a, b in zip(mine, theirs, strict=True)]
 
 
-def interleaved(arms: Mapping[str, Arm], repeats: int, device: str, seed: int) -> dict[str, Taken]:
-    """Every arm once to warm up, then `repeats` rounds of all arms, each round in a random order."""
+def interleaved(
+    arms: Mapping[Name, Arm],
+    repeats: int,
+    device: str,
+    seed: int,
+    before: Mapping[Name, Arm] = MappingProxyType({}),
+) -> dict[Name, Taken]:
+    """Every arm once to warm up, then `repeats` rounds of all arms, each round in a random order.
+
+    `before` holds what some arms need done before each of their runs, off the clock.
+    """
     order, taken = random.Random(seed), {name: Taken() for name in arms}
-    for run in arms.values():
+    for name, run in arms.items():
+        before.get(name, _nothing)()
         run()
     for _ in range(repeats):
         for name in order.sample(list(arms), len(arms)):
-            _synchronise(device)
+            before.get(name, _nothing)()
+            synchronise(device)
             began, worked = time.perf_counter(), time.process_time()
             arms[name]()
-            _synchronise(device)
+            synchronise(device)
             taken[name].wall_seconds.append(time.perf_counter() - began)
             taken[name].cpu_seconds.append(time.process_time() - worked)
     return taken
+
+
+def _nothing() -> None:
+    pass
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -83,11 +100,11 @@ def peak_bytes(run: Arm, device: str) -> int:
     if device.startswith("cuda"):
         import torch
 
-        _synchronise(device)
+        synchronise(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run()
-        _synchronise(device)
+        synchronise(device)
         return torch.cuda.max_memory_allocated(device) - before
     before = _status_bytes("VmRSS")
     run()
@@ -121,7 +138,8 @@ def _status_bytes(name: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def _synchronise(device: str) -> None:
+def synchronise(device: str) -> None:
+    """Waits for a GPU to finish what it was given."""
     if device.startswith("cuda"):
         import torch
 

@@ -18,6 +18,8 @@ class KVStorage:
 
     layers: int
     written: int = 0
+    least: int = 0
+    """Tokens to have room for from the start."""
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
@@ -26,7 +28,7 @@ class KVStorage:
         capacity = self.keys[0].shape[2] if self.keys else 0
         if capacity >= tokens:
             return
-        capacity = max(tokens, 2 * capacity)
+        capacity = max(tokens, 2 * capacity, self.least)
         old = (self.keys, self.values)
         self.keys, self.values = (
             [k.new_empty(*k.shape[:2], capacity, k.shape[3]) for _ in range(self.layers)] for _ in range(2)

@@ -13,6 +13,7 @@ Steps that a sampler prepared (`at_steps`, as `rollout` does) are captured; othe
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,10 @@ class NoPoints(Mapping):
             f"a model captured by mode {self.mode!r} would not notice hooks: instrument the plain model"
         )
 
-    __getitem__ = __iter__ = __len__ = _refuse
+    __getitem__ = __iter__ = _refuse
+
+    def __len__(self) -> int:
+        return 0
 
 
 class Captured:
@@ -66,6 +70,8 @@ class Captured:
         self.model, self.mode = model, mode
         self._recorded: list[_Recorded] = []
         self._compiled = torch.compile(_velocity, dynamic=False) if mode == "compile" else None
+        # One pool of memory for all graphs: they never run at once, and results are copied out at once.
+        self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
     @property
     def geometry(self):
@@ -112,6 +118,7 @@ class Captured:
         if isinstance(context, SCDContext) and context.prefix is not None:
             cache = context.prefix  # room for the frame's own keys, so that no shape changes on the way
             cache.storage.reserve(cache.storage.keys[0], 2 * cache.tokens)
+        x = x.clone(memory_format=torch.contiguous_format)  # a frame of a longer clip has other strides
         return self._compiled(self.model, x, _as_read(context))
 
     def _recorded_for(self, x: Tensor, context: Any) -> "_Recorded":
@@ -123,7 +130,7 @@ class Captured:
             if found is None:
                 self._recorded.remove(alike[0])
         if found is None:
-            found = _Recorded(self.model, x, context)
+            found = _Recorded(self.model, x, context, self._pool)
         else:
             self._recorded.remove(found)
         self._recorded.append(found)  # the most recently used last
@@ -133,8 +140,8 @@ class Captured:
 class _Recorded:
     """One branch's denoising step: run once plainly, recorded at the second call, replayed from then on."""
 
-    def __init__(self, model: Any, x: Tensor, context: Any):
-        self.model, self.replay, self.velocity = model, None, None
+    def __init__(self, model: Any, x: Tensor, context: Any, pool: Any):
+        self.model, self.pool, self.replay, self.velocity = model, pool, None, None
         with torch.inference_mode(False):  # such buffers may be written in any mode
             self.x, self.context = x.clone(), _copied(context)
         self.of = context
@@ -161,15 +168,16 @@ class _Recorded:
             self.velocity = _velocity(self.model, self.x, self.context)
             return self.velocity
         if self.replay is None:
-            self.replay, self.velocity = _record(lambda: _velocity(self.model, self.x, self.context))
+            step = partial(_velocity, self.model, self.x, self.context)
+            self.replay, self.velocity = _record(step, self.pool)
         self.replay()
         return self.velocity.clone()
 
 
-def _record(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+def _record(run: Callable[[], Tensor], pool: Any) -> tuple[Callable[[], None], Tensor]:
     """A CUDA graph of `run`: the call that replays it, and where its result appears."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         result = run()
     return graph.replay, result
 
@@ -188,11 +196,7 @@ def _as_read(context: Any) -> Any:
     """The context without what a prepared step does not read, and without the frame's number."""
     if not isinstance(context, SCDContext):
         return context
-    features = context.features
-    if context.prefix is not None and features is not None:
-        features = features[:, :0]
-    nothing = KVCache(KVStorage(0))
-    return replace(context, frame=0, cache=nothing, cond=None, encoder_text=None, features=features)
+    return replace(context, frame=0, cache=KVCache(KVStorage(0)), cond=None, encoder_text=None)
 
 
 def _copied(context: Any) -> Any:

@@ -45,10 +45,10 @@ class Config(StackConfig):
         super().__post_init__()
         if self.fusion not in FUSIONS:
             raise ValueError(f"no fusion is called {self.fusion!r}; there are {', '.join(FUSIONS)}")
-        if min(self.encoder_layers, self.decoder_layers) < 1:
+        layers = (self.encoder_layers, self.decoder_layers)
+        if min(layers) < 1:
             raise ValueError(
-                f"an encoder and a decoder need at least one layer each, got {self.encoder_layers} and "
-                f"{self.decoder_layers}"
+                f"encoder and decoder need at least one layer each, got {layers[0]} and {layers[1]}"
             )
 
 
@@ -109,11 +109,9 @@ class SCD(HookedRootModule):
         return points
 
     def _encoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
-        first = 1 if self.config.start_token else 0
-        place = torch.cat([self.config.reach.past(frame + first), torch.tensor([frame + first])])
-        age = frame + first - place
-        if self.config.start_token:
-            age = torch.where(place == 0, -1, age)
+        starts = int(self.config.start_token)
+        place = torch.cat([self.config.reach.past(frame + starts), torch.tensor([frame + starts])])
+        age = torch.where((place == 0) & bool(starts), -1, frame + starts - place)
         return age.repeat_interleave(self.geometry.tokens_per_frame)[:keys]
 
     def _decoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
@@ -155,7 +153,7 @@ class SCD(HookedRootModule):
         """The context with these features; for the prefix fusion the decoder reads them, once per frame."""
         prefix = None
         if self.config.fusion == "prefix":
-            cache = KVCache(KVStorage(self.config.decoder_layers))
+            cache = KVCache(KVStorage(self.config.decoder_layers, least=2 * features.shape[1]))
             action = _within(context.cond, context.frame)
             modulations = self.decoder.modulations(self.clean(len(features)), action)
             self.decoder.through(features, modulations, context.place, cache, context.decoder_text)
@@ -185,8 +183,9 @@ class SCD(HookedRootModule):
             raise ValueError("this model has no start token, so frame 0 cannot be generated: give it")
         modulations = context.modulations
         if modulations is None:
-            action = condition_of(context.cond, context.frame)
-            modulations = self.decoder.modulations(1000 * sigma[:, None], action)
+            modulations = self.decoder.modulations(
+                1000 * sigma[:, None], condition_of(context.cond, context.frame)
+            )
         noisy, text = self.decoder.tokens(x), context.decoder_text
         return self.decoded(noisy, context.features, modulations, context.place, context.prefix, text)
 

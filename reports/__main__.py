@@ -8,20 +8,21 @@ Writes <out>/<model>/<run>/<figure>.png, .pdf and .csv, and page.html into the r
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from reports import load, names, style
-from reports.page import Drawn, write_page
-from reports.runs import Run, found, open_run
+from reports.page import Drawn, page, write_page
+from reports.plain_page import plain_page
+from reports.runs import PROBE, Run, found, open_run
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when something was drawn, 2 when the request cannot be met."""
     options = parser().parse_args(arguments)
     try:
-        for figure in options.figure:
-            load(figure)
-        for run in runs(options.run):
+        kinds = {kind_of(figure) for figure in options.figure}
+        for run in runs(options.run, kinds):
             draw(run, options.out, options.figure)
     except (ValueError, OSError) as error:
         print(f"reports: {error}", file=sys.stderr)
@@ -43,8 +44,11 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def runs(wanted: str) -> list[Run]:
-    """The run asked for, or every finished one; unfinished ones are named on stderr."""
+def runs(wanted: str, kinds: Collection[str] = ()) -> list[Run]:
+    """The run asked for, or every finished one, of these kinds if any are named.
+
+    Unfinished ones are named on stderr.
+    """
     if wanted != "all":
         return [open_run(wanted)]
     opened = []
@@ -53,15 +57,22 @@ def runs(wanted: str) -> list[Run]:
             opened.append(open_run(folder))
         except ValueError as error:
             print(f"reports: left out: {error}", file=sys.stderr)
+    opened = [run for run in opened if not kinds or run.kind in kinds]
     if not opened:
-        raise FileNotFoundError("no finished run in runs/; make one with `make probe`")
+        raise FileNotFoundError("no finished run in runs/; make one with `make probe` or `make scd-bench`")
     return opened
+
+
+def kind_of(figure: str) -> str:
+    """The kind of run that a figure shows; its file says so where it is not a probe's."""
+    return getattr(load(figure), "kind", PROBE)
 
 
 def draw(run: Run, out: Path, only: list[str]) -> None:
     """Draws one run's figures, and its page unless only some figures were asked for."""
     drawn, not_drawn = [], {}
-    modules = {name: load(name) for name in only or names()}
+    own = [name for name in names() if kind_of(name) == run.kind]
+    modules = {name: load(name) for name in only or own}
     for name, module in sorted(modules.items(), key=lambda item: item[1].order):
         missing = run.missing(module.needs)
         if missing and only:
@@ -76,7 +87,7 @@ def draw(run: Run, out: Path, only: list[str]) -> None:
         print(png, pdf, csv, sep="\n")
         drawn.append(Drawn(name, module.title, module.caption, module.words(table), png))
     if not only:
-        print(write_page(run, drawn, not_drawn))
+        print(write_page(run, drawn, not_drawn, page if run.kind == PROBE else plain_page))
 
 
 if __name__ == "__main__":

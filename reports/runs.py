@@ -1,4 +1,4 @@
-"""A finished run folder, opened for reading.
+"""A finished run folder, opened for reading: a manifest.json, and a netCDF file for each dataset.
 
 run = open_run("runs/grid_dit/default")
 run.read("frame_attention", "cross_mass", network="trained")    # loaded, the file is closed again
@@ -12,6 +12,7 @@ import xarray as xr
 
 ROOT = Path(__file__).resolve().parent.parent
 MODES = ("teacher_forced", "free_running")
+PROBE = "probe"
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Run:
 
     folder: Path
     manifest: dict
+
+    @property
+    def kind(self) -> str:
+        """What was run, which decides the figures and the page: `probe` where the manifest does not say."""
+        return self.manifest.get("kind", PROBE)
 
     @property
     def model(self) -> str:
@@ -39,8 +45,10 @@ class Run:
     def path(self, dataset: str) -> Path:
         """Where a dataset lies; emergence may also be shipped beside the model's weights."""
         own = self.folder / f"{dataset}.nc"
+        if dataset != "emergence" or own.exists():
+            return own
         shipped = ROOT / "models" / "weights" / f"{self.model}.{dataset}.nc"
-        return shipped if dataset == "emergence" and shipped.exists() and not own.exists() else own
+        return shipped if shipped.exists() else own
 
     def missing(self, needs: tuple[str, ...]) -> list[str]:
         """Those of `needs` that this run does not have."""
@@ -103,18 +111,21 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     path = folder / "manifest.json"
     if not path.exists():
-        raise FileNotFoundError(f"{folder} is not a run: it has no manifest.json; make one with `make probe`")
+        raise FileNotFoundError(
+            f"{folder} is not a run: it has no manifest.json; make one with `make probe` or `make scd-bench`"
+        )
     try:
         manifest = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); run the probe again") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); run the command that made it again") from error
     if not manifest.get("complete"):
-        raise ValueError(f"{folder} is incomplete; the same `make probe` again goes on where it stopped")
+        again = manifest.get("command", "the command that made it")
+        raise ValueError(f"{folder} is incomplete; run again: {again}")
     return Run(folder, manifest)
 
 
 def found(root: str | Path = "runs") -> list[Path]:
-    """Every run folder `<root>/<model>/<run>`, finished or not."""
+    """Every run folder `<root>/<model or kind>/<run>`, finished or not."""
     return sorted(path.parent for path in Path(root).glob("*/*/manifest.json"))
 
 

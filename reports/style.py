@@ -9,7 +9,8 @@ Figures are made without pyplot, so nothing global is opened or has to be closed
 """
 
 import os
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 
@@ -77,6 +78,25 @@ def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bo
     if interval:
         parts.append("band: 95% interval over clips" if enough(clips) else "too few clips for an interval")
     figure.suptitle(f"{title}\n{', '.join(parts)}", x=0.01, ha="left", fontsize=9)
+
+
+def title(figure: FigureBase, text: str, run: Run) -> None:
+    """A title, and below it what the run says of itself in one sentence, in lines that fit."""
+    below = textwrap.fill(run.manifest["summary"], 120)
+    figure.suptitle(f"{text}\n{below}", x=0.01, ha="left", fontsize=9)
+
+
+def arms(names: Iterable[str]) -> dict[str, dict]:
+    """Colour, dash and marker of each network that is compared, the first of them in black."""
+    colours = ["#000000", *seaborn.color_palette("colorblind", 9)]
+    dashes, markers = ["-", "--", "-.", ":"], "osD^vP*X"
+    return {
+        str(name): {
+            "color": colours[i % 10], "linestyle": dashes[i % 4], "marker": markers[i % 8], "markersize": 3.5,
+            "linewidth": 1.2,
+        }
+        for i, name in enumerate(names)
+    }  # fmt: skip
 
 
 def line(

@@ -1,0 +1,156 @@
+"""What `scd_bench` compares: a dense model, its separated twin, the clip they make, and what is varied."""
+
+from dataclasses import dataclass, replace
+
+from models import dense, scd
+from models._cost import Shape, shape_of
+from models.dense import Config as DenseConfig
+from models.scd import Config as SCDConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Two networks at one geometry, how they sample, and the values of each sweep."""
+
+    name: str
+    what: str
+    dense: DenseConfig
+    scd: SCDConfig
+    frames: int
+    """Of the longest video; the history of its last frame is one less."""
+    steps: int
+    guidance: float
+    history: int
+    """Frames before the one that is made, wherever history is not what is varied."""
+    histories: tuple[int, ...]
+    all_steps: tuple[int, ...]
+    decoder_layers: tuple[int, ...]
+    """Encoder and decoder together keep their depth."""
+    batches: tuple[int, ...]
+    batch: int = 1
+    threads: int | None = None
+    """Of a CPU; None for as many as it has cores."""
+
+    @property
+    def branches(self) -> int:
+        """Passes that guidance makes of each step."""
+        return 1 if self.guidance == 1 else 2
+
+    def shape(self, arm: str, decoder_layers: int | None = None, **changes) -> Shape:
+        """The shape of `dense` or of the fusion that `arm` names."""
+        config = self.dense if arm == "dense" else self.fused(arm, decoder_layers)
+        return shape_of(config, **{"batch": self.batch, "branches": self.branches, **changes})
+
+    def fused(self, fusion: str, decoder_layers: int | None = None) -> SCDConfig:
+        """The separated network of that fusion, and that deep a decoder out of the same layers."""
+        decoder = decoder_layers or self.scd.decoder_layers
+        both = self.scd.encoder_layers + self.scd.decoder_layers
+        return replace(self.scd, fusion=fusion, encoder_layers=both - decoder, decoder_layers=decoder)
+
+    def __post_init__(self):
+        both = self.scd.encoder_layers + self.scd.decoder_layers
+        for name, values in self.varied.items():
+            if not values or min(values) < 1:
+                raise ValueError(f"{name} must be at least 1, got {', '.join(map(str, values)) or 'nothing'}")
+        if max(*self.histories, self.history) >= self.frames:
+            raise ValueError(
+                f"a history of {max(*self.histories, self.history)} frames does not fit: a video of "
+                f"{self.name} has {self.frames} frames, so at most {self.frames - 1} before the last"
+            )
+        if max(self.decoder_layers) >= both:
+            raise ValueError(
+                f"a decoder of {max(self.decoder_layers)} layers does not fit: {self.name} has {both} layers "
+                f"for encoder and decoder, so at most {both - 1}"
+            )
+
+    @property
+    def varied(self) -> dict[str, tuple[int, ...]]:
+        """The values of each sweep."""
+        return {
+            "history": self.histories,
+            "steps": self.all_steps,
+            "decoder_layers": self.decoder_layers,
+            "batch": self.batches,
+        }
+
+
+TINY = Preset(
+    name="tiny",
+    what="networks of the tile world: 25 tokens a frame, width 128, dense 12 layers against 8 + 4",
+    dense=dense.config("tiny", conditions=5),
+    scd=scd.config("tiny", conditions=5),
+    frames=64,
+    steps=10,
+    guidance=1.0,
+    history=32,
+    histories=(1, 16, 32, 63),
+    all_steps=(1, 4, 10, 25),
+    decoder_layers=(1, 2, 4, 8),
+    batches=(1, 4),
+    threads=1,  # smaller than the cost of sharing them out
+)
+MINECRAFT = Preset(
+    name="minecraft",
+    what="TECO-Minecraft latents: 64 tokens a frame, width 1024, dense 12 layers against 8 + 4",
+    dense=dense.config("far-m", conditions=4),
+    scd=scd.config("scd-m", conditions=4),
+    frames=300,
+    steps=50,
+    guidance=1.5,
+    history=222,
+    histories=(16, 72, 144, 222, 299),
+    all_steps=(1, 4, 10, 25, 50),
+    decoder_layers=(2, 4, 8),
+    batches=(1, 2, 4),
+)
+WAN = Preset(
+    name="wan-1.3b",
+    what="Wan2.1-1.3B latents of 832 x 480: 1560 tokens a frame, width 1536, 30 layers against 25 + 10",
+    dense=dense.config("wan-1.3b"),
+    scd=scd.config("wan-1.3b"),
+    frames=21,
+    steps=4,
+    guidance=1.0,
+    history=10,
+    histories=(1, 5, 10, 15, 20),
+    all_steps=(1, 2, 4, 8, 50),
+    decoder_layers=(5, 10, 20),
+    batches=(1, 2),
+)
+PRESETS = {preset.name: preset for preset in (TINY, MINECRAFT, WAN)}
+
+QUARTER = {"heads": 3, "d_model": 384, "mlp_width": 2240, "height": 30, "width": 52}
+SLICES = {
+    "minecraft": replace(
+        MINECRAFT,
+        what="a slice of minecraft: 64 tokens a frame and width 1024 as there, but a third of the depth "
+        "(dense 4 against 2 + 2), a short history, few steps",
+        dense=replace(MINECRAFT.dense, layers=4),
+        scd=replace(MINECRAFT.scd, encoder_layers=2, decoder_layers=2),
+        frames=17, steps=4, history=8,
+        histories=(1, 8, 16), all_steps=(1, 4), decoder_layers=(1, 2), batches=(1, 2),
+    ),
+    "wan-1.3b": replace(
+        WAN,
+        what="a slice of wan-1.3b: a quarter of the tokens (390), of the width (384) and a fifth of the "
+        "depth (dense 6 against 5 + 2), a short history",
+        dense=replace(WAN.dense, **QUARTER, layers=6),
+        scd=replace(WAN.scd, **QUARTER, encoder_layers=5, decoder_layers=2),
+        frames=6, history=2,
+        histories=(1, 2, 5), all_steps=(1, 4), decoder_layers=(1, 2), batches=(1, 2),
+    ),
+}  # fmt: skip
+"""What a CPU times in place of the big presets."""
+
+
+def chosen(name: str, on_gpu: bool, **changes) -> tuple[Preset, Preset]:
+    """The preset of that name, and what of it is timed: itself on a GPU or where it is small, else a slice.
+
+    `changes` that are None are left as they are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    timed = PRESETS[name] if on_gpu else SLICES.get(name, PRESETS[name])
+    return PRESETS[name], replace(
+        timed, **{key: value for key, value in changes.items() if value is not None}
+    )

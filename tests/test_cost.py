@@ -1,0 +1,122 @@
+"""The cost of a model from its shapes agrees with what torch counts, stores and moves."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import dense, scd
+from models._cost import (
+    Shape,
+    cache_bytes,
+    denoise_cost,
+    encode_cost,
+    frame_cost,
+    modulation_cost,
+    parameters,
+    predicted_speed_up,
+    shape_of,
+    speed_up_bound,
+    start_cost,
+)
+from models._fusion import FUSIONS
+
+SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
+SMALL |= {"rope_axes": (4, 2, 2), "rope_theta": 100.0, "mlp_width": 40}
+ACTIONS, TEXT, WINDOW = {"conditions": 5}, {"text_tokens": 3, "text_width": 6}, {"window": 2, "sink": 1}
+KINDS = [None, *FUSIONS]
+STEPS, BATCH, HISTORY = 3, 2, 4
+
+
+def network(fusion, **changes):
+    """A dense network for None, else a separated one of that fusion; and its shape."""
+    if fusion is None:
+        model = dense.build(dense.Config(layers=3, **SMALL, **changes))
+    else:
+        model = scd.build(scd.Config(encoder_layers=2, decoder_layers=3, fusion=fusion, **SMALL, **changes))
+    return model.eval().requires_grad_(False), shape_of(model.config, batch=BATCH)
+
+
+def condition(model):
+    if model.config.text_tokens:
+        return torch.randn(BATCH, model.config.text_tokens, model.config.text_width)
+    return torch.zeros(BATCH, HISTORY + 2, dtype=torch.long) if model.config.conditions else None
+
+
+def counted(run):
+    """What torch counts in a call, and what the call returned."""
+    # torch does not count what its fused attention for CPUs does.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        value = run()
+    return counter.get_total_flops(), value
+
+
+def after(model, frames):
+    context = model.start(BATCH, condition(model))
+    for _ in range(frames):
+        context = model.encode(torch.randn(BATCH, 1, 3, 8, 8), context)
+    return context
+
+
+@pytest.mark.parametrize("changes", [{}, ACTIONS, TEXT, WINDOW], ids=["plain", "actions", "text", "window"])
+@pytest.mark.parametrize("fusion", KINDS)
+def test_the_arithmetic_is_what_torch_counts(fusion, changes):
+    model, shape = network(fusion, **changes)
+    flops, _ = counted(lambda: model.start(BATCH, condition(model)))
+    assert flops == start_cost(shape).flops
+    context, x, sigma = after(model, HISTORY), torch.randn(BATCH, 1, 3, 8, 8), torch.rand(BATCH)
+    assert counted(lambda: model.denoise(x, sigma, context))[0] == denoise_cost(shape, HISTORY).flops
+    flops, steps = counted(lambda: list(model.at_steps(torch.rand(STEPS), context)))
+    assert flops == modulation_cost(shape, STEPS).flops
+    flops, _ = counted(lambda: model.denoise(x, sigma, steps[0]))
+    assert flops == denoise_cost(shape, HISTORY, modulated=True).flops
+    assert counted(lambda: model.encode(x, context))[0] == encode_cost(shape, HISTORY).flops
+
+
+@pytest.mark.parametrize("changes", [{}, ACTIONS, TEXT], ids=["plain", "actions", "text"])
+@pytest.mark.parametrize("fusion", KINDS)
+def test_every_weight_is_counted(fusion, changes):
+    model, shape = network(fusion, **changes)
+    assert parameters(shape) == sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("fusion", KINDS)
+def test_a_step_reads_the_weights_of_its_stack(fusion):
+    model, shape = network(fusion)
+    stack = [*model.decoder.parameters(), *model.join.parameters()] if fusion else list(model.parameters())
+    assert denoise_cost(shape, 0).weight_bytes == sum(weight.nbytes for weight in stack)
+
+
+@pytest.mark.parametrize("changes", [{}, TEXT, WINDOW], ids=["plain", "text", "window"])
+@pytest.mark.parametrize("fusion", KINDS)
+@pytest.mark.parametrize("history", [1, HISTORY])
+def test_the_cache_holds_what_was_foreseen(fusion, changes, history):
+    model, shape = network(fusion, **changes)
+    context = after(model, history)
+    caches = [context.cache, *([context.prefix] if fusion == "prefix" else [])]
+    held = [layer[:, :, : c.tokens] for c in caches for layer in c.storage.keys + c.storage.values]
+    texts = [context.text] if fusion is None else [context.encoder_text, context.decoder_text]
+    held += [tensor for text in texts for pair in text or [] for tensor in pair]
+    assert cache_bytes(shape, history) == sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+def test_a_frame_is_its_passes_in_every_branch():
+    _, shape = network("prefix", **ACTIONS)
+    step = denoise_cost(shape, 4, modulated=True)
+    passes = step * 5 + modulation_cost(shape, 5) + encode_cost(shape, 4)
+    assert frame_cost(replace(shape, branches=2), 5, 4) == passes * 2
+
+
+def test_the_speed_up_grows_with_steps_towards_its_bound():
+    dense_shape, scd_shape = network(None)[1], network("token_concat")[1]
+    ups = [predicted_speed_up(dense_shape, scd_shape, steps, 50) for steps in (1, 10, 100, 100_000)]
+    bound = speed_up_bound(dense_shape, scd_shape, 50)
+    assert ups == sorted(ups) and ups[-1] < bound
+    assert ups[-1] == pytest.approx(bound, rel=1e-3)
+
+
+def test_a_shape_needs_no_network():
+    shape = Shape(layers=1, d_model=8, heads=2, mlp_width=32, tokens=4, values=3)
+    assert denoise_cost(shape, 0).flops > 0 and parameters(shape) > 0

@@ -1,0 +1,255 @@
+"""The benchmark of separation: card first, then measurement, a folder for reports, refusals in a line."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+
+from benchmarks import _machine, _measure, _scd_memory, _scd_presets, scd_bench
+from benchmarks._machine import Machine
+from benchmarks._scd_arms import Arm, network
+from benchmarks._scd_card import card
+from benchmarks._scd_presets import PRESETS, SLICES, TINY, chosen
+from benchmarks._scd_sweeps import Plan
+from benchmarks.scd_bench import main
+from models import dense, scd
+from models._cost import Cost, predicted_speed_up
+from reports.__main__ import main as draw
+
+SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
+SMALL |= {"rope_axes": (4, 2, 2), "rope_theta": 100.0, "conditions": 5}
+PRESET = replace(
+    TINY,
+    name="small",
+    what="networks of a test",
+    dense=dense.Config(layers=2, **SMALL),
+    scd=scd.Config(encoder_layers=2, decoder_layers=1, **SMALL),
+    frames=4, steps=2, history=2, guidance=1.5,
+    histories=(1, 3), all_steps=(1, 2), decoder_layers=(1, 2), batches=(1, 2),
+)  # fmt: skip
+ASKED = ["--preset", "small", "--repeats", "2", "--no-memory"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "small", PRESET)
+        patch.setattr(_machine, "ROUNDS", 2)
+        patch.setitem(_machine.SIDE, "cpu", 32)
+        patch.setitem(_machine.COPIED_BYTES, "cpu", 1024)
+        yield
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The command run once: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "bench" / "small"
+    with pytest.MonkeyPatch.context() as patch:
+        printed = []
+        patch.setattr("builtins.print", lambda *text, **_: printed.append(" ".join(map(str, text))))
+        assert main([*ASKED, "--out", str(folder)]) == 0
+    return folder, "\n".join(printed)
+
+
+def test_the_card_is_printed_before_anything_is_timed(ran):
+    _, printed = ran
+    places = [printed.index(text) for text in ("cost card of small", "random weights", "encode ms")]
+    assert places == sorted(places)
+
+
+def test_the_last_line_is_one_document_with_units_in_its_keys(ran):
+    folder, printed = ran
+    document = json.loads(printed.splitlines()[-1])
+    assert document["random_weights"] and document["folder"] == str(folder)
+    assert set(document["sweeps"]) == {"history", "steps", "decoder_layers", "batch"}
+    rows = document["sweeps"]["history"]
+    assert [(row["history"], row["arm"]) for row in rows[:3]] == [
+        (1, "dense"), (1, "token_concat"), (1, "prefix"),
+    ]  # fmt: skip
+    for row in rows:
+        assert 0 < row["encode_seconds"]["median"] < row["frame_seconds"]["median"]
+        assert row["frames_per_second"] == pytest.approx(1 / row["frame_seconds"]["median"])
+    assert rows[0]["speed_up"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    assert document["arms"]["dense"]["peak_bytes"] is None
+    assert document["arms"]["prefix"]["first_frame_seconds"]["median"] > 0
+    assert document["card"]["prefix"]["speed_up"] > document["card"]["token_concat"]["speed_up"]
+
+
+def test_the_folder_says_what_was_done_and_holds_named_dimensions(ran):
+    folder, _ = ran
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["complete"] and manifest["kind"] == "bench" and "cost card of small" in manifest["text"]
+    assert manifest["command"].startswith("python -m benchmarks.scd_bench --preset small")
+    with xr.open_dataset(folder / "bench_history.nc", engine="h5netcdf") as stored:
+        assert stored.sample_seconds.dims == ("history", "arm", "round")
+        assert dict(stored.sizes) == {"history": 2, "arm": 3, "round": 2}
+        assert all(values.attrs["units"] for values in stored.data_vars.values())
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_figures_and_page_are_drawn_from_the_folder(ran):
+    folder, _ = ran
+    out = folder.parent / "figures"
+    assert draw(["--run", str(folder), "--out", str(out)]) == 0
+    names = {"bench_history", "bench_steps", "bench_depth_batch", "bench_predicted"}
+    assert {path.stem for path in out.rglob("*.png")} == names
+    page = (folder / "page.html").read_text()
+    assert page.count("data:image/png") == 4 and "cost card of small" in page and "Not drawn" not in page
+
+
+def test_results_that_are_there_are_not_overwritten(ran, capsys):
+    folder, _ = ran
+    assert main([*ASKED, "--out", str(folder)]) == 2
+    assert "holds results already" in capsys.readouterr().err
+
+
+def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = scd_bench.default_folder("tiny", "cuda:0")
+    assert first == Path("runs/bench/tiny-cuda")
+    first.mkdir(parents=True)
+    (first / "manifest.json").write_text("{}")
+    assert scd_bench.default_folder("tiny", "cuda:0") == Path("runs/bench/tiny-cuda-2")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--preset", "huge"], "no preset is called 'huge'; there are tiny, minecraft, wan-1.3b"),
+        (["--fusion", "prefix", "sum"], "no fusion is called 'sum'"),
+        (["--mode", "fast"], "no mode is called 'fast'; there are plain, graph, compile"),
+        (["--mode", "graph"], "it needs --device cuda"),
+        (["--histories", "1", "4"], "a history of 4 frames does not fit: a video of small has 4"),
+        (["--decoder-layers", "3"], "a decoder of 3 layers does not fit: small has 3 layers"),
+        (["--decoder-layers", "0"], "decoder_layers must be at least 1, got 0"),
+        (["--batches", "0"], "batch must be at least 1"),
+        (["--all-steps", "0"], "steps must be at least 1"),
+        (["--repeats", "0"], "--repeats must be at least 1"),
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["--dtype", "int8"], "unknown dtype 'int8'"),
+        (["--device", "tpu"], "device 'tpu'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, said, capsys, tmp_path):
+    assert main([*ASKED, "--out", str(tmp_path / "run"), *arguments]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to be had")
+@pytest.mark.parametrize("preset", ["tiny", "minecraft", "wan-1.3b"])
+def test_a_missing_gpu_is_one_line_and_status_2(preset, capsys):
+    assert main(["--preset", preset, "--device", "cuda"]) == 2
+    assert "use --device cpu" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_refused_with_what_would(capsys, tmp_path, monkeypatch):
+    arms = ["dense", "token_concat", "prefix"]
+    free = _scd_memory.needed_bytes(PRESET, arms, "float32", 2, 1)
+    monkeypatch.setattr(_scd_memory, "free_bytes", lambda device: free)
+    assert main([*ASKED, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "small with 3 frames of history at batch 1 needs" in said
+    assert "a history of 2 frames fits at batch 1" in said
+    assert "none fits alone" in _scd_memory.what_fits(PRESET, arms, "float32", 0, 3, 1)
+
+
+def test_running_out_of_memory_is_a_line_and_keeps_what_was_finished(capsys, tmp_path, monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+
+    monkeypatch.setattr(Arm, "encode", exhausted)
+    assert main([*ASKED, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "cpu is out of memory" in said and "fits" in said and said.strip().count("\n") == 0
+    assert (tmp_path / "run" / "bench_card.nc").exists()
+    assert not json.loads((tmp_path / "run" / "manifest.json").read_text())["complete"]
+
+
+def test_what_arms_need_is_at_least_what_they_hold():
+    arm = Arm(network(PRESET, "dense", "cpu", "float32", 0), PRESET, "cpu", 0)
+    arm.reach(3, 2)
+    held = sum(weight.nbytes for weight in arm.network.parameters())
+    for context in arm.contexts.values():
+        parts = context.cache.storage.keys + context.cache.storage.values
+        held += sum(part[:, :, : context.cache.tokens].numel() * part.element_size() for part in parts)
+    assert held <= _scd_memory.needed_bytes(PRESET, ["dense"], "float32", 3, 2)
+
+
+def test_an_arm_goes_on_from_where_it_stands_and_stays_there():
+    arm = Arm(network(PRESET, "prefix", "cpu", "float32", 0), PRESET, "cpu", 0)
+    arm.reach(1, 1)
+    arm.reach(3, 1)
+    assert set(arm.contexts) == {"cond", "uncond"}
+    assert all(context.frame == 3 for context in arm.contexts.values())
+    before = arm.sample(arm.sigmas(2))
+    for _ in range(2):
+        arm.prepare_encode()
+        arm.encode()
+    assert torch.equal(arm.sample(arm.sigmas(2)), before)
+    cache = arm.contexts["cond"].cache
+    assert cache.tokens == cache.storage.written, "an older cache would copy its history at every step"
+
+
+def test_preparation_is_off_the_clock_and_before_every_run():
+    done = []
+    runs = {"a": lambda: done.append("run a"), "b": lambda: done.append("run b")}
+    _measure.interleaved(runs, 2, "cpu", 0, {"a": lambda: done.append("before a")})
+    assert done.count("before a") == done.count("run a") == 3
+    assert all(done[place - 1] == "before a" for place, what in enumerate(done) if what == "run a")
+
+
+def test_launches_add_on_a_cpu_and_hide_on_a_gpu():
+    cost = Cost(flops=100, weight_bytes=30, state_bytes=10, blocks=3)
+    for hidden, seconds in ((False, 10 + 6), (True, 10)):
+        assert Machine(10.0, 8.0, 2.0, hidden).seconds(cost) == seconds
+
+
+def test_the_card_repeats_the_arithmetic_and_its_bounds_bound():
+    costs = card(PRESET, "float32")
+    own = predicted_speed_up(PRESET.shape("dense"), PRESET.shape("prefix"), PRESET.steps, PRESET.history)
+    assert float(costs.speed_up.sel(arm="prefix")) == own
+    assert float(costs.speed_up_steps.sel(arm="prefix", steps=PRESET.steps)) == own
+    assert (costs.speed_up_steps <= costs.bound_steps + 1e-9).all()
+    longer = costs.speed_up_history.sel(arm="token_concat").diff("history")
+    assert (longer > 0).all()
+
+
+def test_a_cpu_times_a_slice_of_a_big_preset_and_a_gpu_all_of_it():
+    for name in ("minecraft", "wan-1.3b"):
+        full, timed = chosen(name, on_gpu=False)
+        assert timed == SLICES[name] and timed.what.startswith(f"a slice of {name}")
+        assert chosen(name, on_gpu=True) == (full, full)
+    assert chosen("tiny", on_gpu=False) == (TINY, TINY)
+
+
+def test_the_big_presets_have_the_geometry_that_they_name():
+    minecraft, wan = PRESETS["minecraft"], PRESETS["wan-1.3b"]
+    assert minecraft.shape("dense").tokens == 64 and minecraft.branches == 2 and minecraft.steps == 50
+    assert wan.shape("dense").tokens == 1560 and wan.shape("prefix").encoder_layers == 25
+    assert wan.shape("dense").mlp_width == 8960 and wan.shape("dense").text_tokens == 512
+
+
+def test_a_dense_arm_is_never_compiled_for_fixed_shapes():
+    plan = Plan(PRESET, ["prefix"], ["plain", "compile"], "cpu", "float32", 1, 0)
+    assert plan.arms == {
+        "dense": ("dense", "plain"), "prefix": ("prefix", "plain"), "prefix, compile": ("prefix", "compile"),
+    }  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_plain_and_graph_are_measured(tmp_path, capsys):
+    asked = ["--preset", "small", "--repeats", "1", "--device", "cuda", "--out", str(tmp_path / "run")]
+    assert main(asked) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert document["arms"]["prefix, graph"]["largest_relative_difference"] < 0.05
+    assert document["arms"]["dense"]["peak_bytes"] > 0
+
+
+def test_presets_are_listed_once():
+    assert set(SLICES) < set(_scd_presets.PRESETS)
