@@ -15,6 +15,7 @@ from jaxtyping import Float
 from sklearn.datasets import load_digits
 
 import videos
+from videos.targets import Target, token_centres
 
 SIDE, DIGIT, DIGITS = 16, 8, 2
 STATE_ERROR = "distance of the ink's centre from its true place (pixels)"
@@ -40,6 +41,46 @@ def state_error(
     Of both digits together: which of two overlapping ones is where cannot be read off a frame.
     """
     return np.linalg.norm(_centre(video) - state["ink_centre"], axis=-1)
+
+
+def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
+    """What a probe can be asked of these clips, for tokens of `patch` pixels.
+
+    Which digit is the first one means nothing, so digits are asked for where exactly one covers a token.
+    """
+    middles = token_centres(SIDE, patch)
+    tokens = np.stack(np.meshgrid(middles, middles, indexing="ij"), -1).reshape(-1, 1, 2)
+    away = clips.state["position"][:, :, None] + (DIGIT - 1) / 2 - tokens  # [b f n digit 2]
+    covers = np.all(np.abs(away) < DIGIT / 2, axis=-1)
+
+    def of_the_one(values: np.ndarray) -> np.ndarray:
+        chosen = (covers[..., None] * values).sum(-2)
+        return np.where((covers.sum(-1) == 1)[..., None], chosen, np.nan)
+
+    b, f = clips.video.shape[:2]
+    cells = clips.video[:, :, 0].reshape(b, f, len(middles), patch, len(middles), patch)
+    ink = (cells.mean(axis=(3, 5)).reshape(b, f, -1, 1) + 1) / 2
+    before = np.concatenate([np.full_like(ink[:, :1], np.nan), ink[:, :-1]], axis=1)
+    label, velocity = clips.state["label"][..., None], clips.state["velocity"]
+    return {
+        "ink": Target(ink, "in view", "mean brightness of the token"),
+        "ink before": Target(before, "out of view", "mean brightness of the token in the last frame"),
+        "digit's label": Target(
+            of_the_one(label[:, :, None]),
+            "in view",
+            "which digit covers the token",
+            classes=tuple("0123456789"),
+        ),
+        "digit's place": Target(
+            of_the_one(away),
+            "motion",
+            "from the token to the middle of its digit, rows and columns",
+            "pixels",
+        ),
+        "digit's velocity": Target(
+            of_the_one(velocity[:, :, None]), "motion", "of the digit that covers the token", "pixels a frame"
+        ),
+    }
 
 
 def _centre(video: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 import videos
+from videos._tile_tokens import balls_of_tokens, tiles_of_tokens
+from videos.targets import Target, token_centres
 
 TILE, VIEW, MAP = 4, 5, 12  # pixels a tile, tiles in view, tiles around the torus
 KINDS, BALLS = 8, 2
@@ -71,6 +73,78 @@ def state_error(
     The place is that whose true view comes nearest to the frame, agent and balls aside.
     """
     return np.stack([_distance(*clip) for clip in zip(video, state["map"], state["position"], strict=True)])
+
+
+def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
+    """What a probe can be asked of these clips, for tokens of `patch` pixels.
+
+    A tile's kind is asked for where neither the agent nor a ball covers the token's middle.
+    """
+    state, middles = clips.state, token_centres(TILE * VIEW, patch)
+    kind, age, covered = tiles_of_tokens(state, middles, TILE, VIEW)
+    near, ball_velocity = balls_of_tokens(state, middles, TILE, VIEW)
+    enters, kinds = age != 1, tuple(map(str, range(KINDS)))
+    places = 2 * np.pi * state["position"] / MAP
+    looks = {
+        "tile in view before": (age == 1, "in view", "in view in the last frame too"),
+        "tile seen earlier": (np.isfinite(age) & enters, "out of view", "out of view since before that"),
+        "tile never seen": (np.isnan(age), "control", "never in view: knowable from this frame alone"),
+    }
+    asked = {
+        name: Target(_at(kind, where & ~covered), group, f"kind of a tile that was {text}", classes=kinds)
+        for name, (where, group, text) in looks.items()
+    }
+    return asked | {
+        "seen before or not": Target(
+            _at(np.isfinite(age), enters),
+            "out of view",
+            "whether a tile that enters the view was ever in view",
+            classes=("never", "earlier"),
+        ),
+        "frames since seen": Target(
+            _at(age, np.isfinite(age) & enters),
+            "out of view",
+            "age of the last view of a tile that comes back",
+            "frames",
+        ),
+        "ball here": Target(
+            np.any(near, axis=-1, keepdims=True).astype(float),
+            "motion",
+            "whether a ball covers a good part of the token",
+            classes=("no", "yes"),
+        ),
+        "ball velocity": Target(
+            np.where((near.sum(-1) == 1)[..., None], ball_velocity, np.nan),
+            "motion",
+            "rows, columns; where one ball covers a good part of the token",
+            "pixels a frame",
+        ),
+        "action": Target(
+            _whole(np.asarray(clips.actions)[..., None]),
+            "motion",
+            "the agent's move that led to the frame; the model is given it",
+            classes=ACTIONS,
+        ),
+        "way from the start": Target(
+            _whole(np.cumsum(state["velocity"], axis=1)),
+            "motion",
+            "the agent's moves so far, rows and columns",
+            "tiles",
+        ),
+        "place on the map": Target(
+            _whole(np.concatenate([np.sin(places), np.cos(places)], -1)),
+            "control",
+            "sines and cosines of the agent's row and column; nothing tells where on the map a clip begins",
+        ),
+    }
+
+
+def _at(values: np.ndarray, where: np.ndarray) -> Float[np.ndarray, "b f n 1"]:
+    return np.where(where, values, np.nan)[..., None]
+
+
+def _whole(values: np.ndarray) -> Float[np.ndarray, "b f 1 k"]:
+    return values[:, :, None].astype(float)
 
 
 def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -1,0 +1,138 @@
+"""What a linear map reads of a state: all that is there, nothing that is not, and of no clip it was shown."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from sklearn.linear_model import Ridge
+
+from analyses import state_readout as readout
+from analyses.readout import shuffle_clips
+from analyses.state_readout import state_readout
+
+
+def classes(*shape, many=4, seed=0):
+    return torch.randint(many, shape, generator=torch.Generator().manual_seed(seed)).float()
+
+
+def one_hot(kinds, many=4):
+    return torch.nn.functional.one_hot(kinds[..., 0].long(), many).double()
+
+
+def test_a_linear_map_is_recovered_and_noise_leaves_what_can_be_known():
+    features = tiny.draw(20, 12, 6)
+    signal = features @ tiny.draw(6, 2, seed=1)
+    assert state_readout(features, signal).min() > 0.999
+    noisy = signal + signal.std((0, 1)) * tiny.draw(20, 12, 2, seed=2)
+    assert float(state_readout(features, noisy).mean()) == pytest.approx(0.5, abs=0.08)
+
+
+def test_classes_in_the_features_are_read_without_a_mistake():
+    kinds = classes(12, 10, 1)
+    features = one_hot(kinds) @ tiny.draw(4, 8, seed=1).double() + 0.01 * tiny.draw(12, 10, 8, seed=2)
+    assert (state_readout(features, kinds, classes=4) == 1).all()
+
+
+@pytest.mark.parametrize("many", [2, 4])
+def test_what_the_features_do_not_hold_is_read_at_chance(many):
+    scores = [
+        state_readout(tiny.draw(24, 6, 16, seed=s), classes(24, 6, 1, many=many, seed=s + 50), many).mean()
+        for s in range(12)
+    ]
+    assert float(np.mean(scores)) == pytest.approx(1 / many, abs=0.03)
+    numbers = state_readout(tiny.draw(24, 12, 8), tiny.draw(24, 12, 1, seed=1))
+    assert -0.1 < float(numbers.mean()) < 0.05
+
+
+def test_a_rare_class_counts_as_much_as_a_frequent_one():
+    kinds = (torch.arange(200).reshape(10, 20, 1) % 10 == 0).float()  # one in ten
+    blind = state_readout(torch.ones(10, 20, 3), kinds, classes=2)
+    np.testing.assert_allclose(blind, 0.5)
+
+
+def test_a_state_that_is_the_same_all_clip_long_is_not_read_by_knowing_the_clip():
+    # The features tell the clip, and so its state to whoever saw that clip.
+    def scores(seed):
+        clip = torch.cat([torch.eye(12)[:, None].expand(12, 8, 12), tiny.draw(12, 8, 6, seed=seed)], -1)
+        kinds = classes(12, 1, 1, many=2, seed=seed).expand(12, 8, 1)
+        return state_readout(clip, kinds, classes=2).mean(), state_readout(clip, kinds).mean()
+
+    accuracy, r2 = np.mean([scores(seed) for seed in range(8)], axis=0)
+    assert accuracy < 0.65 and r2 < 0.1
+
+
+def test_no_fit_sees_a_clip_it_is_scored_on(monkeypatch):
+    seen = []
+    sums = readout._sums
+    monkeypatch.setattr(readout, "_sums", lambda x, *rest: seen.append(x[:, 0, 0].tolist()) or sums(x, *rest))
+    clip = torch.arange(11.0)[:, None, None].expand(11, 3, 2) + 0 * tiny.draw(11, 3, 2)
+    state_readout(clip, tiny.draw(11, 3, 1))
+    assert sorted(sum(seen, [])) == list(range(11)), "each clip lies in one fold"
+
+
+def test_a_wild_clip_changes_only_the_scores_of_clips_whose_fit_saw_it():
+    features = tiny.draw(10, 6, 3)
+    values = features @ tiny.draw(3, 1, seed=1) + tiny.draw(10, 6, 1, seed=2)
+    folds = torch.randperm(10, generator=torch.Generator().manual_seed(0)).tensor_split(5)
+    x, y = features.double(), values.double()
+    wild = y.clone()
+    wild[folds[0][0]] *= 50
+    alike = torch.ones(10, 6).double()
+    before, after = (readout._left_out(x, v, alike, alike[..., None], folds)[0] for v in (y, wild))
+    same = torch.isclose(before, after).flatten(1).all(1)
+    assert same[folds[0]].all() and not same[torch.cat(folds[1:])].any()
+
+
+def test_the_fit_is_that_of_scikit_learn():
+    x, y, alpha = tiny.draw(8, 9, 5).double(), tiny.draw(8, 9, 2, seed=1).double(), 0.1
+    sums = readout._sums(x, y, torch.ones(8, 9, 1).double())
+    fit = readout._Fits(readout._Sums(*(part[None] for part in sums)), torch.ones(1, 1).double())
+    rows, targets = x.flatten(0, 1).numpy(), y.flatten(0, 1).numpy()
+    scale = rows.std(0)
+    theirs = Ridge(alpha=alpha * len(rows)).fit(rows / scale, targets).predict(rows / scale)
+    np.testing.assert_allclose(fit.predict(0, x, [alpha])[0].flatten(0, 1), theirs, atol=1e-9)
+
+
+def test_another_clips_state_cannot_be_read():
+    kinds = classes(20, 10, 1)
+    features = one_hot(kinds)
+    assert state_readout(features, kinds, 4).mean() == 1
+    assert state_readout(features, shuffle_clips(kinds), 4).mean() < 0.4
+
+
+def test_rows_without_a_state_do_not_count_and_clips_without_rows_have_no_score():
+    features, kinds = tiny.draw(9, 10, 4), classes(9, 10, 1)
+    features = features + 10 * one_hot(kinds)
+    kinds[:, 5:] = torch.nan
+    kinds[3] = torch.nan
+    scores = state_readout(features, kinds, 4)
+    assert scores[3].isnan() and (scores[[0, 1, 2, 4, 5, 6, 7, 8]] == 1).all()
+    np.testing.assert_allclose(scores, state_readout(features[:, :5], kinds[:, :5], 4))
+    assert state_readout(features, torch.full_like(kinds, torch.nan), 4).isnan().all()
+
+
+def test_parts_are_scored_apart_and_average_to_the_whole():
+    kinds = classes(10, 12, 1)
+    kinds[:, 6:] = kinds[:, :6]  # so that the classes are as frequent in both parts
+    features = one_hot(kinds) + torch.tensor([0.0, 3.0]).repeat_interleave(6)[:, None] * tiny.draw(10, 12, 4)
+    parts = state_readout(features, kinds, 4, parts=2)
+    assert parts.shape == (10, 2) and parts[:, 0].mean() > parts[:, 1].mean()
+    np.testing.assert_allclose(parts.mean(1, keepdim=True), state_readout(features, kinds, 4))
+
+
+def test_the_mean_over_clips_is_r2_and_neither_knowing_all_nor_nothing_varies_with_the_clip():
+    x = tiny.draw(30, 6, 3)
+    y = (x @ tiny.draw(3, 1, seed=1) + tiny.draw(30, 6, 1, seed=2)).double()
+    y = y * torch.linspace(0.2, 2, 30)[:, None, None]  # clips whose values lie near, and far apart
+    alike = torch.ones(30, 6).double()
+    folds = torch.randperm(30, generator=torch.Generator().manual_seed(0)).tensor_split(5)
+    read, mean = readout._left_out(x.double(), y, alike, alike[..., None], folds)
+    expected = 1 - (y - read).square().sum() / (y - mean).square().sum()
+    assert float(state_readout(x, y).mean()) == pytest.approx(float(expected), abs=1e-6)
+    assert state_readout(torch.ones(30, 6, 3), y).abs().max() < 1e-6
+    assert (state_readout(y, y) - 1).abs().max() < 1e-3
+
+
+def test_too_few_clips_are_refused_in_one_line():
+    with pytest.raises(ValueError, match="at least 4 clips, got 3: raise --clips"):
+        state_readout(tiny.draw(3, 4, 2), tiny.draw(3, 4, 1))

@@ -1,0 +1,43 @@
+"""What a world knows of its frames, put so that a probe can be asked for it.
+
+    for name, target in videos.load("tiles").targets(batch, patch=4).items(): ...
+
+A world with known state has `targets(clips, patch)`, which gives a Target by name.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+GROUPS = ("in view", "out of view", "motion", "control")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to be read from a frame, or from each of its tokens; NaN where there is nothing to read.
+
+    values: [b f n k], n = 1 for the frame as a whole, else its tokens in row-major order. Without classes,
+    k numbers in `units`; with classes, k = 1 and the place of the true one in them.
+    """
+
+    values: Float[np.ndarray, "b f n k"]
+    group: str
+    """What question it answers, one of GROUPS."""
+    about: str
+    """What it is and where it is defined, as a caption says it."""
+    units: str = "1"
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.group not in GROUPS:
+            raise ValueError(f"a target's group is one of {GROUPS}, got {self.group!r}")
+        if self.classes and self.values.shape[-1] != 1:
+            raise ValueError(f"classes have one value at a place, got {self.values.shape[-1]}")
+
+
+def token_centres(side: int, patch: int) -> Float[np.ndarray, " n"]:
+    """The middles, in pixels, of the tokens along one side of a frame; ValueError if they do not fill it."""
+    if side % patch:
+        raise ValueError(f"patches of {patch} pixels do not fill a side of {side}; choose a divisor of it")
+    return np.arange(side // patch) * float(patch) + (patch - 1) / 2
