@@ -4,13 +4,7 @@
 """
 
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -22,6 +16,7 @@ from benchmarks import _measure
 from benchmarks._machine import Machine
 from benchmarks._scd_presets import Preset
 from benchmarks._scd_sweeps import DENSE, Plan
+from records import origin, write_json, write_netcdf
 
 VERSIONS = ("torch", "numpy", "xarray")
 
@@ -43,15 +38,17 @@ class Folder:
 
     def write(self, name: str, dataset: xr.Dataset) -> None:
         """One dataset as <name>.nc."""
-        _replace(self.path / f"{name}.nc", lambda path: dataset.to_netcdf(path, engine="h5netcdf"))
+        write_netcdf(self.path / f"{name}.nc", dataset)
 
     def complete(self) -> None:
         """Says in the manifest that everything is there."""
         self._write_manifest(complete=True)
 
     def _write_manifest(self, complete: bool) -> None:
-        text = json.dumps(self.manifest | {"text": "\n".join(self.text), "complete": complete}, indent=2)
-        _replace(self.path / "manifest.json", lambda path: path.write_text(text + "\n"))
+        write_json(
+            self.path / "manifest.json",
+            self.manifest | {"text": "\n".join(self.text), "complete": complete},
+        )
 
 
 def _is_complete(file: Path) -> bool:
@@ -72,8 +69,7 @@ def manifest(command: str, full: Preset, plan: Plan, machine: Machine, device_na
         "kind": "bench",
         "title": f"Dense against separated: {full.name}",
         "summary": f"Timed on {device_name}: {timed.what}. Random weights, on which times do not depend.",
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **origin(command, *VERSIONS),
         "preset": full.name,
         "timed": {"what": timed.what, "is_slice": timed is not full and timed.what != full.what}
         | {key: value for key, value in asdict(timed).items() if key not in ("dense", "scd", "what")},
@@ -85,8 +81,6 @@ def manifest(command: str, full: Preset, plan: Plan, machine: Machine, device_na
             "seed": plan.seed,
         },
         "machine": {"device_name": device_name} | asdict(machine),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-        "git_commit": _git_commit(),
     }  # fmt: skip
 
 
@@ -180,20 +174,3 @@ def _spread(values: xr.DataArray) -> dict[str, float]:
 
 def _or_none(value: xr.DataArray) -> float | None:
     return None if bool(value.isnull()) else float(value)
-
-
-def _git_commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or None
-
-
-def _replace(path: Path, fill: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        fill(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -35,7 +35,8 @@ class Config(StackConfig):
 
     encoder_layers: int
     decoder_layers: int
-    fusion: str = "token_concat"
+    fusion: str = "prefix"
+    """How the decoder takes features in; `make compare` and `make scd-bench` show why prefix."""
     context_noise: float = 0.05
     """eta of equation 7: noise added to c in training, against exposure bias."""
     start_token: bool = True
@@ -181,11 +182,8 @@ class SCD(HookedRootModule):
         """The velocity of the current frame at noise level sigma: the decoder alone."""
         if context.features is None:
             raise ValueError("this model has no start token, so frame 0 cannot be generated: give it")
-        modulations = context.modulations
-        if modulations is None:
-            modulations = self.decoder.modulations(
-                1000 * sigma[:, None], condition_of(context.cond, context.frame)
-            )
+        action = condition_of(context.cond, context.frame)
+        modulations = context.modulations or self.decoder.modulations(1000 * sigma[:, None], action)
         noisy, text = self.decoder.tokens(x), context.decoder_text
         return self.decoded(noisy, context.features, modulations, context.place, context.prefix, text)
 

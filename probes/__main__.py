@@ -74,6 +74,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when the run is complete, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["plan"]:
+        from probes import plan
+
+        return plan.main(arguments[1:])
     options = vars(parser().parse_args(arguments))
     model, run, out, workers = (options.pop(name) for name in ("model", "run", "out", "workers"))
     options |= {name: tuple(options[name]) for name in ("experiments", "starts", "statistics")}
@@ -114,6 +118,7 @@ def probe(
     from tqdm import tqdm
 
     from hooks.attention import self_test
+    from probes._plan import write_plan
     from probes.run_folder import RunFolder, manifest
     from probes.work import default_workers, measured, open_laboratory
 
@@ -132,6 +137,7 @@ def probe(
         for _ in measured(laboratory, name, missing, folder, workers):
             progress.update()
     folder.complete(settings.clips, device_name(settings.device), len(missing), time.perf_counter() - began)
+    write_plan(folder.path, laboratory.networks["trained"])
     return folder.path
 
 

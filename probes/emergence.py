@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from probes.settings import Settings
+from records import write_netcdf
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,10 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings(
             clips=options.clips, steps=options.steps, seed=options.seed, device=options.device, probed=1
         )
-        from probes.run_folder import replace_file  # torch: not for --help
 
         found = _emergence(_checkpoints(options.checkpoints), settings).astype("float32")
-        replace_file(out, lambda path: found.to_netcdf(path, engine="h5netcdf"))
+        write_netcdf(out, found)
     except (ValueError, OSError) as error:
         print(f"emergence: {error}", file=sys.stderr)
         return 2

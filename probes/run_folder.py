@@ -5,12 +5,7 @@ runs/<model>/<run>/manifest.json   clips/0000/*.nc ...   step_similarity.nc, fra
 
 import json
 import os
-import platform
 import shutil
-import subprocess
-from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,7 @@ import xarray as xr
 import probes
 from probes.settings import Settings
 from probes.subject import probed_frames
+from records import now, origin, write_json, write_netcdf
 
 VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
 IDENTITY = ("model", "settings", "sigmas")
@@ -61,7 +57,7 @@ class RunFolder:
             partial.mkdir(parents=True)
             for name, dataset in datasets.items():
                 described = dataset.assign_coords(clip=[clip]).assign_attrs(seconds=round(seconds, 2))
-                _write_netcdf(described, partial / f"{name}.nc")
+                write_netcdf(partial / f"{name}.nc", described)
             os.replace(partial, self._clip(clip))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -75,7 +71,7 @@ class RunFolder:
             if hasattr(experiment, "conclude"):
                 merged |= experiment.conclude(merged)
         for name, dataset in merged.items():
-            replace_file(self.path / f"{name}.nc", lambda path, dataset=dataset: _write_netcdf(dataset, path))
+            write_netcdf(self.path / f"{name}.nc", dataset)
         if measured:
             session = {
                 "finished": now(),
@@ -106,8 +102,7 @@ class RunFolder:
     def write_manifest(self, complete: bool) -> None:
         """Writes the manifest; a complete one is what reports look for."""
         self.manifest["complete"] = complete
-        text = json.dumps(self.manifest, indent=2)
-        replace_file(self.path / "manifest.json", lambda path: path.write_text(text))
+        write_json(self.path / "manifest.json", self.manifest)
 
 
 def manifest(command: str, model: Any, name: str, settings: Settings, frames: int) -> dict[str, Any]:
@@ -119,8 +114,7 @@ def manifest(command: str, model: Any, name: str, settings: Settings, frames: in
     geometry = asdict(model.geometry) | {"tokens_per_frame": model.geometry.tokens_per_frame}
     metadata = model.source.metadata
     return {
-        "command": command,
-        "created": now(),
+        **origin(command, *VERSIONS),
         "model": {
             "name": name,
             "file": model.source.file.name,
@@ -134,23 +128,8 @@ def manifest(command: str, model: Any, name: str, settings: Settings, frames: in
         "settings": settings.describe()
         | {"frames": frames, "probed_frames": probed_frames(settings, frames)},
         "sigmas": sigma_grid(settings.steps, settings.shift).tolist(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-        "git_commit": _git_commit(),
         "sessions": [],
     }
-
-
-def now() -> str:
-    """The time, in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _git_commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or None
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
@@ -163,20 +142,3 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"{file} is not valid JSON ({error}); delete {path} or choose another --run"
         ) from None
-
-
-def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
-    packed = {
-        name: {"zlib": True, "complevel": 1} for name, v in dataset.data_vars.items() if v.dtype.kind == "f"
-    }
-    dataset.to_netcdf(path, engine="h5netcdf", encoding=packed)
-
-
-def replace_file(path: Path, fill: Callable[[Path], object]) -> None:
-    """Fills a temporary neighbour, then puts it in the place of `path`: the old file or the new one."""
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        fill(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,7 +8,6 @@
 Figures are made without pyplot, so nothing global is opened or has to be closed.
 """
 
-import os
 import textwrap
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -23,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
 from analyses.intervals import enough
+from records import replace_file
 from reports.runs import Run
 
 # Okabe and Ito's palette: told apart with every common colour blindness; the dashes tell them apart in grey.
@@ -118,18 +118,18 @@ def ramp(count: int) -> list:
 def save(figure: Figure, table: pd.DataFrame, path: str | Path) -> list[Path]:
     """Writes path.png, path.pdf and the drawn numbers as path.csv; each appears whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix in ("png", "pdf", "csv"):
-        target = path.parent / f"{path.name}.{suffix}"
-        partial = path.parent / f".{path.name}.partial.{suffix}"
-        if suffix == "csv":
-            table.to_csv(partial, index=False)
-        else:
-            # Without a date the same numbers give the same file.
-            dateless = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
-            figure.savefig(partial, dpi=DPI, metadata=dateless)
-            figure.set_layout_engine("none")  # room was found once; searching again would double the time
-        os.replace(partial, target)
-        written.append(target)
-    return written
+
+    def picture(partial: Path, dateless: dict) -> None:
+        # Without a date the same numbers give the same file.
+        figure.savefig(partial, dpi=DPI, metadata=dateless)
+        figure.set_layout_engine("none")  # room was found once; searching again would double the time
+
+    return [
+        replace_file(
+            path.with_name(f"{path.name}.png"), lambda partial: picture(partial, {"Software": None})
+        ),
+        replace_file(
+            path.with_name(f"{path.name}.pdf"), lambda partial: picture(partial, {"CreationDate": None})
+        ),
+        replace_file(path.with_name(f"{path.name}.csv"), lambda partial: table.to_csv(partial, index=False)),
+    ]

@@ -1,0 +1,202 @@
+"""The questions of analyses/_questions.py put to a run's datasets.
+
+A check whose data are missing, NaN, or of too few clips is open, and says why.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from analyses._curves import Curves
+from analyses._questions import ASKED, CORE, THRESHOLD, Check
+from analyses.kept import MEASURES, Context, Value, error, summary
+
+SPELLED = {"velocity": "velocity", "frame": "drawn frame"}
+
+
+def checks(data: Mapping[str, xr.Dataset], curves: Curves, context: Context | None) -> list[Check]:
+    """Every question of ASKED, in its order, put to a run's datasets."""
+    return _Checks(data, curves, context).all()
+
+
+class _Checks:
+    def __init__(self, data: Mapping[str, xr.Dataset], curves: Curves, context: Context | None):
+        self.data, self.curves, self.context = data, curves, context
+        self.layers = curves.layers
+        cut = curves.cut(THRESHOLD)
+        self.depth = None if cut is None else cut.encoder_layers
+
+    def all(self) -> list[Check]:
+        found = {name: getattr(self, f"_{name}")() for name in ASKED}
+        benefit = found["uses_past"]
+        if benefit.passed is not True and not np.isnan(benefit.low):
+            why = "There is no measurable benefit of the past to share out."
+            found |= {name: self._open(name, why) for name in ("own_past", *CORE)}
+        return list(found.values())
+
+    def _open(self, name: str, why: str, value: float = np.nan) -> Check:
+        question, threshold, side, because, failing = ASKED[name]
+        return Check(
+            name, question, why, value, np.nan, np.nan, threshold or self.layers, side, because, failing, None
+        )
+
+    def _missing(self, name: str, *datasets: str) -> Check | None:
+        missing = [dataset for dataset in datasets if dataset not in self.data]
+        if missing:
+            return self._open(name, f"This run did not measure {' and '.join(missing)}.")
+        if self.context is None:
+            first = int(self.data["cut"].layer.min()) if "cut" in self.data else None
+            why = (
+                "This run did not measure cut." if first is None else f"Cuts begin with layer {first}, not 0."
+            )
+            return self._open(name, why)
+        return None
+
+    def _answered(self, name: str, rows: np.ndarray, text: str, digits: int = 2) -> Check:
+        """`text` with {} for the value; rows are its resamples, row 0 the mean."""
+        question, threshold, side, because, failing = ASKED[name]
+        threshold = threshold or self.layers  # of layers: fewer than all
+        value = summary(rows)
+        if np.isnan(value.mean):
+            return self._open(name, "It does not apply here: " + text.format("not a number"))
+        sign = 1 if side == "above" else -1
+        passed = None
+        if sign * (value.low if sign > 0 else value.high) > sign * threshold:
+            passed = True
+        elif sign * (value.high if sign > 0 else value.low) <= sign * threshold:
+            passed = False
+        measured = text.format(spelled(value, digits))
+        if np.isnan(value.low):
+            clips = 0 if self.context is None else self.context.clips
+            measured += f" {clips} clips are too few for an interval: probe at least 5."
+        where = (float(value.mean), float(value.low), float(value.high))
+        return Check(name, question, measured, *where, threshold, side, because, failing, passed)
+
+    def _controls(self) -> Check:
+        if "controls" not in self.data:
+            return self._open("controls", "This run did not measure controls.")
+        controls = self.data["controls"]
+        applies = controls.passed.notnull().any("clip")
+        failed = []
+        for name in controls.control.values[applies.values]:
+            row = controls.sel(control=name)
+            fires = float(row.effect.mean()) > controls.attrs.get("threshold", 0)
+            # A still clip has no past to miss, so that what must fire is asked of the mean.
+            if not (fires if float(row.must_fire.max()) else bool((row.passed.dropna("clip") == 1).all())):
+                failed.append(f"{name} (effect {float(row.effect.mean()):.2g})")
+        question, threshold, side, because, failing = ASKED["controls"]
+        share = 1 - len(failed) / max(1, int(applies.sum()))
+        text = f"Failed: {', '.join(failed)}." if failed else f"All {int(applies.sum())} controls passed."
+        passed = not failed if int(applies.sum()) else None
+        return Check(
+            "controls", question, text, share, share, share, threshold, side, because, failing, passed
+        )
+
+    def _predicts(self) -> Check:
+        if missing := self._missing("predicts", "cut"):
+            return missing
+        assert self.context is not None
+        cut = self.data["cut"]
+        if "random" not in cut.get("network", []):
+            return self._open("predicts", "This run did not measure a network with random weights.")
+        random = self.context.rows(error(cut, "velocity", prefix="plain_", network="random"))
+        ratio = self.context.plain["velocity"] / random
+        return self._answered("predicts", ratio, "Velocity error over that with random weights: {}.")
+
+    def _uses_past(self) -> Check:
+        if missing := self._missing("uses_past", "cut"):
+            return missing
+        assert self.context is not None
+        rows = {measure: self.context.benefit(measure) for measure in MEASURES}
+        text = "Of the error with the own frame only, the past takes away {} ({})."
+        return self._answered("uses_past", np.minimum(*rows.values()), _by_measure(text, rows))
+
+    def _own_past(self) -> Check:
+        if missing := self._missing("own_past", "reuse_controls"):
+            return missing
+        assert self.context is not None
+        controls, last = self.data["reuse_controls"], self.layers - 1
+        if last not in controls.layer:
+            return self._open("own_past", f"Reuse in all layers was not measured: layer {last} is missing.")
+        place = {"source": "other_clip", "kind": "cross", "layer": last}
+        rows = {m: self.context.kept(m, controls, **place) for m in MEASURES}
+        text = _by_measure("With another clip's past {} is kept ({}).", rows)
+        return self._answered("own_past", np.maximum(*rows.values()), text)
+
+    def _once(self) -> Check:
+        if missing := self._missing("once", "reuse"):
+            return missing
+        assert self.context is not None
+        reuse, last = self.data["reuse"], self.layers - 1
+        if last not in reuse.layer or 0 not in reuse.start:
+            return self._open("once", f"Reuse from step 0 in all layers, to layer {last}, was not measured.")
+        rows = {m: self.context.kept(m, reuse, kind="cross", layer=last, start=0) for m in MEASURES}
+        return self._answered(
+            "once", np.minimum(*rows.values()), _by_measure("{} of the benefit is kept ({}).", rows)
+        )
+
+    def _depth(self) -> Check:
+        if missing := self._missing("depth", "cut"):
+            return missing
+        rows = self.curves.depth(THRESHOLD, "live")
+        assert rows is not None
+        text = f"It is enough that the first {{}} of {self.layers} layers see the past."
+        return self._answered("depth", rows.astype(float), text, digits=0)
+
+    def _decoder(self) -> Check:
+        if missing := self._missing("decoder", "leave_one_out", "reuse"):
+            return missing
+        rows, known = (self.curves.decoder_layers(THRESHOLD, known_only) for known_only in (False, True))
+        if rows is None or known is None:
+            return self._open("decoder", "Reuse from step 0 was not measured.")
+        found = self._answered("decoder", rows, f"{{}} of {self.layers} layers have to run at every step.", 0)
+        is_coarse = self.curves.work is not None and len(self.curves.work[0]) < self.layers
+        if is_coarse and found.passed is not True and summary(known).mean < self.layers:
+            text = "Too few layers were measured to tell which have to run at every step."
+            return self._open("decoder", text, found.value)
+        return found
+
+    def _invariant(self) -> Check:
+        if missing := self._missing("invariant", "noise_invariance"):
+            return missing
+        depth = self._place("invariant")
+        if isinstance(depth, Check):
+            return depth
+        assert self.context is not None
+        stored = self.data["noise_invariance"]
+        own = stored.isel(sigma=int(np.argmax(stored.sigma.values)))
+        own = own.sel(layer=depth - 1, network="trained", drop=True)
+        gain = (own.centred_cosine - own.other_context).mean("frame", skipna=False)
+        cosine = float(own.centred_cosine.mean())
+        text = f"Centred cosine behind layer {depth - 1}: {cosine:.2f}; minus that in another past: {{}}."
+        return self._answered("invariant", self.context.rows(gain), text)
+
+    def _sharp(self) -> Check:
+        if missing := self._missing("sharp", "reuse"):
+            return missing
+        depth = self._place("sharp")
+        if isinstance(depth, Check):
+            return depth
+        assert self.context is not None
+        reuse = self.data["reuse"]
+        served = reuse.sharpness.sel(kind="cross_only", layer=depth - 1, start=0)
+        ratio = self.context.rows(served) / self.context.rows(reuse.plain_sharpness)
+        return self._answered("sharp", ratio, "Gradient energy over that of the whole model's frames: {}.")
+
+    def _place(self, name: str) -> int | Check:
+        if self.depth is None:
+            return self._open(name, "There is no encoder to ask it of.")
+        return self.depth
+
+
+def _by_measure(text: str, rows: dict[str, np.ndarray]) -> str:
+    """The text with each measure's own mean in its second place."""
+    each = ", ".join(f"{SPELLED[measure]} {float(row[0]):.2f}" for measure, row in rows.items())
+    return text.format("{}", each)
+
+
+def spelled(value: Value, digits: int = 2) -> str:
+    """`0.83 [0.80, 0.86]`, or `0.83` where there is no interval."""
+    interval = "" if np.isnan(value.low) else f" [{value.low:z.{digits}f}, {value.high:z.{digits}f}]"
+    return f"{value.mean:z.{digits}f}{interval}"

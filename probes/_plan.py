@@ -1,0 +1,170 @@
+"""A plan as plain values: the verdict on a run, with its evidence, the split and what it would save.
+
+write_plan(folder, model)                        # plan.json in a complete run's folder
+found = plan(folder, model.config, Use(steps=50, history=144))
+scd.config(preset, **found["architecture"])
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analyses._questions import DECISION
+from analyses.kept import summary
+from analyses.split import DATASETS, SUPPORTING, THRESHOLD, Split, dispensable, split
+from probes._prediction import Clock, Use, of_shapes, predicted, shape_in_use
+from records import now, write_json
+
+FILE = "plan.json"
+
+
+def write_plan(folder: Path, model: Any) -> Path | None:
+    """The plan of a complete run, in its folder, for use as in the run; None where it measured no cuts."""
+    if not (folder / "cut.nc").exists():
+        return None
+    settings = manifest_of(folder)["settings"]
+    use = Use(settings["steps"], max(1, settings["frames"] - 1), dtype=settings["dtype"])
+    return write_json(folder / FILE, plan(folder, getattr(model, "config", None), use))
+
+
+def plan(folder: Path, config: Any, use: Use, clock: Clock | None = None) -> dict[str, Any]:
+    """The plan of a complete run, as plain values; `config` is the model's, None for a foreign one."""
+    from models._fusion import FUSIONS
+
+    if use.fusion not in FUSIONS:
+        raise ValueError(f"no fusion is called {use.fusion!r}; there are {', '.join(FUSIONS)}")
+    manifest = manifest_of(folder)
+    model, settings = manifest["model"], manifest["settings"]
+    geometry = model["geometry"]
+    shown = {"name": model["name"], "network": model["network"], "layers": geometry["layers"]}
+    found = {
+        "kind": "plan",
+        "created": now(),
+        "command": "",
+        "model": shown | {"tokens_per_frame": geometry["tokens_per_frame"]},
+        "run": {
+            "folder": str(folder),
+            "clips": settings["clips"],
+            "quick": bool(settings.get("quick")),
+        },
+        "decision": DECISION,
+    }
+    if hasattr(config, "encoder_layers"):
+        return _plain(found | _separated_already(config, geometry, use, clock))
+    data = {
+        name: _read(folder, name) for name in (*DATASETS, *SUPPORTING) if (folder / f"{name}.nc").exists()
+    }
+    answer = split(data, geometry["layers"])
+    architecture = prediction = None
+    if answer.cut is not None and answer.verdict != "not separable":
+        layers = {"encoder_layers": answer.cut.encoder_layers, "decoder_layers": len(answer.cut.decoder)}
+        architecture = layers | {"fusion": use.fusion}
+        prediction = predicted(shape_in_use(config, geometry, use), answer.cut, answer.curves, use, clock)
+    evidence = _evidence(answer) | {"sigma": _sigma(data)}
+    return _plain(found | evidence | {"architecture": architecture, "prediction": prediction})
+
+
+def _separated_already(config: Any, geometry: dict, use: Use, clock: Clock | None) -> dict[str, Any]:
+    layers = {"encoder_layers": config.encoder_layers, "decoder_layers": config.decoder_layers}
+    own = shape_in_use(config, geometry, use)
+    dense = replace(own, layers=sum(layers.values()), encoder_layers=0, fusion=None, start_token=False)
+    clocked = None if clock is None else clock.predicted(dense, own, use)
+    return {
+        "verdict": "separable",
+        "reason": f"It is separated already: its encoder of {config.encoder_layers} layers never sees the "
+        f"noisy frame, and its decoder of {config.decoder_layers} only the encoder's output for it.",
+        "tests": [],
+        "remarks": ["By construction; compared with a dense model of as many layers."],
+        "split": None,
+        "architecture": layers | {"fusion": config.fusion},
+        "sweep": None,
+        "curves": {},
+        "sigma": None,
+        "prediction": of_shapes(dense, own, use) | {"clock": clocked, "nearby": []},
+    }
+
+
+def _evidence(answer: Split) -> dict[str, Any]:
+    cut, sweep = answer.cut, answer.sweep
+    placed = None
+    if cut is not None and answer.verdict != "not separable":
+        placed = {"encoder_layers": cut.encoder_layers, "head": cut.head, "tail": cut.tail}
+        placed |= {"decoder": cut.decoder, "threshold": THRESHOLD}
+        placed |= {"dispensable": dispensable(answer.curves, cut)}
+
+    def at(values: list, name: str) -> list:
+        return [None if value is None else float(getattr(value, name)) for value in values]
+
+    return {
+        "verdict": answer.verdict,
+        "reason": answer.reason,
+        "tests": [vars(test) | {"kind": test.kind} for test in answer.tests],
+        "remarks": answer.remarks,
+        "split": placed,
+        "sweep": {
+            "threshold": sweep.thresholds,
+            "encoder_layers": at(sweep.depths, "mean"),
+            "low": at(sweep.depths, "low"),
+            "high": at(sweep.depths, "high"),
+            "live": at(sweep.live, "mean"),
+            "decoder": sweep.decoders,
+            "spread": sweep.spread,
+            "tracks_threshold": sweep.tracks_threshold,
+            "said": sweep.said,
+        },
+        "curves": _curves(answer),
+    }
+
+
+def _curves(answer: Split) -> dict[str, Any]:
+    depth, layers = {}, {}
+    for name in ("once", "live"):
+        measured = getattr(answer.curves, name)
+        if measured is not None:
+            depth[name] = {"depth": measured[0]} | {m: _interval(rows) for m, rows in measured[1].items()}
+    if answer.curves.work is not None:
+        at, work = answer.curves.work
+        layers = {"layer": at} | {name: _interval(rows) for name, rows in work.items()}
+    return {name: curve for name, curve in (("depth", depth), ("layers", layers)) if curve}
+
+
+def _interval(rows: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(summary(rows)._asdict())
+
+
+def _sigma(data: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """The noise levels at which the evidence was taken."""
+    cut, reuse = data.get("cut"), data.get("reuse")
+    return {
+        "features_from": None if reuse is None else float(reuse.start_sigma.max()),
+        "velocity": None if cut is None else cut.sigma.values,
+        "steps": None if cut is None else cut.attrs.get("steps"),
+    }
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """A run's manifest; ValueError where it is damaged."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder}/manifest.json is damaged ({error}); run its command again") from None
+    return manifest
+
+
+def _read(folder: Path, name: str) -> xr.Dataset:
+    return xr.load_dataset(folder / f"{name}.nc", engine="h5netcdf")
+
+
+def _plain(value: Any) -> Any:
+    """The same without arrays and NaN, as JSON has neither."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

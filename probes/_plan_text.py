@@ -1,0 +1,93 @@
+"""A plan as text: verdict, tests, the split and what it saves."""
+
+from typing import Any
+
+MARKS = {True: "passed", False: "FAILED", None: "open"}
+
+
+def text(plan: dict[str, Any]) -> str:
+    """What the command prints."""
+    model, run = plan["model"], plan["run"]
+    quick = ", a quick run" if run["quick"] else ""
+    lines = [
+        f"{model['name']}: {plan['verdict'].upper()}",
+        plan["reason"],
+        "",
+        f"evidence: {run['clips']} clip{'s' * (run['clips'] != 1)}{quick}, {run['folder']}",
+    ]
+    for test in plan["tests"]:
+        lines += [f"  {MARKS[test['passed']]:7} {test['question']}", f"          {test['measured']}"]
+    lines += [f"  {remark}" for remark in plan["remarks"]]
+    if plan["sweep"]:
+        lines += ["", *_sweep(plan["sweep"], model["layers"])]
+    if plan["split"]:
+        split = plan["split"]
+        lines += ["", f"split: encoder layers 0 to {split['encoder_layers'] - 1}, computed once a frame; at "]
+        lines[-1] += f"every step {_ranges(split['decoder'])}"
+    if plan["prediction"]:
+        lines += ["", *_prediction(plan["prediction"], plan["architecture"])]
+    if plan["architecture"] is None:
+        lines += ["", "no architecture: nothing for models/scd.py or training"]
+    return "\n".join(lines)
+
+
+def _sweep(sweep: dict[str, Any], layers: int) -> list[str]:
+    """The answers by threshold; - where none was found or measured."""
+    rows: list[Any] = [("kept share asked for", sweep["threshold"], "{:.2f}")]
+    rows += [("encoder layers, past fetched once", sweep["encoder_layers"], "{:.0f}")]
+    rows += [("layers that need the past", sweep["live"], "{:.0f}")]
+    decoders = [None if decoder is None else len(decoder) for decoder in sweep["decoder"]]
+    rows += [("layers at every step", decoders, "{:.0f}")]
+    return [
+        f"  {name:35}"
+        + "".join(("-" if v is None or v > layers else cell.format(v)).rjust(7) for v in values)
+        for name, values, cell in rows
+    ]
+
+
+def _prediction(found: dict[str, Any], architecture: dict[str, Any]) -> list[str]:
+    lines = [
+        f"at {found['steps']} steps, {found['history']} frames of history, {found['tokens']} tokens a frame, "
+        f"batch {found['batch']}, fusion {found['fusion']}:",
+        f"  {found['speed_up']:.2f} times fewer operations a frame (more steps: up to {found['bound']:.2f}); "
+        f"cache {_size(found['cache_bytes'])}, dense {_size(found['dense_cache_bytes'])}; parameters "
+        f"{found['parameters'] / 1e6:.1f} M, dense {found['dense_parameters'] / 1e6:.1f} M",
+    ]
+    if found["clock"]:
+        clock = found["clock"]
+        lines.append(
+            f"  {clock['speed_up']:.2f} times faster on {clock['device_name']}: "
+            f"{1000 * clock['frame_seconds']:.0f} ms a frame, "
+            f"dense {1000 * clock['dense_frame_seconds']:.0f} ms"
+        )
+    if found["nearby"]:
+        lines += ["", "  encoder + decoder   speed-up       cache   kept of the past (fetched once)"]
+    for row in found["nearby"]:
+        kept = row["kept"]
+        share = "not measured" if kept is None else f"{kept['mean']:.2f}"
+        if kept is not None and kept["low"] is not None:
+            share += f" [{kept['low']:.2f}, {kept['high']:.2f}]"
+        mark = "*" if row["chosen"] else " "
+        layers, size = f"{row['encoder_layers']:9} + {row['decoder_layers']:<7}", _size(row["cache_bytes"])
+        lines.append(f"{mark} {layers}{row['speed_up']:9.2f}{size:>12}   {share}")
+    return lines
+
+
+def _ranges(layers: list[int]) -> str:
+    """`layers 0 to 1 and 6 to 11`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    spelled = [f"{a} to {b}" if a < b else f"{a}" for a, b in runs]
+    return f"layer{'s' * (len(layers) > 1)} {' and '.join(spelled)}"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

@@ -1,0 +1,149 @@
+"""What a split would save at the user's steps, history and tokens: arithmetic on shapes, or on a clock.
+
+use = Use(steps=50, history=144, tokens=None)
+predicted(dense_shape, answer.cut, answer.curves, use)
+"""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from analyses.kept import MEASURES, summary
+from analyses.split import THRESHOLD, Curves, Cut
+from models._cost import (
+    Shape,
+    cache_bytes,
+    frame_cost,
+    parameters,
+    predicted_speed_up,
+    shape_of,
+    speed_up_bound,
+)
+from models._machine import Machine
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NEARBY = range(-2, 4)
+"""How much shallower or deeper an encoder is compared."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How the model will be used. ValueError unless all counts are at least 1."""
+
+    steps: int
+    """Denoising steps per frame."""
+    history: int
+    """Frames before the one that is generated."""
+    tokens: int | None = None
+    """Tokens per frame; None for the model's own."""
+    batch: int = 1
+    dtype: str = "float32"
+    fusion: str = "prefix"
+
+    def __post_init__(self):
+        for name in ("steps", "history", "tokens", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}")
+
+
+def shape_in_use(config: Any, geometry: dict[str, Any], use: Use) -> Shape:
+    """The shape of the model as it is, for that use; from the geometry alone where there is no config."""
+    if config is None:
+        said = {"mlp_width": None, "conditions": 0, "text_tokens": 0, "text_width": 0, "window": None}
+        config = SimpleNamespace(**{**said, "sink": 0, **geometry})
+    changes = {"batch": use.batch, "value_bytes": BYTES[use.dtype]}
+    return shape_of(config, **changes | ({} if use.tokens is None else {"tokens": use.tokens}))
+
+
+def separated_shape(dense: Shape, encoder_layers: int, decoder_layers: int, fusion: str) -> Shape:
+    """The shape of its separated twin."""
+    return replace(
+        dense, layers=decoder_layers, encoder_layers=encoder_layers, fusion=fusion, start_token=True
+    )
+
+
+def predicted(dense: Shape, cut: Cut, curves: Curves, use: Use, clock: "Clock | None") -> dict[str, Any]:
+    """Speed-up, cache and parameters of the split, and of nearby ones."""
+    chosen = separated_shape(dense, cut.encoder_layers, len(cut.decoder), use.fusion)
+    nearby = []
+    for depth in (cut.encoder_layers + change for change in NEARBY):
+        other = curves.cut_at(depth, THRESHOLD)
+        if other is not None:
+            layers = len(other.decoder)
+            row = of_shapes(dense, separated_shape(dense, depth, layers, use.fusion), use)
+            named = {name: row[name] for name in ("speed_up", "cache_bytes", "parameters")}
+            at = {"encoder_layers": depth, "decoder_layers": layers, "chosen": depth == cut.encoder_layers}
+            nearby.append(at | named | {"kept": _kept(curves, depth)})
+    clocked = None if clock is None else clock.predicted(dense, chosen, use)
+    return of_shapes(dense, chosen, use) | {"clock": clocked, "nearby": nearby}
+
+
+def of_shapes(dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
+    """Speed-up, bound, cache, operations and parameters of two shapes in that use."""
+    place = (use.steps, use.history)
+    return {
+        "steps": use.steps,
+        "history": use.history,
+        "tokens": dense.tokens,
+        "batch": dense.batch,
+        "value_bytes": dense.value_bytes,
+        "fusion": separated.fusion,
+        "speed_up": predicted_speed_up(dense, separated, *place),
+        "bound": speed_up_bound(dense, separated, use.history),
+        "cache_bytes": cache_bytes(separated, use.history),
+        "dense_cache_bytes": cache_bytes(dense, use.history),
+        "frame_flops": frame_cost(separated, *place).flops,
+        "dense_frame_flops": frame_cost(dense, *place).flops,
+        "parameters": parameters(separated),
+        "dense_parameters": parameters(dense),
+    }
+
+
+def _kept(curves: Curves, depth: int) -> dict[str, float] | None:
+    """The kept share at that encoder depth, of the worse measure; None where it was not measured."""
+    if curves.once is None or depth not in curves.once[0]:
+        return None
+    at = list(curves.once[0]).index(depth)
+    value = summary(np.minimum(*(curves.once[1][measure][:, at] for measure in MEASURES)))
+    return {name: float(getattr(value, name)) for name in ("mean", "low", "high")}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A machine whose rates a benchmark has measured."""
+
+    device_name: str
+    machine: Machine
+
+    @classmethod
+    def read(cls, folder: Path) -> "Clock":
+        """From a benchmark's folder; FileNotFoundError or ValueError where it is none."""
+        file = folder / "manifest.json"
+        if not file.exists():
+            raise FileNotFoundError(
+                f"{folder} has no manifest.json; make one: python -m benchmarks.scd_bench"
+            )
+        said = json.loads(file.read_text()).get("machine", {})
+        rates = {field.name: said.get(field.name) for field in fields(Machine)}
+        if None in rates.values():
+            raise ValueError(f"{folder} is not a benchmark's; make one: python -m benchmarks.scd_bench")
+        return cls(said.get("device_name", "a machine"), Machine(**rates))
+
+    def predicted(self, dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
+        """Seconds per frame of both, and their ratio."""
+        ours, theirs = (self._seconds(shape, use) for shape in (separated, dense))
+        return {
+            "device_name": self.device_name,
+            "speed_up": theirs / ours,
+            "frame_seconds": ours,
+            "dense_frame_seconds": theirs,
+        }
+
+    def _seconds(self, shape: Shape, use: Use) -> float:
+        sampling = self.machine.sample_seconds(shape, use.steps, use.history)
+        return sampling + self.machine.encode_seconds(shape, use.history)

@@ -1,0 +1,102 @@
+"""python -m probes plan --model X --steps T --history F: can X be separated, where, and what does it save?
+
+Reads a finished run of the model (python -m probes --model X) and prints the verdict with its evidence; the
+JSON's `architecture` is what models/scd.py's config and `python -m training --plan` take.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from probes._plan import FILE, manifest_of, plan
+from probes._plan_text import text
+from probes._prediction import BYTES, Clock, Use
+from records import write_json
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m probes plan", description=__doc__)
+    parser.add_argument("--model", default="dense-tiles", help="a shipped model or the path of a checkpoint")
+    parser.add_argument("--run", help="name or folder of a finished run (default: the model's largest)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--steps", type=int, required=True, help="denoising steps per frame")
+    parser.add_argument("--history", type=int, required=True, help="frames before the generated one")
+    parser.add_argument("--tokens", type=int, help="tokens per frame (default: the model's)")
+    parser.add_argument("--batch", type=int, default=1, help="clips at a time (default: 1)")
+    parser.add_argument("--fusion", default="prefix", help="how the decoder takes features in")
+    parser.add_argument("--dtype", default="float32", choices=BYTES, help="of weights, keys and values")
+    parser.add_argument("--clock", type=Path, help="folder of a benchmark, for a prediction in seconds")
+    parser.add_argument("--out", type=Path, help=f"JSON to write (default: {FILE} in the run's folder)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 when there is a plan, whatever it says, 2 when the request cannot be met."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    try:
+        use = Use(
+            options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion
+        )
+        clock = None if options.clock is None else Clock.read(options.clock)
+        folder, config = _subject(options.model, options.run, options.runs)
+        found = plan(folder, config, use, clock)
+        found["command"] = shlex.join(["python", "-m", "probes", "plan", *arguments])
+        path = write_json(options.out or folder / FILE, found)
+    except (ValueError, OSError) as error:
+        print(f"plan: {error}", file=sys.stderr)
+        return 2
+    print(text(found))
+    print(path)
+    return 0
+
+
+def _subject(name: str, run: str | None, runs: Path) -> tuple[Path, Any]:
+    """The folder of a finished run, and the model's configuration."""
+    import models
+
+    label = models.label(name)
+    folder = _named(label, run, runs) if run else _largest(name, label, runs)
+    manifest = manifest_of(folder)
+    if manifest["model"]["name"] != label:
+        raise ValueError(
+            f"{folder} is a run of {manifest['model']['name']}, not of {label}; give its own --run"
+        )
+    if not manifest.get("complete"):
+        again = manifest.get("command", "the command that made it")
+        raise ValueError(f"{folder} is not finished; run again: {again}")
+    return folder, getattr(models.load(name), "config", None)
+
+
+def _named(label: str, run: str, runs: Path) -> Path:
+    places = (runs / label / run, Path(run))
+    found = [place for place in places if (place / "manifest.json").exists()]
+    if not found:
+        known = sorted(path.parent.name for path in (runs / label).glob("*/manifest.json"))
+        raise ValueError(f"no run {run!r} of {label} under {runs}; there are {known or 'none'}")
+    return found[0]
+
+
+def _largest(name: str, label: str, runs: Path) -> Path:
+    """The finished run with cuts of all layers and most clips, the newest of equals."""
+    ranked = []
+    for path in (runs / label).glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        if manifest.get("complete") and (path.parent / "cut.nc").exists():
+            settings = manifest["settings"]
+            rank = (not settings.get("quick"), settings["clips"], manifest["created"])
+            ranked.append((rank, path.parent))
+    if not ranked:
+        raise ValueError(
+            f"no finished run of {label} with interventions under {runs}; make one: "
+            f"python -m probes --model {name} --out {runs}"
+        )
+    return max(ranked)[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

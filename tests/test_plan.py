@@ -1,0 +1,370 @@
+"""The planner: says yes, partly and no when it should, says why, and what it writes is accepted as it is."""
+
+import json
+
+import by_hand
+import fake_evidence
+import numpy as np
+import pytest
+import tiny
+import xarray as xr
+
+from analyses._questions import ASKED
+from analyses.kept import Context, depth_from, summary
+from analyses.split import DATASETS, split
+from models import _cost, dense, scd
+from models._machine import Machine
+from models._null import shuffled
+from probes import load, noise_invariance, plan, subject
+from probes._plan import write_plan
+from probes._prediction import Clock, Use, shape_in_use, separated_shape
+from probes._stage import Clip
+from probes.settings import Settings
+from training import __main__ as training
+
+LAYERS, FRAMES, CLIPS = 8, 2, 5
+
+
+def answer(drop=(), layers=LAYERS, **chosen):
+    found = fake_evidence.datasets(layers=layers, **chosen)
+    return split({name: found[name] for name in found if name not in drop}, layers)
+
+
+def passed(found):
+    return {test.name: test.passed for test in found.tests}
+
+
+# Verdicts
+
+
+def test_a_network_that_fetches_its_past_once_and_early_is_separable():
+    found = answer()
+    assert found.verdict == "separable" and all(passed(found).values())
+    assert found.cut is not None and found.cut.encoder_layers == 3
+    assert (found.cut.head, found.cut.tail) == ([0], [3, 4, 5, 6, 7])
+    assert found.sweep.found == [3] * 6 and found.sweep.tracks_threshold is False
+    assert "0.98 [0.97, 1.00] of the benefit is kept" in found.reason
+    assert "An encoder of 3 of 8 layers" in found.reason
+
+
+EVERY_LAYER = list(np.linspace(0, 1, LAYERS + 1))
+NOT = "not separable"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "verdict", "failed"),
+    [
+        ({"random_error": 0.1}, NOT, {"predicts"}),
+        ({"benefit": 0.01}, NOT, {"uses_past"}),
+        ({"benefit": -0.2}, NOT, {"uses_past"}),
+        ({"other_clip": 0.9}, NOT, {"own_past"}),
+        ({"once": 0.3, "live": EVERY_LAYER}, NOT, {"once", "depth"}),
+        ({"live": EVERY_LAYER}, "partly separable", {"depth"}),
+        ({"once": 0.6}, "partly separable", {"once"}),
+        ({"agreement": 0.0}, "partly separable", {"invariant"}),
+        ({"sharpness": 0.5}, "partly separable", {"sharp"}),
+        ({"own_work": dict.fromkeys(range(LAYERS), 0.5)}, "partly separable", {"decoder"}),
+        ({"failing": "identity_edit"}, "open", {"controls"}),
+        ({"failing": "own_frame_only"}, "open", {"controls"}),
+    ],
+)
+def test_each_failure_has_its_verdict_and_is_named(chosen, verdict, failed):
+    found = answer(**chosen)
+    assert found.verdict == verdict
+    assert {name for name, outcome in passed(found).items() if outcome is False} == failed
+    if verdict != "open":
+        first = next(test for test in found.tests if test.name in failed)
+        assert first.failing in found.reason and first.measured in found.reason
+
+
+def test_no_control_is_needed_to_say_that_nothing_is_predicted():
+    assert answer(random_error=0.1, failing="own_frame_only").verdict == NOT
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_missing_dataset_leaves_the_verdict_open_and_is_named(name):
+    found = answer(drop=[name])
+    assert found.verdict == "open" and f"did not measure {name}" in found.reason
+    assert found.cut is None or name not in ("cut", "reuse", "leave_one_out")
+
+
+def test_missing_evidence_cannot_save_what_another_test_refuses():
+    assert answer(drop=["reuse", "noise_invariance"], other_clip=0.9).verdict == NOT
+
+
+def test_too_few_clips_are_one_clear_line_and_no_test_but_the_controls_is_answered():
+    found = answer(clips=4)
+    assert found.verdict == "open"
+    assert found.reason == "Not decided: 4 clips are too few for an interval; probe at least 5 (--clips 8)."
+    assert {name for name, outcome in passed(found).items() if outcome is not None} == {"controls"}
+
+
+def test_an_interval_on_both_sides_of_the_threshold_decides_nothing():
+    found = answer(once=0.9, wobble=0.2, live=[0.0, 0.1, 0.4] + [2.0] * (LAYERS - 2))
+    assert passed(found)["once"] is None and found.verdict == "open"
+
+
+def test_cuts_that_do_not_begin_with_the_first_layer_and_layers_of_another_model_are_told():
+    measured = list(range(2, LAYERS))
+    assert "cuts begin with layer 2, not 0" in answer(measured=measured).reason
+    with pytest.raises(ValueError, match=r"cut has a layer 7, the model denoises in layers 0 to 3"):
+        split(fake_evidence.datasets(), 4)
+    with pytest.raises(ValueError, match="own-frame-only everywhere is not measured"):
+        Context(fake_evidence.datasets(measured=measured)["cut"])
+
+
+def test_runs_of_different_clips_are_not_mixed():
+    mixed = fake_evidence.datasets() | {"reuse": fake_evidence.datasets(clips=6)["reuse"]}
+    with pytest.raises(ValueError, match="6 clips, expected 8"):
+        split(mixed, LAYERS)
+
+
+# Where to cut
+
+
+def test_the_depth_is_where_the_share_is_reached_for_good():
+    kept = np.array([[0.1, 0.95, 0.5, 0.92, 0.99], [0.1, 0.2, 0.3, 0.4, 0.5]])
+    assert depth_from(kept, np.arange(1, 6), 0.9, none=6).tolist() == [4, 6]
+
+
+def test_a_split_needs_both_ends_where_both_ends_work_at_every_step():
+    found = answer(own_work={0: 0.5, 1: 0.3, 2: 0.02, 4: 0.4, 6: 0.3, 7: 0.5}, live=[0.0] * 6 + [1.0] * 3)
+    assert found.cut is not None and found.cut.encoder_layers == 6
+    assert (found.cut.head, found.cut.tail) == ([0, 1], [6, 7])
+    assert any("layer 4 would no longer see the noisy frame" in remark for remark in found.remarks)
+
+
+def test_an_answer_that_tracks_the_threshold_is_said_to():
+    found = answer(layers=20, once=1.0, live=list(np.linspace(0, 1, 21)), wobble=0.001)
+    assert found.sweep.spread == 5 and found.sweep.tracks_threshold
+    assert "just tracks the threshold" in found.sweep.said
+    partly = answer(once=0.82, wobble=0.001).sweep
+    assert partly.tracks_threshold and "0.7 to 0.8 of the benefit" in partly.said
+    assert "at no depth" in answer(once=0.3).sweep.said
+
+
+def test_layers_that_were_not_measured_are_not_said_to_be_needed():
+    measured = [0, 2, 4, 6, 7]
+    work = {0: 0.5, 2: 0.5, 4: 0.5, 6: 0.5, 7: 0.6}
+    found = answer(measured=measured, own_work=work, live=[0.0] * 4 + [1.0] * 5)
+    assert passed(found)["decoder"] is None and found.verdict == "open"
+    assert any("3 of 8 layers were not measured" in remark for remark in found.remarks)
+
+
+def test_the_interval_of_a_ratio_is_that_of_a_ratio_of_means():
+    data = fake_evidence.datasets(wobble=0.0, once=0.8)
+    kept = summary(Context(data["cut"]).worse(data["reuse"], kind="cross", layer=7, start=0))
+    np.testing.assert_allclose(kept, [0.8] * 3, atol=1e-9)
+
+
+# Networks whose use of the past is known, through the experiments
+
+
+@pytest.fixture
+def fewer_noise_levels(monkeypatch):
+    """Than in earnest."""
+    monkeypatch.setattr(subject, "LEVELS", 2)
+    monkeypatch.setattr(noise_invariance, "SIGMAS", (1.0,))
+
+
+def evidence(network, clips):
+    """The datasets of CLIPS clips by the experiments themselves."""
+    settings = Settings(clips=CLIPS, context=1, steps=2, frames=FRAMES, starts=(0,), probed=1, quick=True)
+    networks = {"trained": network, "random": shuffled(network, 0)}
+    found = []
+    for index in range(CLIPS):
+        own, other = (Clip(clips(FRAMES, seed), None) for seed in (index, index + 100))
+        about = subject.Subject(index, networks, own, other, settings, FRAMES)
+        found.append({name: load(name).measure(about)[name] for name in DATASETS})
+    return {
+        name: xr.concat([each[name] for each in found], "clip", data_vars="minimal", combine_attrs="override")
+        for name in DATASETS
+    }
+
+
+def test_random_weights_are_not_separable(fewer_noise_levels):
+    network = tiny.model(layers=2, channels=1)
+    network.source = type("Source", (), {"metadata": {}})()
+    found = split(evidence(network, by_hand.clip), 2)
+    assert found.verdict == NOT and passed(found)["predicts"] is False
+
+
+def test_a_network_that_needs_its_past_at_every_step_and_layer_is_not_separable(fewer_noise_levels):
+    found = split(evidence(by_hand.entangled(), by_hand.clip), by_hand.LAYERS)
+    assert found.verdict == NOT
+    outcome = passed(found)
+    assert outcome["predicts"] and outcome["controls"] and outcome["uses_past"] and outcome["own_past"]
+    assert outcome["once"] is False and outcome["depth"] is False
+
+
+def test_a_network_that_fetches_its_past_in_the_first_layer_is_separable(fewer_noise_levels):
+    found = split(evidence(by_hand.separable(), by_hand.clip), by_hand.LAYERS)
+    assert found.verdict == "separable", found.reason
+    assert found.cut is not None and found.cut.encoder_layers == 1 and found.cut.head == []
+
+
+# The command
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A model's checkpoint, and a finished run of it."""
+    network = tiny.model(layers=LAYERS)
+    checkpoint = tiny.checkpoint(tmp_path / "mine.safetensors", network)
+    geometry = vars(network.geometry) | {"tokens_per_frame": network.geometry.tokens_per_frame}
+    manifest = {
+        "complete": True,
+        "created": "2000-01-01T00:00:00",
+        "model": {"name": "mine", "network": "dense", "geometry": geometry},
+        "settings": {"clips": 8, "quick": False, "steps": 20, "frames": 10, "dtype": "float32"},
+        "sigmas": [1.0, 0.0],
+    }
+
+    def write(name="default", changes=None, **chosen):
+        folder = tmp_path / "runs" / "mine" / name
+        fake_evidence.write(folder, fake_evidence.datasets(**chosen), manifest | (changes or {}))
+        return folder
+
+    write.command = ["--model", str(checkpoint), "--runs", str(tmp_path / "runs")]
+    write.command += ["--steps", "50", "--history", "16"]
+    write.network = network
+    return write
+
+
+def test_a_plan_is_printed_and_its_architecture_is_accepted(runs, tmp_path, capsys, monkeypatch):
+    runs()
+    out = tmp_path / "plan.json"
+    assert plan.main([*runs.command, "--out", str(out), "--fusion", "token_concat"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("mine: SEPARABLE\n") and printed.endswith(f"{out}\n")
+    assert "at every step layers 0 and 3 to 7" in printed
+    found = json.loads(out.read_text())
+    assert found["architecture"] == {"encoder_layers": 3, "decoder_layers": 6, "fusion": "token_concat"}
+    assert scd.config("tiny", **found["architecture"]).encoder_layers == 3
+    options = ["--model", "scd-tiles", "--plan", str(out), "--set", "decoder_layers=2"]
+    recipe = training._recipe(training.parser().parse_args(options))
+    assert recipe.architecture == {"encoder_layers": 3, "decoder_layers": 2, "fusion": "token_concat"}
+
+
+def test_a_plan_without_a_split_trains_nothing(runs, tmp_path, capsys):
+    runs(random_error=0.1)
+    assert plan.main(runs.command) == 0
+    out = tmp_path / "runs" / "mine" / "default" / "plan.json"
+    assert "no architecture" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert (found["verdict"], found["architecture"], found["prediction"]) == (NOT, None, None)
+    for file, model, line in [
+        (out, "scd-tiles", "has no split to train: the model is not separable"),
+        (out, "dense-tiles", "choose a scd recipe"),
+        (out.with_name("manifest.json"), "scd-tiles", "has no architecture; make a plan"),
+        (out.with_name("cut.nc"), "scd-tiles", "is not a plan"),
+        (out.with_name("none.json"), "scd-tiles", "No such file"),
+    ]:
+        assert training.main(["--model", model, "--plan", str(file), "--out", str(tmp_path / "t")]) == 2
+        error = capsys.readouterr().err
+        assert line in error and error.count("\n") == 1
+
+
+def test_the_prediction_is_the_cost_models_at_the_users_place(runs, tmp_path):
+    runs()
+    out = tmp_path / "plan.json"
+    places = ["--tokens", "100", "--batch", "3", "--dtype", "bfloat16"]
+    assert plan.main([*runs.command, *places, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["prediction"]
+    whole = _cost.shape_of(runs.network.config, tokens=100, batch=3, value_bytes=2)
+    own = scd.Config.from_values(
+        {k: v for k, v in runs.network.describe().items() if k != "layers"}
+        | {"encoder_layers": 3, "decoder_layers": 6, "fusion": "prefix"}
+    )
+    twin = _cost.shape_of(own, tokens=100, batch=3, value_bytes=2)
+    assert separated_shape(whole, 3, 6, "prefix") == twin
+    assert found["speed_up"] == pytest.approx(_cost.predicted_speed_up(whole, twin, 50, 16))
+    assert found["cache_bytes"] == _cost.cache_bytes(twin, 16)
+    chosen = [row for row in found["nearby"] if row["chosen"]]
+    assert len(found["nearby"]) > 3 and chosen[0]["speed_up"] == found["speed_up"]
+    assert chosen[0]["kept"]["mean"] == pytest.approx(0.97, abs=0.03)
+
+
+def test_without_a_configuration_the_geometry_stands_in(runs):
+    geometry = vars(runs.network.geometry) | {"tokens_per_frame": 4}
+    use = Use(steps=4, history=2)
+    assert shape_in_use(None, geometry, use) == shape_in_use(runs.network.config, geometry, use)
+
+
+def test_a_clock_predicts_seconds(runs, tmp_path, capsys):
+    runs()
+    bench = tmp_path / "bench"
+    bench.mkdir()
+    command = [*runs.command, "--clock", str(bench), "--out", str(tmp_path / "plan.json")]
+    assert plan.main(command) == 2 and "make one: python -m benchmarks.scd_bench" in capsys.readouterr().err
+    rates = vars(Machine(1e12, 1e15, 0.0, False))
+    (bench / "manifest.json").write_text(json.dumps({"machine": rates | {"device_name": "a card"}}))
+    assert plan.main(command) == 0
+    found = json.loads((tmp_path / "plan.json").read_text())["prediction"]
+    assert found["clock"]["speed_up"] == pytest.approx(found["speed_up"])
+    assert found["clock"]["frame_seconds"] == pytest.approx(found["frame_flops"] / 1e12)
+    (bench / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a benchmark's"):
+        Clock.read(bench)
+
+
+def test_the_largest_finished_run_is_taken_or_the_one_that_is_named(runs, tmp_path):
+    settings = {"clips": 20, "quick": True, "steps": 20, "frames": 10, "dtype": "float32"}
+    runs("default")
+    runs("quick", {"settings": settings}, random_error=0.1)
+    runs("unfinished", {"complete": False, "settings": settings | {"quick": False}})
+    out = tmp_path / "plan.json"
+    for named, folder in ([], "default"), (["--run", "quick"], "quick"):
+        assert plan.main([*runs.command, *named, "--out", str(out)]) == 0
+        assert json.loads(out.read_text())["run"]["folder"].endswith(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+        (["--history", "0"], "--history must be at least 1, got 0"),
+        (["--tokens", "-1"], "--tokens must be at least 1, got -1"),
+        (["--batch", "0"], "--batch must be at least 1, got 0"),
+        (["--fusion", "sum"], "no fusion is called 'sum'; there are token_concat"),
+        (["--run", "other"], "no run 'other' of mine under"),
+        (["--runs", "nowhere"], "no finished run of mine with interventions under nowhere; make one: python"),
+        (["--model", "dense-tilse"], "no model is called 'dense-tilse'"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(runs, capsys, arguments, line):
+    runs()
+    assert plan.main([*runs.command, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("plan: ") and line in error and error.count("\n") == 1
+
+
+def test_a_run_of_another_model_and_an_unfinished_one_are_refused(runs, capsys):
+    folder = runs("other", {"model": {"name": "theirs"}})
+    assert plan.main([*runs.command, "--run", str(folder)]) == 2
+    assert "is a run of theirs, not of mine" in capsys.readouterr().err
+    folder = runs("unfinished", {"complete": False})
+    assert plan.main([*runs.command, "--run", str(folder)]) == 2
+    assert "unfinished is not finished" in capsys.readouterr().err
+
+
+def test_a_complete_run_gets_its_plan_and_one_without_cuts_none(runs):
+    folder = runs()
+    path = write_plan(folder, runs.network)
+    assert path == folder / "plan.json"
+    found = json.loads(path.read_text())
+    assert [test["name"] for test in found["tests"]] == list(ASKED)
+    assert (found["prediction"]["steps"], found["prediction"]["history"]) == (20, 9)
+    (folder / "cut.nc").unlink()
+    assert write_plan(folder, runs.network) is None
+
+
+def test_a_separated_model_is_separable_by_construction(runs):
+    config = scd.config("tiny", encoder_layers=5, decoder_layers=3, fusion="add")
+    model = type("Separated", (), {"config": config})()
+    found = json.loads(write_plan(runs(), model).read_text())
+    assert found["verdict"] == "separable" and "separated already" in found["reason"]
+    assert scd.config("tiny", **found["architecture"]) == config
+    twins = dense.config("tiny", layers=8), config
+    shapes = [_cost.shape_of(each) for each in twins]
+    assert found["prediction"]["speed_up"] == pytest.approx(_cost.predicted_speed_up(*shapes, 20, 9))
