@@ -12,7 +12,6 @@ import torch
 
 from benchmarks._measure import synchronise
 from models import dense
-from models._cost import Shape, denoise_cost, encode_cost, modulation_cost
 from models._machine import Machine
 
 ROUNDS = 7

@@ -17,7 +17,7 @@ from models._machine import Machine
 from models._null import shuffled
 from probes import load, noise_invariance, plan, subject
 from probes._plan import write_plan
-from probes._prediction import Clock, Use, shape_in_use, separated_shape
+from probes._prediction import Clock, Use, separated_shape, shape_in_use
 from probes._stage import Clip
 from probes.settings import Settings
 from training import __main__ as training
