@@ -1,19 +1,24 @@
-"""One self-contained HTML page per run: findings, figures, numbers in words, settings.
+"""One self-contained HTML page per run: verdict, findings, figures, numbers in words, settings.
 
     write_page(run, drawn, not_drawn)    # -> runs/<model>/<run>/page.html
 
-The page needs no network and no script.
+The page needs no network; its script adds reading values and choosing layers, nothing else.
 """
 
 import base64
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from reports.chooser import choices, chooser_section
+from reports.effects import datasets
 from reports.findings import DECISION, Finding, findings
 from reports.runs import Run
+from reports.small_figures import INTERVENTIONS, Small, small_figures
+from reports.verdict import banner, read_plan, verdict_parts
 
 IDENTITY = ("name", "network", "file", "sha256", "parameters", "videos")
 OUTCOMES = {True: "passed", False: "failed", None: "open"}
@@ -30,34 +35,68 @@ class Drawn:
     png: Path
 
 
-def write_page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]]) -> Path:
+def write_page(
+    run: Run,
+    drawn: list[Drawn],
+    not_drawn: Mapping[str, list[str]],
+    compose: Callable[..., str] | None = None,
+) -> Path:
     """Writes page.html into the run folder and returns its path.
 
-    `not_drawn` says for each left-out figure which datasets the run lacks.
+    `not_drawn` says for each left-out figure which datasets the run lacks; `compose` makes the page from the
+    same arguments, as `page` does.
     """
     target = run.folder / "page.html"
     partial = run.folder / ".page.partial.html"
-    partial.write_text(page(run, drawn, not_drawn), encoding="utf-8")
+    partial.write_text((compose or page)(run, drawn, not_drawn), encoding="utf-8")
     os.replace(partial, target)
     return target
 
 
 def page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]]) -> str:
     """The page as one string of HTML."""
-    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    name = escape(f"{run.model}, run {run.name}")
+    name, plan = escape(f"{run.model}, run {run.name}"), read_plan(run)
+    measured = datasets(run, *INTERVENTIONS)
+    small, data = small_figures(run, measured, plan), choices(run, measured)
     parts = [
+        *banner(run, plan),
         f"<h1>{name}</h1>",
         f'<p class="quiet">{escape(summary_line(run))}</p>',
-        '<h2>Two findings, tested on this run</h2>\n<div class="findings">',
+        *verdict_parts(run, plan, small),
+        *chooser_section(data),
+        '<h2 id="findings">Two findings, tested on this run</h2>\n<div class="findings">',
         *(finding_card(number, finding) for number, finding in enumerate(findings(run), 1)),
         "</div>",
         f'<p class="quiet">{escape(DECISION)} Similarity and attention mass are observations: whether '
         "a layer is needed only an intervention can say.</p>",
+        *contents(drawn),
         *(figure_section(figure) for figure in drawn),
         *missing_section(not_drawn),
         *settings_section(run),
+        script(small, data),
     ]
+    return document(name, parts)
+
+
+def contents(drawn: list[Drawn]) -> list[str]:
+    """Links to the figures below."""
+    links = (f'<a href="#{escape(figure.name)}">{escape(figure.title)}</a>' for figure in drawn)
+    return [f'<nav aria-label="Figures"><p><b>In detail:</b> {" · ".join(links)}</p></nav>'] if drawn else []
+
+
+def script(small: list[Small], data: Mapping) -> str:
+    """What the reader can point at and choose, and the script that shows it."""
+    points = {figure.name: figure.chart.points() for figure in small if figure.chart}
+    numbers = json.dumps({"small": points, **data}, ensure_ascii=False, separators=(",", ":"))
+    code = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+    # "<" would let a label end the element.
+    numbers = numbers.replace("<", "\\u003c")
+    return f'<script type="application/json" id="numbers">{numbers}</script>\n<script>\n{code}</script>'
+
+
+def document(name: str, parts: list[str]) -> str:
+    """HTML that needs nothing from outside; name and parts are HTML already."""
+    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     body = "\n".join(parts)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import fake_interventions
+import fake_known_state
 import numpy as np
 import xarray as xr
 
@@ -21,9 +23,11 @@ def write(
     split: int | None = None,
     complete: bool = True,
     claims_hold: bool = True,
+    controls_hold: bool = True,
+    verdict: str | None = None,
     seed: int = 0,
 ) -> Path:
-    """Writes every dataset and the manifest; `split` names the first layers encoder.*, the rest decoder.*."""
+    """Writes a whole run, with a plan if a verdict is given; the first `split` layers are encoder.*."""
     folder.mkdir(parents=True, exist_ok=True)
     size = {"clip": clips, "layer": layers, "step": steps, "head": heads, "channels": channels}
     size |= {"frame": frames, "split": split, "holds": claims_hold}
@@ -37,10 +41,14 @@ def write(
         "readout": _readout(size, rng),
         "samples": _samples(size, rng),
         "emergence": _emergence(size, rng),
-    }
+        "known_state": fake_known_state.known_state(_layer_coords(size, "hook_resid_post", True), rng, clips),
+    } | fake_interventions.datasets(size, controls_hold)
     for name, dataset in datasets.items():
         dataset.astype("float32").to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
     (folder / "manifest.json").write_text(json.dumps(_manifest(size, complete), indent=1))
+    if verdict is not None:
+        plan = fake_interventions.plan(size, verdict, controls_hold)
+        (folder / "plan.json").write_text(json.dumps(plan))
     return folder
 
 
@@ -51,12 +59,7 @@ def _sigmas(steps: int) -> list[float]:
 def _manifest(size: dict, complete: bool) -> dict:
     geometry = {"frames_per_chunk": 1, "channels": size["channels"], "height": 16, "width": 24, "patch": 4}
     geometry |= {"tokens_per_frame": 24, "layers": size["layer"], "heads": size["head"], "d_model": 32}
-    model = {
-        "name": "fake",
-        "file": "models/weights/fake.safetensors",
-        "sha256": "0" * 64,
-        "parameters": 12345,
-    }
+    model = {"name": "fake", "file": "fake.safetensors", "sha256": "0" * 64, "parameters": 12345}
     model |= {"geometry": geometry, "network": "trained", "videos": "tiles", "training": {"steps": 1000}}
     settings = {"clips": size["clip"], "frames": 12, "steps": size["step"], "context": 3, "seed": 0}
     settings |= {"probed_frames": list(size["frame"]), "dtype": "float32", "device": "cpu"}

@@ -1,0 +1,188 @@
+"""Where a plan would cut, what that saves, and how the answer moves with the threshold."""
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def split_parts(plan: Mapping[str, Any]) -> list[str]:
+    """The split as a row of layers and in words, and what the cost model predicts of it."""
+    split, prediction = plan.get("split"), plan.get("prediction")
+    parts = ['<h2 id="split">The split</h2>']
+    if split is None:
+        parts.append("<p>None is proposed.</p>")
+    else:
+        parts += _layers(split, int(plan["model"]["layers"]))
+    return parts + (_prediction(prediction) if prediction else [])
+
+
+def _layers(split: Mapping[str, Any], layers: int) -> list[str]:
+    """One box per layer: what runs once per frame, what at every step, what both."""
+    encoder, decoder = set(range(split["encoder_layers"])), set(split["decoder"])
+    boxes = []
+    for layer in range(layers):
+        role = "both" if layer in encoder & decoder else "decoder" if layer in decoder else "encoder"
+        words = {"both": "encoder and decoder", "decoder": "decoder", "encoder": "encoder"}[role]
+        boxes.append(f'<li class="{role}" title="layer {layer}: {words}">{layer}</li>')
+    text = (
+        f"Encoder: {_spans(encoder)}, once per frame. Decoder: {_spans(decoder)}, at every step"
+        f" ({len(decoder)} of {layers} layers)."
+    )
+    if split["head"]:
+        text += f" The decoder starts with copies of the encoder's {_spans(split['head'])}."
+    if split.get("dispensable"):
+        text += f" A decoder without {_spans(split['dispensable'])} (one at a time) is worth a try."
+    keys = "".join(
+        f'<span class="key {role}"><i></i>{words}</span>'
+        for role, words in (
+            ("encoder", "encoder: once per frame"),
+            ("decoder", "decoder: every step"),
+            ("both", "both"),
+        )
+    )
+    return [
+        f'<ol class="layers" aria-label="{escape(text)}">{"".join(boxes)}</ol><p class="keys">{keys}</p>',
+        f"<p>{escape(text)} Threshold: {split['threshold']:.0%} of what the past gives is kept.</p>",
+    ]
+
+
+def _prediction(prediction: Mapping[str, Any]) -> list[str]:
+    """Speed-up, bound, cache and parameters at the plan's steps and history, and the splits around."""
+    steps, history = prediction["steps"], prediction["history"]
+    rows = [
+        ["speed-up of a frame, by operations", f"<b>{prediction['speed_up']:.2f}×</b>"],
+        ["the same, with ever more steps", f"{prediction['bound']:.2f}×"],
+        ["cache of the past", _than(prediction["cache_bytes"], prediction["dense_cache_bytes"], of_bytes)],
+        ["operations per frame", _than(prediction["frame_flops"], prediction["dense_frame_flops"], of_many)],
+        ["parameters", _than(prediction["parameters"], prediction["dense_parameters"], of_many)],
+    ]
+    clock = prediction.get("clock")
+    if clock:
+        seconds = _than(clock["frame_seconds"], clock["dense_frame_seconds"], _seconds)
+        device = f"by the clock of {escape(str(clock['device_name']))}"
+        rows.append([device, f"{clock['speed_up']:.2f}× ({seconds} per frame)"])
+    parts = [
+        f"<h3>Predicted at {steps} steps and {history} frames of history</h3>",
+        f'<p class="quiet">From the cost model: {prediction["tokens"]} tokens per frame, batch '
+        f"{prediction['batch']}, fusion {escape(str(prediction['fusion']))}. Before any fine-tune.</p>",
+        table(["", "separated, against dense"], rows, "numbers"),
+    ]
+    nearby = prediction.get("nearby") or []
+    if nearby:
+        parts += [
+            "<details><summary>Splits around this one</summary>",
+            table(
+                ["encoder", "decoder", "kept", "speed-up", "cache", "parameters"],
+                [_nearby(each) for each in nearby],
+                "numbers",
+            ),
+            "</details>",
+        ]
+    return parts
+
+
+def _nearby(each: Mapping[str, Any]) -> list[str]:
+    chosen = " (chosen)" if each.get("chosen") else ""
+    return [
+        f"{each['encoder_layers']} layers{chosen}",
+        f"{each['decoder_layers']} layers",
+        _value(each.get("kept")),
+        f"{each['speed_up']:.2f}×",
+        of_bytes(each["cache_bytes"]),
+        of_many(each["parameters"]),
+    ]
+
+
+def sweep_parts(plan: Mapping[str, Any]) -> list[str]:
+    """The encoder's depth at each threshold, and whether the choice of threshold makes the answer."""
+    sweep = plan.get("sweep")
+    if not sweep or not sweep.get("threshold"):
+        return []
+    none = int(plan["model"]["layers"]) + 1
+    rows = []
+    for at, threshold in enumerate(sweep["threshold"]):
+        value = {"mean": sweep["encoder_layers"][at], "low": sweep["low"][at], "high": sweep["high"][at]}
+        decoder = sweep["decoder"][at]
+        rows.append(
+            [
+                f"{threshold:.0%}",
+                _depth(value, none),
+                _depth({"mean": sweep["live"][at]}, none),
+                "–" if decoder is None else escape(_spans(decoder)),
+            ]
+        )
+    heads = ["kept share asked for", "encoder layers", "with the past live", "decoder"]
+    return [
+        "<h3>If the threshold were another</h3>",
+        f"<p>{escape(str(sweep.get('said', '')))}</p>",
+        table(heads, rows, "numbers"),
+    ]
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]], kind: str) -> str:
+    """A table that scrolls sideways where it must; cells are HTML already."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return (
+        f'<div class="scroll" tabindex="0"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _depth(value: Mapping[str, Any], none: int) -> str:
+    """A depth in layers; one more than there are says that none is enough."""
+    mean, low, high = (value.get(name) for name in ("mean", "low", "high"))
+    if mean is None:
+        return "–"
+    text = "none is enough" if mean >= none else f"{mean:g}"
+    if low is None or high is None:
+        return text
+    return f"{text} [{low:g}, {'none' if high >= none else f'{high:g}'}]"
+
+
+def _value(value: Mapping[str, Any] | None) -> str:
+    if not value or value.get("mean") is None:
+        return "–"
+    low, high = value.get("low"), value.get("high")
+    return f"{value['mean']:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
+
+
+def _than(value: int | float, dense: int | float, spell: Any) -> str:
+    return f"{spell(value)} against {spell(dense)}"
+
+
+def _spans(layers: Iterable[int]) -> str:
+    """`layers 0 to 3 and 9`."""
+    ordered, spans = sorted(layers), []
+    for layer in ordered:
+        if spans and layer == spans[-1][1] + 1:
+            spans[-1][1] = layer
+        else:
+            spans.append([layer, layer])
+    if not ordered:
+        return "no layer"
+    named = [f"{first} to {last}" if last > first else f"{first}" for first, last in spans]
+    return f"layer{'s' * (len(ordered) > 1)} {' and '.join(named)}"
+
+
+def of_bytes(count: int | float) -> str:
+    """`1.5 MiB`."""
+    for unit in UNITS:
+        if count < 1024 or unit == UNITS[-1]:
+            break
+        count /= 1024
+    return f"{count:.3g} {unit}" if count < 1000 else f"{count:.0f} {unit}"
+
+
+def of_many(count: int | float) -> str:
+    """`3.66 million`."""
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if count >= size:
+            return f"{count / size:.3g} {name}"
+    return f"{count:.3g}"
+
+
+def _seconds(value: int | float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"

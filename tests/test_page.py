@@ -1,0 +1,226 @@
+"""The page of a run: its verdict, its warnings, and in Chromium what its script does."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import fake_interventions
+import fake_run
+import numpy as np
+import pytest
+
+from analyses.kept import Context
+from reports.effects import datasets, kept_by_random, ratio
+from reports.page import page
+from reports.runs import open_run
+from reports.small_figures import INTERVENTIONS, small_figures
+from reports.split_section import of_bytes, of_many
+from reports.verdict import BANNER, banner, read_plan, verdict_parts
+
+SMALL = {"layers": 4, "steps": 4, "heads": 2, "clips": 5}
+ERRORS = "<script>window.failures = []; addEventListener('error', (e) => failures.push(e.message));</script>"
+DRIVER = """<script>
+const svg = document.querySelector("figure[data-figure=cut] svg"), box = svg.getBoundingClientRect();
+const text = (id) => document.getElementById(id).textContent;
+const readout = () => document.querySelector("figure[data-figure=cut] .readout").textContent;
+const said = {before: readout(), chooser: !document.getElementById("chooser").hidden, failures};
+const point = (share) => svg.dispatchEvent(new PointerEvent("pointermove",
+  {clientX: box.left + share * box.width, clientY: box.top + 20}));
+point(0.2); said.left = readout();
+point(0.95); said.right = readout();
+svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"})); said.arrow = readout();
+svg.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"})); said.entered = text("interventions-title");
+const select = document.getElementById("choose-layer");
+select.value = "1"; select.dispatchEvent(new Event("change"));
+said.chosen = text("interventions-title"); said.table = text("interventions"); said.hash = location.hash;
+said.similarity = text("similarity-readout");
+const start = document.getElementById("choose-start");
+start.value = "2"; start.dispatchEvent(new Event("change")); said.later = text("interventions");
+const step = document.getElementById("choose-step");
+step.value = "1"; step.dispatchEvent(new Event("change")); said.step = text("similarity-readout");
+const map = document.querySelector("canvas"), pixel = map.getContext("2d").getImageData(0, 0, 1, 1).data;
+said.pixel = Array.from(pixel);
+select.value = "embed"; select.dispatchEvent(new Event("change")); said.embed = text("interventions");
+document.body.appendChild(document.createElement("pre")).id = "said";
+document.getElementById("said").textContent = JSON.stringify(said);
+</script>"""
+
+
+def write(folder, **options):
+    options = SMALL | {"verdict": "separable"} | options
+    return open_run(fake_run.write(folder / "fake" / "first", **options))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return page(run, [], {})
+
+
+def browse(folder, html, link=""):
+    """What Chromium makes of the page, and what it complains of."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("there is no Chromium here: WHAT THE PAGE'S SCRIPT DOES IS NOT TESTED")
+    path = folder / "page.html"
+    path.write_text(html, encoding="utf-8")
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", "--dump-dom",
+        f"file://{path}{link}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.fixture(scope="module")
+def said(html, tmp_path_factory):
+    """What the page said while a script pointed and chose, and errors on the way."""
+    driven = html.replace("<head>", f"<head>{ERRORS}").replace("</body>", f"{DRIVER}</body>")
+    dom, complaints = browse(tmp_path_factory.mktemp("browser"), driven)
+    assert complaints == []
+    found = re.search(r'<pre id="said">(.*?)</pre>', dom, re.DOTALL)
+    assert found, "the script stopped before its end"
+    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+def test_the_page_loads_without_errors_and_shows_its_chooser(said):
+    assert said["failures"] == []
+    assert said["chooser"] and said["before"] == ""
+
+
+def test_pointing_reads_the_nearest_layer(said):
+    assert said["left"].startswith("Layer 0: velocity 0.0")
+    assert said["right"].startswith("Layer 3: velocity ") and "random weights" in said["right"]
+    assert said["arrow"].startswith("Layer 2: ") and said["entered"] == "Interventions: layer 2"
+
+
+def test_choosing_changes_the_table_and_the_link(said):
+    assert said["chosen"] == "Interventions: layer 1" and "layer=1" in said["hash"]
+    assert "attention to the past cut in this layer" in said["table"]
+    assert said["table"] != said["later"] and "this layer left out" in said["later"]
+    assert "Not measured at this layer" in said["embed"]
+
+
+def test_choosing_a_step_changes_what_the_matrix_says(said):
+    assert said["similarity"].startswith("Layer 1, step 0 (sigma 1) against step 3")
+    assert said["step"].startswith("Layer 1, step 1 (sigma 0.75) against step 3")
+    assert said["pixel"][3] == 255
+
+
+def test_a_link_opens_the_page_at_a_layer(html, tmp_path):
+    dom, complaints = browse(tmp_path, html, "#layer=2&step=1")
+    assert "Interventions: layer 2" in dom and "Layer 2, step 1 (sigma 0.75)" in dom
+    assert complaints == []
+
+
+def test_the_verdict_comes_first_with_its_reason_and_five_figures(html):
+    body = html[html.index("<main>") :]
+    texts = ["Separable", "What it fetches &lt;once&gt;", "five figures", "<svg", "The split", "1.87×"]
+    places = [body.index(text) for text in [*texts, "3 MiB", "The tests behind", "Remarks", "another</h3>"]]
+    assert places == sorted(places) and body.index("Two findings") > places[-1]
+    assert body.count("<svg ") == 5 == body.count('role="img" aria-label="')
+    assert BANNER not in html
+
+
+def test_every_small_figure_has_its_null_and_its_interval(run):
+    for small in small_figures(run, datasets(run, *INTERVENTIONS), read_plan(run)):
+        assert small.chart is not None
+        roles = {curve.role for curve in small.chart.curves}
+        assert {"trained", "null"} <= roles, small.name
+        picture = small.chart.svg("label")
+        assert 'class="band trained"' in picture and re.search(r"\d", small.takeaway)
+        assert all("[" in text for text in small.chart.points()["text"])
+
+
+def test_what_is_said_of_a_layer_is_what_was_measured(run):
+    cut = run.read("cut")
+    error = cut.velocity_error.sel(network="trained", where="from").mean(("clip", "sigma"))
+    whole = float(cut.plain_velocity_error.sel(network="trained").mean(("clip", "sigma")))
+    share = (float(error[0]) - error) / (float(error[0]) - whole)
+    points = small_figures(run, datasets(run, *INTERVENTIONS))[3].chart.points()["text"]
+    assert [float(re.search(r"velocity (-?[\d.]+)", text)[1]) for text in points] == pytest.approx(
+        share.values, abs=0.0051
+    )
+
+
+def test_random_weights_make_nothing_of_their_past(run):
+    cut = run.read("cut")
+    assert np.abs(kept_by_random(Context(cut), cut)["mean"]).max() < 0.1
+    assert np.allclose(ratio(cut, "random", where="from")["mean"], 1, atol=0.1)
+
+
+def test_the_ratio_by_sigma_is_that_of_means_over_clips(run):
+    stored = run.read("leave_one_out")
+    trained = stored.sel(network="trained").mean("clip")
+    expected = trained.velocity_error / trained.plain_velocity_error
+    found = ratio(stored, by_sigma=True)["mean"].transpose(*expected.dims)
+    assert np.allclose(found, expected, rtol=1e-5)
+
+
+def test_failed_controls_are_said_in_red_before_anything_else(tmp_path):
+    run = write(tmp_path, controls_hold=False, verdict="open")
+    html = page(run, [], {})
+    assert html.index(BANNER) < html.index("<h1>") and "own_frame_only" in html
+    assert BANNER in banner(run, None)[0]
+
+
+def test_without_a_plan_the_page_says_what_to_run(tmp_path):
+    run = write(tmp_path, verdict=None)
+    assert "python -m probes plan --model fake" in verdict_parts(run, None, [])[0]
+    for name in fake_interventions.datasets({"clip": 1, "layer": 4, "head": 1}):
+        (run.folder / f"{name}.nc").unlink()
+    html = page(run, [], {})
+    assert "python -m probes --model fake" in html and "five figures" not in html
+    assert "Two findings" in html and "<svg" not in html
+
+
+def test_a_run_with_little_measured_has_a_page_all_the_same(tmp_path):
+    run = write(tmp_path, clips=2, verdict="not separable")
+    for path in run.folder.glob("*.nc"):
+        if path.stem != "leave_one_out":
+            path.unlink()
+    html = page(run, [], {})
+    assert "Not separable" in html and "None is proposed." in html and "too few for an interval" in html
+    assert html.count("Not measured in this run") == 4 and html.count("<svg ") == 1
+
+
+def test_a_damaged_plan_is_one_line(tmp_path):
+    run = write(tmp_path)
+    (run.folder / "plan.json").write_text("{")
+    with pytest.raises(ValueError, match="plan.json is not valid JSON"):
+        read_plan(run)
+    (run.folder / "plan.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no plan"):
+        read_plan(run)
+
+
+def test_numbers_for_the_script_are_rounded_and_cannot_end_it(html):
+    stored = re.search(r'id="numbers">(.*?)</script>', html, re.DOTALL)[1]
+    assert "<" not in stored and not re.search(r"\d\.\d{5}", stored)
+    numbers = json.loads(stored)
+    assert set(numbers) == {"small", "layers", "similarity", "interventions"}
+    values = numbers["similarity"]["values"]["trained"][0]
+    assert values[0] == 1000 and all(isinstance(value, int) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(12, "12 bytes"), (1536, "1.5 KiB"), (1000 * 1024, "1000 KiB"), (3 * 2**40, "3 TiB")]
+)
+def test_bytes_are_spelt(count, said):
+    assert of_bytes(count) == said
+
+
+def test_large_counts_are_spelt():
+    assert of_many(3_658_416) == "3.66 million" and of_many(12) == "12"
+
+
+def test_scripts_and_styles_lie_beside_the_page():
+    for name in ("page.js", "page.css"):
+        assert (Path(__file__).parent.parent / "reports" / name).stat().st_size < 16_000
