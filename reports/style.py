@@ -82,7 +82,7 @@ def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bo
 
 def title(figure: FigureBase, text: str, run: Run) -> None:
     """A title, and below it what the run says of itself in one sentence, in lines that fit."""
-    below = textwrap.fill(run.manifest["summary"], 120)
+    below = textwrap.fill(run.manifest["summary"], 100)
     figure.suptitle(f"{text}\n{below}", x=0.01, ha="left", fontsize=9)
 
 

@@ -98,7 +98,7 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
         "kind": "compare",
         "title": f"Dense and separated networks at an equal budget: {options.videos}",
         "summary": (
-            f"{len(options.arms)} networks, {options.seeds} trainings each of {options.steps} steps on the "
+            f"{len(options.arms)} networks, {options.seeds} training(s) each of {options.steps} steps on the "
             f"same clips; scored on {options.clips} held-out clips, the first {CONTEXT} frames given, "
             f"{DENOISING_STEPS} denoising steps."
         ),
