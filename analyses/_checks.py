@@ -11,6 +11,7 @@ import xarray as xr
 from analyses._curves import Curves
 from analyses._questions import ASKED, CORE, THRESHOLD, Check
 from analyses.kept import MEASURES, Context, Value, error, summary
+from analyses.outcomes import control_outcomes
 
 SPELLED = {"velocity": "velocity", "frame": "drawn frame"}
 
@@ -77,18 +78,17 @@ class _Checks:
         if "controls" not in self.data:
             return self._open("controls", "This run did not measure controls.")
         controls = self.data["controls"]
-        applies = controls.passed.notnull().any("clip")
-        failed = []
-        for name in controls.control.values[applies.values]:
-            row = controls.sel(control=name)
-            fires = float(row.effect.mean()) > controls.attrs.get("threshold", 0)
-            # A still clip has no past to miss, so that what must fire is asked of the mean.
-            if not (fires if float(row.must_fire.max()) else bool((row.passed.dropna("clip") == 1).all())):
-                failed.append(f"{name} (effect {float(row.effect.mean()):.2g})")
+        outcomes = control_outcomes(controls)
+        applying = sum(passed is not None for passed in outcomes.values())
+        failed = [
+            f"{name} (effect {float(controls.effect.sel(control=name).mean()):.2g})"
+            for name, passed in outcomes.items()
+            if passed is False
+        ]
         question, threshold, side, because, failing = ASKED["controls"]
-        share = 1 - len(failed) / max(1, int(applies.sum()))
-        text = f"Failed: {', '.join(failed)}." if failed else f"All {int(applies.sum())} controls passed."
-        passed = not failed if int(applies.sum()) else None
+        share = 1 - len(failed) / max(1, applying)
+        text = f"Failed: {', '.join(failed)}." if failed else f"All {applying} controls passed."
+        passed = not failed if applying else None
         return Check(
             "controls", question, text, share, share, share, threshold, side, because, failing, passed
         )

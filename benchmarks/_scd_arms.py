@@ -8,13 +8,12 @@ Weights are random: what is computed and how long it takes does not depend on th
 """
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks._scd_presets import Preset
-from diffusion.guidance import Alone, guided
+from diffusion.guidance import Alone, Contexts, guided
 from diffusion.schedule import sigma_grid
 from models import dense, scd
 from models._captured import captured
@@ -87,7 +86,7 @@ class Arm:
         """The next frame from noise, by Euler steps, in the contexts reached."""
         return self._sampled(sigmas, self._fresh if self.is_captured else self.contexts)
 
-    def _sampled(self, sigmas: Tensor, contexts: dict[str, Any]) -> Tensor:
+    def _sampled(self, sigmas: Tensor, contexts: Contexts) -> Tensor:
         x = self.noise
         for step, own in enumerate(self.branches.at_steps(sigmas[:-1], contexts)):
             velocity = self.branches.denoise(x, sigmas[step].expand(len(x)), own)

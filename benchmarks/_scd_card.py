@@ -10,9 +10,9 @@ from typing import Any
 
 import xarray as xr
 
-from benchmarks._scd_memory import BYTES
 from benchmarks._scd_presets import Preset
 from models._cost import (
+    VALUE_BYTES,
     Shape,
     cache_bytes,
     denoise_cost,
@@ -49,7 +49,7 @@ VARIED = {
 def card(preset: Preset, dtype: str) -> xr.Dataset:
     """Costs of dense and every fusion, and speed-up and bound against what decides them; dims arm, ...."""
     arms = [DENSE, *FUSIONS]
-    shapes = {arm: preset.shape(arm, value_bytes=BYTES[dtype]) for arm in arms}
+    shapes = {arm: preset.shape(arm, value_bytes=VALUE_BYTES[dtype]) for arm in arms}
     rows = [_costs(shapes[arm], shapes[DENSE], preset) for arm in arms]
     variables: dict[str, Any] = {key: ("arm", [row[key] for row in rows]) for key in rows[0]}
     coords = {"arm": arms} | _values(preset)

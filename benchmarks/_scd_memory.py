@@ -7,14 +7,12 @@ import torch
 from benchmarks import _measure
 from benchmarks._scd_arms import Arm, network
 from benchmarks._scd_presets import Preset
-from models._cost import cache_bytes, parameters
-
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+from models._cost import VALUE_BYTES, cache_bytes, parameters
 
 
 def needed_bytes(preset: Preset, arms: list[str], dtype: str, history: int, batch: int) -> int:
     """What plain arms hold at once: weights, contexts, a copy of the largest context; no activations."""
-    shapes = [preset.shape(arm, batch=batch, value_bytes=BYTES[dtype]) for arm in arms]
+    shapes = [preset.shape(arm, batch=batch, value_bytes=VALUE_BYTES[dtype]) for arm in arms]
     caches = [cache_bytes(shape, history + 1) for shape in shapes]
     return sum(parameters(shape) * shape.value_bytes for shape in shapes) + sum(caches) + max(caches)
 

@@ -7,11 +7,11 @@ import argparse
 from pathlib import Path
 
 from benchmarks._scd_arms import PLAIN
-from benchmarks._scd_memory import BYTES
 from benchmarks._scd_presets import PRESETS, Preset, chosen
 from benchmarks._scd_sweeps import Plan
 from models._captured import MODES
 from models._checkpoint import check_device
+from models._cost import VALUE_BYTES
 from models._fusion import FUSIONS
 
 
@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"fusions to time, of {', '.join(FUSIONS)} (default: token_concat prefix)",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--dtype", help=f"{', '.join(BYTES)} (default: bfloat16 on a GPU, else float32)")
+    parser.add_argument(
+        "--dtype", help=f"{', '.join(VALUE_BYTES)} (default: bfloat16 on a GPU, else float32)"
+    )
     parser.add_argument("--threads", type=int, help="threads of a CPU (default: 1 for tiny, else all)")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of all arms (default: 5)")
     parser.add_argument(

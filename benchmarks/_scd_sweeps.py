@@ -16,9 +16,8 @@ from tqdm import tqdm
 from benchmarks import _measure
 from benchmarks._machine import Machine
 from benchmarks._scd_arms import PLAIN, Arm, network
-from benchmarks._scd_memory import BYTES
 from benchmarks._scd_presets import Preset
-from models._cost import Shape, cache_bytes, encode_cost, frame_cost, speed_up_bound
+from models._cost import VALUE_BYTES, Shape, cache_bytes, encode_cost, frame_cost, speed_up_bound
 
 DENSE = "dense"
 VARIED = {
@@ -65,7 +64,7 @@ class Plan:
 
     def shape(self, name: str, **changes) -> Shape:
         """The shape of a network, in bytes of the dtype."""
-        return self.preset.shape(name, value_bytes=BYTES[self.dtype], **changes)
+        return self.preset.shape(name, value_bytes=VALUE_BYTES[self.dtype], **changes)
 
 
 class Bench:

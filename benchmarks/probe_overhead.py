@@ -13,7 +13,6 @@ more than that of wall time. Memory is the peak above a process that holds neith
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
 from hooks.trace import Trace
 from models import dense
+from models._checkpoint import device_name
 from probes import rollouts
 
 PLAIN, AGAIN, ALL, NAIVE = "plain", "plain again", "all statistics", "naive capture"
@@ -242,7 +242,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _machine(device: str) -> dict:
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    name = device_name(device)
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 

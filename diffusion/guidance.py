@@ -7,7 +7,7 @@ A branch is the same model with another context. The sampler runs the branches o
 announces each; v = v_uncond + scale (v_cond - v_uncond) (Ho and Salimans 2022).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 Branch = Literal["cond", "uncond"]
 Announce = Callable[[Branch], None]
+Contexts = dict[Branch, Any]
 
 
 def silent(_: Any) -> None:
@@ -28,38 +29,43 @@ class Alone:
 
     model: Any
 
-    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> dict[str, Any]:
-        """The empty context by branch; where making it is a pass of the network, that is announced."""
-        if getattr(self.model, "start_is_pass", False):
-            announce("cond")
-        return {"cond": self.model.start(batch, cond)}
+    def conditions(self, cond: Tensor | None) -> dict[Branch, Tensor | None]:
+        """What each branch is conditioned on."""
+        return {"cond": cond}
 
-    def encode(self, x: Tensor, contexts: dict[str, Any], announce: Announce = silent) -> dict[str, Any]:
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> Contexts:
+        """The empty context by branch; where making it is a pass of the network, that is announced."""
+        started: Contexts = {}
+        for branch, own in self.conditions(cond).items():
+            if getattr(self.model, "start_is_pass", False):
+                announce(branch)
+            started[branch] = self.model.start(batch, own)
+        return started
+
+    def encode(self, x: Tensor, contexts: Contexts, announce: Announce = silent) -> Contexts:
         """Every branch's context after a finished frame."""
-        encoded = {}
+        encoded: Contexts = {}
         for branch, own in contexts.items():
-            announce(branch)  # pyright: ignore[reportArgumentType]
+            announce(branch)
             encoded[branch] = self.model.encode(x, own)
         return encoded
 
-    def denoise(
-        self, x: Tensor, sigma: Tensor, contexts: dict[str, Any], announce: Announce = silent
-    ) -> Tensor:
+    def denoise(self, x: Tensor, sigma: Tensor, contexts: Contexts, announce: Announce = silent) -> Tensor:
         """The velocity that the branches together say."""
-        velocity = {}
+        velocity: dict[Branch, Tensor] = {}
         for branch, own in contexts.items():
-            announce(branch)  # pyright: ignore[reportArgumentType]
+            announce(branch)
             velocity[branch] = self.model.denoise(x, sigma, own)
         return self.combine(velocity)
 
-    def at_steps(self, sigmas: Tensor, contexts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def at_steps(self, sigmas: Tensor, contexts: Contexts) -> Iterator[Contexts]:
         """The contexts at each denoising step, prepared together by a model that can (`at_steps`)."""
         if not hasattr(self.model, "at_steps"):
             return (contexts for _ in range(len(sigmas)))
         prepared = [self.model.at_steps(sigmas, own) for own in contexts.values()]
         return (dict(zip(contexts, step, strict=True)) for step in zip(*prepared, strict=True))
 
-    def combine(self, velocity: dict[str, Tensor]) -> Tensor:
+    def combine(self, velocity: Mapping[Branch, Tensor]) -> Tensor:
         return velocity["cond"]
 
 
@@ -81,19 +87,13 @@ class Guided(Alone):
     def attn_dict(self):
         return self.model.attn_dict
 
-    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> dict[str, Any]:
-        """The contexts of both branches; the uncond one carries the model's null condition."""
+    def conditions(self, cond: Tensor | None) -> dict[Branch, Tensor | None]:
+        """The clip's own, and the model's null condition."""
         if cond is None:
             raise ValueError("guidance needs the conditions of the clip; give cond")
-        both = {"cond": cond, "uncond": torch.full_like(cond, self.model.null_condition)}
-        started = {}
-        for branch, own in both.items():
-            if getattr(self.model, "start_is_pass", False):
-                announce(branch)  # pyright: ignore[reportArgumentType]
-            started[branch] = self.model.start(batch, own)
-        return started
+        return {"cond": cond, "uncond": torch.full_like(cond, self.model.null_condition)}
 
-    def combine(self, velocity: dict[str, Tensor]) -> Tensor:
+    def combine(self, velocity: Mapping[Branch, Tensor]) -> Tensor:
         return velocity["uncond"] + self.scale * (velocity["cond"] - velocity["uncond"])
 
 
@@ -108,16 +108,19 @@ class ContextGuided(Guided):
     strength: float = 0.05
     seed: int = 0
 
-    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> dict[str, Any]:
+    def conditions(self, cond: Tensor | None) -> dict[Branch, Tensor | None]:
+        """The clip's own; the negative context is made from the other."""
+        return Alone.conditions(self, cond)
+
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> Contexts:
         """The context, and the same with noise on its features."""
-        return self._with_negative(Alone.start(self, batch, cond, announce)["cond"], announce)
+        return self._with_negative(super().start(batch, cond, announce)["cond"], announce)
 
-    def encode(self, x: Tensor, contexts: dict[str, Any], announce: Announce = silent) -> dict[str, Any]:
+    def encode(self, x: Tensor, contexts: Contexts, announce: Announce = silent) -> Contexts:
         """The context after a finished frame, and the same with noise on its features."""
-        announce("cond")
-        return self._with_negative(self.model.encode(x, contexts["cond"]), announce)
+        return self._with_negative(super().encode(x, {"cond": contexts["cond"]}, announce)["cond"], announce)
 
-    def _with_negative(self, context: Any, announce: Announce) -> dict[str, Any]:
+    def _with_negative(self, context: Any, announce: Announce) -> Contexts:
         if self.model.disturbed_is_pass:
             announce("uncond")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + context.frame)

@@ -6,6 +6,7 @@ Those of the authors' code, safetensors or PyTorch files, are read as well: see 
 import hashlib
 import json
 import pickle
+import platform
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -102,6 +103,11 @@ def _built(path: Path, metadata: dict[str, Any], unsaid: dict[str, Any]) -> Any:
         return models.network(network).build(metadata["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its configuration does not fit a {network} network: {error}") from None
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or the kind of processor."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
 def check_device(device: str, dtype: str) -> None:

@@ -12,6 +12,9 @@ element-wise work: norms, rotation, activations, gates, Euler steps, which is 1/
 from dataclasses import dataclass, replace
 from typing import Any
 
+VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Of a weight, and of a key or value, by dtype."""
+
 SINUSOID = 256
 """Width of the time embedding's input."""
 

@@ -118,6 +118,7 @@ def probe(
     from tqdm import tqdm
 
     from hooks.attention import self_test
+    from models._checkpoint import device_name
     from probes._plan import write_plan
     from probes.run_folder import RunFolder, manifest
     from probes.work import default_workers, measured, open_laboratory
@@ -139,15 +140,6 @@ def probe(
     folder.complete(settings.clips, device_name(settings.device), len(missing), time.perf_counter() - began)
     write_plan(folder.path, laboratory.networks["trained"])
     return folder.path
-
-
-def device_name(device: str) -> str:
-    """The GPU's name, or the kind of processor."""
-    import platform
-
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 from analyses.kept import MEASURES, summary
 from analyses.split import THRESHOLD, Curves, Cut
 from models._cost import (
+    VALUE_BYTES,
     Shape,
     cache_bytes,
     frame_cost,
@@ -25,7 +26,6 @@ from models._cost import (
 )
 from models._machine import Machine
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NEARBY = range(-2, 4)
 """How much shallower or deeper an encoder is compared."""
 
@@ -56,7 +56,7 @@ def shape_in_use(config: Any, geometry: dict[str, Any], use: Use) -> Shape:
     if config is None:
         said = {"mlp_width": None, "conditions": 0, "text_tokens": 0, "text_width": 0, "window": None}
         config = SimpleNamespace(**{**said, "sink": 0, **geometry})
-    changes = {"batch": use.batch, "value_bytes": BYTES[use.dtype]}
+    changes = {"batch": use.batch, "value_bytes": VALUE_BYTES[use.dtype]}
     return shape_of(config, **changes | ({} if use.tokens is None else {"tokens": use.tokens}))
 
 

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from models._cost import VALUE_BYTES
 from probes._plan import FILE, manifest_of, plan
 from probes._plan_text import text
-from probes._prediction import BYTES, Clock, Use
+from probes._prediction import Clock, Use
 from records import write_json
 
 
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, help="tokens per frame (default: the model's)")
     parser.add_argument("--batch", type=int, default=1, help="clips at a time (default: 1)")
     parser.add_argument("--fusion", default="prefix", help="how the decoder takes features in")
-    parser.add_argument("--dtype", default="float32", choices=BYTES, help="of weights, keys and values")
+    parser.add_argument("--dtype", default="float32", choices=VALUE_BYTES, help="of weights, keys and values")
     parser.add_argument("--clock", type=Path, help="folder of a benchmark, for a prediction in seconds")
     parser.add_argument("--out", type=Path, help=f"JSON to write (default: {FILE} in the run's folder)")
     return parser

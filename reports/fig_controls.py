@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analyses.outcomes import control_outcomes
 from reports import style
 from reports.averages import summary
 from reports.runs import Run
@@ -25,21 +26,16 @@ LINEAR_BELOW = 1e-3
 def outcomes(run: Run) -> pd.DataFrame:
     """One row per control: mean, low, high of its effect, must_fire, and passed (None: does not apply).
 
-    What must fire is asked of the mean over clips, as a still clip has no past to miss; what must not, of
-    every clip.
+    The rule is `analyses.outcomes`'.
     """
     stored = run.read("controls")
     effect, threshold = summary(stored.effect), float(stored.attrs.get("threshold", 0))
     rows = []
-    for name in stored.control.values:
-        own = stored.sel(control=name)
-        value = effect.sel(control=name)
-        must = bool(own.must_fire.max() == 1)
-        passed = float(value["mean"]) > threshold if must else bool((own.passed.dropna("clip") == 1).all())
-        applies = bool(own.passed.notnull().any())
+    for name, passed in control_outcomes(stored).items():
+        value, must = effect.sel(control=name), bool(stored.must_fire.sel(control=name).max() == 1)
         numbers = {key: float(value[key]) for key in ("mean", "low", "high")}
-        outcome = {"must_fire": must, "passed": passed if applies else None, "threshold": threshold}
-        rows.append({"control": str(name), **numbers, **outcome})
+        outcome = {"must_fire": must, "passed": passed, "threshold": threshold}
+        rows.append({"control": name, **numbers, **outcome})
     return pd.DataFrame(rows).astype({"passed": object})
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 import models
 import videos
-from diffusion.sampler import rollout
+from diffusion.sampler import CausalDiffuser, rollout
 from diffusion.schedule import sigma_grid
 from training.recipes import Recipe
 from training.trainer import VALIDATION_SIGMAS, Run, build
@@ -65,6 +65,21 @@ def table(
     return joined
 
 
+def drawn(
+    model: CausalDiffuser, clips: videos.Clips, context: int, steps: int, seed: int, device: str
+) -> dict[str, np.ndarray]:
+    """The frames from `context` on [b f c h w]: teacher_forced each from its true past, or free_running."""
+    truth = torch.from_numpy(clips.video).to(device)
+    cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(device)
+    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    sigmas, wanted = sigma_grid(steps), set(range(context, truth.shape[1]))
+    sampled = {
+        "teacher_forced": rollout(model, noise, sigmas, cond, truth, True, wanted),
+        "free_running": rollout(model, noise, sigmas, cond, truth[:, :context]),
+    }
+    return {name: video[:, context:].float().cpu().numpy() for name, video in sampled.items()}
+
+
 def scores(folder: Path, context: int, steps: int, clips: int, device: str) -> xr.Dataset:
     """One trained network: loss (checkpoint, sigma); psnr, ssim and state_error (sampling, clip, frame).
 
@@ -74,16 +89,7 @@ def scores(folder: Path, context: int, steps: int, clips: int, device: str) -> x
     model = models.load(str(folder / "model.safetensors"), device)
     world, frames = videos.load(model.source.videos), model.source.frames
     batch = world.clips(range(FIRST_CLIP, FIRST_CLIP + clips), frames)
-    truth = torch.from_numpy(batch.video).to(device)
-    cond = None if batch.actions is None else torch.from_numpy(batch.actions).to(device)
-    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).to(device)
-    drawn = {
-        "teacher_forced": rollout(
-            model, noise, sigma_grid(steps), cond, truth, True, set(range(context, frames))
-        ),
-        "free_running": rollout(model, noise, sigma_grid(steps), cond, truth[:, :context]),
-    }
-    modes = {mode: video[:, context:].float().cpu().numpy() for mode, video in drawn.items()}
+    modes = drawn(model, batch, context, steps, 0, device)
     modes["copy"] = batch.video[:, context - 1 : -1]
     modes["copy of the context"] = np.broadcast_to(batch.video[:, context - 1 : context], modes["copy"].shape)
     target, state = batch.video[:, context:], {name: v[:, context:] for name, v in batch.state.items()}

@@ -6,7 +6,6 @@ true past, and free runs. Writes compare.nc and manifest.json, which `python -m 
 """
 
 import argparse
-import platform
 import shlex
 import sys
 from pathlib import Path
@@ -68,7 +67,7 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
 
     import records
     import videos
-    from models._checkpoint import check_device
+    from models._checkpoint import check_device, device_name
     from training._scores import step_seconds, table
     from training.trainer import train
 
@@ -93,7 +92,6 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
     )
     records.write_netcdf(out / "compare.nc", result)
     settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
-    cuda = options.device.startswith("cuda")
     manifest = {
         "kind": "compare",
         "title": f"Dense and separated networks at an equal budget: {options.videos}",
@@ -105,7 +103,7 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
         **records.origin(command, "torch", "numpy", "xarray", "scikit-image"),
         "settings": settings | {"context": CONTEXT, "denoising_steps": DENOISING_STEPS},
         "state_error": getattr(world, "STATE_ERROR", None),
-        "device": torch.cuda.get_device_name(options.device) if cuda else platform.machine(),
+        "device": device_name(options.device),
         "complete": True,
     }
     records.write_json(out / "manifest.json", manifest)

@@ -68,13 +68,9 @@ def evaluate(
     device: str,
 ) -> dict[str, float]:
     """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
-    import torch
-
     import models
     from diffusion.guidance import guided
-    from diffusion.sampler import rollout
-    from diffusion.schedule import sigma_grid
-    from videos import VALIDATION_SEED
+    from training._scores import FIRST_CLIP, drawn
     from videos import load as load_videos
     from videos.scores import psnr, ssim
 
@@ -84,13 +80,8 @@ def evaluate(
     if context >= frames:
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
     world, sampler = load_videos(videos or network.source.videos), guided(network, guidance, negative)
-    first = VALIDATION_SEED + 500_000  # away from the clips that training validates on
-    batch = world.clips(range(first, first + clips), frames)
-    truth = torch.from_numpy(batch.video).to(device)
-    cond = None if batch.actions is None else torch.from_numpy(batch.actions).to(device)
-    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
-    wanted = set(range(context, frames))
-    sampled = rollout(sampler, noise, sigma_grid(steps), cond, truth, True, wanted)[:, context:].cpu().numpy()
+    batch = world.clips(range(FIRST_CLIP, FIRST_CLIP + clips), frames)
+    sampled, free = drawn(sampler, batch, context, steps, seed, device).values()
     past = batch.video.cumsum(1)[:, :-1] / np.arange(1, frames)[:, None, None, None]
     guesses = {"model": sampled, "copy of the last frame": batch.video[:, context - 1 : -1]}
     guesses |= {"mean frame of the past": past[:, context - 1 :]}
@@ -101,7 +92,6 @@ def evaluate(
     result["SSIM of the model"] = float(ssim(sampled, target).mean())
     if "in_view_before" in batch.state:
         result |= _by_memory(sampled.clip(-1, 1), target, batch.state["in_view_before"][:, context:])
-    free = rollout(sampler, noise, sigma_grid(steps), cond, truth[:, :context])[:, context:].cpu().numpy()
     result["PSNR of a free run, last frame (dB)"] = float(psnr(free, target)[:, -1].mean())
     if hasattr(world, "state_error"):
         state = {name: values[:, context:] for name, values in batch.state.items()}
