@@ -44,6 +44,10 @@ class Geometry:
     def tokens_per_frame(self) -> int:
         return self.rows * self.cols
 
+    @property
+    def tokens_per_chunk(self) -> int:
+        return self.frames_per_chunk * self.tokens_per_frame
+
 
 @runtime_checkable
 class CausalDiffuser(Protocol):

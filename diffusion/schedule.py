@@ -35,6 +35,18 @@ def noised(
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a model is meant to be sampled: steps, the shift of their grid, fresh noise between steps or not.
+
+    Few-step distilled models predict the clean frame at each step and noise it anew to the next level.
+    """
+
+    steps: int
+    shift: float = 1.0
+    renoise: bool = False
+
+
+@dataclass(frozen=True)
 class TrainingDensity:
     """Where training puts its noise levels: logit-normal, shifted, mixed with a uniform share.
 
