@@ -10,7 +10,7 @@ from benchmarks._scd_arms import PLAIN
 from benchmarks._scd_presets import PRESETS, Preset, chosen
 from benchmarks._scd_sweeps import Plan
 from models._captured import MODES
-from models._checkpoint import check_device
+from models._device import check_device
 from models._cost import VALUE_BYTES
 from models._fusion import FUSIONS
 

@@ -30,7 +30,7 @@ from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
 from hooks.trace import Trace
 from models import dense
-from models._checkpoint import device_name
+from models._device import device_name
 from probes import rollouts
 
 PLAIN, AGAIN, ALL, NAIVE = "plain", "plain again", "all statistics", "naive capture"

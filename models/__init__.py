@@ -1,23 +1,35 @@
 """Networks; one file per network or family, small trained checkpoints in weights/.
 
-    model = models.load("dense-tiles")                       # a shipped checkpoint
-    model = models.load("runs/train/x/model.safetensors")    # a local one
-    model = models.load("ema.pth")                           # one of SCD's or FAR's authors
+    model = models.load("dense-tiles")                          # a shipped checkpoint
+    model = models.load("runs/train/x/model.safetensors")       # a local one
+    model = models.load("ema.pth")                              # one of other people's code
+    model = models.load("org/name/checkpoints/a.pt@main")       # of the Hugging Face hub
+    model = models.load("my_adapter.py:load")                   # what a function of yours returns
 
-A network's file offers `build(config)` and `config(preset, **changes)`.
+A network's file offers `build(config)` and `config(preset, **changes)`; a family's file, which reads other
+people's checkpoints, `CLASSES`, `UNSAID`, `recognises(names)` and `read(checkpoint, said)` (models/_door.py).
 """
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from models._place import Place
+from models._place import find as find_place
 
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 def networks() -> list[str]:
-    """The network families that exist: the public files of this folder."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
+    """The networks that can be built and trained: the public files of this folder with a `build`."""
+    return _files_with("build")
+
+
+def families() -> list[str]:
+    """The families whose checkpoints can be read: the public files of this folder with `recognises`."""
+    return _files_with("recognises")
 
 
 def names() -> list[str]:
@@ -26,41 +38,30 @@ def names() -> list[str]:
 
 
 def network(name: str) -> ModuleType:
-    """The file of that network; an unknown one raises ValueError with those that exist."""
-    if name not in networks():
-        raise ValueError(f"no network is called {name!r}; there are {', '.join(networks())}")
+    """The file of that network or family; an unknown one raises ValueError with those that exist."""
+    known = sorted({*networks(), *families()})
+    if name not in known:
+        raise ValueError(f"no network is called {name!r}; there are {', '.join(known)}")
     return importlib.import_module(f"models.{name}")
 
 
-def find(name: str) -> Path:
-    """The checkpoint behind a shipped name or a local path; raises ValueError or FileNotFoundError."""
-    if name in names():
-        return WEIGHTS / f"{name}.safetensors"
-    path = Path(name)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if path.exists():
-        return path
-    if path.suffix or "/" in name:
-        raise FileNotFoundError(f"there is no checkpoint at {name}")
-    raise ValueError(
-        f"no model is called {name!r}; there are {', '.join(names())}, or give a checkpoint's path"
-    )
+def find(name: str) -> Place:
+    """The place behind a shipped name, a path, a hub id or an adapter; ValueError or FileNotFoundError."""
+    return find_place(name, {shipped: WEIGHTS / f"{shipped}.safetensors" for shipped in names()})
 
 
-def load(name: str, device: str = "cpu", dtype: str = "float32", **unsaid: Any) -> Any:
-    """The model of that name or path, ready to sample; its `source` tells where it came from.
+def load(name: str, device: str = "cpu", dtype: str = "float32", **asked: Any) -> Any:
+    """The model of that name, path, hub id or adapter, ready to sample; `source` tells where it came from.
 
-    `unsaid` is what a checkpoint does not say. For any of them: window, the past frames in view (all), and
-    sink, the first frames that stay in view of a window (0). For one of the authors' code: height and width
-    of the latents (8), patch (1), and for SCD fusion="add", whose tensors look as those of token_concat.
+    `asked` is what a checkpoint does not say. For those of ours: window, the past frames in view (all), and
+    sink, the first frames that stay in view of a window (0). For a family's: what its UNSAID names.
 
-    Raises ValueError, or FileNotFoundError, with one line that names the file and what is wrong with it.
+    Raises ValueError or OSError with one line that names the file and what is wrong with it.
     """
-    path = find(name)  # before the heavy imports: a misspelt name answers at once
-    from models._checkpoint import read
+    place = find(name)  # before the heavy imports: a misspelt name answers at once
+    from models._door import read
 
-    return read(path, device, dtype, unsaid)
+    return read(place, device, dtype, asked)
 
 
 def save(model: Any, path: Path | str) -> None:
@@ -72,5 +73,10 @@ def save(model: Any, path: Path | str) -> None:
 
 def label(name: str) -> str:
     """What that model's results are filed under: its shipped name, or a checkpoint's file or folder."""
-    path = find(name).resolve()
-    return path.parent.name if path.stem == "model" else path.stem
+    return find(name).label
+
+
+def _files_with(function: str) -> list[str]:
+    defines = re.compile(rf"^def {function}\b", re.MULTILINE)
+    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    return [file.stem for file in files if defines.search(file.read_text())]

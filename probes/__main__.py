@@ -118,7 +118,7 @@ def probe(
     from tqdm import tqdm
 
     from hooks.attention import self_test
-    from models._checkpoint import device_name
+    from models._device import device_name
     from probes._plan import write_plan
     from probes.run_folder import RunFolder, manifest
     from probes.work import default_workers, measured, open_laboratory

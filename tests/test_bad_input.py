@@ -304,4 +304,4 @@ def test_a_training_that_cannot_write_says_where(untrained, tmp_path, monkeypatc
 
 def test_shipped_names_are_offered(refused, checkpoint, monkeypatch):
     monkeypatch.setattr(models, "WEIGHTS", checkpoint.parent)
-    assert "no model is called 'tinny'; there are tiny, or give a checkpoint's path" in refused(model="tinny")
+    assert "no model is called 'tinny'; there are tiny; or give a checkpoint's path" in refused(model="tinny")

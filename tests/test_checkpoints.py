@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import models
 from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
-from models import _checkpoint
+from models import _checkpoint, _device
 from models._null import shuffled
 
 
@@ -53,14 +53,14 @@ def test_a_model_knows_where_it_came_from(path):
     assert len(source.sha256) == 64 and models.load(str(path)).source.sha256 != source.sha256
 
 
-@pytest.mark.parametrize("dtype", _checkpoint.DTYPES)
+@pytest.mark.parametrize("dtype", _device.DTYPES)
 def test_a_model_is_loaded_in_the_type_asked_for(path, dtype):
     assert {w.dtype for w in models.load(str(path), "cpu", dtype).parameters()} == {getattr(torch, dtype)}
 
 
 def test_a_folder_stands_for_the_model_in_it(tmp_path):
     tiny.checkpoint(tmp_path / "trial" / "model.safetensors", tiny.model())
-    assert models.find(str(tmp_path / "trial")) == tmp_path / "trial" / "model.safetensors"
+    assert models.find(str(tmp_path / "trial")).path == tmp_path / "trial" / "model.safetensors"
     assert models.load(str(tmp_path / "trial")).geometry.layers == 2
 
 
@@ -77,7 +77,7 @@ def test_shipped_models_are_known_by_name(path, monkeypatch):
     monkeypatch.setattr(models, "WEIGHTS", path.parent)
     assert models.names() == ["tiny"] and models.label("tiny") == "tiny"
     assert models.load("tiny").geometry.layers == 2
-    assert "no model is called 'tny'; there are tiny, or give a checkpoint's path" in refused("tny")
+    assert "no model is called 'tny'; there are tiny; or give a checkpoint's path" in refused("tny")
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
@@ -96,9 +96,9 @@ def test_something_else_than_a_checkpoint_is_named(path):
     path.write_text("weights\n" * 100)
     assert refused(path).startswith(f"{path} is not a whole safetensors file: ")
     save_file({"weight": torch.zeros(2)}, path)
-    assert refused(path).startswith(f"{path} is a safetensors file, but not a framelens checkpoint")
+    assert refused(path).startswith(f"{path} is neither a framelens checkpoint nor one of ")
     save_file({"weight": torch.zeros(2)}, path, metadata={"format": "pt"})
-    assert refused(path).startswith(f"{path} is a safetensors file, but not a framelens checkpoint")
+    assert refused(path).startswith(f"{path} is neither a framelens checkpoint nor one of ")
 
 
 def test_a_weight_of_the_wrong_shape_is_named(path):

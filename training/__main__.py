@@ -106,7 +106,7 @@ def _value(name: str, text: str, kind: type | None) -> Any:
 def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path:
     import torch
 
-    from models._checkpoint import check_device
+    from models._device import check_device
     from training.trainer import train
 
     if threads is not None:

@@ -67,7 +67,7 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
 
     import records
     import videos
-    from models._checkpoint import check_device, device_name
+    from models._device import check_device, device_name
     from training._scores import step_seconds, table
     from training.trainer import train
 

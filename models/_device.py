@@ -1,0 +1,31 @@
+"""The machine's devices: which there are, and what they are called."""
+
+import platform
+
+import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or the kind of processor."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+
+
+def check_device(device: str, dtype: str) -> None:
+    """Raises ValueError unless this machine has the device and the dtype is one we run."""
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; there are {', '.join(DTYPES)}")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}; try cpu, cuda or cuda:0") from None
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device {device!r} is not supported; there are cpu and cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {device!r} was asked for, but this machine has no CUDA GPU; use --device cpu"
+        )
+    index = torch.device(device).index
+    if kind == "cuda" and index is not None and index >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} does not exist; there are {torch.cuda.device_count()} CUDA GPUs")

@@ -1,0 +1,197 @@
+"""The door: from the place of a model to the model, whatever wrote its weights.
+
+A family file (a public file of models/) says which diffusers classes it reads (CLASSES), which bare state
+dicts it recognises, what such a checkpoint leaves unsaid with defaults (UNSAID), and gives
+`read(checkpoint, said) -> (model, metadata)`.
+"""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+import models
+from models._checkpoint import Checkpoint, Source, check_shapes
+from models._device import check_device
+from models._files import files_of, read_file, read_folder
+from models._place import Place
+
+REACH = ("window", "sink")
+"""What may be asked of any network whose history can be bounded."""
+EXPERTS = {"high": "transformer", "low": "transformer_2"}
+"""The networks of a pipeline that has one for high and one for low noise levels."""
+
+
+def read(place: Place, device: str, dtype: str, asked: dict[str, Any]) -> Any:
+    """The model at that place, in evaluation mode, with a `source`. Raises ValueError or OSError."""
+    check_device(device, dtype)
+    if place.kind == "hub":
+        from models._hub import fetched
+
+        place = fetched(place)
+    reader = {"adapter": _from_adapter, "folder": _from_folder, "file": _from_file}[place.kind]
+    model, source = reader(place, asked)
+    model.source = replace(source, repo=place.repo, revision=place.revision)
+    return _placed(model, device, getattr(torch, dtype)).eval().requires_grad_(False)
+
+
+def _placed(model: Any, device: str, dtype: torch.dtype) -> Any:
+    """The model on its device; what it names in `keeps_float32` stays as exact as it is."""
+    exact = tuple(getattr(model, "keeps_float32", ()))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and not any(part in name for part in exact):
+            tensor.data = tensor.data.to(dtype)
+    return model.to(device)
+
+
+def _from_file(place: Place, asked: dict[str, Any]) -> tuple[Any, Source]:
+    path = place.path
+    metadata, weights = read_file(path)
+    if metadata is None:
+        model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights), asked)
+    else:
+        reach, others = _reach(asked, {})
+        model = _built(path, metadata, others)
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        check_shapes(path, {name: tuple(tensor.shape) for name, tensor in weights.items()}, expected)
+        model.load_state_dict(weights)
+        _bound(model, path, reach)
+        model.latent = bool(metadata.get("latent"))
+    return model, Source(path, _sha256([path]), metadata)
+
+
+def _by_family(
+    family: ModuleType, checkpoint: Checkpoint, asked: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    reach, others = _reach(asked, family.UNSAID)
+    model, metadata = family.read(checkpoint, said(checkpoint.path, family, others))
+    _bound(model, checkpoint.path, reach)
+    return model, metadata
+
+
+def _reach(asked: dict[str, Any], unsaid: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
+    """What bounds the history, where the family has no say in it itself; and the rest of what is asked."""
+    reach = {name: value_of(name, asked[name], 0) for name in REACH if name in asked and name not in unsaid}
+    return reach, {name: value for name, value in asked.items() if name not in reach}
+
+
+def _bound(model: Any, path: Path, reach: dict[str, int]) -> None:
+    if reach and not hasattr(getattr(model, "config", None), "reach"):
+        raise ValueError(f"{path}: the history of such a network cannot be bounded by {', '.join(reach)}")
+    if reach:
+        model.config = replace(model.config, **reach)
+
+
+def _from_folder(place: Place, asked: dict[str, Any]) -> tuple[Any, Source]:
+    folder = place.path
+    if (folder / "model_index.json").exists():
+        folder /= EXPERTS.get(str(asked.get("expert")), "transformer")
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is no model in diffusers' layout")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / 'config.json'} is not valid JSON: {error}") from None
+    known = {name: family for family in families().values() for name in family.CLASSES}
+    kind = config.get("_class_name")
+    if kind not in known:
+        raise ValueError(f"{folder} is a {kind}; supported are {', '.join(sorted(known))}")
+    said(folder, known[kind], _reach(asked, known[kind].UNSAID)[1])  # before gigabytes are read
+    model, metadata = _by_family(known[kind], Checkpoint(folder, read_folder(folder), config), asked)
+    return model, Source(folder, _sha256(files_of(folder)), metadata)
+
+
+def _from_adapter(place: Place, asked: dict[str, Any]) -> tuple[Any, Source]:
+    """What a function of the user's own file gives; that file is code, and is run."""
+    spec = importlib.util.spec_from_file_location(f"framelens_adapter_{place.path.stem}", place.path)
+    assert spec is not None and spec.loader is not None and place.function is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, place.function, None)):
+        found = sorted(name for name, value in vars(module).items() if callable(value) and name[0] != "_")
+        raise ValueError(f"{place.path} has no function {place.function!r}; it has {', '.join(found)}")
+    model = getattr(module, place.function)(**asked)
+    lacking = [name for name in CONTRACT if not hasattr(model, name)]
+    if not isinstance(model, nn.Module) or lacking:
+        what = f"lacks {', '.join(lacking)}" if lacking else "is no torch.nn.Module"
+        raise ValueError(f"{place.name} gave a {type(model).__name__}, which {what}; see models/template.py")
+    metadata = {"network": place.label, "origin": str(place.path)} | dict(getattr(model, "metadata", {}))
+    return model, Source(place.path, _sha256([place.path]), metadata)
+
+
+CONTRACT = ("geometry", "start", "encode", "denoise", "hook_dict", "attn_dict")
+
+
+def families() -> dict[str, ModuleType]:
+    """The families that read checkpoints of somebody else's, by name."""
+    return {name: models.network(name) for name in models.families()}
+
+
+def _recognising(path: Path, weights: dict[str, Any]) -> ModuleType:
+    for family in families().values():
+        if family.recognises(weights.keys()):
+            return family
+    raise ValueError(
+        f"{path} is neither a framelens checkpoint nor one of {', '.join(models.families())}: it holds "
+        f"{sorted(weights)[:10]}"
+    )
+
+
+def said(path: Path, family: ModuleType, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the checkpoint leaves unsaid: as asked for, else the family's defaults.
+
+    Raises ValueError for what it cannot be told, and for a value of another type; text is converted.
+    """
+    name = family.__name__.removeprefix("models.")
+    unknown = sorted(asked.keys() - family.UNSAID.keys())
+    if unknown:
+        raise ValueError(
+            f"{path} is a {name} checkpoint and cannot be told {', '.join(unknown)}; it can be told "
+            f"{', '.join(family.UNSAID)}"
+        )
+    return family.UNSAID | {
+        option: value_of(option, value, family.UNSAID[option]) for option, value in asked.items()
+    }
+
+
+def value_of(option: str, value: Any, default: Any) -> Any:
+    """A value of the default's type, from text where it comes from a command line."""
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    kind = int if default is None and str(value).lstrip("-").isdigit() else type(default)
+    if default is None and kind is not int:
+        return value
+    try:
+        if kind is bool and isinstance(value, str):
+            return {"true": True, "false": False}[value.lower()]
+        if kind is int and isinstance(value, float | bool):
+            raise ValueError
+        return cast(Any, kind)(value)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{option} must be {kinds.get(kind, kind.__name__)}, got {value!r}") from None
+
+
+def _built(path: Path, metadata: dict[str, Any], asked: dict[str, Any]) -> Any:
+    if asked:
+        raise ValueError(f"{path} says its own configuration; it cannot be told {', '.join(asked)}")
+    network = metadata.get("network")
+    if network not in models.networks():
+        raise ValueError(f"{path} holds a {network!r} network; supported are {', '.join(models.networks())}")
+    try:
+        return models.network(network).build(metadata["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its configuration does not fit a {network} network: {error}") from None
+
+
+def _sha256(files: list[Path]) -> str:
+    """Of the file, or of the files' hashes in their order."""
+    sums = []
+    for path in files:
+        with path.open("rb") as file:
+            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()

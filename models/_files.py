@@ -1,0 +1,134 @@
+"""The tensors of checkpoint files: safetensors, whole or in shards, and torch.save's; no code is run."""
+
+import json
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+PYTORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+NESTS = ("generator_ema", "generator", "state_dict", "ema", "model")
+"""Under which of its keys a PyTorch file may hold the weights, the first that exists first."""
+WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+"""What sharding, recomputation and compilation put into names."""
+PREFIXES = ("module.", "model.diffusion_model.", "model.")
+"""What stands before every name of a network that was saved as part of another."""
+FOLDER_FILES = ("diffusion_pytorch_model", "model")
+DAMAGE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+)  # fmt: skip
+"""What torch.load has been seen to raise on damaged files."""
+
+
+def read_file(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """The framelens metadata of a file, None where there is none, and its tensors by their bare names.
+
+    Raises ValueError with one line for a file that is damaged or holds more than tensors.
+    """
+    metadata, weights = _open_pytorch(path) if path.suffix in PYTORCH_SUFFIXES else _open(path)
+    return metadata, weights if metadata is not None else bare(weights)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files that hold the weights of a diffusers folder; FileNotFoundError where there are none."""
+    for stem in FOLDER_FILES:
+        index = folder / f"{stem}.safetensors.index.json"
+        if index.exists():
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            missing = [shard for shard in shards if not (folder / shard).exists()]
+            if missing:
+                raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, which {index.name} names")
+            return [folder / shard for shard in shards]
+        for suffix in (".safetensors", ".bin"):
+            if (folder / f"{stem}{suffix}").exists():
+                return [folder / f"{stem}{suffix}"]
+    raise FileNotFoundError(f"{folder} has no weights; expected {FOLDER_FILES[0]}.safetensors or its shards")
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a diffusers folder, all shards together."""
+    weights: dict[str, Tensor] = {}
+    for file in files_of(folder):
+        weights |= read_file(file)[1]
+    return weights
+
+
+def bare(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under names without what wrapping a network puts into them."""
+    for wrapper in WRAPPERS:
+        weights = {name.replace(wrapper, ""): tensor for name, tensor in weights.items()}
+    for prefix in PREFIXES:
+        if weights and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def _open(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """The metadata, None where there is none of ours, and the tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+    if "framelens" not in metadata:
+        return None, weights
+    try:
+        return json.loads(metadata["framelens"]), weights
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: its framelens metadata is damaged: {error}") from None
+
+
+def _open_pytorch(path: Path) -> tuple[None, dict[str, Tensor]]:
+    """The tensors of a file of torch.save, without running what else may be in it."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start not in (b"PK", b"\x80\x02"):  # the archives of torch.save, and its files before torch 1.6
+        what = "a plain pickle" if start[:1] == b"\x80" else f"it begins with {start!r}"
+        raise ValueError(f"{path} is not a file of torch.save: {what}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unusual pickles; what cannot be read is an error below
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")
+    except pickle.UnpicklingError as error:
+        raise ValueError(_why_refused(path, str(error))) from None
+    except DAMAGE as error:
+        raise ValueError(f"{path} is not a whole PyTorch file: {_reason(error)}") from None
+    return None, _tensors(path, held)
+
+
+def _why_refused(path: Path, error: str) -> str:
+    code = re.search(r"(?:GLOBAL|class) ([\w.]+)", error)
+    if code is None:
+        return f"{path} is not a whole PyTorch file: {_reason(error.split('WeightsUnpickler error:')[-1])}"
+    return (
+        f"{path} holds {code[1]} beside tensors: reading it would run code from the file, so it is refused; "
+        "where you trust the file, load it yourself and save only its state dict"
+    )
+
+
+def _reason(error: object) -> str:
+    """The first sentence of an error, in printable characters."""
+    sentence = re.split(r"\. |\n", str(error).strip(), maxsplit=1)[0].strip()
+    printable = "".join(character if character.isprintable() else "?" for character in sentence)
+    return printable if " " in printable else f"{type(error).__name__} {printable}".strip()
+
+
+def _tensors(path: Path, held: Any) -> dict[str, Tensor]:
+    """The state dict in what a PyTorch file held."""
+    while isinstance(held, dict) and any(isinstance(held.get(nest), dict) for nest in NESTS):
+        held = next(held[nest] for nest in NESTS if isinstance(held.get(nest), dict))
+    if not isinstance(held, dict):
+        raise ValueError(f"{path} holds a {type(held).__name__}, expected a dict from names to tensors")
+    others = [str(k) for k, v in held.items() if not isinstance(k, str) or not isinstance(v, Tensor)]
+    if others:
+        raise ValueError(
+            f"{path} holds more than tensors: {others[:10]}; expected a dict from names to tensors, or one "
+            f"under {', '.join(NESTS)}"
+        )
+    return held

@@ -1,0 +1,95 @@
+"""Where a model lies: under a shipped name, on disk, on the hub, or behind a function of the user's.
+
+    find("dense-tiles"), find("runs/train/x"), find("org/name@main"), find("org/name/checkpoints/a.pt"),
+    find("my_adapter.py:load")
+
+Light: neither torch nor the hub's library is imported before a download is asked for.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
+ADAPTER = re.compile(r"(?P<file>.+\.py):(?P<function>\w+)")
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+FOLDER_MARKS = ("model.safetensors", "model_index.json", "config.json")
+"""One of these makes a folder a model: a checkpoint of ours, a diffusers pipeline, a diffusers model."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model's place, checked to exist unless it is on the hub."""
+
+    kind: Literal["file", "folder", "adapter", "hub"]
+    name: str
+    """As it was asked for."""
+    path: Path
+    """The file or folder; on the hub, the path inside the repository, "." for all of it."""
+    function: str | None = None
+    """Of an adapter: which function of the file makes the model."""
+    repo: str | None = None
+    revision: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What the model's results are filed under."""
+        if self.kind == "hub":
+            assert self.repo is not None
+            inside = [] if self.path == Path(".") else [self.path.with_suffix("").as_posix()]
+            return "--".join([self.repo, *inside]).replace("/", "--")
+        path = self.path.resolve()
+        return path.parent.name if path.stem == "model" else path.stem if self.kind != "folder" else path.name
+
+
+def find(name: str, shipped: dict[str, Path]) -> Place:
+    """The place of a shipped name, a local path, an adapter's function or a hub id.
+
+    Raises ValueError or FileNotFoundError, with one line that says what was looked for.
+    """
+    if name in shipped:
+        return Place("file", name, shipped[name])
+    adapter = ADAPTER.fullmatch(name)
+    if adapter:
+        file = Path(adapter["file"])
+        if not file.exists():
+            raise FileNotFoundError(f"there is no adapter at {file}")
+        return Place("adapter", name, file, adapter["function"])
+    path = Path(name)
+    if path.exists():
+        return _on_disk(name, path)
+    hub = HUB_ID.fullmatch(name)
+    if hub and not path.is_absolute() and not name.startswith(".") and not _looks_local(name, path):
+        inside = Path(hub["inside"] or ".")
+        if inside != Path(".") and inside.suffix and inside.suffix not in WEIGHTS_SUFFIXES:
+            raise ValueError(
+                f"{name}: {inside} is not a checkpoint; give one of {', '.join(WEIGHTS_SUFFIXES)}"
+            )
+        return Place("hub", name, inside, None, hub["repo"], hub["revision"])
+    if path.suffix or "/" in name:
+        raise FileNotFoundError(f"there is no checkpoint at {name}")
+    raise ValueError(
+        f"no model is called {name!r}; there are {', '.join(sorted(shipped))}; or give a checkpoint's path, "
+        "a hub id (org/name) or an adapter (file.py:function)"
+    )
+
+
+def _on_disk(name: str, path: Path) -> Place:
+    if path.is_file():
+        if path.suffix == ".py":
+            raise ValueError(
+                f"{name} is Python: say which of its functions makes the model, as in {name}:load"
+            )
+        return Place("file", name, path)
+    if (path / "model.safetensors").exists() and not (path / "config.json").exists():
+        return Place("file", name, path / "model.safetensors")
+    if not any((path / mark).exists() for mark in FOLDER_MARKS):
+        raise FileNotFoundError(f"{path} holds no model; expected one of {', '.join(FOLDER_MARKS)} in it")
+    return Place("folder", name, path)
+
+
+def _looks_local(name: str, path: Path) -> bool:
+    """Whether it is no hub id: it begins in a folder that exists, or is a file in one folder."""
+    first = path.parts[0] if path.parts else ""
+    return Path(first).is_dir() or (len(path.parts) == 2 and path.suffix in WEIGHTS_SUFFIXES)
