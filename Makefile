@@ -18,12 +18,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup probe figures train evaluate compare compare-train scd-bench test lint notebooks clean
+.PHONY: help setup check latents probe figures train evaluate compare compare-train scd-bench test lint notebooks clean
 
 help: ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(INSTALLED) ## install into .venv; other commands do it by themselves (PYTHON=python3.12 chooses the Python)
+
+check: $(INSTALLED) ## whether a model keeps the contract that every number rests on: MODEL=my_adapter.py:load
+	$(BIN)/python -m probes.check --model $(MODEL) $(ARGS)
+
+latents: $(INSTALLED) ## encode videos and prompts for probing: MODEL=... ARGS="--videos footage/ --out clips.safetensors"
+	$(BIN)/python -m probes.latents --model $(MODEL) $(ARGS)
 
 probe: $(INSTALLED) ## probe a model and write its page: MODEL=dense-tiles ARGS="--clips 8"
 	run=$$($(BIN)/python -m probes --model $(MODEL) $(ARGS)) && $(BIN)/python -m reports --run "$$run"

@@ -129,7 +129,7 @@ def _leading(centred: Float[Tensor, "b r d"], count: int = 3) -> Float[Tensor, "
 
 def for_run(settings: Any) -> Statistic:
     """The statistic on six steps of the run, known beforehand, so that no other step is held."""
-    return Statistic(steps=tuple(spaced(list(range(settings.steps)), 6)))
+    return Statistic(steps=tuple(spaced(settings.watched_steps, 6)))
 
 
 def spaced(steps: list[int], count: int) -> list[int]:

@@ -48,7 +48,7 @@ class Statistic:
             "entropy": {},
             "mass_stderr": {},
         }
-        self._keys: dict[int, Tensor] = {}
+        self._keys: dict[tuple[int, str], Tensor] = {}
         self._checked: set[tuple[int, str]] = set()
 
     def add(self, at: Moment, name: str, value: PatternLike) -> None:
@@ -66,12 +66,14 @@ class Statistic:
     def result(self) -> xr.Dataset:
         """mass, uniform, entropy, uniform_entropy, mean_lag, cross_mass and mass_stderr.
 
-        A lag at which a frame has no keys is NaN in mass and in uniform.
+        A lag at which a frame has no keys is NaN in mass and in uniform. Layers that see a frame's own keys
+        alone stand beside those that see earlier frames; `uniform` is of the latter, and `uniform_entropy`
+        is by layer where the numbers of keys differ.
         """
         coords = self._labels.coords()
         axes = self._labels.frames, self._labels.points, self._labels.steps
         table = {name: np.moveaxis(tabulate(cells, *axes), 4, 3) for name, cells in self._cells.items()}
-        uniform, keys = self._uniform()
+        uniform, entropy = self._uniform(), np.log(self._number_of_keys())
         table["mass"] = np.where(uniform[:, None, None, None] > 0, table["mass"], np.nan)
         lag = np.arange(uniform.shape[1], dtype=np.float32)
         variables = {
@@ -82,7 +84,10 @@ class Statistic:
             "frame lag", uniform, "1", "share of keys: the mass if uniform", SPARSITY
         )
         long_name = "entropy of uniform attention, log(keys)"
-        variables["uniform_entropy"] = variable("frame", np.log(keys), "nat", long_name, SPARSITY)
+        most = np.nanmax(entropy, axis=1)
+        is_one = (np.nanmin(entropy, axis=1) == most).all()
+        dims, entropy = ("frame", most) if is_one else ("frame layer", entropy)
+        variables["uniform_entropy"] = variable(dims, entropy, "nat", long_name, SPARSITY)
         return xr.Dataset(
             variables, coords | {"head": np.arange(table["mass"].shape[3]), "lag": lag.astype(int)}
         )
@@ -93,21 +98,37 @@ class Statistic:
             raise ValueError(f"{name} does not say how old its keys are; give its AttentionPoint a key_age")
         lags = torch.bincount(age[age >= 0]).cpu()
         counts = torch.cat([lags, torch.tensor([age.numel() - int(lags.sum())])])
-        if not torch.equal(self._keys.setdefault(frame, counts), counts):
-            expected = self._keys[frame].tolist()
+        others = [seen for (place, _), seen in self._keys.items() if place == frame and not _is_own(seen)]
+        if not _is_own(counts) and others and not torch.equal(others[0], counts):
             raise ValueError(
-                f"{name} has {counts.tolist()} keys by lag at frame {frame}, expected {expected} as in other "
-                "layers; watch layers with different windows in separate statistics"
+                f"{name} has {counts.tolist()} keys by lag at frame {frame}, expected {others[0].tolist()} "
+                "as in other layers; watch layers with different windows in separate statistics"
             )
+        self._keys[frame, name] = counts
         self._checked.add((frame, name))
 
-    def _uniform(self) -> tuple[Float[np.ndarray, "f lag"], Float[np.ndarray, " f"]]:
-        """Share of the keys by frame and lag, NaN where there are none; and the number of keys."""
-        counts = [self._keys[frame].numpy().astype(np.float32) for frame in self._labels.frames]
+    def _uniform(self) -> Float[np.ndarray, "f lag"]:
+        """Share of the keys by frame and lag, NaN where there are none; of the layers that see the most."""
+        counts = []
+        for frame in self._labels.frames:
+            seen = [count for (place, _), count in self._keys.items() if place == frame]
+            counts.append(max(seen, key=len).numpy().astype(np.float32))
         share = np.full((len(counts), max(len(c) for c in counts) - 1), np.nan, np.float32)
         for row, count in zip(share, counts, strict=True):
             row[: len(count) - 1] = np.where(count[:-1] > 0, count[:-1] / count.sum(), np.nan)
-        return share, np.array([count.sum() for count in counts], np.float32)
+        return share
+
+    def _number_of_keys(self) -> Float[np.ndarray, "f layer"]:
+        """Keys of each layer, NaN for a layer that was not seen at a frame."""
+        none = torch.tensor([torch.nan])
+        frames, points = self._labels.frames, self._labels.points
+        sums = [[float(self._keys.get((f, name), none).sum()) for name in points] for f in frames]
+        return np.array(sums, np.float32)
+
+
+def _is_own(counts: Int[Tensor, " lags_and_1"]) -> bool:
+    """Whether all keys are of the frame at hand."""
+    return len(counts) == 2 and int(counts[-1]) == 0
 
 
 def for_run(settings: Any) -> Statistic:

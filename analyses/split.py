@@ -103,7 +103,7 @@ def _placed(cut: Cut, layers: int) -> str:
 def _remarks(data: Mapping[str, xr.Dataset], found: Curves, cut: Cut | None) -> list[str]:
     if cut is None:
         return []
-    remarks = []
+    remarks = _coarse(found, cut)
     if found.work is not None:
         layers, work = found.work[0], summary(found.work[1]["own_work"])
         inside = [
@@ -128,6 +128,19 @@ def _remarks(data: Mapping[str, xr.Dataset], found: Curves, cut: Cut | None) -> 
                 "benefit kept: a decoder with fewer layers is worth a try."
             )
     return remarks + _supporting(data, cut)
+
+
+def _coarse(found: Curves, cut: Cut) -> list[str]:
+    """How much shallower the encoder may be where fetching once was not tried at every depth."""
+    depths = np.arange(found.layers + 1) if found.once is None else found.once[0]
+    below = depths[depths < cut.encoder_layers].max(initial=0)
+    unsure = cut.encoder_layers - int(below) - 1
+    if len(depths) >= found.layers or not unsure:
+        return []
+    return [
+        f"Fetching once was tried at {len(depths)} of {found.layers} depths: an encoder with up to {unsure} "
+        f"layer{'s' * (unsure > 1)} less could be enough."
+    ]
 
 
 def dispensable(found: Curves, cut: Cut) -> list[int]:

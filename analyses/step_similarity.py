@@ -11,6 +11,7 @@ The formulas are in `_gram.py`.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import xarray as xr
@@ -20,6 +21,7 @@ from torch import Tensor
 from analyses._gram import similarities
 from analyses._layout import PROBING, Labels, Moment, tabulate, variable
 from analyses._sketch import CountSketch, kept_pairs
+from analyses.token_sample import Sampled
 
 reads: tuple[str, ...] = ("*hook_embed", "*blocks.*.hook_resid_post")
 
@@ -103,6 +105,13 @@ class Statistic:
             together = max(1, _TOGETHER // (len(steps) * sum(shape.numel() for shape in shapes)))
             for start in range(0, len(points), together):
                 yield points[start : start + together]
+
+
+def for_run(settings: Any) -> Any:
+    """The statistic on as many tokens of a frame as the run's settings ask for."""
+    if settings.tokens is None:
+        return Statistic()
+    return Sampled(Statistic, settings.tokens, settings.seed)
 
 
 def _exact_parts(features: Float[Tensor, "l b s n d"]) -> tuple[Tensor, ...]:

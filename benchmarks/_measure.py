@@ -8,6 +8,7 @@ Nothing here knows what the arms do.
 """
 
 import gc
+import math
 import os
 import random
 import statistics
@@ -28,6 +29,8 @@ Name = TypeVar("Name", bound=Hashable)
 # used; a fixed threshold keeps the peak that of the arm.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 PROCESS = Path("/proc/self")
+LEAST = 6
+"""Rounds from which on an interval of their median can hold it with 95 %."""
 
 
 @dataclass
@@ -83,6 +86,18 @@ def _nothing() -> None:
 def spread(values: list[float]) -> dict[str, float]:
     """Median, smallest and largest."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def median_interval(values: list[float]) -> tuple[float, float]:
+    """An interval that holds the median with at least 95 %, by order statistics.
+
+    Of fewer than LEAST values the smallest and the largest, which hold it with less.
+    """
+    ordered, count, tail, outside = sorted(values), len(values), 0.0, 0
+    while (tail := tail + math.comb(count, outside) / 2**count) <= 0.025:
+        outside += 1
+    outside = max(0, outside - 1)
+    return ordered[outside], ordered[count - 1 - outside]
 
 
 def can_measure_memory(device: str) -> bool:

@@ -125,7 +125,7 @@ def card_text(preset: Preset, dataset: xr.Dataset) -> str:
     """The card as tables."""
     guidance = "guidance in two branches" if preset.branches == 2 else "no guidance"
     text = [
-        f"cost card of {preset.name}: {preset.what}",
+        f"cost card of {preset.name}: {preset.what}; {preset.layers}",
         f"{preset.steps} steps, {preset.history} frames of history, batch {preset.batch}, {guidance}; a "
         "multiply-add is two; encode and denoise are one pass of one branch",
         "",

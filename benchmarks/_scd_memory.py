@@ -30,7 +30,7 @@ def free_bytes(device: str) -> int | None:
 def check_memory(preset: Preset, arms: list[str], dtype: str, device: str) -> None:
     """Raises ValueError, saying what would fit, where a point of a sweep needs more than is free."""
     free = free_bytes(device)
-    points = [(max(preset.histories), preset.batch), (preset.history, max(preset.batches))]
+    points = [(preset.longest, preset.batch), (preset.history, preset.largest)]
     for history, batch in points:
         needed = needed_bytes(preset, arms, dtype, history, batch)
         if free is not None and needed > free:

@@ -68,13 +68,15 @@ def manifest(command: str, full: Preset, plan: Plan, machine: Machine, device_na
     return {
         "kind": "bench",
         "title": f"Dense against separated: {full.name}",
-        "summary": f"Timed on {device_name}: {timed.what}. Random weights, on which times do not depend.",
+        "summary": f"Timed on {device_name}: {timed.what}; {timed.layers}. Random weights, on which times do "
+        "not depend.",
         **origin(command, *VERSIONS),
         "preset": full.name,
         "timed": {"what": timed.what, "is_slice": timed is not full and timed.what != full.what}
         | {key: value for key, value in asdict(timed).items() if key not in ("dense", "scd", "what")},
         "networks": {"dense": asdict(timed.dense), "scd": asdict(timed.scd)},
         "random_weights": True,
+        "plan": None if plan.said is None else asdict(plan.said),
         "settings": {
             "fusions": list(plan.fusions), "modes": list(plan.modes), "device": plan.device,
             "dtype": plan.dtype, "threads": torch.get_num_threads(), "repeats": plan.repeats,

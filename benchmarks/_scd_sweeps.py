@@ -1,8 +1,10 @@
-"""The sweeps: all arms timed at each history, number of steps, decoder depth and batch.
+"""All arms timed: at the preset's own setting, and at each history, number of steps, decoder depth and batch.
 
-    for name, dataset in Bench(plan, machine).sweeps(): ...     # "bench_history", "bench_steps", ...
+    bench = Bench(plan, machine)
+    bench.own()                                    # dims (arm, round)
+    for name, dataset in bench.sweeps(): ...       # "bench_history", ...: (<what is varied>, arm, round)
 
-A dataset has dims (<what is varied>, arm, round); predictions have no round.
+Predictions have no round.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,7 @@ from tqdm import tqdm
 from benchmarks import _measure
 from benchmarks._machine import Machine
 from benchmarks._scd_arms import PLAIN, Arm, network
+from benchmarks._scd_plan import Said
 from benchmarks._scd_presets import Preset
 from models._cost import VALUE_BYTES, Shape, cache_bytes, encode_cost, frame_cost, speed_up_bound
 
@@ -48,7 +51,10 @@ class Plan:
     device: str
     dtype: str
     repeats: int
-    seed: int
+    seed: int = 0
+    """Decides weights, frames and the order of arms, on which times do not depend."""
+    said: Said | None = None
+    """What a planner predicted of this split."""
 
     @property
     def networks(self) -> list[str]:
@@ -88,27 +94,32 @@ class Bench:
     def sweeps(self) -> Iterator[tuple[str, xr.Dataset]]:
         """Each sweep's name and dataset, as it is finished."""
         preset = self.plan.preset
-        total = sum(map(len, preset.varied.values()))
-        with tqdm(total=total, unit="point", desc=f"timing {preset.name}", leave=False) as bar:
+        total, about = sum(map(len, preset.varied.values())), f"timing {preset.name}"
+        with tqdm(total=total, unit="point", desc=about, leave=False, disable=not total) as bar:
             for varied, values in preset.varied.items():
                 points = []
                 for value in sorted(set(values)):
-                    points.append(self._point(varied, value))
+                    points.append(self._point(**{varied: value}).assign_coords({varied: value}))
                     bar.update()
-                yield f"bench_{varied}", self._joined(varied, points)
+                if points:
+                    yield f"bench_{varied}", self._joined(varied, points)
 
-    def _point(self, varied: str, value: int) -> xr.Dataset:
-        """All arms at the preset's own setting, but for one value."""
+    def own(self) -> xr.Dataset:
+        """All arms at the preset's own setting."""
+        return self._described(self._point(), QUANTITIES)
+
+    def _point(self, **changed: int) -> xr.Dataset:
+        """All arms at the preset's own setting, but for what is changed."""
         preset = self.plan.preset
         at = {"history": preset.history, "steps": preset.steps, "decoder_layers": None, "batch": preset.batch}
-        at[varied] = value
+        at |= changed
         arms = self.arms
         if at["decoder_layers"] not in (None, preset.scd.decoder_layers):
-            arms = arms | self._built(self.plan.fusions, value)
+            arms = arms | self._built(self.plan.fusions, at["decoder_layers"])
         for arm in arms.values():
             arm.reach(at["history"], at["batch"])
         measured = self._timed(arms, at["steps"])
-        return self._predicted(at).merge(measured).assign_coords({varied: value})
+        return self._predicted(at).merge(measured)
 
     def _timed(self, arms: dict[str, Arm], steps: int) -> xr.Dataset:
         runs, before = {}, {}
@@ -145,16 +156,20 @@ class Bench:
         return xr.Dataset({key: ("arm", [float(row[key]) for row in rows]) for key in rows[0]})
 
     def _joined(self, varied: str, points: list[xr.Dataset]) -> xr.Dataset:
-        arms, preset = self.plan.arms.values(), self.plan.preset
         joined = xr.concat(points, varied, data_vars="all", coords="minimal", compat="equals", join="exact")
-        joined = joined.assign_coords(
+        return self._described(joined, QUANTITIES | {varied: VARIED[varied]})
+
+    def _described(self, points: xr.Dataset, about: dict[str, tuple[str, str]]) -> xr.Dataset:
+        """With the network and mode of each arm, units, and the setting of what is not varied."""
+        arms, preset = self.plan.arms.values(), self.plan.preset
+        points = points.assign_coords(
             network=("arm", [n for n, _ in arms]), mode=("arm", [m for _, m in arms])
         )
-        for name, (unit, words) in (QUANTITIES | {varied: VARIED[varied]}).items():
-            joined[name].attrs = {"units": unit, "long_name": words}
+        for name, (unit, words) in about.items():
+            points[name].attrs = {"units": unit, "long_name": words}
         setting = {"history": preset.history, "steps": preset.steps, "batch": preset.batch}
         setting["decoder_layers"] = preset.scd.decoder_layers
-        return joined.assign_attrs({key: value for key, value in setting.items() if key != varied})
+        return points.assign_attrs({key: value for key, value in setting.items() if key not in points.dims})
 
     def first_frames(self) -> xr.DataArray:
         """Seconds from nothing to the first frame, and per arm; the prompt is read, nothing was encoded."""

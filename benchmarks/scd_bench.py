@@ -2,10 +2,14 @@
 
     python -m benchmarks.scd_bench                                       # tiny, on a CPU
     python -m benchmarks.scd_bench --preset minecraft --device cuda --fusion token_concat prefix
+    python -m benchmarks.scd_bench --plan runs/dense-tiles/default/plan.json --repeats 25
+    python -m benchmarks.scd_bench --preset dense-tiles --split 7 8 --vary steps=1,10,20
 
 First the cost card, from shapes alone. Then dense and separated networks of random weights take turns in
 one process, through the contract that samplers use: the time of `encode`, of a denoising step, of a frame
-and of the first frame, and peak memory, against history, denoising steps, decoder depth and batch.
+and of the first frame, and peak memory, at the preset's (or plan's) own setting, and against history,
+denoising steps, decoder depth and batch. A plan's split need not add up to the dense model's layers: those
+that work at every step and before the past is read are in both halves.
 
 A speed-up is the ratio to the dense arm of the same round. Beside it stand two predictions: by operations
 alone, and by a roofline, which takes for each pass the longer of computing and moving its bytes, and the
@@ -42,6 +46,7 @@ from benchmarks._scd_results import (
     rows_of,
     table_text,
 )
+from benchmarks._scd_split import split_rows, split_text, split_up
 from benchmarks._scd_sweeps import VARIED, Bench, Plan
 from models._cost import parameters
 
@@ -105,6 +110,10 @@ def measured(plan: Plan, machine: Machine, folder: Folder, memory: bool) -> dict
         for arm, (network, mode) in tqdm(plan.arms.items(), desc="peak memory", unit="arm", leave=False)
     }
     bench, sweeps = Bench(plan, machine), {}
+    own = split_up(bench.own(), plan)
+    folder.write("bench_split", own)
+    split = split_rows(own)
+    folder.say(split_text(split, plan.preset, plan.repeats))
     for name, dataset in bench.sweeps():
         varied = name.removeprefix("bench_")
         folder.write(name, dataset)
@@ -126,7 +135,7 @@ def measured(plan: Plan, machine: Machine, folder: Folder, memory: bool) -> dict
     arms.parameters.attrs = {"units": "1", "long_name": "weights"}
     folder.write("bench_arms", arms)
     folder.say(arms_text(arms_rows(arms)))
-    return {"sweeps": sweeps, "arms": arms_rows(arms)}
+    return {"split": split, "sweeps": sweeps, "arms": arms_rows(arms)}
 
 
 def _peak(plan: Plan, network: str, mode: str, *settings: Any) -> int:
@@ -147,7 +156,7 @@ def memory_said(plan: Plan, folder: Folder) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         roomy = int(ROOM * free)
-        point = (max(preset.histories), max(preset.batches))
+        point = (preset.longest, preset.largest)
         raise ValueError(
             f"{plan.device} is out of memory, of which {free / 1e9:.1f} GB were free: "
             f"{what_fits(preset, plan.networks, plan.dtype, roomy, *point)}; "
@@ -162,7 +171,7 @@ def what_is_timed(full: Preset, plan: Plan, machine: Machine) -> str:
     )  # fmt: skip
     timed = plan.preset
     return (
-        f"{sliced}\ntimed: {timed.what}; random weights\n"
+        f"{sliced}\ntimed: {timed.what}; {timed.layers}; random weights\n"
         f"{timed.steps} steps, {timed.history} frames of history, batch {timed.batch} where these are not "
         f"varied; median [min, max] of {plan.repeats} rounds\n"
         f"roofline: {machine.flops_per_second / 1e9:.0f} GFLOP/s, {machine.bytes_per_second / 1e9:.1f} GB/s, "

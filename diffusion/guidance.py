@@ -91,7 +91,7 @@ class Guided(Alone):
         """The clip's own, and the model's null condition."""
         if cond is None:
             raise ValueError("guidance needs the conditions of the clip; give cond")
-        return {"cond": cond, "uncond": torch.full_like(cond, self.model.null_condition)}
+        return {"cond": cond, "uncond": null_like(cond, self.model.null_condition)}
 
     def combine(self, velocity: Mapping[Branch, Tensor]) -> Tensor:
         return velocity["uncond"] + self.scale * (velocity["cond"] - velocity["uncond"])
@@ -125,6 +125,14 @@ class ContextGuided(Guided):
             announce("uncond")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + context.frame)
         return {"cond": context, "uncond": self.model.disturbed(context, self.strength, generator)}
+
+
+def null_like(cond: Tensor, null: Any) -> Tensor:
+    """The null condition in the place of these: a number everywhere, or a tensor for each clip [t w]."""
+    if not isinstance(null, Tensor):
+        return torch.full_like(cond, null)
+    null = null.to(cond)
+    return null.expand(len(cond), *null.shape) if null.ndim == cond.ndim - 1 else null.expand_as(cond)
 
 
 def guided(

@@ -1,6 +1,7 @@
 """Frame by frame, each frame by many denoising steps: the rollout, and the contract it asks of a model.
 
     video = rollout(model, noise, sigma_grid(25), cond=actions, given=clip[:, :4])
+    video = rollout(model, noise, sigma_grid(4, shift=5), cond=prompt, renoise=0)      # few-step distilled
 
 Every forward pass is announced through `on_pass` before it happens, so nobody counts calls.
 """
@@ -67,7 +68,7 @@ class CausalDiffuser(Protocol):
         ...
 
     def encode(self, x: Tensor, context: Context) -> Context:
-        """The context with these finished frames taken into memory; once per frame."""
+        """The context with these finished frames taken into memory; once per chunk."""
         ...
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
@@ -81,7 +82,7 @@ class CausalDiffuser(Protocol):
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """One forward pass of a sampler, named before it happens."""
+    """One forward pass of a sampler, named before it happens; `frame` is the first of the chunk's frames."""
 
     frame: int
     step: int
@@ -103,13 +104,15 @@ def rollout(
     teacher_forced: bool = False,
     denoised_frames: set[int] | None = None,
     on_pass: OnPass = silent,
+    renoise: int | None = None,
 ) -> Float[Tensor, "b f c h w"]:
-    """A video sampled frame by frame from `noise`, one Euler step per pair of neighbouring sigmas.
+    """A video sampled chunk by chunk from `noise`, one Euler step per pair of neighbouring sigmas.
 
     Free-running: `given` holds the first g frames, the rest is sampled and each sampled frame becomes
     history. Teacher-forced: `given` holds all f frames, every frame is sampled from its true past.
-    `denoised_frames` limits sampling (and its cost) to those frames; it needs teacher forcing, and the
-    other frames are returned as given.
+    `denoised_frames` limits sampling (and its cost) to the chunks that begin with those frames; it needs
+    teacher forcing, and the other frames are returned as given. `renoise` is a seed: each step then predicts
+    the clean frames and noises them anew to the next level, as few-step distilled models are sampled.
     """
     frames = noise.shape[1]
     given = noise[:, :0] if given is None else given
@@ -123,7 +126,7 @@ def rollout(
         is_given = frame < given.shape[1]
         x = given[:, span]
         if not is_given or (teacher_forced and _wanted(frame, denoised_frames)):
-            x = _sample(branches, noise[:, span], sigmas, contexts, frame, on_pass)
+            x = _sample(branches, noise[:, span], sigmas, contexts, frame, on_pass, renoise)
         video.append(x)
         if frame + chunk < frames:
             finished = given[:, span] if is_given else x
@@ -160,10 +163,33 @@ def _check(frames: int, given: Tensor, teacher_forced: bool, wanted: set[int] | 
         )
 
 
-def _sample(branches: Alone, x: Tensor, sigmas: Tensor, contexts, frame: int, on_pass: OnPass) -> Tensor:
+def stepped(
+    x: Float[Tensor, "b f c h w"],
+    velocity: Float[Tensor, "b f c h w"],
+    sigma: float,
+    following: float,
+    fresh: Float[Tensor, "b f c h w"] | None = None,
+) -> Float[Tensor, "b f c h w"]:
+    """x at the following noise level: by an Euler step, or noised anew with `fresh` from the clean frames
+    that the velocity predicts, (1 - s') (x - s v) + s' eps."""
+    if fresh is None:
+        return x + (following - sigma) * velocity
+    return (1 - following) * (x - sigma * velocity) + following * fresh
+
+
+def fresh_noise(like: Float[Tensor, "b f c h w"], seed: int, frame: int, step: int) -> Tensor:
+    """The noise that is added anew behind a step; by seed, frame and step alone, on every device."""
+    place = ((seed * 10_007 + frame) * 10_007 + step) % 2**63
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(place)).to(like)
+
+
+def _sample(
+    branches: Alone, x: Tensor, sigmas: Tensor, contexts, frame: int, on_pass: OnPass, renoise: int | None
+) -> Tensor:
     levels = sigmas.tolist()
     for step, own in enumerate(branches.at_steps(sigmas[:-1], contexts)):
         announce = _announcing(on_pass, frame, step, levels[step], "denoise")
         velocity = branches.denoise(x, sigmas[step].expand(len(x)), own, announce)
-        x = x + (levels[step + 1] - levels[step]) * velocity
+        fresh = None if renoise is None else fresh_noise(x, renoise, frame, step)
+        x = stepped(x, velocity, levels[step], levels[step + 1], fresh)
     return x

@@ -20,6 +20,9 @@ _HOMES = {
     "AttentionEdit": "attention_edit",
     "cut": "attention_edit",
     "Bypass": "bypass",
+    "Cache": "cache",
+    "record": "cache",
+    "run_with_cache": "cache",
     "SilentHookError": "_instrument",
 }
 

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hooks._fold import apart, side_by_side
 from hooks._instrument import Instrument, outside_graphs
 
 
@@ -23,19 +24,24 @@ class AttentionPoint:
     each of the keys how many frames back it lies while `frame` is processed: 0
     for the frame itself, 1, 2, ... for earlier ones, -1 for what is no frame.
     `own_queries` is how many of the queries, the last ones, are of the frame at
-    hand; None for all: a decoder may carry context tokens beside them.
+    hand; None for all: a decoder may carry context tokens beside them. `fold` is
+    how many neighbouring rows of the call's batch axis are of one clip: attention
+    along the frames of each place has a row for each place.
     """
 
     module: nn.Module
     key_age: Callable[[int, int], Int[Tensor, " k"]]
     own_queries: int | None = None
+    fold: int = 1
 
 
 @dataclass(frozen=True)
 class AttentionCall:
     """What one call of F.scaled_dot_product_attention was given, [b h n d], and what it returned.
 
-    `key_age` as in AttentionPoint; None before the first announced pass.
+    `key_age` and `fold` as in AttentionPoint; no `key_age` before the first announced pass. With a fold, q, k
+    and v have a row for each row of the call, `out` has one for each clip: the queries of its rows are side
+    by side.
     """
 
     q: Tensor
@@ -45,6 +51,7 @@ class AttentionCall:
     out: Tensor
     key_age: Int[Tensor, " k"] | None
     extras: tuple[str, ...]
+    fold: int = 1
 
     def refuse_unknown(self, name: str) -> None:
         """ValueError for a call with a mask, dropout or shared heads."""
@@ -66,7 +73,7 @@ class AttentionInstrument(Instrument):
 
     def __init__(self, points: Mapping[str, AttentionPoint], patterns: str | Iterable[str]):
         super().__init__({name: point.module for name, point in points.items()}, patterns)
-        self._key_age = {name: points[name].key_age for name in self.points}
+        self._points = {name: points[name] for name in self.points}
         self._inside: list[str] = []
 
     def _heard(self, name: str, call: AttentionCall) -> Tensor:
@@ -111,20 +118,22 @@ class AttentionInstrument(Instrument):
             return out
         name = self._inside[-1]
         self._count(name)
-        call = _call(out, self.at, self._key_age[name], *args, **kwargs)
+        call = _call(out, self.at, self._points[name], *args, **kwargs)
         call.refuse_unknown(name)
         inside, self._inside = self._inside, []  # attention that `_heard` computes is not the model's
         try:
-            return self._heard(name, call)
+            heard = self._heard(name, call)
         finally:
             self._inside = inside
+        return out if heard is call.out else apart(heard, call.fold)
 
 
 def _call(
-    out, at: Any, age: Callable, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
+    out, at: Any, point: AttentionPoint, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
     scale=None, enable_gqa=False,
 ) -> AttentionCall:  # fmt: skip
     given = {"attn_mask": attn_mask is not None, "dropout_p": dropout_p > 0, "is_causal": is_causal}
     extras = tuple(name for name in given if given[name])
-    key_age = None if at is None else age(at.frame, key.shape[-2])
-    return AttentionCall(query, key, value, scale, out, key_age, extras)
+    key_age = None if at is None else point.key_age(at.frame, key.shape[-2])
+    out = side_by_side(out, point.fold)
+    return AttentionCall(query, key, value, scale, out, key_age, extras, point.fold)

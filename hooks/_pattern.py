@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from hooks._fold import side_by_side
 from hooks._kernel import attend, scores, widen
 
 EXPLICIT_SCORES = 2**18
@@ -27,7 +28,9 @@ class Pattern:
 
     `key_age` as in AttentionPoint, or None. `fraction` is the share of the
     call's queries that is here. Statistics are float32 (float64 for float64
-    inputs), exact for each query here.
+    inputs), exact for each query here. With `fold`, so many neighbouring rows of
+    q and k are of one clip, each with keys of its own; results have their
+    queries side by side.
     """
 
     def __init__(
@@ -37,18 +40,22 @@ class Pattern:
         scale: float | None = None,
         key_age: Int[Tensor, " ages"] | None = None,
         fraction: float = 1.0,
+        fold: int = 1,
     ):
+        if len(q) % fold:
+            raise ValueError(f"{len(q)} rows do not fold into clips of {fold} rows each")
         if key_age is not None and len(key_age) != k.shape[-2]:
             raise ValueError(f"key_age has {len(key_age)} entries, expected {k.shape[-2]}: one for each key")
         self.q, self.k = q.detach(), k.detach()
         self.scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
         self.key_age = key_age
         self.fraction = fraction
+        self.fold = fold
 
     @property
     def queries(self) -> int:
-        """The number of queries."""
-        return self.q.shape[-2]
+        """The number of queries of a clip."""
+        return self.fold * self.q.shape[-2]
 
     @property
     def keys(self) -> int:
@@ -67,16 +74,25 @@ class Pattern:
         order = torch.randperm(self.queries, generator=torch.Generator().manual_seed(seed))
         index = order[:queries].sort().values.to(self.q.device)
         fraction = self.fraction * queries / self.queries
-        return Pattern(self.q.index_select(-2, index), self.k, self.scale, self.key_age, fraction)
+        if self.fold == 1:
+            return Pattern(self.q.index_select(-2, index), self.k, self.scale, self.key_age, fraction)
+        # Each query becomes a row of its own, with the keys of the row that it was in.
+        row, place = index // self.q.shape[-2], index % self.q.shape[-2]
+        q = self.q.unflatten(0, (-1, self.fold))[:, row, :, place].movedim(0, 1)
+        k = self.k.unflatten(0, (-1, self.fold)).index_select(1, row)
+        q, k = q.flatten(0, 1).unsqueeze(-2), k.flatten(0, 1)
+        return Pattern(q, k, self.scale, self.key_age, fraction, queries)
 
     def rows(self, start: int, stop: int) -> Float[Tensor, "b h rows k"]:
         """The explicit probabilities of queries start to stop; for small cases, tests and pictures."""
-        return scores(self.q[:, :, start:stop], self.k, self.scale).softmax(-1)
+        if self.fold == 1:
+            return scores(self.q[:, :, start:stop], self.k, self.scale).softmax(-1)
+        return self._side_by_side(scores(self.q, self.k, self.scale).softmax(-1))[:, :, start:stop]
 
     def expect(self, values: Shaped[Tensor, "*b_h k m"]) -> Float[Tensor, "b h q m"]:
-        """sum_k p[k] values[k], for values [k m] or [b h k m], by the fused kernel.
+        """sum_k p[k] values[k], for values [k m] or, with a row for each row of q, [b h k m].
 
-        Computed and returned in the wider dtype of the values and the queries.
+        By the fused kernel. Computed and returned in the wider dtype of the values and the queries.
         """
         dtype = torch.promote_types(self.q.dtype, values.dtype)
         q, k = self.q.to(dtype), self.k.to(dtype)
@@ -85,11 +101,11 @@ class Pattern:
         # The kernel takes values exactly as wide as the keys.
         padded = F.pad(values, (0, -values.shape[-1] % width))
         parts = [attend(q, k, part, self.scale)[0] for part in padded.split(width, dim=-1)]
-        return torch.cat(parts, -1)[..., : values.shape[-1]]
+        return self._side_by_side(torch.cat(parts, -1)[..., : values.shape[-1]])
 
     def log_normaliser(self) -> Float[Tensor, "b h q"]:
         """log sum_k exp(scale q k), in nats."""
-        return attend(self.q, self.k, self.k, self.scale)[1]
+        return self._side_by_side(attend(self.q, self.k, self.k, self.scale)[1])
 
     def entropy(self) -> Float[Tensor, "b h q"]:
         """-sum_k p log p in nats, as log_normaliser - scale q . E_p[k].
@@ -99,7 +115,7 @@ class Pattern:
         """
         q, k = widen(self.q), widen(self.k)
         mean_key, log_sum = attend(q, k, k, self.scale)
-        return log_sum - self.scale * torch.linalg.vecdot(q, mean_key)
+        return self._side_by_side(log_sum - self.scale * torch.linalg.vecdot(q, mean_key))
 
     def lag_mass(self) -> Float[Tensor, "b h q lag"]:
         """The probability on the keys of each lag 0, 1, ..., max(key_age), for each query.
@@ -109,7 +125,7 @@ class Pattern:
         """
         frames = self._frames()
         log_sum, _ = frames.attend(self.q, frames.sort(self.k), self.scale)
-        return frames.by_lag(log_sum.softmax(-1))
+        return self._side_by_side(frames.by_lag(log_sum.softmax(-1)))
 
     def mean_lag(self) -> Float[Tensor, "b h q"]:
         """sum_lag lag * lag_mass, in frames; keys that are no frame add nothing."""
@@ -118,9 +134,13 @@ class Pattern:
 
     def statistics(self) -> tuple[Float[Tensor, "b h q lag"], Float[Tensor, "b h q"]]:
         """`(lag_mass(), entropy())` in one pass over the keys, with inputs widened to float32."""
+        mass, entropy = self._by_row()
+        return self._side_by_side(mass), self._side_by_side(entropy)
+
+    def _by_row(self) -> tuple[Tensor, Tensor]:
         frames = self._frames()
         q, k = widen(self.q), frames.sort(widen(self.k))
-        if q[..., 0].numel() * self.keys <= EXPLICIT_SCORES:
+        if q[..., 0].numel() * k.shape[-2] <= EXPLICIT_SCORES:
             log_p = scores(q, k, self.scale).log_softmax(-1)
             p = log_p.exp()
             return frames.by_lag(frames.sum(p)), -torch.linalg.vecdot(p, log_p)
@@ -128,6 +148,9 @@ class Pattern:
         total = log_sum.logsumexp(-1, keepdim=True)
         mass = (log_sum - total).exp()
         return frames.by_lag(mass), total.squeeze(-1) - torch.linalg.vecdot(mass, energy)
+
+    def _side_by_side(self, x: Tensor) -> Tensor:
+        return side_by_side(x, self.fold)
 
     def _frames(self) -> "_Frames":
         if self.key_age is None:

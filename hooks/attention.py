@@ -41,12 +41,12 @@ class AttentionTap(AttentionInstrument):
     ):
         super().__init__(points, patterns)
         self.sink = sink
-        self._own_queries = {name: points[name].own_queries for name in self.points}
 
     def _heard(self, name: str, call: AttentionCall) -> Tensor:
+        point = self._points[name]
         with torch.no_grad():
-            own = slice(-(self._own_queries[name] or call.q.shape[2]), None)
-            self.sink(self.at, name, Pattern(call.q[:, :, own], call.k, call.scale, call.key_age))
+            q = call.q[:, :, -(point.own_queries or call.q.shape[2]) :]
+            self.sink(self.at, name, Pattern(q, call.k, call.scale, call.key_age, fold=point.fold))
         return call.out
 
 

@@ -10,15 +10,15 @@ go on with. Nothing is announced by itself: give `on_pass` to the sampler.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from itertools import groupby
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as kernel  # the function that nobody replaced
 
 from hooks._calls import AttentionCall, AttentionInstrument, AttentionPoint
+from hooks._fold import apart, side_by_side
 from hooks.edit import alike
 
 __all__ = ["AttentionCall", "AttentionEdit", "cut", "frame_causal", "frame_diagonal"]
@@ -89,19 +89,28 @@ def frame_diagonal(call: AttentionCall) -> Float[Tensor, "b h q d"]:
     this is the call's own result.
     """
     assert call.key_age is not None
-    ages, queries = call.key_age.tolist(), call.q.shape[2]
+    ages, queries, out = call.key_age.cpu(), call.q.shape[2], apart(call.out, call.fold)
     if queries > len(ages):
         raise ValueError(f"{queries} queries over {len(ages)} keys are no self-attention; they cannot be cut")
+    runs, lengths = ages[-queries:].unique_consecutive(return_counts=True)
     parts, start = [], 0
-    for age, run in groupby(ages[-queries:]):
-        span = slice(start, start := start + len(list(run)))
-        kept = [place for place, other in enumerate(ages) if other in (age, -1)]
+    for age, length in zip(runs.tolist(), lengths.tolist(), strict=True):
+        span = slice(start, start := start + length)
+        kept = ((ages == age) | (ages == -1)).nonzero().squeeze(1)
         if len(kept) == len(ages):
-            parts.append(call.out[:, :, span])
+            parts.append(out[:, :, span])
         else:
-            keys, values = (part[:, :, kept] for part in (call.k, call.v))
+            keys, values = (_of(part, kept) for part in (call.k, call.v))
             parts.append(kernel(call.q[:, :, span], keys, values, scale=call.scale))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    return side_by_side(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2), call.fold)
+
+
+def _of(keys: Float[Tensor, "b h k d"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "b h kept d"]:
+    """These keys; where they lie behind one another, as those of one frame do, without a copy."""
+    first, last = int(kept[0]), int(kept[-1])
+    if last - first + 1 == len(kept):
+        return keys[:, :, first : last + 1]
+    return keys.index_select(2, kept.to(keys.device))
 
 
 def frame_causal(call: AttentionCall, frames: int) -> Float[Tensor, "b h q d"]:
@@ -116,8 +125,8 @@ def frame_causal(call: AttentionCall, frames: int) -> Float[Tensor, "b h q d"]:
             f"{queries} queries over {keys} keys do not divide into {frames} frames of themselves"
         )
     tokens = queries // frames
-    parts = [call.out[:, :, queries - tokens :]]
+    parts = [apart(call.out, call.fold)[:, :, queries - tokens :]]
     for frame in reversed(range(frames - 1)):
         own, seen = slice(frame * tokens, (frame + 1) * tokens), keys - (frames - 1 - frame) * tokens
         parts.insert(0, kernel(call.q[:, :, own], call.k[:, :, :seen], call.v[:, :, :seen], scale=call.scale))
-    return torch.cat(parts, dim=2)
+    return side_by_side(torch.cat(parts, dim=2), call.fold)

@@ -10,7 +10,7 @@ For exploring: a trace costs milliseconds where a forward hook costs microsecond
 operations follow the source text of the forward. Everything else in the toolkit uses Trace and Edit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,14 +20,14 @@ from torch import nn
 def view(model: nn.Module):
     """An nnsight.NNsight of the model in which the standard names of its hook_dict, if it has one, work.
 
-    nnsight stays on the model for as long as the model lives: outputs are the
-    same, each call is somewhat slower.
+    A trace runs the model's forward; of a model that has none, `denoise`. nnsight stays on the model for as
+    long as the model lives: outputs are the same, each call is somewhat slower.
     """
     from nnsight import NNsight
 
     named = getattr(model, "hook_dict", {})
     paths = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
-    if all(paths.get(id(module)) == name for name, module in named.items()):
+    if _has_forward(model) and all(paths.get(id(module)) == name for name, module in named.items()):
         return NNsight(model)
     return NNsight(_Renamed(model, named))
 
@@ -35,14 +35,16 @@ def view(model: nn.Module):
 def read(model: nn.Module, module: str, operation: str, *inputs: Any, **keywords: Any) -> Any:
     """What one operation inside the forward of `module` returned during `model(*inputs, **keywords)`.
 
-    `print(view(model).get(module).source)` shows the operations and their names.
-    The model is left as it was. ValueError for an unknown module.
+    Of a model without a forward, during `denoise`. `print(view(model).get(module).source)` shows the
+    operations and their names. The model is left as it was. ValueError for an unknown module.
     """
     import nnsight
 
     names = [name for name, _ in model.named_modules()]
     if module not in names:
         raise ValueError(f"no module is called {module!r}; there are {names}")
+    if not _has_forward(model):
+        model, module = _Renamed(model, {}), f"model.{module}".rstrip(".")
     with _left_as_it_was(model):
         net = nnsight.NNsight(model)
         source = net.get(module).source if module else net.source
@@ -54,7 +56,7 @@ def read(model: nn.Module, module: str, operation: str, *inputs: Any, **keywords
 class _Renamed(nn.Module):
     """The model, with the modules at its hook points also reachable by their standard names."""
 
-    def __init__(self, model: nn.Module, named: dict[str, nn.Module]):
+    def __init__(self, model: nn.Module, named: Mapping[str, nn.Module]):
         super().__init__()
         for name, module in named.items():
             *parents, leaf = name.split(".")
@@ -67,7 +69,13 @@ class _Renamed(nn.Module):
         self.model = model
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
-        return self.model(*inputs, **keywords)
+        run: Any = self.model if _has_forward(self.model) else self.model.denoise
+        return run(*inputs, **keywords)
+
+
+def _has_forward(model: nn.Module) -> bool:
+    # nnsight gives every module it wraps a forward of its own, so the instance says nothing.
+    return type(model).forward is not nn.Module.forward
 
 
 @contextmanager

@@ -50,18 +50,28 @@ def find(name: str) -> Place:
     return find_place(name, {shipped: WEIGHTS / f"{shipped}.safetensors" for shipped in names()})
 
 
-def load(name: str, device: str = "cpu", dtype: str = "float32", **asked: Any) -> Any:
+def load(name: str, device: str = "cpu", dtype: str = "float32", copies: int = 1, **asked: Any) -> Any:
     """The model of that name, path, hub id or adapter, ready to sample; `source` tells where it came from.
 
     `asked` is what a checkpoint does not say. For those of ours: window, the past frames in view (all), and
-    sink, the first frames that stay in view of a window (0). For a family's: what its UNSAID names.
+    sink, the first frames that stay in view of a window (0). For a family's: what its UNSAID names. `device`
+    "auto" takes all GPUs, and the processor where there are none. Where so many `copies` of the weights do
+    not fit, that is said before they are read.
 
     Raises ValueError or OSError with one line that names the file and what is wrong with it.
     """
     place = find(name)  # before the heavy imports: a misspelt name answers at once
     from models._door import read
 
-    return read(place, device, dtype, asked)
+    return read(place, device, dtype, asked, copies)
+
+
+def load_shuffled(name: str, seed: int, device: str = "cpu", dtype: str = "float32", **asked: Any) -> Any:
+    """The same with random weights: the entries of each tensor are permuted."""
+    place = find(name)
+    from models._door import read
+
+    return read(place, device, dtype, asked, 1, seed)
 
 
 def save(model: Any, path: Path | str) -> None:

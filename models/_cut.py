@@ -1,13 +1,14 @@
-"""Layers cut off from the past in training: the counterpart of `hooks.cut`, which cuts denoising passes.
+"""Layers cut off from the past where no instrument is: in training, and in sampling.
 
     with frame_diagonal(model, {9, 10, 11}):
         flow_matching_loss(model, clean, noise, sigma, cond).mean().backward()
+    rollout(Cut(model, {9, 10, 11}), noise, sigmas, cond)
 
 In these layers a noisy frame sees itself alone; clean frames see what they saw, so that the memory of a
-cut model is that of the whole one.
+cut model is that of the whole one. `hooks.cut` does the same to the passes that an instrument watches.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,24 +17,91 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from models._cache import KVCache
 from models._history import CleanThenNoisy, FrameCausal, Together
+from models.dense import Dense
 
 
 @contextmanager
 def frame_diagonal(model: Any, layers: Iterable[int]) -> Iterator[None]:
     """Cuts these layers of a dense model in `teacher_forced`, until the block ends; ValueError for others."""
-    layers, depth = sorted(set(layers)), len(model.blocks)
-    if layers and not 0 <= layers[0] <= layers[-1] < depth:
-        raise ValueError(f"layers {layers} are not all among the {depth} layers of the model")
-    with ExitStack() as stack:
-        for layer in layers:
-            attention = model.get_submodule(f"blocks.{layer}.attn")
-            stack.callback(attention.register_forward_pre_hook(_cut_off).remove)
+    with _seeing(model, _checked(model, layers), CleanThenNoisy, _Diagonal):
         yield
 
 
-def _cut_off(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(_Diagonal(part) if isinstance(part, CleanThenNoisy) else part for part in inputs)
+def layers_from(model: Any, first: int) -> range:
+    """The layers of a dense model from `first` to the last; ValueError where there are none."""
+    if not isinstance(model, Dense):
+        raise ValueError(f"only a dense network of ours can be cut, this model is {type(model).__name__}")
+    depth = len(model.blocks)
+    if not 0 <= first < depth:
+        raise ValueError(f"a cut from layer {first} on is not in the model's layers 0 to {depth - 1}")
+    return range(first, depth)
+
+
+class Cut:
+    """A dense model whose `denoise` is cut in these layers; satisfies the contract of a CausalDiffuser.
+
+    What it remembers of finished frames is what the whole model does. ValueError for layers not there.
+    """
+
+    def __init__(self, model: Any, layers: Iterable[int]):
+        self.model, self.layers = model, _checked(model, layers)
+
+    @property
+    def source(self):
+        return self.model.source
+
+    @property
+    def geometry(self):
+        return self.model.geometry
+
+    @property
+    def null_condition(self):
+        return self.model.null_condition
+
+    @property
+    def hook_dict(self):
+        return self.model.hook_dict
+
+    @property
+    def attn_dict(self):
+        return self.model.attn_dict
+
+    def start(self, batch: int, cond: Tensor | None = None) -> Any:
+        return self.model.start(batch, cond)
+
+    def encode(self, x: Tensor, context: Any) -> Any:
+        return self.model.encode(x, context)
+
+    def at_steps(self, sigmas: Tensor, context: Any) -> Iterator[Any]:
+        return self.model.at_steps(sigmas, context)
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
+        """The velocity where the current frame sees itself alone in the cut layers."""
+        with _seeing(self.model, self.layers, KVCache, lambda _: Together()):
+            return self.model.denoise(x, sigma, context)
+
+
+def _checked(model: Any, layers: Iterable[int]) -> list[int]:
+    chosen, depth = sorted(set(layers)), len(model.blocks)
+    if chosen and not 0 <= chosen[0] <= chosen[-1] < depth:
+        raise ValueError(f"layers {chosen} are not all among the {depth} layers of the model")
+    return chosen
+
+
+@contextmanager
+def _seeing(model: Any, layers: Iterable[int], kind: type, instead: Callable[[Any], Any]) -> Iterator[None]:
+    """While it lasts, attention in these layers is given `instead` of a history of that kind."""
+
+    def replaced(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(instead(part) if isinstance(part, kind) else part for part in inputs)
+
+    with ExitStack() as stack:
+        for layer in layers:
+            attention = model.get_submodule(f"blocks.{layer}.attn")
+            stack.callback(attention.register_forward_pre_hook(replaced).remove)
+        yield
 
 
 @dataclass(frozen=True)

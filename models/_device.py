@@ -7,8 +7,20 @@ import torch
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+AUTO = "auto"
+"""All GPUs of the machine, and the processor's memory for what does not fit; without GPUs, the processor."""
+
+
+def entrance(device: str) -> str:
+    """Where a model on that device takes its inputs and gives its results; that device, unless it is auto."""
+    if device != AUTO:
+        return device
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
 def device_name(device: str) -> str:
     """The GPU's name, or the kind of processor."""
+    device = entrance(device)
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 

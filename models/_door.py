@@ -6,52 +6,68 @@ dicts it recognises, what such a checkpoint leaves unsaid with defaults (UNSAID)
 """
 
 import hashlib
-import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 import models
+from models._adapter import built
 from models._checkpoint import Checkpoint, Source, check_shapes
-from models._device import check_device
+from models._device import AUTO, check_device, entrance
 from models._files import files_of, read_file, read_folder
+from models._memory import require_memory
+from models._null import shuffle
 from models._place import Place
+from models._spread import spread
 
 REACH = ("window", "sink")
 """What may be asked of any network whose history can be bounded."""
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 """The networks of a pipeline that has one for high and one for low noise levels."""
+RequireRoom = Callable[[list[Path]], None]
+"""Raises ValueError where what is in these files does not fit the device."""
 
 
-def read(place: Place, device: str, dtype: str, asked: dict[str, Any]) -> Any:
-    """The model at that place, in evaluation mode, with a `source`. Raises ValueError or OSError."""
-    check_device(device, dtype)
+def read(
+    place: Place, device: str, dtype: str, asked: dict[str, Any], copies: int = 1, seed: int | None = None
+) -> Any:
+    """The model at that place, in evaluation mode, with a `source`. Raises ValueError or OSError.
+
+    Before its weights are read there must be room for so many `copies` of them; with a `seed` it is the
+    shuffled one (models/_null.py).
+    """
+    check_device(entrance(device), dtype)
     if place.kind == "hub":
         from models._hub import fetched
 
         place = fetched(place)
     reader = {"adapter": _from_adapter, "folder": _from_folder, "file": _from_file}[place.kind]
-    model, source = reader(place, asked)
+    model, source = reader(
+        place, asked, lambda files: require_memory(place.name, files, device, dtype, copies)
+    )
     model.source = replace(source, repo=place.repo, revision=place.revision)
-    return _placed(model, device, getattr(torch, dtype)).eval().requires_grad_(False)
+    model = _placed(model, device, getattr(torch, dtype), seed)
+    return model.eval().requires_grad_(False)
 
 
-def _placed(model: Any, device: str, dtype: torch.dtype) -> Any:
-    """The model on its device; what it names in `keeps_float32` stays as exact as it is."""
+def _placed(model: Any, device: str, dtype: torch.dtype, seed: int | None) -> Any:
+    """The model on its device or devices; what it names in `keeps_float32` stays as exact as it is."""
     exact = tuple(getattr(model, "keeps_float32", ()))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and not any(part in name for part in exact):
             tensor.data = tensor.data.to(dtype)
-    return model.to(device)
+    model = model if seed is None else shuffle(model.requires_grad_(False), seed)
+    return spread(model) if device == AUTO else model.to(device)
 
 
-def _from_file(place: Place, asked: dict[str, Any]) -> tuple[Any, Source]:
+def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
     path = place.path
+    require_room([path])
     metadata, weights = read_file(path)
     if metadata is None:
         model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights), asked)
@@ -88,10 +104,8 @@ def _bound(model: Any, path: Path, reach: dict[str, int]) -> None:
         model.config = replace(model.config, **reach)
 
 
-def _from_folder(place: Place, asked: dict[str, Any]) -> tuple[Any, Source]:
-    folder = place.path
-    if (folder / "model_index.json").exists():
-        folder /= EXPERTS.get(str(asked.get("expert")), "transformer")
+def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
+    folder = _network_folder(place.path, asked)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} has no config.json, so it is no model in diffusers' layout")
     try:
@@ -103,29 +117,23 @@ def _from_folder(place: Place, asked: dict[str, Any]) -> tuple[Any, Source]:
     if kind not in known:
         raise ValueError(f"{folder} is a {kind}; supported are {', '.join(sorted(known))}")
     said(folder, known[kind], _reach(asked, known[kind].UNSAID)[1])  # before gigabytes are read
+    require_room(files_of(folder))
     model, metadata = _by_family(known[kind], Checkpoint(folder, read_folder(folder), config), asked)
     return model, Source(folder, _sha256(files_of(folder)), metadata)
 
 
-def _from_adapter(place: Place, asked: dict[str, Any]) -> tuple[Any, Source]:
+def _network_folder(folder: Path, asked: dict[str, Any]) -> Path:
+    """The folder of the network itself, in a pipeline's or alone."""
+    if (folder / "model_index.json").exists():
+        return folder / EXPERTS.get(str(asked.get("expert")), "transformer")
+    return folder
+
+
+def _from_adapter(place: Place, asked: dict[str, Any], _: RequireRoom) -> tuple[Any, Source]:
     """What a function of the user's own file gives; that file is code, and is run."""
-    spec = importlib.util.spec_from_file_location(f"framelens_adapter_{place.path.stem}", place.path)
-    assert spec is not None and spec.loader is not None and place.function is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, place.function, None)):
-        found = sorted(name for name, value in vars(module).items() if callable(value) and name[0] != "_")
-        raise ValueError(f"{place.path} has no function {place.function!r}; it has {', '.join(found)}")
-    model = getattr(module, place.function)(**asked)
-    lacking = [name for name in CONTRACT if not hasattr(model, name)]
-    if not isinstance(model, nn.Module) or lacking:
-        what = f"lacks {', '.join(lacking)}" if lacking else "is no torch.nn.Module"
-        raise ValueError(f"{place.name} gave a {type(model).__name__}, which {what}; see models/template.py")
+    model = built(place, asked)
     metadata = {"network": place.label, "origin": str(place.path)} | dict(getattr(model, "metadata", {}))
     return model, Source(place.path, _sha256([place.path]), metadata)
-
-
-CONTRACT = ("geometry", "start", "encode", "denoise", "hook_dict", "attn_dict")
 
 
 def families() -> dict[str, ModuleType]:

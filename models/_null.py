@@ -12,10 +12,14 @@ def shuffled(model: nn.Module, seed: int) -> nn.Module:
     Each tensor keeps its own distribution, so gates stay as open and norms as large as training made them;
     what was learned about which entry goes where is gone.
     """
-    random = copy.deepcopy(model)
+    return shuffle(copy.deepcopy(model), seed)
+
+
+def shuffle(model: nn.Module, seed: int) -> nn.Module:
+    """The model itself, with the entries of each of its weight tensors permuted at random."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in random.parameters():
+        for weight in model.parameters():
             order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
             weight.copy_(weight.flatten()[order].view_as(weight))
-    return random
+    return model

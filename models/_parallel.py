@@ -25,7 +25,7 @@ def teacher_forced(
 ) -> Float[Tensor, "b kf c h w"]:
     """What `SCD.teacher_forced` gives."""
     frames, draws = clean.shape[1], noisy.shape[1] // clean.shape[1]
-    actions = None if model.null_condition is None else conditions_of(cond, frames)
+    actions = conditions_of(cond, frames) if model.config.conditions else None
     features = contexts(model, clean, actions, model.encoder.text_keys(cond))
     if model.training and model.config.context_noise:
         features = features + model.config.context_noise * torch.randn_like(features)

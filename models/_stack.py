@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,32 @@ class Modulations:
         return Modulations([(one[:, own], two[:, own]) for one, two in self.blocks], self.final[:, own])
 
 
-class Stack(HookedRootModule):
+class Conditioned:
+    """What a network says about its conditions and its data, from its configuration and its checkpoint."""
+
+    config: Any
+    latent: bool = False
+    """Whether x holds latents; of a loaded model, as its checkpoint says."""
+
+    @property
+    def takes(self) -> Literal["actions", "labels", "text"] | None:
+        """What cond is: actions [b f], labels [b], embeddings of a prompt [b t w], or nothing."""
+        if self.config.text_tokens:
+            return "text"
+        if not self.config.conditions:
+            return None
+        source = getattr(self, "source", None)
+        return "labels" if source is not None and source.metadata.get("condition") == "label" else "actions"
+
+    @property
+    def null_condition(self) -> int | Tensor | None:
+        """What stands for no condition: the last action or label, or a prompt [t w] of zeros."""
+        if self.config.text_tokens:
+            return torch.zeros(self.config.text_tokens, self.config.text_width)
+        return self.config.conditions or None
+
+
+class Stack(HookedRootModule, Conditioned):
     """Patch, time and condition embedding, RoPE, blocks, final norm; with `unembed` also velocities.
 
     The outermost module calls `setup()`, which gives the hook points their names.
@@ -101,9 +126,7 @@ class Stack(HookedRootModule):
 
     def tokens(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
         """The embedded patches of frames, frame by frame."""
-        patch = self.config.patch
-        patches = rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=patch, q=patch)
-        return self.hook_embed(self.embed(patches.to(self.dtype)))
+        return self.hook_embed(self.embed(patches(x, self.config.patch).to(self.dtype)))
 
     def modulations(self, timestep: Float[Tensor, "b f"], cond: Int[Tensor, "b f"] | None) -> Modulations:
         """What every scale, shift and gate comes from: SiLU of the time embedding plus the condition's."""
@@ -167,6 +190,11 @@ class Stack(HookedRootModule):
             "b (f h w) (c p q) -> b f c (h p) (w q)",
             h=g.rows, w=g.cols, p=g.patch, q=g.patch,
         )  # fmt: skip
+
+
+def patches(x: Float[Tensor, "b f c h w"], patch: int) -> Float[Tensor, "b n values"]:
+    """The patches of frames, frame by frame, the values of each in order channel, row, column."""
+    return rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=patch, q=patch)
 
 
 def _cross(config: StackConfig) -> CrossAttention | None:

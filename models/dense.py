@@ -61,7 +61,6 @@ class Dense(Stack):
 
     def __init__(self, config: Config):
         super().__init__(config, config.layers, unembed=True)
-        self.null_condition = config.conditions if config.conditions else None
         self.setup()
 
     @property

@@ -25,7 +25,7 @@ from models._contexts import SCDContext
 from models._fusion import FUSIONS, Join
 from models._history import Prefix, Together
 from models._parallel import teacher_forced
-from models._stack import CLEAN_TIMESTEP, Modulations, Stack
+from models._stack import CLEAN_TIMESTEP, Conditioned, Modulations, Stack
 from models._text import TextKeys
 
 
@@ -71,7 +71,7 @@ def build(config: Config | dict) -> "SCD":
     return SCD(Config.from_values(config) if isinstance(config, dict) else config)
 
 
-class SCD(HookedRootModule):
+class SCD(HookedRootModule, Conditioned):
     """A causal encoder and a per-frame decoder; hook names begin with `encoder.` and `decoder.`."""
 
     denoising_stack = "decoder."
@@ -83,7 +83,6 @@ class SCD(HookedRootModule):
         self.encoder = Stack(config, config.encoder_layers, unembed=False)
         self.decoder = Stack(config, config.decoder_layers, unembed=True)
         self.geometry, width = config.geometry(config.encoder_layers + config.decoder_layers), config.d_model
-        self.null_condition = config.conditions if config.conditions else None
         self.start_token = nn.Parameter(0.02 * torch.randn(width)) if config.start_token else None
         self.join = Join(config.fusion, width)
         self.setup()
@@ -116,7 +115,8 @@ class SCD(HookedRootModule):
         return age.repeat_interleave(self.geometry.tokens_per_frame)[:keys]
 
     def _decoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
-        return (torch.arange(keys) < keys - self.geometry.tokens_per_frame).long()
+        is_context = torch.arange(keys) < keys - self.geometry.tokens_per_frame
+        return torch.where(is_context, 1 if frame > 0 else -1, 0)  # before frame 0 lies the start token
 
     def start(self, batch: int, cond: Tensor | None = None) -> SCDContext:
         """A context in which nothing has been seen: the encoder has read its start token.
@@ -126,7 +126,7 @@ class SCD(HookedRootModule):
         check_conditions(cond, self.config, batch)
         cond = None if cond is None else cond.to(self.device)
         texts = (self.encoder.text_keys(cond), self.decoder.text_keys(cond))
-        cond = None if self.null_condition is None else cond
+        cond = cond if self.config.conditions else None
         cache, (_, place) = KVCache(KVStorage(self.config.encoder_layers)), self.places()
         context = SCDContext(-1, cache, None, None, cond, place, *texts)
         if self.start_token is None:

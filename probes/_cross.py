@@ -55,7 +55,7 @@ def crossed(stage: Stage, modes: Int[Tensor, "b layer head"], stored: Stored) ->
         yield instrument.on_pass
 
 
-def drawn(stage: Stage, modes: Modes, stored: Stored, first: int = 0) -> Float[Tensor, "k draw c h w"]:
+def drawn(stage: Stage, modes: Modes, stored: Stored, first: int = 0) -> Float[Tensor, "k draw f c h w"]:
     """The frames of each condition, from step `first` of the plain path on."""
     parts = []
     for rows, kept, starting in _batches(stage, modes, stage.path[first], stored):
@@ -68,7 +68,7 @@ def drawn(stage: Stage, modes: Modes, stored: Stored, first: int = 0) -> Float[T
     return _joined(parts, len(modes))
 
 
-def drawn_refreshed(stage: Stage, modes: Modes, every: int) -> Float[Tensor, "k draw c h w"]:
+def drawn_refreshed(stage: Stage, modes: Modes, every: int) -> Float[Tensor, "k draw f c h w"]:
     """The frames of each condition when parts are stored at steps 0, k, 2k, ... and serve until the next."""
     parts = []
     for rows, _, starting in _batches(stage, modes, stage.noise, {}):
@@ -86,7 +86,7 @@ def drawn_refreshed(stage: Stage, modes: Modes, every: int) -> Float[Tensor, "k 
     return _joined(parts, len(modes))
 
 
-def velocities(stage: Stage, modes: Modes, stored: Stored) -> Float[Tensor, "k sigma draw 1 c h w"]:
+def velocities(stage: Stage, modes: Modes, stored: Stored) -> Float[Tensor, "k sigma draw f c h w"]:
     """The velocities of each condition at the true frame, noised to each level of the stage."""
     by_level = []
     for step, sigma in enumerate(stage.levels.tolist()):

@@ -11,11 +11,12 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from probes._scale import IN_PIXELS, Scale
 from probes._stage import DRAWS, Stage
 
 ABOUT = {
-    "mse": ("1", "mean squared error of the drawn frame, mean of two noise draws; pixels in [-1, 1]"),
-    "psnr": ("dB", "peak signal-to-noise ratio of the drawn frame, peak 2, mean of two noise draws"),
+    "mse": ("1", "mean squared error of the drawn frame, mean of two noise draws; {values}"),
+    "psnr": ("dB", "peak signal-to-noise ratio of the drawn frame, {peak}, mean of two noise draws"),
     "sharpness": ("1", "gradient energy of the drawn frame over that of the truth: 1 is as sharp"),
     "diversity": ("1", "mean squared difference between the frames drawn from two noise draws"),
     "change": ("1", "mean squared difference from the frame that the plain model draws of the same noise"),
@@ -28,16 +29,18 @@ ABOUT = {
     "passed": ("1", "1 where the control did what it has to"),
 }
 
-Frames = Float[Tensor, "draw c h w"]
+Frames = Float[Tensor, "draw f c h w"]
 
 
-def of_frames(frames: Frames, plain: Frames, truth: Float[Tensor, "1 1 c h w"]) -> dict[str, float]:
-    """The measures of one condition's drawn frames, clipped to [-1, 1]; not finite where they are not."""
-    drawn, untouched, true = (_pixels(x) for x in (frames, plain, truth[0]))
-    error = np.mean((drawn - true) ** 2, axis=(1, 2, 3))
+def of_frames(
+    frames: Frames, plain: Frames, truth: Float[Tensor, "1 f c h w"], scale: Scale = IN_PIXELS
+) -> dict[str, float]:
+    """The measures of one condition's drawn chunk, pixels clipped to [-1, 1]; not finite where it is not."""
+    drawn, untouched, true = (scale.bounded(_numbers(x)) for x in (frames, plain, truth))
+    error = np.mean((drawn - true) ** 2, axis=(1, 2, 3, 4))
     return {
         "mse": float(error.mean()),
-        "psnr": float(np.mean(10 * np.log10(4 / np.maximum(error, 4e-10)))),
+        "psnr": float(np.mean(scale.decibels(error))),
         "sharpness": _ratio(_gradient_energy(drawn), _gradient_energy(true)),
         "diversity": float(np.mean((drawn[0] - drawn[1]) ** 2)),
         "change": float(np.mean((drawn - untouched) ** 2)),
@@ -45,9 +48,9 @@ def of_frames(frames: Frames, plain: Frames, truth: Float[Tensor, "1 1 c h w"]) 
 
 
 def of_velocities(
-    velocity: Float[Tensor, "sigma draw 1 c h w"],
-    plain: Float[Tensor, "sigma draw 1 c h w"],
-    target: Float[Tensor, "draw 1 c h w"],
+    velocity: Float[Tensor, "sigma draw f c h w"],
+    plain: Float[Tensor, "sigma draw f c h w"],
+    target: Float[Tensor, "draw f c h w"],
 ) -> dict[str, np.ndarray]:
     """velocity_error and velocity_change of one condition, each [sigma]."""
     velocity, plain, target = velocity.double(), plain.double(), target.double()
@@ -57,8 +60,8 @@ def of_velocities(
     return {"velocity_error": error.cpu().numpy(), "velocity_change": change.cpu().numpy()}
 
 
-def _pixels(x: Tensor) -> np.ndarray:
-    return x.detach().double().clamp(-1, 1).cpu().numpy()
+def _numbers(x: Tensor) -> np.ndarray:
+    return x.detach().double().cpu().numpy()
 
 
 def _gradient_energy(frames: np.ndarray) -> float:
@@ -86,9 +89,9 @@ class Table:
         """Measures the frames that one condition drew."""
         stage = self.stages[0]
         self._passes += stage.steps
-        self.put(of_frames(frames, stage.sample, stage.truth), **place)
+        self.put(of_frames(frames, stage.sample, stage.truth, stage.scale), **place)
 
-    def put_velocities(self, velocity: Float[Tensor, "sigma draw 1 c h w"], **place: Any) -> None:
+    def put_velocities(self, velocity: Float[Tensor, "sigma draw f c h w"], **place: Any) -> None:
         """Measures one condition's velocities; with the axis `network`, of that stage."""
         stage = self._stage(place)
         self._passes += len(stage.levels)
@@ -98,7 +101,7 @@ class Table:
         """Measures the whole model."""
         stage = self.stages[0]
         self._passes += stage.steps
-        measured = of_frames(stage.sample, stage.sample, stage.truth)
+        measured = of_frames(stage.sample, stage.sample, stage.truth, stage.scale)
         self.put({f"plain_{name}": value for name, value in measured.items() if name != "change"})
         for network in self.axes.get("network", [None]):
             place = {} if network is None else {"network": network}
@@ -124,7 +127,7 @@ class Table:
         """All measures with `clip` in front, and the work that shared prefixes avoided as attributes."""
         stage = self.stages[0]
         variables = {
-            name: (("clip", *dims), values[None], described(name))
+            name: (("clip", *dims), values[None], described(name, stage.scale))
             for name, (dims, values) in self._variables.items()
         }
         used = {dim for dims, _ in self._variables.values() for dim in dims}
@@ -138,7 +141,8 @@ class Table:
         return xr.Dataset(variables, {**axes, **coords}, about)
 
 
-def described(name: str) -> dict[str, str]:
+def described(name: str, scale: Scale = IN_PIXELS) -> dict[str, str]:
     """The units and the long name of a measure."""
     units, text = ABOUT[name.removeprefix("plain_")]
+    text = text.format(values=scale.values, peak=scale.peak_name)
     return {"units": units, "long_name": f"{text}, of the whole model" if name.startswith("plain_") else text}

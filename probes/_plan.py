@@ -16,7 +16,7 @@ import xarray as xr
 from analyses._questions import DECISION
 from analyses.kept import summary
 from analyses.split import DATASETS, SUPPORTING, THRESHOLD, Split, dispensable, split
-from probes._prediction import Clock, Use, of_shapes, predicted, shape_in_use
+from probes._prediction import Clock, Use, described, lacking, of_shapes, predicted, shape_in_use
 from records import now, write_json
 
 FILE = "plan.json"
@@ -26,13 +26,17 @@ def write_plan(folder: Path, model: Any) -> Path | None:
     """The plan of a complete run, in its folder, for use as in the run; None where it measured no cuts."""
     if not (folder / "cut.nc").exists():
         return None
-    settings = manifest_of(folder)["settings"]
-    use = Use(settings["steps"], max(1, settings["frames"] - 1), dtype=settings["dtype"])
-    return write_json(folder / FILE, plan(folder, getattr(model, "config", None), use))
+    manifest = manifest_of(folder)
+    settings, chunk = manifest["settings"], manifest["model"]["geometry"].get("frames_per_chunk", 1)
+    use = Use(settings["steps"], max(1, settings["frames"] - chunk), dtype=settings["dtype"])
+    return write_json(folder / FILE, plan(folder, described(model), use))
 
 
 def plan(folder: Path, config: Any, use: Use, clock: Clock | None = None) -> dict[str, Any]:
-    """The plan of a complete run, as plain values; `config` is the model's, None for a foreign one."""
+    """The plan of a complete run, as plain values; `config` describes the model, None where nothing does.
+
+    The prediction counts frames that the model makes together as one.
+    """
     from models._fusion import FUSIONS
 
     if use.fusion not in FUSIONS:
@@ -40,12 +44,14 @@ def plan(folder: Path, config: Any, use: Use, clock: Clock | None = None) -> dic
     manifest = manifest_of(folder)
     model, settings = manifest["model"], manifest["settings"]
     geometry = model["geometry"]
+    chunk = geometry.get("frames_per_chunk", 1)
+    use = replace(use, history=max(1, use.history // chunk))
     shown = {"name": model["name"], "network": model["network"], "layers": geometry["layers"]}
     found = {
         "kind": "plan",
         "created": now(),
         "command": "",
-        "model": shown | {"tokens_per_frame": geometry["tokens_per_frame"]},
+        "model": shown | {"tokens_per_frame": geometry["tokens_per_frame"], "frames_per_chunk": chunk},
         "run": {
             "folder": str(folder),
             "clips": settings["clips"],
@@ -63,8 +69,14 @@ def plan(folder: Path, config: Any, use: Use, clock: Clock | None = None) -> dic
     if answer.cut is not None and answer.verdict != "not separable":
         layers = {"encoder_layers": answer.cut.encoder_layers, "decoder_layers": len(answer.cut.decoder)}
         architecture = layers | {"fusion": use.fusion}
-        prediction = predicted(shape_in_use(config, geometry, use), answer.cut, answer.curves, use, clock)
+        if not lacking(config):
+            shape = shape_in_use(config, geometry, use)
+            prediction = predicted(shape, answer.cut, answer.curves, use, clock)
     evidence = _evidence(answer) | {"sigma": _sigma(data)}
+    if lacking(config):
+        unsaid = ", ".join(lacking(config))
+        remark = f"What a split would save is not predicted: the model does not say its {unsaid}."
+        evidence["remarks"] = [*evidence["remarks"], remark]
     return _plain(found | evidence | {"architecture": architecture, "prediction": prediction})
 
 

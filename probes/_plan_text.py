@@ -25,7 +25,7 @@ def text(plan: dict[str, Any]) -> str:
         lines += ["", f"split: encoder layers 0 to {split['encoder_layers'] - 1}, computed once a frame; at "]
         lines[-1] += f"every step {_ranges(split['decoder'])}"
     if plan["prediction"]:
-        lines += ["", *_prediction(plan["prediction"], plan["architecture"])]
+        lines += ["", *_prediction(plan["prediction"], model.get("frames_per_chunk", 1))]
     if plan["architecture"] is None:
         lines += ["", "no architecture: nothing for models/scd.py or training"]
     return "\n".join(lines)
@@ -45,19 +45,21 @@ def _sweep(sweep: dict[str, Any], layers: int) -> list[str]:
     ]
 
 
-def _prediction(found: dict[str, Any], architecture: dict[str, Any]) -> list[str]:
+def _prediction(found: dict[str, Any], chunk: int) -> list[str]:
+    unit = "frame" if chunk == 1 else "chunk"
     lines = [
-        f"at {found['steps']} steps, {found['history']} frames of history, {found['tokens']} tokens a frame, "
-        f"batch {found['batch']}, fusion {found['fusion']}:",
-        f"  {found['speed_up']:.2f} times fewer operations a frame (more steps: up to {found['bound']:.2f}); "
-        f"cache {_size(found['cache_bytes'])}, dense {_size(found['dense_cache_bytes'])}; parameters "
+        f"at {found['steps']} steps, {found['history']} {unit}s of history, {found['tokens']} tokens "
+        f"a {unit}, batch {found['batch']}, fusion {found['fusion']}:",
+        f"  {found['speed_up']:.2f} times fewer operations a {unit} (more steps: up to "
+        f"{found['bound']:.2f}); cache {_size(found['cache_bytes'])}, dense "
+        f"{_size(found['dense_cache_bytes'])}; parameters "
         f"{found['parameters'] / 1e6:.1f} M, dense {found['dense_parameters'] / 1e6:.1f} M",
     ]
     if found["clock"]:
         clock = found["clock"]
         lines.append(
             f"  {clock['speed_up']:.2f} times faster on {clock['device_name']}: "
-            f"{1000 * clock['frame_seconds']:.0f} ms a frame, "
+            f"{1000 * clock['frame_seconds']:.0f} ms a {unit}, "
             f"dense {1000 * clock['dense_frame_seconds']:.0f} ms"
         )
     if found["nearby"]:

@@ -51,13 +51,39 @@ class Use:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
 
 
+COUNTED = "channels height width patch heads d_model mlp_width conditions text_tokens text_width window sink"
+"""What the arithmetic asks of a model's description."""
+
+
+def described(model: Any) -> Any:
+    """The model's own description with which costs are counted; None for a model that has none."""
+    config = getattr(model, "config", None)
+    if config is not None and not lacking(config):
+        return config
+    return SimpleNamespace(**model.describe()) if hasattr(model, "describe") else None
+
+
+def lacking(config: Any) -> list[str]:
+    """What a description does not say of what is counted."""
+    if config is None:
+        return []
+    layers = [] if hasattr(config, "layers") or hasattr(config, "decoder_layers") else ["layers"]
+    return layers + [name for name in COUNTED.split() if not hasattr(config, name)]
+
+
 def shape_in_use(config: Any, geometry: dict[str, Any], use: Use) -> Shape:
-    """The shape of the model as it is, for that use; from the geometry alone where there is no config."""
+    """The shape of the model as it is, for that use; from the geometry alone where there is no config.
+
+    Frames that are made together count as one.
+    """
     if config is None:
         said = {"mlp_width": None, "conditions": 0, "text_tokens": 0, "text_width": 0, "window": None}
         config = SimpleNamespace(**{**said, "sink": 0, **geometry})
     changes = {"batch": use.batch, "value_bytes": VALUE_BYTES[use.dtype]}
-    return shape_of(config, **changes | ({} if use.tokens is None else {"tokens": use.tokens}))
+    shape = shape_of(config, **changes | ({} if use.tokens is None else {"tokens": use.tokens}))
+    chunk = geometry.get("frames_per_chunk", 1)
+    window = None if shape.window is None else max(1, shape.window // chunk)
+    return replace(shape, tokens=chunk * shape.tokens, window=window, sink=-(-shape.sink // chunk))
 
 
 def separated_shape(dense: Shape, encoder_layers: int, decoder_layers: int, fusion: str) -> Shape:

@@ -1,4 +1,6 @@
-"""One frame to be drawn again and again: its true past in memory, its noise draws, the plain model's answer.
+"""One chunk to be drawn again and again: its true past in memory, its noise draws, the plain model's answer.
+
+A chunk is the frames that a model makes together, one for most.
 
     stage = subject.stage
     frames = stage.drawn(noise, velocity)            # velocity(x, step) may be that of an edited model
@@ -7,19 +9,21 @@ Rows of a batch are (condition, noise draw), the draw fastest. Contexts are made
 instrument: interventions reach the frame being denoised, never the memory of the finished ones.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from diffusion.sampler import ForwardPass
+from diffusion.sampler import ForwardPass, fresh_noise, stepped
 from diffusion.schedule import noised, sigma_grid
 from hooks.attention_edit import AttentionCall, AttentionEdit, frame_diagonal
+from models._contexts import widened
 from probes._layers import Layers
+from probes._scale import Scale
 
 DRAWS = 2
 """Noise draws per clip: two show how far samples of one past lie apart."""
@@ -33,51 +37,56 @@ OnPass = Callable[[ForwardPass], None]
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip as the model takes it: video [1 f c h w] and conditions [1 f] or None."""
+    """One clip as the model takes it: video [1 f c h w] and conditions, such as actions [1 f], or None."""
 
     video: Float[Tensor, "1 f c h w"]
-    cond: Int[Tensor, "1 ..."] | None
+    cond: Shaped[Tensor, "1 ..."] | None
 
 
 @dataclass(frozen=True)
 class Features:
     """What one pass computed, a row per noise draw: the residual stream before layer 0 and after each layer,
-    and the cross-frame part of attention by module."""
+    and the cross-frame part of attention by module (with a row per place where its attention has one)."""
 
     residual: list[Float[Tensor, "b n d"]]
     cross: dict[str, Float[Tensor, "b head q dh"]]
 
     def of_other_draw(self) -> "Features":
         """The same, each noise draw's given to the other one."""
-        cross = {name: part.flip(0) for name, part in self.cross.items()}
-        return Features([part.flip(0) for part in self.residual], cross)
+        cross = {name: _of_other_draw(part) for name, part in self.cross.items()}
+        return Features([_of_other_draw(part) for part in self.residual], cross)
 
 
 class Stage:
-    """The frame behind the given past of a clip, for one model; a second past serves as control."""
+    """The chunk behind the given past of a clip, for one model; a second past serves as control."""
 
     def __init__(
         self,
         model: Any,
         pasts: dict[str, Clip],
-        noise: Float[Tensor, "draw 1 c h w"],
+        noise: Float[Tensor, "draw f c h w"],
         frame: int,
         steps: int,
         shift: float,
         levels: Float[Tensor, " sigma"],
+        renoise: tuple[int, ...] | None = None,
     ):
-        """`pasts` holds the clips "own" and "other_clip"; the truth is own's `frame`."""
+        """`pasts` holds the clips "own" and "other_clip"; the truth is own's chunk from `frame` on.
+
+        `renoise` holds a seed per noise draw where steps noise the predicted frames anew.
+        """
         self.model, self.pasts, self.noise, self.frame = model, pasts, noise, frame
         self.grid, self.levels = sigma_grid(steps, shift), levels
         self.layers = Layers(model)
-        self.truth = pasts["own"].video[:, frame : frame + 1]
+        self.chunk, self.renoise = model.geometry.frames_per_chunk, renoise
+        self.truth = pasts["own"].video[:, frame : frame + self.chunk]
+        self.scale = Scale.of(model, pasts["own"].video)
         self._features: dict[tuple[int, str], Features] = {}
+        self._fresh: dict[int, Tensor] = {}
         self.evaluations = 0
         """Blocks run so far, times rows."""
         # Made here, before any instrument is attached.
-        sizes = {DRAWS, 2 * DRAWS, self.batch * DRAWS}
-        self._contexts = {(rows, "own"): self._remembered(rows, "own") for rows in sizes}
-        self._contexts[DRAWS, "other_clip"] = self._remembered(DRAWS, "other_clip")
+        self._contexts = self._remembered("own", {DRAWS, 2 * DRAWS, self.batch * DRAWS})
 
     @property
     def steps(self) -> int:
@@ -87,7 +96,7 @@ class Stage:
     @property
     def batch(self) -> int:
         """Conditions per batch, with DRAWS rows each."""
-        return max(1, min(ROWS, TOKENS // self.model.geometry.tokens_per_frame) // DRAWS)
+        return max(1, min(ROWS, TOKENS // self.model.geometry.tokens_per_chunk) // DRAWS)
 
     @cached_property
     def attention(self) -> dict[str, int]:
@@ -97,26 +106,33 @@ class Stage:
             name: layer for layer, block in blocks for name in self.model.attn_dict if _within(block, name)
         }
 
+    def _remembered(self, past: str, sizes: Collection[int]) -> dict[tuple[int, str], Any]:
+        """The memory of the true frames before this chunk, for each of these numbers of rows.
+
+        Where a batch is one condition, all rows share one: a large model's would not fit beside each other.
+        """
+        one = self._taken_in(1, past) if self.batch == 1 else None
+        return {(rows, past): widened(one, rows) or self._taken_in(rows, past) for rows in sizes}
+
     @torch.no_grad()
-    def _remembered(self, rows: int, past: str) -> Any:
-        """The memory of the true frames before this one, for so many rows."""
+    def _taken_in(self, rows: int, past: str) -> Any:
         video, cond = self.pasts[past].video, self.pasts[past].cond
         context = self.model.start(rows, None if cond is None else cond.expand(rows, *cond.shape[1:]))
-        for frame in range(self.frame):
-            x = video[:, frame : frame + 1].expand(rows, -1, -1, -1, -1)
+        for frame in range(0, self.frame, self.chunk):
+            x = video[:, frame : frame + self.chunk].expand(rows, -1, -1, -1, -1)
             context = self.model.encode(x, context)
         return context
 
     @torch.no_grad()
     def velocity(
         self,
-        x: Float[Tensor, "b 1 c h w"],
+        x: Float[Tensor, "b f c h w"],
         sigma: float,
         step: int = 0,
         announced: Iterable[OnPass] = (),
         past: str = "own",
         run: int | None = None,
-    ) -> Float[Tensor, "b 1 c h w"]:
+    ) -> Float[Tensor, "b f c h w"]:
         """The model's velocity, after the pass was announced to instruments.
 
         `run` layers are counted as run, where the others could be passed over.
@@ -130,20 +146,30 @@ class Stage:
         return self.model.denoise(x, level, self._contexts[len(x), past])
 
     def drawn(
-        self, x: Float[Tensor, "b 1 c h w"], velocity: Callable[[Tensor, int], Tensor], first: int = 0
-    ) -> Float[Tensor, "b c h w"]:
-        """The frame after Euler steps from `first` to the last, `velocity(x, step)` at each."""
+        self, x: Float[Tensor, "b f c h w"], velocity: Callable[[Tensor, int], Tensor], first: int = 0
+    ) -> Float[Tensor, "b f c h w"]:
+        """The frames after the sampler's steps from `first` to the last, `velocity(x, step)` at each."""
         for step in range(first, self.steps):
-            x = x + (self.sigma(step + 1) - self.sigma(step)) * velocity(x, step)
-        return x[:, 0]
+            x = self._stepped(x, velocity(x, step), step)
+        return x
+
+    def _stepped(self, x: Tensor, velocity: Tensor, step: int) -> Tensor:
+        """x one step on; where it is noised anew, with the same noise under every condition."""
+        fresh = None
+        if self.renoise is not None:
+            if step not in self._fresh:
+                draws = [fresh_noise(self.noise[:1], seed, self.frame, step) for seed in self.renoise]
+                self._fresh[step] = torch.cat(draws)
+            fresh = self._fresh[step].repeat(len(x) // DRAWS, 1, 1, 1, 1)
+        return stepped(x, velocity, self.sigma(step), self.sigma(step + 1), fresh)
 
     def sigma(self, step: int) -> float:
         """The noise level at the beginning of a step; 0 behind the last one."""
         return self.grid[step].item()
 
     def recorded(
-        self, x: Float[Tensor, "b 1 c h w"], sigma: float, step: int = 0, past: str = "own"
-    ) -> tuple[Float[Tensor, "b 1 c h w"], Features]:
+        self, x: Float[Tensor, "b f c h w"], sigma: float, step: int = 0, past: str = "own"
+    ) -> tuple[Float[Tensor, "b f c h w"], Features]:
         """The plain velocity, and what the pass computed on the way."""
         cross: dict[str, Tensor] = {}
 
@@ -160,40 +186,49 @@ class Stage:
         return velocity, Features(residual, cross)
 
     @cached_property
-    def path(self) -> list[Float[Tensor, "draw 1 c h w"]]:
-        """The plain model's noisy frame at the beginning of each step, then the frames it drew."""
+    def path(self) -> list[Float[Tensor, "draw f c h w"]]:
+        """The plain model's noisy frames at the beginning of each step, then the frames it drew."""
         path = [self.noise]
         for step in range(self.steps):
-            x, sigma = path[-1], self.sigma(step)
-            path.append(x + (self.sigma(step + 1) - sigma) * self.velocity(x, sigma, step))
+            velocity = self.velocity(path[-1], self.sigma(step), step)
+            path.append(self._stepped(path[-1], velocity, step))
         return path
 
     @property
-    def sample(self) -> Float[Tensor, "draw c h w"]:
+    def sample(self) -> Float[Tensor, "draw f c h w"]:
         """What the plain model draws of each noise draw."""
-        return self.path[-1][:, 0]
+        return self.path[-1]
 
     def features(self, step: int = 0, past: str = "own") -> Features:
         """What the plain model computes at that step of its path; at step 0 also in the other clip's past."""
         if (step, past) not in self._features:
+            others = {} if past == "own" else self._remembered(past, {DRAWS})  # let go of when it was read
+            self._contexts |= others
             self._features[step, past] = self.recorded(self.path[step], self.sigma(step), step, past)[1]
+            for key in others:
+                del self._contexts[key]
         return self._features[step, past]
 
-    def at_level(self, sigma: float) -> Float[Tensor, "draw 1 c h w"]:
-        """The true frame at that noise level, with each noise draw."""
+    def at_level(self, sigma: float) -> Float[Tensor, "draw f c h w"]:
+        """The true frames at that noise level, with each noise draw."""
         truth = self.truth.expand_as(self.noise)
-        return noised(truth, self.noise, truth.new_full((DRAWS, 1), sigma))
+        return noised(truth, self.noise, truth.new_full((DRAWS, self.chunk), sigma))
 
     @cached_property
-    def plain_velocities(self) -> Float[Tensor, "sigma draw 1 c h w"]:
-        """The model's velocities at the true frame, noised to each level."""
+    def plain_velocities(self) -> Float[Tensor, "sigma draw f c h w"]:
+        """The model's velocities at the true frames, noised to each level."""
         levels = enumerate(self.levels.tolist())
         return torch.stack([self.velocity(self.at_level(sigma), sigma, step) for step, sigma in levels])
 
     @property
-    def target(self) -> Float[Tensor, "draw 1 c h w"]:
+    def target(self) -> Float[Tensor, "draw f c h w"]:
         """The true velocity of each noise draw."""
         return self.noise - self.truth
+
+
+def _of_other_draw(rows: Tensor) -> Tensor:
+    """Each draw's rows in the place of the other's; a draw may have several, side by side."""
+    return rows.unflatten(0, (DRAWS, -1)).flip(0).flatten(0, 1)
 
 
 def _within(block: str, name: str) -> bool:

@@ -15,8 +15,9 @@ import videos
 from diffusion.sampler import ForwardPass
 from diffusion.schedule import noised
 from hooks.trace import Trace
+from probes._clips import conditions_of, placed
 from probes._layers import Layers
-from probes.subject import Subject, _conditions
+from probes.subject import Subject
 
 SIGMAS, CLIPS, FRAMES = (1.0, 0.75, 0.25), 8, 4
 QUICK_SIGMAS, QUICK_CLIPS = (1.0, 0.25), 6
@@ -39,9 +40,10 @@ def sigmas(subject: Subject) -> tuple[float, ...]:
 
 
 def frames(subject: Subject) -> list[int]:
-    """At most FRAMES frames, spread from the first after the context to the last."""
-    even = np.linspace(subject.settings.context, subject.frames - 1, FRAMES)
-    return sorted(set(even.round().astype(int).tolist()))
+    """At most FRAMES first frames of chunks, spread from the first after the context to the last."""
+    chunk = subject.chunk
+    even = np.linspace(subject.settings.context // chunk, subject.frames // chunk - 1, FRAMES)
+    return sorted({int(index) * chunk for index in even.round()})
 
 
 def _points(subject: Subject, model: Any) -> list[str]:
@@ -60,13 +62,13 @@ def features(
     NaN but at the first so many noise levels. The noise is the same for every network.
     """
     video = torch.from_numpy(batch.video).to(subject.clip.video)
-    cond = _conditions(batch, model, subject.frames)
-    context = model.start(len(video), None if cond is None else cond.to(video.device))
+    cond = conditions_of(batch, model)
+    context = model.start(len(video), placed(cond, video))
     points, kept = _points(subject, model), []
     seed = (subject.settings.seed * 1_000_003 + subject.index) * 1_009 + 4
     generator = torch.Generator().manual_seed(seed)
-    for frame in range(frames[-1] + 1):
-        x = video[:, frame : frame + 1]
+    for frame in range(0, frames[-1] + 1, subject.chunk):
+        x = video[:, subject.span(frame)]
         if frame in frames:
             noise = [torch.randn(x.shape, generator=generator).to(x) for _ in sigmas(subject)]
             kept.append(
@@ -85,19 +87,19 @@ def features(
 def _at(
     model: Any, points: list[str], x: Tensor, noise: Tensor, sigma: float, context: Any, frame: int
 ) -> Float[np.ndarray, "m l n d"]:
-    """The frame's own tokens at each point, in one pass at that noise level."""
+    """The tokens of a chunk's first frame at each point, in one pass at that noise level."""
     kept: dict[str, np.ndarray] = {}
     chosen = chosen_tokens(model)
 
     def keep(_at: Any, name: str, value: Tensor) -> None:
-        # Where other tokens share the stack, the frame's own come last.
-        own = value[:, -model.geometry.tokens_per_frame :][:, chosen].float().cpu()
+        # Where other tokens share the stack, the chunk's own come last.
+        own = value[:, -model.geometry.tokens_per_chunk :][:, chosen].float().cpu()
         kept[name] = _rounded(_projected(own).numpy())
 
     with Trace(model.hook_dict, points, keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
         level = x.new_full((len(x),), sigma)
-        model.denoise(noised(x, noise, level[:, None]), level, context)
+        model.denoise(noised(x, noise, level[:, None].expand(x.shape[:2])), level, context)
     return np.stack([kept[point] for point in points], 1)
 
 

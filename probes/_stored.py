@@ -52,7 +52,7 @@ def velocity(
 
 
 def velocities(stage: Stage, layer: int, features: Features) -> dict[str, Tensor]:
-    """Each kind's velocities at the true frame, noised to each level, [sigma draw 1 c h w]."""
+    """Each kind's velocities at the true frame, noised to each level, [sigma draw f c h w]."""
     before, after = (both(part) for part in ends(features, layer))
     by_level = [
         velocity(stage, layer, (before, after), both(stage.at_level(sigma)), sigma, step)
@@ -62,7 +62,7 @@ def velocities(stage: Stage, layer: int, features: Features) -> dict[str, Tensor
 
 
 def drawn(stage: Stage, layer: int, features: Features, first: int) -> dict[str, Tensor]:
-    """Each kind's frames [draw c h w], served from step `first` of the plain path on."""
+    """Each kind's frames [draw f c h w], served from step `first` of the plain path on."""
     before, after = (both(part) for part in ends(features, layer))
 
     def at(x: Tensor, step: int) -> Tensor:

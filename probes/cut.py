@@ -23,13 +23,17 @@ WHERE = {
     "up_to": lambda layer, depth: slice(0, layer + 1),
 }
 """Which layers of a stack are cut, by the layer that is named."""
+QUICK = ("from", "only")
+"""What the split is read from: in a quick run nothing else is cut, but at every layer."""
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`cut`, (clip, where, layer), and unless the run is quick `cut_heads`, (clip, layer, head)."""
     stages = [subject.stage(network) for network in subject.networks]
-    table = Table(*stages, network=list(subject.networks), where=list(WHERE), layer=subject.layers)
-    places = [{"where": where, "layer": layer} for where, layer in itertools.product(WHERE, subject.layers)]
+    cuts = list(QUICK if subject.settings.quick else WHERE)
+    layers = list(range(subject.layers[0], subject.layers[-1] + 1))
+    table = Table(*stages, network=list(subject.networks), where=cuts, layer=layers)
+    places = [{"where": where, "layer": layer} for where, layer in itertools.product(cuts, layers)]
     found = {"cut": _filled(table, places, [{"network": network} for network in subject.networks])}
     if not subject.settings.quick:
         heads = list(range(subject.stage().model.geometry.heads))

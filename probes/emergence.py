@@ -63,8 +63,9 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     """noise_invariance, step_similarity_centred and cross_mass (clip, layer) of one checkpoint."""
     import models
     from probes import noise_invariance
+    from probes._clips import read_clips
     from probes.rollouts import watched_rollout
-    from probes.subject import Subject, read_clips, recipe_of
+    from probes.subject import Subject, recipe_of
 
     model = models.load(str(file), settings.device, settings.dtype)
     training = model.source.metadata["training"]

@@ -18,6 +18,7 @@ import videos
 from analyses.points import layer_of
 from analyses.readout import shuffle_clips
 from analyses.state_readout import state_readout
+from probes._clips import source_of
 from probes._state_features import chosen_tokens, features, frames, seeds, sigmas
 from probes.subject import Subject
 
@@ -149,7 +150,7 @@ def _described(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffle
 
 def _world(subject: Subject) -> Any:
     """The world that the clips come from, or None where it does not say what it knows of them."""
-    source = subject.settings.videos or subject.networks["trained"].source.metadata.get("videos")
+    source = source_of(subject.settings, subject.networks["trained"])
     world = videos.load(source) if source in videos.names() else None
     if hasattr(world, "targets"):
         return world

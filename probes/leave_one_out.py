@@ -16,15 +16,16 @@ from probes.subject import Subject
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
-    """`leave_one_out`, (clip, layer), with velocities by network and sigma."""
+    """`leave_one_out`, (clip, layer), with velocities by network and sigma; of every layer also if quick."""
     stages = {network: subject.stage(network) for network in subject.networks}
-    table = Table(*stages.values(), network=list(stages), layer=subject.layers)
+    layers = list(range(subject.layers[0], subject.layers[-1] + 1))
+    table = Table(*stages.values(), network=list(stages), layer=layers)
     table.put_plain()
     stage = subject.stage()
-    for layer in subject.layers:
+    for layer in layers:
         table.put_frames(without(stage, layer, stage.noise), layer=layer)
     for network, each in stages.items():
-        for layer, velocity in _without_each(each, subject.layers):
+        for layer, velocity in _without_each(each, layers):
             table.put_velocities(velocity, network=network, layer=layer)
     dataset = table.dataset()
     loss = dataset.velocity_error / dataset.plain_velocity_error - 1
@@ -34,7 +35,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
 
 
 def without(stage: Stage, layer: int, x: Tensor) -> Tensor:
-    """The frames drawn from `x` by the model without that layer, [b c h w]."""
+    """The frames drawn from `x` by the model without that layer, [b f c h w]."""
     with stage.layers.replaced({layer: lambda value: value}) as on_pass:
         run = len(stage.layers) - 1
         return stage.drawn(x, lambda x, step: stage.velocity(x, stage.sigma(step), step, [on_pass], run=run))
@@ -59,7 +60,7 @@ def resumed(layer: int, value: Tensor) -> dict:
 
 
 def _without_each(stage: Stage, layers: list[int]) -> Iterator[tuple[int, Tensor]]:
-    """Each layer and the velocities without it, [sigma draw 1 c h w]."""
+    """Each layer and the velocities without it, [sigma draw f c h w]."""
     levels = enumerate(stage.levels.tolist())
     by_level = [
         velocities_without(stage, layers, stage.at_level(sigma), sigma, step)[1] for step, sigma in levels

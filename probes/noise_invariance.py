@@ -13,9 +13,11 @@ from torch import Tensor
 
 from analyses.noise_invariance import noise_invariance
 from analyses.points import layer_of
+from analyses.token_sample import STDERR, half_difference, spread_tokens
 from diffusion.sampler import ForwardPass
 from diffusion.schedule import noised
 from hooks.trace import Trace
+from probes.settings import Settings
 from probes.subject import Clip, Subject
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.05)
@@ -23,7 +25,8 @@ POINTS = ("hook_embed", "blocks.*.hook_resid_post")
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
-    """`noise_invariance`, (clip, network, frame, layer, sigma): centred_cosine, other_context."""
+    """`noise_invariance`, (clip, network, frame, layer, sigma): centred_cosine, other_context; where it is
+    measured on part of the tokens also the standard error of each from sampling them."""
     networks, points = [], []
     for model in subject.networks.values():
         values, points = _of_network(subject, model)
@@ -35,9 +38,10 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
         "centred_cosine": "cosine of the features of two noise draws in one context, mean tokens removed",
         "other_context": "the same, but the second draw in another clip's context: the null",
     }
+    about |= {f"{name}{STDERR}": f"standard error of {name} from sampling tokens" for name in about}
     variables = {
         name: (dims, values, {"units": "1", "long_name": text})
-        for (name, text), values in zip(about.items(), table, strict=True)
+        for (name, text), values in zip(about.items(), table, strict=False)
     }
     coords = {
         "network": list(subject.networks),
@@ -54,14 +58,14 @@ def _of_network(subject: Subject, model: Any) -> tuple[np.ndarray, list[str]]:
     """[variable, frame, sigma, layer] of one network, and the points behind the layers."""
     contexts = {"own": _start(model, subject.clip), "other": _start(model, subject.other)}
     table, points = [], []
-    for frame in range(subject.frames):
+    for frame in subject.chunks:
         if frame in subject.probed:
             rows = [_at(subject, model, contexts, frame, sigma) for sigma in SIGMAS]
             table.append([row for row, _ in rows])
             points = rows[0][1]
-        if frame < subject.frames - 1:
+        if frame < subject.chunks[-1]:
             for name, clip in (("own", subject.clip), ("other", subject.other)):
-                contexts[name] = model.encode(clip.video[:, frame : frame + 1], contexts[name])
+                contexts[name] = model.encode(clip.video[:, subject.span(frame)], contexts[name])
     return np.array(table, np.float32).transpose(2, 0, 1, 3), points
 
 
@@ -70,21 +74,35 @@ def _start(model: Any, clip: Clip) -> Any:
 
 
 def _at(subject: Subject, model: Any, contexts: dict, frame: int, sigma: float) -> tuple[list, list[str]]:
-    """centred_cosine and other_context by layer, at one frame and sigma."""
+    """centred_cosine and other_context by layer, at one frame and sigma, and the errors of sampling."""
     first = _features(subject, model, contexts["own"], frame, sigma, draw=1)
     second = _features(subject, model, contexts["own"], frame, sigma, draw=2)
     elsewhere = _features(subject, model, contexts["other"], frame, sigma, draw=2)
-    rows = [[float(noise_invariance(first[p], other[p])) for p in first] for other in (second, elsewhere)]
-    return rows, list(first)
+    rows = [
+        [_on_sample(first[point], other[point], subject.settings) for point in first]
+        for other in (second, elsewhere)
+    ]
+    is_sampled = subject.settings.tokens is not None
+    return [[cell[part] for cell in row] for part in range(1 + is_sampled) for row in rows], list(first)
+
+
+def _on_sample(a: Tensor, b: Tensor, settings: Settings) -> tuple[float, float]:
+    """The noise invariance of two maps [n d] on the settings' tokens, and its error from sampling them."""
+    chosen = spread_tokens(len(a), settings.tokens, settings.seed).to(a.device)
+    whole, share = noise_invariance(a[chosen], b[chosen]), len(chosen) / len(a)
+    if share == 1:
+        return float(whole), 0.0
+    one, other = (noise_invariance(a[half], b[half]) for half in (chosen[0::2], chosen[1::2]))
+    return float(whole), float(half_difference(one, other, share))
 
 
 def _features(
     subject: Subject, model: Any, context: Any, frame: int, sigma: float, draw: int
 ) -> dict[str, Tensor]:
-    """The residual stream of every layer, [n d], for one noise draw on this clip's frame."""
-    span = slice(frame, frame + 1)
-    level = subject.clip.video.new_full((1, 1), sigma)
-    x = noised(subject.clip.video[:, span], subject.noise(draw)[:, span], level)
+    """The residual stream of every layer, [n d], for one noise draw on this clip's chunk."""
+    span = subject.span(frame)
+    clean = subject.clip.video[:, span]
+    x = noised(clean, subject.noise(draw)[:, span], clean.new_full(clean.shape[:2], sigma))
     return residual_stream(model, x, sigma, context, frame)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from models._cost import VALUE_BYTES
 from probes._plan import FILE, manifest_of, plan
 from probes._plan_text import text
-from probes._prediction import Clock, Use
+from probes._prediction import Clock, Use, described
+from probes.settings import told
 from records import write_json
 
 
@@ -22,6 +23,13 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m probes plan", description=__doc__)
     parser.add_argument("--model", default="dense-tiles", help="a shipped model or the path of a checkpoint")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the model's checkpoint does not say (default: as in the run)",
+    )
     parser.add_argument("--run", help="name or folder of a finished run (default: the model's largest)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--steps", type=int, required=True, help="denoising steps per frame")
@@ -44,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion
         )
         clock = None if options.clock is None else Clock.read(options.clock)
-        folder, config = _subject(options.model, options.run, options.runs)
+        folder, config = _subject(options.model, options.run, options.runs, dict(told(options.set)))
         found = plan(folder, config, use, clock)
         found["command"] = shlex.join(["python", "-m", "probes", "plan", *arguments])
         path = write_json(options.out or folder / FILE, found)
@@ -56,12 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _subject(name: str, run: str | None, runs: Path) -> tuple[Path, Any]:
-    """The folder of a finished run, and the model's configuration."""
+def _subject(name: str, run: str | None, runs: Path, asked: dict[str, Any]) -> tuple[Path, Any]:
+    """The folder of a finished run, and the model's description."""
     import models
 
     label = models.label(name)
-    folder = _named(label, run, runs) if run else _largest(name, label, runs)
+    folder = _named(label, run, runs) if run else _largest(name, label, runs, asked)
     manifest = manifest_of(folder)
     if manifest["model"]["name"] != label:
         raise ValueError(
@@ -70,7 +78,10 @@ def _subject(name: str, run: str | None, runs: Path) -> tuple[Path, Any]:
     if not manifest.get("complete"):
         again = manifest.get("command", "the command that made it")
         raise ValueError(f"{folder} is not finished; run again: {again}")
-    return folder, getattr(models.load(name), "config", None)
+    said = manifest["settings"].get("set", {})
+    if asked not in ({}, said):
+        raise ValueError(f"{folder} is a run with --set {said or 'nothing'}, not {asked}; give its own --run")
+    return folder, described(models.load(name, **said))
 
 
 def _named(label: str, run: str, runs: Path) -> Path:
@@ -82,13 +93,15 @@ def _named(label: str, run: str, runs: Path) -> Path:
     return found[0]
 
 
-def _largest(name: str, label: str, runs: Path) -> Path:
+def _largest(name: str, label: str, runs: Path, asked: dict[str, Any]) -> Path:
     """The finished run with cuts of all layers and most clips, the newest of equals."""
     ranked = []
     for path in (runs / label).glob("*/manifest.json"):
         manifest = json.loads(path.read_text())
         if manifest.get("complete") and (path.parent / "cut.nc").exists():
             settings = manifest["settings"]
+            if asked not in ({}, settings.get("set", {})):
+                continue
             rank = (not settings.get("quick"), settings["clips"], manifest["created"])
             ranked.append((rank, path.parent))
     if not ranked:

@@ -14,7 +14,7 @@ from probes.noise_invariance import residual_stream
 from probes.subject import Subject
 
 TOKENS = 64
-"""Tokens kept of a larger frame: enough for a regression, and features of large models still fit."""
+"""Tokens kept of a larger chunk: enough for a regression, and features of large models still fit."""
 
 
 @torch.no_grad()
@@ -24,8 +24,8 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     for model in subject.networks.values():
         kept, points = _features(subject, model)
         features.append(kept)
-    frames = np.arange(subject.settings.context, subject.frames)
-    target = torch.stack([_patches(subject, frame) for frame in frames.tolist()])
+    frames = [frame for frame in subject.chunks if frame >= subject.settings.context]
+    target = torch.stack([_patches(subject, frame) for frame in frames])
     coords = {
         "network": list(subject.networks),
         "frame": frames,
@@ -72,23 +72,27 @@ def _features(subject: Subject, model: Any) -> tuple[np.ndarray, list[str]]:
     context, table, kept = model.start(1, subject.clip.cond), [], {}
     noise = subject.noise(draw=3)
     tokens = _tokens(subject)
-    for frame in range(subject.frames):
-        span = slice(frame, frame + 1)
+    for frame in subject.chunks:
+        span = subject.span(frame)
         if frame >= subject.settings.context:
             kept = residual_stream(model, noise[:, span], 1.0, context, frame)
-            table.append([value[tokens].cpu().numpy() for value in kept.values()])
-        if frame < subject.frames - 1:
+            # Where other tokens share the stack, the chunk's own come last.
+            own = model.geometry.tokens_per_chunk
+            table.append([value[-own:][tokens].cpu().numpy() for value in kept.values()])
+        if frame < subject.chunks[-1]:
             context = model.encode(subject.clip.video[:, span], context)
     return np.array(table), list(kept)
 
 
 def _tokens(subject: Subject) -> Tensor:
-    """A fixed, evenly spread choice of at most TOKENS tokens of a frame."""
-    tokens = subject.networks["trained"].geometry.tokens_per_frame
-    return torch.linspace(0, tokens - 1, min(TOKENS, tokens)).round().long()
+    """A fixed, evenly spread choice of at most TOKENS tokens of a chunk."""
+    tokens = subject.networks["trained"].geometry.tokens_per_chunk
+    most = min(TOKENS, tokens, subject.settings.tokens or tokens)
+    return torch.linspace(0, tokens - 1, most).round().long()
 
 
 def _patches(subject: Subject, frame: int) -> Tensor:
     patch = subject.networks["trained"].geometry.patch
-    patches = rearrange(subject.clip.video[0, frame], "c (h p) (w q) -> (h w) (c p q)", p=patch, q=patch)
+    chunk = subject.clip.video[0, subject.span(frame)]
+    patches = rearrange(chunk, "f c (h p) (w q) -> (f h w) (c p q)", p=patch, q=patch)
     return patches[_tokens(subject)]

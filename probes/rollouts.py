@@ -16,6 +16,7 @@ import analyses
 from diffusion.sampler import ForwardPass, rollout
 from hooks.attention import AttentionTap
 from hooks.trace import Trace
+from probes._scale import Scale
 from probes.finite import require_finite
 from probes.settings import MODES, Settings
 from probes.subject import Subject
@@ -64,11 +65,12 @@ def watched_rollout(
             teacher_forced=mode == "teacher_forced",
             denoised_frames=set(subject.probed) if mode == "teacher_forced" else None,
             on_pass=on_pass,
+            renoise=subject.renoise,
         )
 
     try:
         with ExitStack() as stack:
-            on_pass = attach(stack, model, statistics, set(subject.probed))
+            on_pass = attach(stack, model, statistics, set(subject.probed), set(settings.watched_steps))
             video = draw(on_pass)
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         # A decomposition met NaN before the rollout was over.
@@ -85,13 +87,18 @@ def new_statistic(name: str, settings: Settings) -> Any:
 
 
 def attach(
-    stack: ExitStack, model: Any, statistics: dict[str, Any], frames: set[int]
+    stack: ExitStack,
+    model: Any,
+    statistics: dict[str, Any],
+    frames: set[int],
+    steps: set[int] | None = None,
 ) -> Callable[[ForwardPass], None]:
-    """Feeds the statistics from denoising passes of those frames; gives the sampler's callback."""
+    """Feeds the statistics from denoising passes of those frames, at those steps; gives the sampler's
+    callback."""
     readers = {name: analyses.load(name).reads for name in statistics}
     instruments = []
     for name, statistic in statistics.items():
-        sink = _of_probed_frames(statistic.add, frames)
+        sink = _of_probed_frames(statistic.add, frames, steps)
         if readers[name] == "attention":
             instruments.append(stack.enter_context(AttentionTap(model.attn_dict, "*", sink)))
         else:
@@ -104,51 +111,55 @@ def attach(
     return on_pass
 
 
-def _of_probed_frames(add: Callable, frames: set[int]) -> Callable:
+def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None) -> Callable:
     def sink(at: ForwardPass, name: str, value: Any) -> None:
-        if at.role == "denoise" and at.branch == "cond" and at.frame in frames:
+        is_watched = at.frame in frames and (steps is None or at.step in steps)
+        if is_watched and at.role == "denoise" and at.branch == "cond":
             add(at, name, value)
 
     return sink
 
 
 def _samples(subject: Subject, drawn: dict[str, Tensor]) -> xr.Dataset:
+    scale = Scale.of(subject.networks["trained"], subject.clip.video)
     truth = _numpy(subject.clip.video)
     video = np.stack([_numpy(drawn[mode]) for mode in drawn], axis=1)
     given = _numpy(subject.clip.video[:, : subject.settings.context])
     mean = given.mean(axis=1, keepdims=True)
-    copied = np.concatenate([truth[:, :1], truth[:, :-1]], axis=1)
+    frames = np.arange(subject.frames)
+    before = frames // subject.chunk * subject.chunk - 1
+    copied = np.where(before < 0, np.nan, scale.psnr(truth[:, np.maximum(before, 0)], truth))
     sampled = _is_sampled(subject, list(drawn))
-    measured = np.where(sampled[None], psnr(video, truth[:, None]), np.nan)
+    measured = np.where(sampled[None], scale.psnr(video, truth[:, None]), np.nan)
     image = ("frame", "channel", "row", "col")
-    units = {"units": "1", "long_name": "pixels, -1 black to 1 white"}
-    decibel = {"units": "dB", "long_name": "peak signal-to-noise ratio, peak 2"}
-    first = np.where(np.arange(subject.frames) == 0, np.nan, psnr(copied, truth))
+    values = scale.values if scale.is_latent else "pixels, -1 black to 1 white"
+    units = {"units": "1", "long_name": values}
+    decibel = {"units": "dB", "long_name": f"peak signal-to-noise ratio, {scale.peak_name}"}
+    mean_psnr = scale.psnr(np.broadcast_to(mean, truth.shape), truth)
     return xr.Dataset(
         {
             "video": (("clip", "mode", *image), video, units),
             "truth": (("clip", *image), truth, units),
             "psnr": (("clip", "mode", "frame"), measured, decibel),
-            "psnr_copy_last": (("clip", "frame"), first, decibel),
-            "psnr_mean_frame": (("clip", "frame"), psnr(np.broadcast_to(mean, truth.shape), truth), decibel),
+            "psnr_copy_last": (
+                ("clip", "frame"),
+                copied,
+                decibel | {"copied": "the last true frame before the chunk"},
+            ),
+            "psnr_mean_frame": (("clip", "frame"), mean_psnr, decibel),
         },
-        {"mode": list(drawn), "frame": np.arange(subject.frames)},
+        {"mode": list(drawn), "frame": frames},
+        {"latent": int(scale.is_latent), "frames_per_chunk": subject.chunk},
     )
 
 
 def _is_sampled(subject: Subject, modes: list[str]) -> np.ndarray:
     frames = np.arange(subject.frames)
     which = {
-        "teacher_forced": np.isin(frames, subject.probed),
+        "teacher_forced": np.isin(frames // subject.chunk * subject.chunk, subject.probed),
         "free_running": frames >= subject.settings.context,
     }
     return np.stack([which[mode] for mode in modes])
-
-
-def psnr(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """PSNR in dB over (channel, row, col), for pixels in [-1, 1]; identical images give 100 dB."""
-    error = np.mean((np.clip(image, -1, 1) - truth) ** 2, axis=(-3, -2, -1))
-    return 10 * np.log10(4 / np.maximum(error, 4e-10))
 
 
 def _numpy(video: Tensor) -> np.ndarray:

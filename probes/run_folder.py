@@ -26,9 +26,14 @@ Datasets = dict[str, xr.Dataset]
 class RunFolder:
     """Where one run's results live. Everything in it appears whole or not at all."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]):
-        """Creates the folder, or continues one made by the same settings and model; else ValueError."""
+    def __init__(self, path: Path, manifest: dict[str, Any], is_own: bool = True):
+        """Creates the folder, or continues one made by the same settings and model; else ValueError.
+
+        Not `is_own`, it is another process that does so: this one only adds clips.
+        """
         self.path, self.manifest = path, manifest
+        if not is_own:
+            return
         existing = _read_manifest(path)
         if existing is not None:
             self._require_same(existing)
@@ -112,7 +117,7 @@ def manifest(command: str, model: Any, name: str, settings: Settings, frames: in
     from diffusion.schedule import sigma_grid
 
     geometry = asdict(model.geometry) | {"tokens_per_frame": model.geometry.tokens_per_frame}
-    metadata = model.source.metadata
+    metadata, own = model.source.metadata, getattr(model, "sampling", None)
     return {
         **origin(command, *VERSIONS),
         "model": {
@@ -121,12 +126,18 @@ def manifest(command: str, model: Any, name: str, settings: Settings, frames: in
             "sha256": model.source.sha256,
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "geometry": geometry,
-            "network": metadata["network"],
-            "videos": metadata["videos"],
+            "network": metadata.get("network") or type(model).__name__,
+            "videos": metadata.get("videos"),
             "training": metadata.get("training"),
+            "latent": bool(getattr(model, "latent", False)),
+            "sampling": None if own is None else asdict(own),
+            **{name: getattr(model.source, name, None) for name in ("repo", "revision")},
         },
         "settings": settings.describe()
-        | {"frames": frames, "probed_frames": probed_frames(settings, frames)},
+        | {
+            "frames": frames,
+            "probed_frames": probed_frames(settings, frames, model.geometry.frames_per_chunk),
+        },
         "sigmas": sigma_grid(settings.steps, settings.shift).tolist(),
         "sessions": [],
     }

@@ -1,7 +1,8 @@
 """What a probe run was asked to do: checked before anything is loaded or written. Light: no torch."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import analyses
@@ -11,6 +12,10 @@ MODES = ("teacher_forced", "free_running")
 NETWORKS = ("trained", "random")
 QUICK: dict[str, Any] = {"steps": 10, "probed": 2}
 """What a quick run measures unless it is told otherwise."""
+OF_THE_MODEL = ("steps", "shift", "renoise")
+"""What a model that has an opinion decides unless it is told otherwise."""
+OWN = "own"
+"""As `videos`: the clips are samples of the model itself; "own:FILE" has them follow a file's prompts."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,15 @@ class Settings:
     """Denoising steps per frame."""
     shift: float = 1.0
     """Shift of the sigma grid."""
+    renoise: bool = False
+    """Whether each step predicts the clean frame and noises it anew, as few-step models are sampled."""
     queries: int = 64
     """Queries per frame whose attention is read; all of them where a frame has no more tokens."""
+    tokens: int | None = None
+    """Tokens of a chunk that similarity, noise invariance and the readout are measured on; None for all."""
+    stats_steps: int | None = None
+    """Denoising steps at which streaming statistics are taken, evenly with the first and the last; None for
+    all."""
     experiments: tuple[str, ...] = ()
     """Files of probes/ with a measurement; empty for all."""
     statistics: tuple[str, ...] = ()
@@ -42,7 +54,11 @@ class Settings:
     quick: bool = False
     """Interventions at every second layer or so, with fewer steps and sigmas and no single heads."""
     videos: str | None = None
-    """A file of videos/, or a video file or folder; None for what the model was trained on."""
+    """A world of videos/, a video file or folder, a file of latents, "own" for samples of the model itself
+    or "own:FILE" for those that follow a file's prompts; None for what the model was trained on, and its own
+    samples where it does not say."""
+    set: tuple[tuple[str, Any], ...] = ()
+    """What the model is told that its checkpoint does not say, (name, value)."""
     seed: int = 0
     """Decides the clips, the noise and the random network."""
     device: str = "cpu"
@@ -54,6 +70,8 @@ class Settings:
         _at_least("context", self.context, 1)
         _at_least("queries", self.queries, 2)
         _at_least("seed", self.seed, 0)
+        _at_least("tokens", 8 if self.tokens is None else self.tokens, 8)
+        _at_least("stats-steps", 2 if self.stats_steps is None else self.stats_steps, 2)
         if not 0 < self.shift < math.inf:
             raise ValueError(f"--shift must be positive and finite, got {self.shift}")
         if self.frames is not None and self.frames <= self.context:
@@ -82,6 +100,12 @@ class Settings:
                 )
 
     @property
+    def watched_steps(self) -> list[int]:
+        """The denoising steps at which streaming statistics are taken."""
+        count, last = min(self.stats_steps or self.steps, self.steps), self.steps - 1
+        return sorted({round(index * last / max(1, count - 1)) for index in range(count)})
+
+    @property
     def drawn_steps(self) -> int:
         """Denoising steps of a frame that is drawn under an intervention."""
         return min(self.steps, 5 if self.quick else 10)
@@ -106,22 +130,66 @@ class Settings:
         stride = max(1, depth // 6) if self.quick else 1
         return sorted({*range(first, last + 1, stride), last})
 
-    def slug(self) -> str:
-        """A folder name for these settings: `default` or `quick`, and what differs from it."""
+    def of_model(self, model: Any, unasked: Collection[str] = ()) -> "Settings":
+        """These settings for that model: what was not asked for as it is meant to be sampled (`sampling`),
+        the context in whole chunks of the frames that it makes together, and its own samples where nothing
+        says what videos it knows."""
+        own, chunk = getattr(model, "sampling", None), model.geometry.frames_per_chunk
+        opinion = {} if own is None else {"shift": own.shift, "renoise": own.renoise}
+        if own is not None:
+            opinion["steps"] = min(own.steps, QUICK["steps"]) if self.quick else own.steps
+        changes: dict[str, Any] = {name: value for name, value in opinion.items() if name in unasked}
+        changes["context"] = max(1, self.context // chunk) * chunk
+        changes["videos"] = self.videos or (None if model.source.metadata.get("videos") else OWN)
+        return replace(self, **changes)
+
+    def slug(self, model: Any = None) -> str:
+        """A folder name for these settings: `default` or `quick`, and what differs from it for that model."""
         default = Settings(quick=True, **QUICK) if self.quick else Settings()
+        default = default if model is None else default.of_model(model, OF_THE_MODEL)
         parts = ["quick"] if self.quick else []
         for field in fields(self):
             value = getattr(self, field.name)
             if value != getattr(default, field.name):
-                text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                parts.append(f"{field.name}-{text}".replace("/", "_"))
+                parts.append(f"{field.name}-{_spelled(value)}".replace("/", "_"))
         return "_".join(parts) or "default"
 
     def describe(self) -> dict:
         """The settings as plain values."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        values = asdict(self) | {"set": dict(self.set)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _spelled(value: Any) -> str:
+    """A value as part of a folder's name: 2+4, height=60+width=104."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return "+".join("=".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
 
 
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"--{name} must be at least {least}, got {value}")
+
+
+def told(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    """What --set says, by name in their order: numbers, true, false and none as such, all else as text."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, is_given, text = pair.partition("=")
+        if not is_given or not name.isidentifier():
+            raise ValueError(f"--set takes NAME=VALUE, got {pair!r}")
+        values[name] = _value(text)
+    return tuple(sorted(values.items()))
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

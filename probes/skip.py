@@ -51,14 +51,14 @@ def spans(first: int, last: int, is_quick: bool = False) -> list[Span]:
 
 
 def drawn(stage: Stage, span: Span, kept: int) -> Tensor:
-    """The frames [draw c h w] drawn without the layers of the span from step `kept` on."""
+    """The frames [draw f c h w] drawn without the layers of the span from step `kept` on."""
     return stage.drawn(
         stage.path[kept], lambda x, step: velocity(stage, span, x, stage.sigma(step), step), kept
     )
 
 
 def velocities(stage: Stage, span: Span) -> Tensor:
-    """The velocities [sigma draw 1 c h w] without the layers of the span."""
+    """The velocities [sigma draw f c h w] without the layers of the span."""
     levels = enumerate(stage.levels.tolist())
     return torch.stack([velocity(stage, span, stage.at_level(sigma), sigma, step) for step, sigma in levels])
 

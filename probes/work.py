@@ -2,28 +2,32 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
 
 import models
+from models._device import AUTO, entrance
 from models._null import shuffled
+from models._spread import is_spread
 from probes import load, names
+from probes._clips import OWN_FILE, frames_of, is_own, own_clips, read_clips
 from probes._layers import Layers
 from probes.run_folder import RunFolder
-from probes.settings import Settings
-from probes.subject import Clip, Subject, read_clips, recipe_of
+from probes.settings import NETWORKS, Settings
+from probes.subject import Clip, Subject
 
 
 @dataclass(frozen=True)
 class Laboratory:
-    """Networks and clips, ready to be measured."""
+    """Networks and clips, ready to be measured; `with_own_clips` draws those that are the model's own."""
 
     networks: dict[str, Any]
     clips: list[Clip]
@@ -39,20 +43,30 @@ class Laboratory:
             datasets |= load(experiment).measure(subject)
         return datasets
 
+    def with_own_clips(self, folder: Path) -> "Laboratory":
+        """The same with the model's own samples, kept in that folder, if that is what its clips are."""
+        model = self.networks["trained"]
+        if not is_own(self.settings, model):
+            return self
+        return replace(self, clips=own_clips(self.settings, model, self.frames, folder / OWN_FILE))
 
-def open_laboratory(name: str, settings: Settings) -> Laboratory:
-    """The model of that name, its random twin and the clips; raises ValueError or FileNotFoundError."""
-    model = models.load(name, settings.device, settings.dtype)
+
+def open_laboratory(name: str, settings: Settings, unasked: Collection[str] = ()) -> Laboratory:
+    """The model of that name, its random twin and the clips; raises ValueError or FileNotFoundError.
+
+    Settings in `unasked` are as the model is meant to be sampled, where it says so.
+    """
+    asked = dict(settings.set)
+    model = models.load(name, settings.device, settings.dtype, copies=len(NETWORKS), **asked)
+    settings = replace(settings.of_model(model, unasked), device=entrance(settings.device))
     settings.chosen_layers(len(Layers(model)))
-    frames = settings.frames or recipe_of(model).get("frames")
-    if frames is None:
-        raise ValueError(
-            f"{model.source.file} does not say how long its clips were; give --videos and --frames"
-        )
-    if frames <= settings.context:
-        raise ValueError(f"clips of {frames} frames leave nothing to draw after --context {settings.context}")
-    clips = read_clips(settings, model, frames)
-    return Laboratory({"trained": model, "random": shuffled(model, settings.seed)}, clips, settings, frames)
+    frames = frames_of(settings, model)
+    clips = [] if is_own(settings, model) else read_clips(settings, model, frames)
+    if is_spread(model):  # a copy would share what lies in another place than its passes begin
+        random = models.load_shuffled(name, settings.seed, AUTO, settings.dtype, **asked)
+    else:
+        random = shuffled(model, settings.seed)
+    return Laboratory({"trained": model, "random": random}, clips, settings, frames)
 
 
 def measured(
@@ -68,9 +82,11 @@ def measured(
         yield index
 
 
-def default_workers(device: str) -> int:
-    """One process per core on a CPU, where a small network cannot use several; one on a GPU."""
-    return 1 if device.startswith("cuda") else max(1, len(os.sched_getaffinity(0)))
+def default_workers(device: str, ranks: int = 1) -> int:
+    """One process per core on a CPU, where a small network cannot use several; one on a GPU, and one for each
+    process that a launcher started."""
+    is_alone = ranks == 1 and entrance(device) == "cpu"
+    return max(1, len(os.sched_getaffinity(0))) if is_alone else 1
 
 
 def _measure(laboratory: Laboratory, folder: RunFolder, index: int) -> None:
@@ -104,7 +120,7 @@ _worker: list[Any] = []
 
 def _open_worker(name: str, settings: Settings, folder: RunFolder) -> None:
     torch.set_num_threads(1)
-    _worker[:] = [open_laboratory(name, settings), folder]
+    _worker[:] = [open_laboratory(name, settings).with_own_clips(folder.path), folder]
 
 
 def _work(index: int) -> None:

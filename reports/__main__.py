@@ -80,7 +80,8 @@ def draw(run: Run, out: Path, only: list[str]) -> None:
                 f"figure {name} needs {', '.join(missing)}, which {run.folder} did not measure"
             )
         if missing:
-            not_drawn[name] = missing
+            if not getattr(module, "is_for_some", False):
+                not_drawn[name] = missing
             continue
         figure, table = module.draw(run)
         png, pdf, csv = style.save(figure, table, out / run.folder.parent.name / run.name / name)

@@ -104,13 +104,13 @@ def integers(axes: Axes, values: np.ndarray, log: bool = False) -> None:
     axes.set_xticks([], minor=True)
 
 
-def heading(figure: Figure, title: str, run: Run) -> None:
-    """Title, and below it what was timed, where and how often."""
+def heading(figure: Figure, title: str, run: Run, spread: str = "span") -> None:
+    """Title, and below it what was timed, where and how often; `spread` is what is drawn of the rounds."""
     settings, timed = run.manifest["settings"], run.manifest["timed"]
     sliced = f"a slice of {run.manifest['preset']}" if timed["is_slice"] else run.manifest["preset"]
     parts = [
         sliced, run.manifest["machine"]["device_name"], settings["dtype"],
-        f"median and span of {settings['repeats']} rounds", "random weights",
+        f"median and {spread} of {settings['repeats']} rounds", "random weights",
     ]  # fmt: skip
     figure.suptitle(f"{title}\n{', '.join(parts)}", x=0.01, ha="left", fontsize=9)
 

@@ -39,7 +39,9 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     chosen = depth.pick(LINES)
     drawn = summary(mass.isel(layer=chosen))
     for line, (position, shade) in enumerate(zip(chosen, style.ramp(len(chosen)), strict=True)):
-        style.line(right, mass.lag, drawn.isel(layer=line), "", label=depth.short(position), color=shade)
+        style.line(
+            right, mass.lag.values, drawn.isel(layer=line), "", label=depth.short(position), color=shade
+        )
     tables.append(tidy(drawn, panel="mass"))
     flat = share.mean("layer") if "layer" in share.dims else share
     right.plot(

@@ -15,7 +15,7 @@ needs = ("reuse",)
 order = 12
 title = "Features of one step reused at all later ones"
 caption = (
-    "Mean squared error of the drawn frame (pixels in [-1, 1], mean of two noise draws) when what layers "
+    "Mean squared error of the drawn frame (mean of two noise draws) when what layers "
     "0 to L computed at one step serves every later step. Top: computed once, at the first step, with the "
     "controls: the same from another clip's past, and nothing in its place. Middle: computed from a later "
     "step on, or again every few steps. Bottom: gradient energy relative to the truth (below 1 is "

@@ -18,8 +18,11 @@ caption = (
     "running: from its own. Frames with a dark border were given, not generated. Below: peak signal-to- "
     "noise ratio to the true frame, mean over clips, beside repeating the previous true frame (copy last) "
     "and the average of the given frames (mean frame). A blurry average scores well here, so a high ratio "
-    "alone is no proof of a good sample."
+    "alone is no proof of a good sample. Of a model of latents the ratio is that of the latents, with the "
+    "true clip's range as peak; where it makes several frames at a time, copy last repeats the frame before."
 )
+AS_COLOURS = "latents, their first three channels as colours"
+OWN = "the truth is a sample of the model itself"
 COLUMNS = 12
 COLOURS = {
     "teacher_forced": "#0072B2",
@@ -38,10 +41,10 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     stored = by_mode[modes[0]]
     context = int(run.manifest["settings"]["context"])
     shown = chosen_frames(stored.frame.values, context)
-    strips = {"truth": stored.truth} | {mode: by_mode[mode].video for mode in modes}
+    strips = pictures(by_mode)
     given = {mode: ~np.isfinite(by_mode[mode].psnr.isel(clip=0)) for mode in modes}
 
-    picture = 6.0 / len(shown) * stored.sizes["row"] / stored.sizes["col"] + 0.1
+    picture = 6.0 / len(shown) * strips["truth"].sizes["row"] / strips["truth"].sizes["col"] + 0.1
     heights = (picture * len(strips) + 0.75, 2.0)
     figure = style.canvas(height=sum(heights))
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
@@ -49,13 +52,44 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     for line, (name, video) in zip(grid, strips.items(), strict=True):
         for axes, frame in zip(line, shown, strict=True):
             was_given = frame < context or (name in given and bool(given[name].sel(frame=frame)))
-            show(axes, video.isel(clip=0).sel(frame=frame), was_given)
+            show(axes, video.sel(frame=frame), was_given)
         line[0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
     for axes, frame in zip(grid[0], shown, strict=True):
         axes.set_title(f"frame {frame}" if frame == shown[0] else str(frame), pad=3)
     table = ratios(lower.subplots(), by_mode, context)
-    style.heading(upper, title, run, "samples")
+    remarks = [AS_COLOURS] if stored.attrs.get("latent") and "preview" not in stored else []
+    remarks += [OWN] if str(run.manifest["settings"].get("videos")).split(":")[0] == "own" else []
+    style.heading(upper, ": ".join([title, *("; ".join(remarks),) * bool(remarks)]), run, "samples")
     return figure, table
+
+
+def pictures(by_mode: dict[str, xr.Dataset]) -> dict[str, xr.DataArray]:
+    """The first clip's true frames and those of each mode, (frame, channel, row, col) in [-1, 1].
+
+    Latents are shown decoded where the run has previews, else by their first three channels, each scaled to
+    its range in the truth.
+    """
+    stored = next(iter(by_mode.values()))
+    clips = {"truth": stored.truth} | {mode: own.video for mode, own in by_mode.items()}
+    clips = {name: video.isel(clip=0) for name, video in clips.items()}
+    if "preview" in stored:
+        previews = {mode: _decoded(own.preview.isel(clip=0)) for mode, own in by_mode.items()}
+        return {"truth": _decoded(stored.truth_preview.isel(clip=0))} | previews
+    if not stored.attrs.get("latent"):
+        return clips
+    channels = slice(0, 3 if stored.sizes["channel"] >= 3 else 1)
+    clips = {name: video.isel(channel=channels) for name, video in clips.items()}
+    low, high = (clips["truth"].quantile(q, ("frame", "row", "col")).drop_vars("quantile") for q in (0, 1))
+    return {name: 2 * (video - low) / (high - low).clip(min=1e-12) - 1 for name, video in clips.items()}
+
+
+def _decoded(preview: xr.DataArray) -> xr.DataArray:
+    """A clip's decoded pictures by the frame of latents they belong to, the last where there are several."""
+    frame = preview.latent_frame.values
+    last = np.flatnonzero(np.append(frame[1:] != frame[:-1], True))
+    names = {"pixel_frame": "frame", "colour": "channel", "pixel_row": "row", "pixel_col": "col"}
+    pictures = preview.isel(pixel_frame=last).drop_vars("latent_frame").rename(names)
+    return (pictures / 127.5 - 1).assign_coords(frame=frame[last])
 
 
 def chosen_frames(frames: np.ndarray, context: int) -> list[int]:

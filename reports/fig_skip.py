@@ -16,7 +16,7 @@ order = 15
 title = "A span of layers passed over"
 caption = (
     "All layers run in the first steps, then those of the span are passed over, without retraining (Bai "
-    "et al. 2026 do so with layers 8 to 22 of 30). Top: error of the drawn frame (pixels in [-1, 1]); "
+    "et al. 2026 do so with layers 8 to 22 of 30). Top: error of the drawn frame; "
     "bottom: its gradient energy relative to the truth's, below 1 is blurred. The dashed level is the "
     "whole model. The legend says how many blocks such a sampler runs, of those of the whole one."
 )

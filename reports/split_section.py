@@ -15,7 +15,8 @@ def split_parts(plan: Mapping[str, Any]) -> list[str]:
         parts.append("<p>None is proposed.</p>")
     else:
         parts += _layers(split, int(plan["model"]["layers"]))
-    return parts + (_prediction(prediction) if prediction else [])
+    together = int(plan["model"].get("frames_per_chunk", 1))
+    return parts + (_prediction(prediction, "frame" if together == 1 else "chunk") if prediction else [])
 
 
 def _layers(split: Mapping[str, Any], layers: int) -> list[str]:
@@ -48,24 +49,30 @@ def _layers(split: Mapping[str, Any], layers: int) -> list[str]:
     ]
 
 
-def _prediction(prediction: Mapping[str, Any]) -> list[str]:
-    """Speed-up, bound, cache and parameters at the plan's steps and history, and the splits around."""
+def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
+    """Speed-up, bound, cache and parameters at the plan's steps and history, and the splits around.
+
+    `unit` is what is made at a time, a frame or a chunk of several.
+    """
     steps, history = prediction["steps"], prediction["history"]
     rows = [
-        ["speed-up of a frame, by operations", f"<b>{prediction['speed_up']:.2f}×</b>"],
+        [f"speed-up of a {unit}, by operations", f"<b>{prediction['speed_up']:.2f}×</b>"],
         ["the same, with ever more steps", f"{prediction['bound']:.2f}×"],
         ["cache of the past", _than(prediction["cache_bytes"], prediction["dense_cache_bytes"], of_bytes)],
-        ["operations per frame", _than(prediction["frame_flops"], prediction["dense_frame_flops"], of_many)],
+        [
+            f"operations per {unit}",
+            _than(prediction["frame_flops"], prediction["dense_frame_flops"], of_many),
+        ],
         ["parameters", _than(prediction["parameters"], prediction["dense_parameters"], of_many)],
     ]
     clock = prediction.get("clock")
     if clock:
         seconds = _than(clock["frame_seconds"], clock["dense_frame_seconds"], _seconds)
         device = f"by the clock of {escape(str(clock['device_name']))}"
-        rows.append([device, f"{clock['speed_up']:.2f}× ({seconds} per frame)"])
+        rows.append([device, f"{clock['speed_up']:.2f}× ({seconds} per {unit})"])
     parts = [
-        f"<h3>Predicted at {steps} steps and {history} frames of history</h3>",
-        f'<p class="quiet">From the cost model: {prediction["tokens"]} tokens per frame, batch '
+        f"<h3>Predicted at {steps} steps and {history} {unit}s of history</h3>",
+        f'<p class="quiet">From the cost model: {prediction["tokens"]} tokens per {unit}, batch '
         f"{prediction['batch']}, fusion {escape(str(prediction['fusion']))}. Before any fine-tune.</p>",
         table(["", "separated, against dense"], rows, "numbers"),
     ]

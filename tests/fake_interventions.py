@@ -37,9 +37,7 @@ def datasets(size: dict, controls_hold: bool = True) -> dict[str, xr.Dataset]:
     by_layer = {"layer": layers}
     found = {
         "reuse": made(reuse, {"kind": names} | by_layer | {"start": starts}, shares=True),
-        "reuse_refresh": made(
-            reuse[:3], {"kind": names[:3]} | by_layer | {"refresh": [2, 4]}, shares=True
-        ),
+        "reuse_refresh": made(reuse[:3], {"kind": names[:3]} | by_layer | {"refresh": [2, 4]}, shares=True),
         "reuse_controls": made(sources, {"source": ["other_clip", "none"], "kind": names[:3]} | by_layer),
         "cut": made(where, {"where": ["from", "only", "up_to"]} | by_layer, networks=True),
         "cut_heads": made(heads, by_layer | {"head": np.arange(size["head"])}),
@@ -49,6 +47,14 @@ def datasets(size: dict, controls_hold: bool = True) -> dict[str, xr.Dataset]:
     }
     found["skip"] = found["skip"].assign_coords(
         first=("span", [a for a, _ in spans]), last=("span", [b for _, b in spans])
+    )
+    depth = layers[None] / size["layer"]
+    drift = clips[:, None, None, None, None] * np.stack([0.1 + 0 * depth, 0.1 + depth])[None, None]
+    drift = np.broadcast_to(drift.transpose(0, 1, 3, 2, 4), (len(clips), 2, 1, 2, len(layers)))
+    axes = ("clip", "network", "sigma", "scope", "layer")
+    found["mask_drift"] = xr.Dataset(
+        {"relative_l2": (axes, drift), "centred_cosine": (axes, 1 - drift**2 / 2)},
+        {"network": NETWORKS, "sigma": [0.5], "scope": ["alone", "through"], "layer": layers},
     )
     found["reuse"] = found["reuse"].assign_coords(start_sigma=("start", [1.0, 0.8]))
     found["leave_one_out"]["relative_loss"] = (

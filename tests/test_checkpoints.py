@@ -191,5 +191,5 @@ def test_instruments_on_a_model_are_not_on_its_null():
 
 def test_unknown_networks_are_answered_with_those_that_exist():
     assert "dense" in models.networks()
-    with pytest.raises(ValueError, match="no network is called 'sparse'; there are dense"):
+    with pytest.raises(ValueError, match="no network is called 'sparse'; there are "):
         models.network("sparse")

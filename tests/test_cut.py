@@ -4,9 +4,10 @@ import pytest
 import tiny
 import torch
 
-from diffusion.sampler import ForwardPass
+from diffusion.sampler import ForwardPass, rollout
+from diffusion.schedule import sigma_grid
 from hooks import cut
-from models._cut import frame_diagonal
+from models._cut import Cut, frame_diagonal, layers_from
 
 FRAMES = 4
 
@@ -36,6 +37,25 @@ def test_a_cut_in_training_is_the_cut_of_denoising_passes(layers):
     torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
     whole = model.teacher_forced(clean, noisy, sigma)
     assert not torch.allclose(whole, together, atol=1e-4), "the cut is gone afterwards, and was there before"
+
+
+@pytest.mark.parametrize("first", [1, 0])
+def test_sampling_from_a_cut_model_is_the_cut_of_denoising_passes(first):
+    model, clip, noise = (
+        tiny.model(layers=3),
+        tiny.draw(2, FRAMES, 3, 8, 8),
+        tiny.draw(2, FRAMES, 3, 8, 8, seed=1),
+    )
+    layers = layers_from(model, first)
+
+    def sampled(sampler, on_pass=lambda at: None):
+        return rollout(sampler, noise, sigma_grid(2), None, clip, teacher_forced=True, on_pass=on_pass)
+
+    with cut(model.attn_dict, [f"blocks.{layer}.attn" for layer in layers]) as edit:
+        expected = sampled(model, edit.on_pass)
+    torch.testing.assert_close(sampled(Cut(model, layers)), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(sampled(model), expected, atol=1e-3), "the cut changes nothing, or stays"
+    assert torch.equal(sampled(Cut(model, [])), sampled(model))
 
 
 def test_a_cut_network_can_be_trained():

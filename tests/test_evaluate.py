@@ -33,7 +33,7 @@ def scores(capsys, *arguments):
 
 def test_a_model_is_scored_against_copies_by_memory_and_over_a_free_run(dense, capsys):
     result = scores(capsys, "--model", dense)
-    assert len(result) == 9 and all(isinstance(value, float) for value in result.values())
+    assert len(result) == 10 and all(isinstance(value, float) for value in result.values())
     assert result["free run, last frame: agent's distance from its true place (tiles)"] >= 0
 
 
@@ -43,6 +43,37 @@ def test_guidance_and_a_window_change_what_is_drawn(separated, capsys):
     name = "PSNR of the model (dB)"
     assert len({plain[name], *(scores(capsys, "--model", separated, *c)[name] for c in changed)}) == 4
     assert scores(capsys, "--model", separated, "--window", "9", "--sink", "1") == plain
+
+
+def test_a_cut_model_is_scored_beside_the_whole_one(dense, capsys):
+    whole = scores(capsys, "--model", dense)
+    both = scores(capsys, "--model", dense, "--cut-from", "0")
+    assert list(both) == [dense, f"{dense}, cut from 0"] and both[dense] == whole
+    unaffected = {name for name in whole if whole[name] == both[f"{dense}, cut from 0"][name]}
+    assert unaffected == {
+        "PSNR of the copy of the last frame (dB)",
+        "PSNR of the mean frame of the past (dB)",
+    }
+
+
+def test_several_models_are_columns_with_numbers(dense, separated, capsys):
+    assert evaluate.main(["--model", dense, separated, *SHORT]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"(1) {dense}", f"(2) {separated}"] and lines[2].split() == ["(1)", "(2)"]
+    both = json.loads(lines[-1])
+    psnr = next(line for line in lines if line.startswith("PSNR of the model (dB)"))
+    assert [float(value) for value in psnr.split()[-2:]] == [
+        both[name]["PSNR of the model (dB)"] for name in (dense, separated)
+    ]
+
+
+def test_only_layers_that_a_dense_model_has_can_be_cut(dense, separated, capsys):
+    for model, layer, line in (
+        (separated, "0", "only a dense network of ours can be cut, this model is SCD"),
+        (dense, "9", "a cut from layer 9 on is not in the model's layers 0 to"),
+    ):
+        assert evaluate.main(["--model", model, *SHORT, "--cut-from", layer]) == 2
+        assert line in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

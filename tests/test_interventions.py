@@ -79,7 +79,7 @@ def test_the_plain_frame_is_the_rollouts(model):
     video = rollout(
         model, about.noise(0), stage.grid, None, about.clip.video, teacher_forced=True, denoised_frames={2}
     )
-    close(stage.sample[0], video[0, 2])
+    close(stage.sample[0, 0], video[0, 2])
 
 
 def test_the_first_layers_and_the_density_come_from_the_model(model):
@@ -401,7 +401,7 @@ def test_shared_prefixes_are_counted_as_saved(results):
 def test_the_error_of_the_truth_is_nothing_and_its_sharpness_one(stage):
     from probes._measures import of_frames
 
-    truth = stage.truth[0].expand(DRAWS, -1, -1, -1)
+    truth = stage.truth.expand(DRAWS, -1, -1, -1, -1)
     assert of_frames(truth, truth, stage.truth) == {
         "mse": 0, "psnr": pytest.approx(100), "sharpness": 1, "diversity": 0, "change": 0,
     }  # fmt: skip

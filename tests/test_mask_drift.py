@@ -1,5 +1,8 @@
 """Mask drift: what a frame-causal mask changes in a network whose frames see each other both ways."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -9,7 +12,11 @@ from torch.nn import functional as F
 from diffusion.sampler import ForwardPass
 from hooks import AttentionEdit, AttentionPoint
 from hooks.attention_edit import frame_causal
-from probes.mask_drift import mask_drift
+from probes.mask_drift import mask_drift, measure
+from probes.settings import Settings
+from probes.subject import Clip, Subject
+from reports import load
+from reports.runs import Run
 
 LAYERS, FRAMES, TOKENS = 3, 3, 4
 
@@ -58,7 +65,7 @@ class Bidirectional(nn.Module):
             for i, block in enumerate(self.blocks)
         }
 
-    def denoise(self, x, sigma, context):
+    def bidirectional(self, x, sigma, cond):
         tokens = x.permute(0, 1, 3, 4, 2).flatten(1, 3)
         for block in self.blocks:
             tokens = block(tokens)
@@ -72,7 +79,14 @@ def model():
 
 
 def drift(model, frames=FRAMES, batch=2):
-    return mask_drift(model, tiny.draw(batch, frames, 8, 2, 2), 0.5, None)
+    x = tiny.draw(batch, frames, 8, 2, 2)
+    return mask_drift(model, x, 0.5, lambda x, sigma: model.bidirectional(x, sigma, None))
+
+
+def subject(networks, **settings):
+    clip = Clip(tiny.draw(1, FRAMES, 8, 2, 2), None)
+    settings = Settings(clips=1, frames=FRAMES, context=1, probed=1, steps=2, **settings)
+    return Subject(0, networks, clip, clip, settings, FRAMES)
 
 
 def test_axes_are_as_promised(model):
@@ -104,10 +118,38 @@ def test_the_masked_stack_is_the_frames_alone(model):
     other = x.clone()
     other[:, 1:] += 1
     torch.testing.assert_close(masked, drift_of_first_frame(model, other))
-    torch.testing.assert_close(masked, model.denoise(x[:, :1], None, None)[:, 0])
+    torch.testing.assert_close(masked, model.bidirectional(x[:, :1], None, None)[:, 0])
 
 
 def drift_of_first_frame(model, x):
     with AttentionEdit(model.attn_dict, {"*": lambda at, name, call: frame_causal(call, FRAMES)}) as edit:
         edit.on_pass(ForwardPass(0, 0, 0.5, "denoise"))
-        return model.denoise(x, None, None)[:, 0]
+        return model.bidirectional(x, None, None)[:, 0]
+
+
+def test_it_is_measured_of_every_network_at_several_levels_in_a_run(model):
+    other = Bidirectional().eval().requires_grad_(False)
+    model.source = SimpleNamespace(metadata={})
+    (found,) = measure(subject({"trained": model, "random": other})).values()
+    assert found.relative_l2.dims == ("clip", "network", "sigma", "scope", "layer")
+    assert found.network.values.tolist() == ["trained", "random"] and found.sizes["sigma"] == 3
+    assert (np.diff(found.sigma) > 0).all() or (np.diff(found.sigma) < 0).all()
+    assert measure(subject({"trained": model}, quick=True))["mask_drift"].sizes["sigma"] == 1
+
+
+def test_a_causal_model_has_nothing_to_mask():
+    networks = {"trained": tiny.model()}
+    assert measure(subject(networks)) == {}
+    with pytest.raises(ValueError, match="mask_drift has nothing to mask"):
+        measure(subject(networks, experiments=("mask_drift",)))
+
+
+def test_the_figure_says_which_layer_moves_most_and_how_far_the_last_one_does(model, tmp_path):
+    model.source = SimpleNamespace(metadata={})
+    (found,) = measure(subject({"trained": model})).values()
+    found.assign_coords(clip=[0]).to_netcdf(tmp_path / "mask_drift.nc", engine="h5netcdf")
+    _, table = load("mask_drift").draw(Run(tmp_path, {"model": {"name": "x"}}))
+    assert len(table) == 2 * LAYERS and set(table["panel"]) == {"alone", "through"}
+    alone = found.relative_l2.sel(scope="alone", network="trained").mean(("clip", "sigma")).values
+    said = load("mask_drift").words(table)
+    assert f"layer {int(alone.argmax())} moves most, by {float(alone.max()):.2f}" in said

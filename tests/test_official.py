@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 import models
 import probes.__main__
 from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
+from diffusion.schedule import Sampling, sigma_grid
+from models import official
+from models._checkpoint import Checkpoint
 
 COMBINES = {
     "token_concat": "token_concat",
@@ -161,27 +163,23 @@ SIZES = {  # layers, width, heads; parameters as published, in millions
 
 @pytest.mark.parametrize("name", SIZES)
 def test_the_sizes_of_far_are_read_off(name, tmp_path):
-    from models import _official
-
     layers, width, heads, millions = SIZES[name]
     shapes = reference.far_shapes(width, 32, layers)
     weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    layout = _official.read_off(tmp_path / "far.pth", weights, {})
-    config = layout.model.config
+    model, names, _ = official.layout(Checkpoint(tmp_path / "far.pth", weights), official.UNSAID)
+    config = model.config
     assert (config.layers, config.d_model, config.heads) == (layers, width, heads)
     assert (config.channels, config.height, config.width, config.patch) == (32, 8, 8, 1)
-    assert config.conditions == 0 and {layout.names[n] for n in layout.model.state_dict()} == set(weights)
+    assert config.conditions == 0 and {names[name] for name in model.state_dict()} == set(weights)
     assert abs(sum(weight.numel() for weight in weights.values()) / 1e6 - millions) < 2
 
 
 def test_the_released_scd_is_read_off(tmp_path):
-    from models import _official
-
     shapes = reference.scd_shapes(1024, 32, 8, 4, "token_concat", ("action", 5))
     assert len(shapes) == 236
     weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     assert abs(sum(weight.numel() for weight in weights.values()) - 233.61e6) < 5e3
-    config = _official.read_off(tmp_path / "ema.pth", weights, {}).model.config
+    config = official.layout(Checkpoint(tmp_path / "ema.pth", weights), official.UNSAID)[0].config
     assert (config.encoder_layers, config.decoder_layers, config.heads) == (8, 4, 16)
     assert (config.conditions, config.fusion, config.start_token) == (4, "token_concat", False)
 
@@ -196,6 +194,16 @@ def test_a_loaded_model_says_what_it_is_and_not_what_it_was_trained_on(file, kin
         with pytest.raises(ValueError) as error:
             getattr(source, name)
         assert str(error.value) == f"{path} does not say what it was trained on; give --videos and --frames"
+
+
+@pytest.mark.parametrize(("kind", "takes"), [("action", "actions"), ("label", "labels"), (None, None)])
+@pytest.mark.parametrize("weights", [scd_weights, far_weights])
+def test_a_loaded_model_and_its_copy_say_what_they_take_and_hold(file, tmp_path, kind, takes, weights):
+    network = models.load(file(weights(kind=kind, width=64)))
+    models.save(network, tmp_path / "own.safetensors")
+    for model in (network, models.load(str(tmp_path / "own.safetensors"))):
+        assert model.latent and model.takes == takes and model.null_condition == (4 if kind else None)
+    assert network.sampling == Sampling(steps=50) and not tiny.model().latent
 
 
 def test_our_own_checkpoints_say_what_they_were_trained_on(tmp_path):
@@ -309,12 +317,10 @@ def test_networks_of_others_are_named(refused, file):
         f"{half}.stages.{i}.weight": torch.ones(1) for half in ("encoder", "decoder") for i in "0123456"
     }
     line = refused(file(autoencoder))
-    assert line.startswith(" is a pth file, but not a framelens checkpoint, nor one of the code of SCD")
+    assert line.startswith(" is neither a framelens checkpoint nor one of ") and "official" in line
     assert "'decoder.stages.0.weight'" in line and "'encoder.stages.2.weight'" in line
     assert "'encoder.stages.3.weight'" not in line
-    assert "but not a framelens checkpoint" in refused(file(tiny.model().state_dict()))
-    long = far_weights("action", width=64) | {"context_embedder.weight": torch.ones(64, 64)}
-    assert " is a FAR-Long checkpoint, whose second, coarser patches are not supported" in refused(file(long))
+    assert "is neither a framelens checkpoint" in refused(file(tiny.model().state_dict()))
 
 
 def test_a_checkpoint_under_the_other_networks_name_is_named(refused, tmp_path):

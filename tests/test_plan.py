@@ -17,6 +17,7 @@ from models._machine import Machine
 from models._null import shuffled
 from probes import load, noise_invariance, plan, subject
 from probes._plan import write_plan
+from probes._plan_text import text
 from probes._prediction import Clock, Use, separated_shape, shape_in_use
 from probes._stage import Clip
 from probes.settings import Settings
@@ -227,7 +228,7 @@ def runs(tmp_path):
 
     write.command = ["--model", str(checkpoint), "--runs", str(tmp_path / "runs")]
     write.command += ["--steps", "50", "--history", "16"]
-    write.network = network
+    write.network, write.manifest = network, manifest
     return write
 
 
@@ -368,3 +369,33 @@ def test_a_separated_model_is_separable_by_construction(runs):
     twins = dense.config("tiny", layers=8), config
     shapes = [_cost.shape_of(each) for each in twins]
     assert found["prediction"]["speed_up"] == pytest.approx(_cost.predicted_speed_up(*shapes, 20, 9))
+
+
+def test_a_model_that_does_not_say_what_costs_are_counted_from_gets_a_verdict_all_the_same(runs):
+    said = {name: value for name, value in runs.network.describe().items() if name != "window"}
+    model = type("Foreign", (), {"config": {"some": "others"}, "describe": lambda self: said})()
+    folder = runs()
+    found = json.loads(write_plan(folder, model).read_text())
+    assert found["verdict"] == "separable" and found["architecture"] and found["prediction"] is None
+    assert found["remarks"][-1].endswith("is not predicted: the model does not say its window.")
+    whole = type("Foreign", (), {"describe": lambda self: runs.network.describe()})()
+    predicted = json.loads(write_plan(folder, whole).read_text())["prediction"]
+    assert predicted == json.loads(write_plan(folder, runs.network).read_text())["prediction"]
+
+
+def test_frames_that_are_made_together_count_as_one(runs):
+    geometry = vars(runs.network.geometry) | {"tokens_per_frame": 4, "frames_per_chunk": 3}
+    shape = shape_in_use(dense.config("tiny", window=7, sink=2), geometry, Use(steps=4, history=2))
+    assert (shape.tokens, shape.window, shape.sink) == (3 * 25, 2, 1)
+    folder = runs(changes={"model": runs.manifest["model"] | {"geometry": geometry}})
+    found = json.loads(write_plan(folder, runs.network).read_text())
+    assert (found["prediction"]["history"], found["prediction"]["tokens"]) == (2, 12)
+    assert "2 chunks of history, 12 tokens a chunk" in text(found)
+
+
+def test_a_plan_is_told_what_its_run_was_told(runs, capsys):
+    runs(changes={"settings": runs.manifest["settings"] | {"set": {"window": 3}}})
+    assert plan.main([*runs.command, "--set", "window=3"]) == 0
+    assert plan.main(runs.command) == 0, "as in the run"
+    assert plan.main([*runs.command, "--set", "window=4"]) == 2
+    assert "no finished run of mine" in capsys.readouterr().err

@@ -17,10 +17,11 @@ import probes
 import videos
 from diffusion.schedule import sigma_grid
 from models import _checkpoint
-from probes import noise_invariance, readout, rollouts, run_folder, subject, work
+from probes import _clips, noise_invariance, readout, run_folder, subject, work
 from probes.__main__ import main
+from probes._scale import IN_PIXELS
 from probes.settings import Settings
-from videos import files
+from videos import files, latents
 
 SMALL = "--clips 2 --steps 2 --frames 5 --context 3 --probed 2 --workers 1 --run small".split()
 SMALL += "--experiments noise_invariance readout rollouts".split()
@@ -287,16 +288,32 @@ def test_a_worker_that_dies_is_one_line(checkpoint, tmp_path, monkeypatch, capsy
     assert "one of 2 worker processes died" in line and "fewer --workers" in line
 
 
-@pytest.mark.parametrize("left_out", ["videos", "training"])
-def test_a_checkpoint_that_says_nothing_of_its_videos_asks_for_them(tmp_path, capsys, left_out):
+def test_a_checkpoint_that_says_nothing_of_its_videos_is_shown_its_own(tmp_path, only_rollouts):
     network = tiny.model(**tiny.TILES)
     metadata = tiny.metadata(network)
-    del metadata[left_out]
+    del metadata["videos"], metadata["training"]
     _checkpoint.write(tmp_path / "bare.safetensors", network.state_dict(), metadata)
     arguments = [word for word in ONE if word not in ("--frames", "3")]
-    assert run(tmp_path / "bare.safetensors", tmp_path, arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "bare.safetensors does not say" in line and "give --videos and --frames" in line
+    assert run(tmp_path / "bare.safetensors", tmp_path, arguments) == 0
+    folder = tmp_path / "bare" / "one"
+    settings = manifest(folder)["settings"]
+    assert (settings["videos"], settings["frames"]) == ("own", 8)
+    kept = latents.read(folder / "own.safetensors").video
+    samples = datasets(folder)["samples"]
+    np.testing.assert_array_equal(samples.truth[0], kept[0])
+    assert len(kept) == 2 and np.abs(kept).max() <= 1, "one more as control; pixels are in their range"
+
+
+def test_own_samples_are_drawn_once_whoever_measures_them(checkpoint, tmp_path, only_rollouts, monkeypatch):
+    arguments = [*BRIEF, "--videos", "own"]
+    assert run(checkpoint, tmp_path / "a", arguments) == 0
+    first = tmp_path / "a" / "tiny" / "small"
+    second = tmp_path / "b" / "tiny" / "small"
+    shutil.copytree(first, second)
+    shutil.rmtree(second / "clips" / "0001")
+    monkeypatch.setattr(_clips, "own_sample", None)
+    assert run(checkpoint, tmp_path / "b", arguments) == 0
+    assert_same(second, first)
 
 
 def test_other_settings_or_another_model_do_not_continue_a_run(checkpoint, tmp_path, reference, capsys):
@@ -390,13 +407,13 @@ def test_noise_follows_from_seed_clip_and_draw():
 
 def test_a_perfect_picture_has_a_hundred_decibels_and_black_for_white_none():
     white = np.ones((1, 3, 4, 4), np.float32)
-    assert rollouts.psnr(white, white) == pytest.approx(100)
-    assert rollouts.psnr(-white, white) == pytest.approx(0)
-    assert rollouts.psnr(white * 5, white) == pytest.approx(100), "values beyond the range are clipped"
+    assert IN_PIXELS.psnr(white, white) == pytest.approx(100)
+    assert IN_PIXELS.psnr(-white, white) == pytest.approx(0)
+    assert IN_PIXELS.psnr(white * 5, white) == pytest.approx(100), "values beyond the range are clipped"
 
 
 def test_seeds_of_probing_are_held_out_and_differ_between_seeds(checkpoint):
     model = models.load(str(checkpoint))
-    first, second = (subject.read_clips(Settings(clips=2, seed=seed), model, 2) for seed in (0, 1))
+    first, second = (_clips.read_clips(Settings(clips=2, seed=seed), model, 2) for seed in (0, 1))
     assert len(first) == 3 and first[0].cond.shape == (1, 2)
     assert not any(torch.equal(a.video, b.video) for a in first for b in second)

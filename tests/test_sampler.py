@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from diffusion.guidance import Guided
-from diffusion.sampler import CausalDiffuser, ForwardPass, Geometry, rollout
+from diffusion.sampler import CausalDiffuser, ForwardPass, Geometry, fresh_noise, rollout, stepped
 from diffusion.schedule import sigma_grid
 
 BATCH, SHAPE = 2, (3, 8, 8)
@@ -178,3 +178,47 @@ def test_what_cannot_be_sampled_is_refused_before_the_first_pass(settings, messa
 def test_frames_that_do_not_fill_the_chunks_are_refused(frames, given):
     with pytest.raises(ValueError, match=f"3 frames at a time; {frames} with {given} given do not fit"):
         rollout(Recorder(video(6), chunk=3), video(frames), sigma_grid(2), given=video(given))
+
+
+# Noised anew between steps
+
+
+def test_noising_anew_is_the_loop_written_by_hand():
+    model, noise, given = tiny.model(), video(3, seed=1)[:1], video(3, seed=2)[:1, :1]
+    sigmas = sigma_grid(3, shift=5.0)
+    sampled = rollout(model, noise, sigmas, given=given, renoise=7)
+    context, frames = model.encode(given, model.start(1)), [given]
+    for frame in (1, 2):
+        x = noise[:, frame : frame + 1]
+        for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+            clean = x - sigma * model.denoise(x, sigma.expand(1), context)
+            x = (1 - following) * clean + following * fresh_noise(x, 7, frame, step)
+        frames.append(x)
+        context = model.encode(x, context)
+    torch.testing.assert_close(sampled, torch.cat(frames, dim=1), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(sampled, rollout(model, noise, sigmas, given=given), atol=1e-2)
+
+
+def test_behind_the_last_step_stands_the_predicted_frame_itself():
+    x, velocity, fresh = (video(1, seed=seed) for seed in range(3))
+    assert torch.equal(stepped(x, velocity, 0.25, 0.0, fresh), x - 0.25 * velocity)
+    torch.testing.assert_close(stepped(x, velocity, 0.25, 0.0), x - 0.25 * velocity)
+
+
+def test_the_true_velocity_gives_the_true_video_also_when_noised_anew():
+    truth = video(3)
+    sampled = rollout(Recorder(truth), video(3, seed=1), sigma_grid(4, 5.0), renoise=0)
+    torch.testing.assert_close(sampled, truth, atol=1e-5, rtol=0)
+
+
+def test_fresh_noise_follows_from_seed_frame_and_step_and_from_nothing_else():
+    like = video(1)
+    assert torch.equal(fresh_noise(like, 1, 2, 3), fresh_noise(0 * like, 1, 2, 3))
+    for other in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
+        assert not torch.equal(fresh_noise(like, 1, 2, 3), fresh_noise(like, *other))
+    model, noise, clean = tiny.model(), video(3, seed=1), video(3, seed=2)
+    every = rollout(model, noise, sigma_grid(3), given=clean, teacher_forced=True, renoise=0)
+    last = rollout(
+        model, noise, sigma_grid(3), given=clean, teacher_forced=True, denoised_frames={2}, renoise=0
+    )
+    assert torch.equal(every[:, 2], last[:, 2]), "whichever other frames are drawn"

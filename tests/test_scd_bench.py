@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny
 import torch
 import xarray as xr
 
@@ -12,6 +14,7 @@ from benchmarks import _machine, _measure, _scd_memory, _scd_presets, scd_bench
 from benchmarks._machine import Machine
 from benchmarks._scd_arms import Arm, network
 from benchmarks._scd_card import card
+from benchmarks._scd_plan import read_plan
 from benchmarks._scd_presets import PRESETS, SLICES, TINY, chosen
 from benchmarks._scd_sweeps import Plan
 from benchmarks.scd_bench import main
@@ -94,10 +97,98 @@ def test_figures_and_page_are_drawn_from_the_folder(ran):
     folder, _ = ran
     out = folder.parent / "figures"
     assert draw(["--run", str(folder), "--out", str(out)]) == 0
-    names = {"bench_history", "bench_steps", "bench_depth_batch", "bench_predicted"}
+    names = {"bench_split", "bench_history", "bench_steps", "bench_depth_batch", "bench_predicted"}
     assert {path.stem for path in out.rglob("*.png")} == names
     page = (folder / "page.html").read_text()
-    assert page.count("data:image/png") == 4 and "cost card of small" in page and "Not drawn" not in page
+    assert page.count("data:image/png") == 5 and "cost card of small" in page and "Not drawn" not in page
+
+
+def test_a_split_need_not_have_the_layers_of_the_dense_model(tmp_path, capsys):
+    asked = [*ASKED, "--split", "2", "2", "--fusion", "prefix", "--vary", "steps=1", "--repeats", "6"]
+    assert main([*asked, "--out", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert "the split: dense 2 layers against 2 + 2; 2 steps, 2 frames of history, batch 1" in printed
+    document = json.loads(printed.splitlines()[-1])
+    assert list(document["sweeps"]) == ["steps"], "only what is named is swept"
+    (row,) = document["split"]
+    assert row["arm"] == "prefix" and row["predicted"]["plan"] is None
+    assert row["measured"]["low"] <= row["measured"]["median"] <= row["measured"]["high"]
+    ratio = row["predicted_over_measured"]["operations"]
+    assert ratio == pytest.approx(row["predicted"]["operations"] / row["measured"]["median"])
+    with xr.open_dataset(tmp_path / "run" / "bench_split.nc", engine="h5netcdf") as stored:
+        assert stored.sample_seconds.dims == ("arm", "round") and stored.attrs["encoder_layers"] == 2
+
+
+def plan_of(checkpoint, tokens=25, **changes):
+    """A plan in the schema that planners write, for the model at that path."""
+    prediction = {"steps": 2, "history": 3, "tokens": tokens, "batch": 1, "value_bytes": 4, "speed_up": 9.5}
+    plan = {
+        "kind": "plan",
+        "verdict": "separable",
+        "model": {"name": str(checkpoint)},
+        "architecture": {"encoder_layers": 1, "decoder_layers": 2, "fusion": "prefix"},
+        "prediction": prediction | {"clock": {"speed_up": 1.5}},
+    }
+    return plan | changes
+
+
+def test_a_plan_is_timed_as_it_was_planned(tmp_path, capsys):
+    checkpoint = tiny.checkpoint(tmp_path / "model.safetensors")
+    (tmp_path / "plan.json").write_text(json.dumps(plan_of(checkpoint)))
+    asked = ["--plan", str(tmp_path / "plan.json"), "--repeats", "2", "--no-memory"]
+    assert main([*asked, "--out", str(tmp_path / "run")]) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert document["sweeps"] == {} and document["plan"]["speed_up"] == 9.5
+    (row,) = document["split"]
+    assert row["predicted"]["plan"] == 9.5 and row["predicted"]["plan_clock"] == 1.5
+    timed = document["timed"]
+    assert (timed["steps"], timed["history"], timed["guidance"], timed["threads"]) == (2, 3, 1.0, 1)
+    assert document["networks"]["dense"]["layers"] == 2 and document["networks"]["dense"]["d_model"] == 16
+    assert document["networks"]["scd"]["encoder_layers"] == 1
+    assert draw(["--run", str(tmp_path / "run"), "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "run" / "page.html").read_text()
+    assert "by the plan 9.50" in page and "by the plan&#x27;s clock 1.50" in page
+
+
+def test_the_arithmetic_of_a_plan_and_of_its_benchmark_is_the_same():
+    shipped = Path(__file__).parent.parent / "reports" / "gallery" / "dense-tiles-plan.json"
+    said = read_plan(shipped)
+    preset, _ = chosen(said.model, on_gpu=False, split=said.split)
+    shapes = [preset.shape(arm, batch=said.batch) for arm in ("dense", said.fusion)]
+    assert predicted_speed_up(*shapes, said.steps, said.history) == pytest.approx(said.speed_up)
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "said"),
+    [
+        ({"architecture": None, "verdict": "not separable"}, [], "has no split to time"),
+        ({"prediction": None}, [], "predicts nothing"),
+        ({"kind": "probe"}, [], "is not a plan; give the plan.json of a probe's run"),
+        ({}, ["--split", "1", "1"], "--plan times the plan's split, 1 + 2"),
+        ({"tokens": 99}, [], " has 25: plan without --tokens"),
+    ],
+)
+def test_a_plan_that_cannot_be_timed_is_one_line(changes, more, said, tmp_path, capsys):
+    plan = plan_of(tiny.checkpoint(tmp_path / "model.safetensors"), **changes)
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert main(["--plan", str(tmp_path / "plan.json"), *more, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_shapes_can_be_those_of_a_separated_model():
+    preset, timed = chosen("scd-tiles", on_gpu=False)
+    assert preset is timed and (preset.scd.encoder_layers, preset.scd.decoder_layers) == (8, 4)
+    assert preset.dense.layers == 12 and preset.dense.d_model == preset.scd.d_model
+
+
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for count, share in ((25, 0.95), (6, 0.95), (3, 0.7)):
+        ends = [_measure.median_interval(list(rng.normal(size=count))) for _ in range(2000)]
+        held = np.mean([low <= 0 <= high for low, high in ends])
+        assert share - 0.02 < held < share + 0.05 or count == 3 and held > share
+    assert _measure.median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
 
 
 def test_results_that_are_there_are_not_overwritten(ran, capsys):
@@ -122,11 +213,17 @@ def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
         (["--fusion", "prefix", "sum"], "no fusion is called 'sum'"),
         (["--mode", "fast"], "no mode is called 'fast'; there are plain, graph, compile"),
         (["--mode", "graph"], "it needs --device cuda"),
-        (["--histories", "1", "4"], "a history of 4 frames does not fit: a video of small has 4"),
-        (["--decoder-layers", "3"], "a decoder of 3 layers does not fit: small has 3 layers"),
-        (["--decoder-layers", "0"], "decoder_layers must be at least 1, got 0"),
-        (["--batches", "0"], "batch must be at least 1"),
-        (["--all-steps", "0"], "steps must be at least 1"),
+        (["--vary", "history=1,4"], "a history of 4 frames does not fit: a video of small has 4"),
+        (["--vary", "decoder_layers=3"], "a decoder of 3 layers does not fit: small has 3 layers"),
+        (["--vary", "decoder_layers=0"], "decoder_layers must be at least 1, got 0"),
+        (["--vary", "batch=0"], "batch must be at least 1"),
+        (["--vary", "steps=0"], "steps must be at least 1"),
+        (["--vary", "width=2"], "nothing is called 'width'; there are history, steps, decoder_layers, batch"),
+        (["--vary", "steps=1,a"], "does not list whole numbers, as steps=1,4 does"),
+        (["--vary", "steps="], "does not list whole numbers"),
+        (["--split", "0", "2"], "encoder and decoder need at least one layer each, got 0 and 2"),
+        (["--preset", "minecraft", "--split", "6", "9"], "a CPU times a slice of minecraft"),
+        (["--plan", "nowhere.json"], "there is no plan at nowhere.json; make one: python -m probes plan"),
         (["--repeats", "0"], "--repeats must be at least 1"),
         (["--threads", "0"], "--threads must be at least 1"),
         (["--dtype", "int8"], "unknown dtype 'int8'"),

@@ -105,3 +105,73 @@ def test_unknown_modules_and_operations_answer_with_those_that_exist():
     with pytest.raises(AttributeError, match="F_gelu_0"):
         read(model, "blocks.0", "F_relu_0", x)
     assert "forward" not in vars(model.blocks[0])
+
+
+class Contract(nn.Module):
+    """A model of the contract: no forward, and hook points somewhere else than their names say."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Network()
+
+    @property
+    def hook_dict(self):
+        return resid_post(self.net)
+
+    def denoise(self, x, sigma, context):
+        return sigma * self.net(x) + context
+
+
+class Named(Network):
+    """The same, with hook points where their names say."""
+
+    forward = nn.Module.forward
+
+    @property
+    def hook_dict(self):
+        return resid_post(self)
+
+    def denoise(self, x, sigma, context):
+        for block in self.blocks:
+            x = block(x)
+        return sigma * x + context
+
+
+@pytest.mark.parametrize("kind", [Contract, Named])
+def test_a_model_without_a_forward_is_traced_through_denoise(kind):
+    torch.manual_seed(0)
+    model, x = kind(), torch.randn(3, 4)
+    values = {}
+    with Trace(model.hook_dict, "*", lambda at, name, value: values.update({name: value.clone()})):
+        expected = model.denoise(x, 2.0, 1.0)
+    net = view(model)
+    with net.trace(x, 2.0, 1.0):
+        value = net.blocks[0].hook_resid_post.output.save()
+        out = net.output.save()
+    assert torch.equal(value, values["blocks.0.hook_resid_post"]) and torch.equal(out, expected)
+    with net.trace(x, 2.0, 1.0):
+        net.blocks[1].hook_resid_post.output = torch.zeros(3, 4)
+        edited = net.output.save()
+    assert torch.equal(edited, torch.ones(3, 4))
+
+
+@pytest.mark.parametrize(("kind", "block"), [(Contract, "net.blocks.0"), (Named, "blocks.0")])
+def test_an_operation_is_read_of_a_model_without_a_forward(kind, block):
+    torch.manual_seed(0)
+    model, x = kind(), torch.randn(3, 4)
+    expected = F.gelu(model.get_submodule(block).linear(x))
+    assert torch.equal(read(model, block, "F_gelu_0", x, 2.0, 1.0), expected)
+    assert "forward" not in vars(model) and "forward" not in vars(model.get_submodule(block))
+
+
+def test_the_template_is_viewed_by_standard_names():
+    from models import adapter_template
+
+    model = adapter_template.load().requires_grad_(False)
+    x, sigma, context = torch.randn(1, 1, 3, 20, 20), torch.tensor([0.5]), model.start(1)
+    expected = model.denoise(x, sigma, context)
+    net = view(model)
+    with net.trace(x, sigma, context):
+        stream = net.blocks[2].hook_resid_post.output.save()
+        out = net.output.save()
+    assert stream.shape == (1, 25, 64) and torch.equal(out, expected)

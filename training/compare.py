@@ -96,9 +96,9 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
         "kind": "compare",
         "title": f"Dense and separated networks at an equal budget: {options.videos}",
         "summary": (
-            f"{len(options.arms)} networks, {options.seeds} training(s) each of {options.steps} steps on the "
-            f"same clips; scored on {options.clips} held-out clips, the first {CONTEXT} frames given, "
-            f"{DENOISING_STEPS} denoising steps."
+            f"{len(options.arms)} networks, {options.seeds} training{'s' * (options.seeds > 1)} each, of "
+            f"{options.steps} steps on the same clips; scored on {options.clips} held-out clips, the first "
+            f"{CONTEXT} frames given, {DENOISING_STEPS} denoising steps."
         ),
         **records.origin(command, "torch", "numpy", "xarray", "scikit-image"),
         "settings": settings | {"context": CONTEXT, "denoising_steps": DENOISING_STEPS},

@@ -1,0 +1,75 @@
+"""A part of a frame's tokens instead of all of them, and the error that this makes.
+
+    chosen = spread_tokens(1560, 256, seed=0)                # [256], in their order
+    statistic = Sampled(Statistic, tokens=256)               # a streaming statistic on so many tokens
+    statistic.result().cosine_stderr                         # beside each measure
+
+The tokens are cut into as many runs of equal length as there are to be chosen, and one of each run is drawn.
+Its neighbours in the order, the even ones and the odd ones, are two samples of half the size: for a measure A
+of one and B of the other, |A - B| / 2 √(1 - share) estimates the standard error of the whole sample's. A
+single such number is a draw; means of them (root mean square) over clips, layers or steps are to be trusted.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+STDERR = "_stderr"
+
+
+def spread_tokens(tokens: int, count: int | None, seed: int = 0) -> Int[Tensor, " n"]:
+    """`count` of the tokens, one of each of as many runs of equal length; all where there are no more."""
+    if count is None or count >= tokens:
+        return torch.arange(tokens)
+    edges = torch.arange(count + 1) * tokens // count
+    draws = torch.rand(count, generator=torch.Generator().manual_seed(seed))
+    return edges[:-1] + (draws * (edges[1:] - edges[:-1])).long()
+
+
+def half_difference(one: Any, other: Any, share: float) -> Any:
+    """The standard error of a measure on a sample, from its values on the sample's two halves."""
+    return abs(one - other) / 2 * (1 - share) ** 0.5
+
+
+class Sampled:
+    """A streaming statistic on `tokens` of the tokens, and beside each measure its error from sampling them.
+
+    Where there are no more tokens than that it is the statistic itself.
+    """
+
+    def __init__(self, make: Callable[[], Any], tokens: int, seed: int = 0):
+        self.tokens, self.seed = tokens, seed
+        self._whole, self._halves = make(), (make(), make())
+        self._chosen: dict[tuple[int, torch.device], Tensor] = {}
+        self._share = 1.0
+
+    def add(self, at: Any, name: str, value: Float[Tensor, "b n d"]) -> None:
+        """Hands the chosen tokens on, and each half of them."""
+        tokens, key = value.shape[1], (value.shape[1], value.device)
+        if tokens <= self.tokens:
+            self._whole.add(at, name, value)
+            return
+        if key not in self._chosen:
+            self._chosen[key] = spread_tokens(tokens, self.tokens, self.seed).to(value.device)
+        sample = value.index_select(1, self._chosen[key])
+        self._share = self.tokens / tokens
+        self._whole.add(at, name, sample)
+        for first, half in enumerate(self._halves):
+            half.add(at, name, sample[:, first::2])
+
+    def result(self) -> xr.Dataset:
+        """The statistic's Dataset; where tokens were left out with a standard error for each variable."""
+        dataset = self._whole.result()
+        if self._share == 1:
+            return dataset
+        one, other = (half.result() for half in self._halves)
+        for name, values in dict(dataset.data_vars).items():
+            error = half_difference(one[name].values, other[name].values, self._share).astype(np.float32)
+            about = {"units": values.units, "long_name": f"standard error of {name} from sampling tokens"}
+            dataset[f"{name}{STDERR}"] = (values.dims, error, values.attrs | about)
+        return dataset

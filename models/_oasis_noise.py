@@ -1,0 +1,62 @@
+"""Oasis's noise, variance-preserving and told by a level of 0 to 999, in terms of ours.
+
+Ours is x = (1 - s) x0 + s eps with velocity eps - x0. Scaled by c = 1 / sqrt((1 - s)^2 + s^2) it is Oasis's
+a x0 + b eps with a = (1 - s) c and b = s c, whose network gives v = a eps - b x0. So x0 = a c x - b v,
+eps = b c x + a v, and the velocity is (b - a) c x + (a + b) v. An Euler step of ours is its DDIM step.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LEVELS = 1000
+
+
+def signal_shares(levels: int = LEVELS) -> Float[Tensor, "{levels}"]:
+    """How much of the variance is signal, a^2, at each level: the sigmoid schedule (Jabri et al. 2022).
+
+    From -3 to 3, normalised to 1 before level 0; a level leaves at least a thousandth of the one before.
+    Rounded to float32 where the released code is.
+    """
+    place = torch.linspace(-3, 3, levels + 1, dtype=torch.float64)
+    left = place[-1].float().sigmoid().double() - place.sigmoid()
+    lost = (1 - left[1:] / left[:-1]).clamp(0, 0.999).float()
+    return (1 - lost).cumprod(0).double()
+
+
+def log_odds_of(shares: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """log(s / (1 - s)) of our noise level with that share of signal."""
+    return ((1 - shares) / shares).log() / 2
+
+
+def sigma_of(level: int) -> float:
+    """Our noise level of one of Oasis's, 0 to 999."""
+    return float(torch.sigmoid(log_odds_of(signal_shares())[level]))
+
+
+def level_of(sigma: Float[Tensor, " b"], log_odds: Float[Tensor, " n"]) -> Float[Tensor, " b"]:
+    """Oasis's level of our noise levels, between two by their log odds; at least the first, at most the last.
+
+    `log_odds` of all levels, ascending. A float32 noise level says a level to a ten-thousandth: what is that
+    near to a whole one is that one.
+    """
+    wanted = torch.logit(sigma.to(log_odds.dtype)).clamp(log_odds[0], log_odds[-1])
+    above = torch.searchsorted(log_odds, wanted).clamp(1, len(log_odds) - 1)
+    low, high = log_odds[above - 1], log_odds[above]
+    level = above - 1 + (wanted - low) / (high - low)
+    return torch.where((level - level.round()).abs() < 1e-3, level.round(), level)
+
+
+def velocity_of(
+    x: Float[Tensor, "b f c h w"],
+    sigma: Float[Tensor, " b"],
+    network: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "b f c h w"]:
+    """Our velocity, where `network` gives v of its input [b f c h w]."""
+    s = sigma.double()[:, None, None, None, None].to(x.device)
+    c = ((1 - s) ** 2 + s**2).rsqrt()
+    a, b = (1 - s) * c, s * c
+    scaled = x * c.to(x.dtype)
+    return (b - a).to(x.dtype) * scaled + (a + b).to(x.dtype) * network(scaled).to(x.dtype)

@@ -1,0 +1,232 @@
+"""Checkpoints of the authors' code, read into our networks: SCD (Bai et al. 2026) and FAR (Gu et al. 2025).
+
+    model = models.load("ema.pth")                               # encoder. and decoder.: SCD; one stack: FAR
+    model = models.load("ema.pth", height=16, width=16)          # what such a file cannot say, see UNSAID
+
+Width, heads (64 wide), depths, channels, conditions and fusion are read off names and shapes. The order of
+operations is the released one, so that outputs agree. Where the released code of SCD departs from its paper,
+or loses something, ours does not:
+
+| released code of SCD                               | here                                               |
+|----------------------------------------------------|----------------------------------------------------|
+| no start token, so frame 0 has to be given         | the same for such a file; our own models have one  |
+| an encoder may end in a norm without modulation    | scale and shift of 0, which is the same            |
+| trains the encoder on noisy frames, called clean   | the encoder reads finished frames only             |
+| (t = -1), unless told otherwise                    |                                                    |
+| one of two decoder passes of training has a_(i+1)  | the decoder of frame i always has a_i              |
+| context noise before the encoder's final scale     | context noise on the features (equation 7)         |
+| bf16 frame numbers and timesteps: 279 of 300 and   | angles of RoPE in float64, timesteps in float32    |
+| 507 of 1000 differ                                 |                                                    |
+| a mask of all tokens by all tokens for a new frame | a cache with the tokens that may be seen, no mask  |
+| modulation computed for every token                | once per frame, or once per step of the sampler    |
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+import models
+from diffusion.schedule import Sampling
+from models._checkpoint import Checkpoint
+
+HEAD = 64
+CLASSES: tuple[str, ...] = ()
+ORIGINS = {"scd": "the released code of SCD", "dense": "the released code of FAR"}
+UNSAID: dict[str, Any] = {"height": 8, "width": 8, "patch": 1, "fusion": None}
+"""What no tensor says, as in the released models: the latent's size, its patch, whether SCD adds features or
+has them as tokens (None: as tokens, unless the tensors are those of another fusion)."""
+
+SILENT_FUSIONS = ("token_concat", "add")
+SAMPLING = Sampling(steps=50)
+NAMES = {
+    "embed.": "x_embedder.",
+    "context_embed.": "context_embedder.",
+    "time.mlp.0.": "timestep_embedder.linear_1.",
+    "time.mlp.2.": "timestep_embedder.linear_2.",
+    "condition.": "{condition}_embedder.embedding_table.",
+    "blocks.": "transformer_blocks.",
+    "norm_out.": "norm_out.linear.",
+    "unembed.": "proj_out.",
+    "context_unembed.": "context_proj_out.",
+}
+"""How our names of a stack begin, and what they begin with in the released layout; FAR-Long's among them."""
+NAMES_IN_BLOCKS = {
+    ".norm1.linear.": ".norm1.linear.",
+    ".norm2.linear.": ".norm2.linear.",
+    ".attn.q.": ".attn.to_q.",
+    ".attn.k.": ".attn.to_k.",
+    ".attn.v.": ".attn.to_v.",
+    ".attn.o.": ".attn.to_out.0.",
+    ".attn.norm_q.": ".attn.norm_q.",
+    ".attn.norm_k.": ".attn.norm_k.",
+    ".attn.added_q.": ".attn.add_q_proj.",
+    ".attn.added_k.": ".attn.add_k_proj.",
+    ".attn.added_v.": ".attn.add_v_proj.",
+    ".attn.added_o.": ".attn.to_add_out.",
+    ".attn.norm_added_q.": ".attn.norm_added_q.",
+    ".attn.norm_added_k.": ".attn.norm_added_k.",
+    ".mlp.0.": ".mlp.net.0.proj.",
+    ".mlp.2.": ".mlp.net.2.",
+}
+NAMES_OF_FUSIONS = {
+    "channel_concat": {"join.projection.": "decoder.decoder_input_proj."},
+    "token_concat_projected": {
+        "join.norm.": "decoder.decoder_alignment.0.",
+        "join.projection.": "decoder.decoder_alignment.1.",
+    },
+}
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether tensors of these names are those of SCD or FAR; FAR-Long has a file of its own."""
+    embedders = ("encoder.x_embedder.weight", "decoder.x_embedder.weight", "x_embedder.weight")
+    return any(name in names for name in embedders) and "context_embedder.weight" not in names
+
+
+def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with the file's weights in it. Raises ValueError where they do not fit."""
+    model, names, metadata = layout(checkpoint, said)
+    if metadata["network"] == "scd":
+        checkpoint = _with_final_modulation(checkpoint, model.config.d_model)
+    fill(model, checkpoint, names)
+    model.latent, model.sampling = True, SAMPLING
+    return model, metadata
+
+
+def layout(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    """The network that these tensors belong to, what the file calls each of its own, and metadata.
+
+    On the meta device: without memory for weights. Raises ValueError where `said` does not fit the tensors.
+    """
+    is_scd = "x_embedder.weight" not in checkpoint.weights
+    network, stack = ("scd", "decoder.") if is_scd else ("dense", "")
+    fields: dict[str, Any] = said | sizes(checkpoint, stack, said["patch"])
+    condition, fields["conditions"] = _conditions(checkpoint, stack)
+    if is_scd:
+        fields |= {f"{half}_layers": depth(checkpoint, f"{half}.") for half in ("encoder", "decoder")}
+        fields |= {"fusion": _fusion(checkpoint, said["fusion"]), "start_token": False}
+    else:
+        _refuse_fusion(checkpoint, fields.pop("fusion"))
+        fields["layers"] = depth(checkpoint, "")
+    model = on_meta(checkpoint, network, fields)
+    names = {name: official_name(name, condition, fields.get("fusion")) for name in model.state_dict()}
+    metadata = {"network": network, "config": model.describe(), "origin": ORIGINS[network]}
+    return model, names, metadata | {"condition": condition, "latent": True}
+
+
+def on_meta(checkpoint: Checkpoint, network: str, fields: dict[str, Any]) -> Any:
+    """The network of that configuration without memory for weights; ValueError where it cannot be."""
+    file = models.network(network)
+    small = [name for name in ("height", "width") if fields[name] < 1]
+    if small:
+        raise ValueError(f"{checkpoint.path}: {small[0]} must be at least 1, got {fields[small[0]]}")
+    try:
+        with torch.device("meta"):
+            return file.build(file.Config(**fields))
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.path}: {error}") from None
+
+
+def fill(model: nn.Module, checkpoint: Checkpoint, names: dict[str, str]) -> None:
+    """Puts the file's weights into the network, in float32, each under the name that the file has for it."""
+    shapes = {names[name]: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    checkpoint.check(shapes)
+    model.load_state_dict(
+        {ours: checkpoint.weights[theirs].float() for ours, theirs in names.items()}, assign=True
+    )
+
+
+def official_name(name: str, condition: str | None, fusion: str | None = None) -> str:
+    """What the released layout calls our tensor of that name."""
+    for ours, theirs in NAMES_OF_FUSIONS.get(fusion or "", {}).items():
+        if name.startswith(ours):
+            return name.replace(ours, theirs)
+    stack = next((stack for stack in ("encoder.", "decoder.") if name.startswith(stack)), "")
+    begin = next(begin for begin in NAMES if name.startswith(stack + begin))
+    theirs = NAMES[begin].format(condition=condition) + name.removeprefix(stack + begin)
+    if begin == "blocks.":
+        part = next(part for part in NAMES_IN_BLOCKS if part in theirs)
+        theirs = theirs.replace(part, NAMES_IN_BLOCKS[part])
+    return stack + theirs
+
+
+def sizes(checkpoint: Checkpoint, stack: str, patch: int) -> dict[str, int]:
+    """Channels, heads and width, from the embedding of a stack."""
+    name = f"{stack}x_embedder.weight"
+    width, values = matrix(checkpoint, name)
+    if patch < 1:
+        raise ValueError(f"{checkpoint.path}: patch must be at least 1, got {patch}")
+    if width % HEAD or values % patch**2:
+        raise ValueError(
+            f"{checkpoint.path}: {name} has shape {(width, values)}, expected a multiple of {HEAD} and a "
+            f"multiple of patch {patch} squared"
+        )
+    return {"channels": values // patch**2, "heads": width // HEAD, "d_model": width}
+
+
+def depth(checkpoint: Checkpoint, stack: str) -> int:
+    """How many blocks there are; 1 where there are none, so that the missing ones can be named."""
+    blocks = re.compile(re.escape(stack) + r"transformer_blocks\.(\d+)\.")
+    return len({match[1] for match in map(blocks.match, checkpoint.weights) if match}) or 1
+
+
+def matrix(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
+    """The shape of a tensor that has to be there and to be a matrix."""
+    if name not in checkpoint.weights:
+        raise ValueError(f"{checkpoint.path} has no {name}, which says how wide the network is")
+    shape = tuple(checkpoint.weights[name].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{checkpoint.path}: {name} has shape {shape}, expected a matrix")
+    return shape
+
+
+def conditions(checkpoint: Checkpoint, stack: str, condition: str) -> int:
+    """How many actions or labels a stack knows beside the null condition; 0 where it has none."""
+    table = f"{stack}{condition}_embedder.embedding_table.weight"
+    return matrix(checkpoint, table)[0] - 1 if table in checkpoint.weights else 0
+
+
+def _conditions(checkpoint: Checkpoint, stack: str) -> tuple[str | None, int]:
+    """Whether the conditions are actions or labels, and how many."""
+    for condition in ("action", "label"):
+        if count := conditions(checkpoint, stack, condition):
+            return condition, count
+    return None, 0
+
+
+def _fusion(checkpoint: Checkpoint, said: str | None) -> str:
+    """How the decoder takes features in: as the tensors say, and where they do not, as asked for."""
+    if "decoder.decoder_input_proj.weight" in checkpoint.weights:
+        fusions: tuple[str, ...] = ("channel_concat",)
+    elif any(name.startswith("decoder.decoder_alignment.") for name in checkpoint.weights):
+        fusions = ("token_concat_projected",)
+    else:
+        fusions = SILENT_FUSIONS
+    fusion = said or fusions[0]
+    if fusion not in fusions:
+        raise ValueError(
+            f"{checkpoint.path} has the tensors of the fusion {' or '.join(fusions)}, not of {fusion!r}"
+        )
+    return fusion
+
+
+def _refuse_fusion(checkpoint: Checkpoint, said: str | None) -> None:
+    if said is not None:
+        told = ", ".join(name for name in UNSAID if name != "fusion")
+        raise ValueError(
+            f"{checkpoint.path} is a dense checkpoint and cannot be told fusion; it can be told {told}"
+        )
+
+
+def _with_final_modulation(checkpoint: Checkpoint, width: int) -> Checkpoint:
+    """The weights with a final norm that scales by 1 and shifts by 0 where a stack has a plain one."""
+    added = {}
+    for stack in ("encoder.", "decoder."):
+        names = [f"{stack}norm_out.linear.{part}" for part in ("weight", "bias")]
+        if not any(name in checkpoint.weights for name in names):
+            added |= dict(zip(names, (torch.zeros(2 * width, width), torch.zeros(2 * width)), strict=True))
+    return replace(checkpoint, weights=checkpoint.weights | added)

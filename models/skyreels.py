@@ -1,0 +1,87 @@
+"""SkyReels-V2, trained by diffusion forcing: Wan with noise levels of their own for every frame.
+
+    model = models.load("Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers", frames_per_chunk=5)
+
+Its tensors are Wan's, and two more that are told the frame rate; timesteps are embedded in float64. The stock
+network knows chunks by num_frame_per_block, and mind that 1 means there that all frames see each other
+(`bidirectional`, or `whole`, is that pass); from 2 on it is causal by chunk, as we always run it. Finished
+frames are read at timestep 0, as the pipeline reads them with addnoise_condition=0; its asynchronous
+schedules, where several chunks are denoised together, are not sampled here.
+"""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion.schedule import Sampling
+from models._checkpoint import Checkpoint
+from models._wan_assumed import MANY_STEPS, scheduled_shift
+from models._wan_config import config_of
+from models._wan_names import SKYREELS_MARK, is_wan_like
+from models._wan_network import Wan
+from models._wan_read import stock, with_our_names
+
+CLASSES: tuple[str, ...] = ("SkyReelsV2Transformer3DModel",)
+UNSAID: dict[str, Any] = {
+    "height": 68,
+    "width": 120,
+    "frames_per_chunk": None,
+    "text_tokens": 512,
+    "heads": None,
+    "fps": 24,
+}
+"""Of latents: their size (544 x 960 pixels) and frames denoised together (None: the configuration's
+num_frame_per_block, else 1); tokens that prompts are filled up to; heads where no config.json says them
+(None: as many as are 128 wide); the frame rate that the network is told, 16 or 24."""
+FRAME_RATES = (16, 24)
+SHIFT = 8.0
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether a bare state dict is that of a SkyReels network that is told the frame rate."""
+    return is_wan_like(names) and SKYREELS_MARK in names
+
+
+def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["SkyReels", dict[str, Any]]:
+    """The network of such a checkpoint, and what it is and is taken for; ValueError for other networks."""
+    if said["fps"] not in FRAME_RATES:
+        raise ValueError(f"SkyReels is told 16 or 24 frames per second, got {said['fps']}")
+    from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
+
+    checkpoint = with_our_names(checkpoint)
+    block = (checkpoint.config or {}).get("num_frame_per_block", 1)
+    chunk = block if said["frames_per_chunk"] is None else said["frames_per_chunk"]
+    config = config_of(checkpoint, said, chunk, is_causal=block > 1)
+    is_told = SKYREELS_MARK in checkpoint.weights
+    arguments = config.for_diffusers() | {"inject_sample_info": is_told, "num_frame_per_block": block}
+    network = stock(SkyReelsV2Transformer3DModel, arguments, checkpoint)
+    sampling = Sampling(MANY_STEPS, scheduled_shift(checkpoint.path, SHIFT))
+    model = SkyReels(network, config, sampling, said["fps"] if is_told else None)
+    assumed = {"sampling": asdict(sampling), "fps": model.fps}
+    about = {"network": "skyreels", "config": model.describe(), "origin": CLASSES[0], "assumed": assumed}
+    return model, about
+
+
+class SkyReels(Wan):
+    """A SkyReels-V2 transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w]."""
+
+    def __init__(self, stock: Any, config: Any, sampling: Sampling, fps: int | None):
+        super().__init__(stock, config, sampling)
+        self.fps = fps
+        """Frames per second, of a network that is told them."""
+        if fps is not None:
+            self.fps_embedding, self.fps_projection = stock.fps_embedding, stock.fps_projection
+
+    def _times(
+        self, timestep: Float[Tensor, "b f"]
+    ) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f six_d"]]:
+        """The embedding of timesteps, and all blocks' scales, shifts and gates, the frame rate's added."""
+        embedding, projected = super()._times(timestep)
+        if self.fps is None:
+            return embedding, projected
+        rate = torch.tensor([FRAME_RATES.index(self.fps)], device=timestep.device)
+        return embedding, projected + self.fps_projection(self.fps_embedding(rate))

@@ -1,0 +1,174 @@
+"""Where clips come from: a world, video files, a file of latents, or the model's own samples.
+
+clips = read_clips(settings, model, frames)                          # what is shown from outside
+clips = own_clips(settings, model, frames, folder / OWN_FILE)        # what the model itself draws
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import videos
+from diffusion.sampler import ForwardPass, rollout
+from diffusion.schedule import sigma_grid
+from probes._stage import Clip
+from probes.finite import require_finite
+from probes.settings import OWN, Settings
+from probes.subject import noise_like, recipe_of, seed_of
+from videos import latents
+
+OWN_FILE = "own.safetensors"
+OWN_DRAW = 900
+"""The noise draw that a model's own clips start from; no other is made of it."""
+CHUNKS = 8
+"""Chunks of a clip where neither the user nor the model nor a file says how long clips are."""
+
+
+def source_of(settings: Settings, model: Any) -> str:
+    """Where the clips come from: what was asked for, what the model was trained on, or the model itself."""
+    return settings.videos or model.source.metadata.get("videos") or OWN
+
+
+def is_own(settings: Settings, model: Any) -> bool:
+    """Whether the clips are samples of the model itself."""
+    return source_of(settings, model).split(":")[0] == OWN
+
+
+def frames_of(settings: Settings, model: Any) -> int:
+    """Frames per clip, in whole chunks: as asked for, as in training, as in a file of latents, or 8 chunks.
+
+    ValueError where nothing is left to draw after the context.
+    """
+    chunk, context = model.geometry.frames_per_chunk, settings.context
+    frames = settings.frames or recipe_of(model).get("frames")
+    if frames is None and latents.is_file(source_of(settings, model)):
+        frames = latents.read(source_of(settings, model)).video.shape[1]
+    frames = max(CHUNKS * chunk, context + chunk) if frames is None else frames // chunk * chunk
+    if frames <= context:
+        at_a_time = f" (the model makes {chunk} at a time)" if chunk > 1 else ""
+        raise ValueError(
+            f"clips of {frames} frames{at_a_time} leave nothing to draw after --context {context}"
+        )
+    return frames
+
+
+def read_clips(settings: Settings, model: Any, frames: int) -> list[Clip]:
+    """One clip more than asked for, so that every clip has another one as control.
+
+    Raises ValueError or FileNotFoundError if the source cannot give clips of the model's size.
+    """
+    source, geometry, wanted = source_of(settings, model), model.geometry, settings.clips + 1
+    if latents.is_file(source):
+        batch = latents.read(source, frames, wanted)
+    elif getattr(model, "latent", False):
+        if source not in videos.names() and not Path(source).exists():
+            raise FileNotFoundError(f"{source} does not exist; expected a file of latents")
+        raise ValueError(
+            f"the model takes latents, {source} is video; encode it first (python -m probes.latents) and "
+            f"give the file it writes, or --videos {OWN} for samples of the model itself"
+        )
+    elif source in videos.names():
+        first = videos.VALIDATION_SEED + settings.seed * 1_000_000
+        batch = videos.load(source).clips(range(first, first + wanted), frames)
+    else:
+        from videos import files
+
+        batch = files.clips(source, frames, (geometry.height, geometry.width), limit=wanted)
+    _check_size(batch.video, source, geometry, settings.clips)
+    return _clips(batch, settings, model)
+
+
+def own_clips(settings: Settings, model: Any, frames: int, file: Path) -> list[Clip]:
+    """The model's own samples, as many as `read_clips` gives: from that file, into which each is written as
+    it is drawn, so that whoever asks next is given the same.
+
+    They follow the prompts that are named, the first ones again where there are too few, or nothing at all.
+    """
+    kept = latents.read(file, frames).video if file.exists() else np.empty(0, np.float32)
+    drawn, count = list(kept[: settings.clips + 1]), settings.clips + 1
+    prompts = source_of(settings, model).removeprefix(OWN).removeprefix(":")
+    texts = _repeated(latents.read_text(prompts), count) if prompts else None
+    for index in tqdm(range(len(drawn), count), desc="own samples", unit="clip", leave=False, disable=None):
+        text = None if texts is None else texts[index : index + 1]
+        drawn.append(own_sample(settings, model, frames, index, text))
+        about = {"sampled_by": "the model itself", "prompts": prompts, "seed": settings.seed}
+        video = np.stack(drawn)
+        latents.write(file, video, about=about, text=None if texts is None else texts[: len(video)])
+    return _clips(latents.read(file, frames, count), settings, model)
+
+
+def _repeated(rows: np.ndarray, count: int) -> np.ndarray:
+    return rows[np.arange(count) % len(rows)]
+
+
+def own_sample(
+    settings: Settings, model: Any, frames: int, index: int, text: np.ndarray | None = None
+) -> np.ndarray:
+    """A free run from noise, [f c h w], by seed, index and text alone; ValueError where it is not finite."""
+    g, seed = model.geometry, seed_of(settings, index, OWN_DRAW)
+    like = torch.empty(
+        1, frames, g.channels, g.height, g.width, device=settings.device, dtype=getattr(torch, settings.dtype)
+    )
+    said = latents.LatentClips(np.empty((1, frames, 0, 0, 0), np.float32), text=text)
+    cond, grid = placed(conditions_of(said, model), like), sigma_grid(settings.steps, settings.shift)
+    noise, fresh = noise_like(like, seed), seed + 1 if settings.renoise else None
+
+    def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:
+        return rollout(model, noise, grid, cond, on_pass=on_pass, renoise=fresh)
+
+    video = draw(lambda at: None)
+    require_finite(model, video, draw)
+    video = video[0].float().cpu().numpy()
+    return video if getattr(model, "latent", False) else video.clip(-1, 1)
+
+
+def conditions_of(batch: videos.Clips, model: Any) -> Tensor | None:
+    """The clips' actions [b f], labels [b] or text [b t w], whichever the model takes; its null condition for
+    clips without, None for an unconditional model."""
+    null = getattr(model, "null_condition", None)
+    takes = getattr(model, "takes", None)
+    if takes is None:
+        takes = None if null is None else "text" if isinstance(null, Tensor) else "actions"
+    if takes is None:
+        return None
+    given = getattr(batch, takes, None)
+    if given is not None:
+        return torch.from_numpy(given)
+    if null is None:
+        raise ValueError(
+            f"the model takes {takes} and has no condition that says nothing; give clips with {takes}"
+        )
+    count, frames = batch.video.shape[:2]
+    shape = {"actions": (count, frames), "labels": (count,), "text": (count,)}[takes]
+    return null.expand(*shape, *null.shape) if isinstance(null, Tensor) else torch.full(shape, null)
+
+
+def _clips(batch: videos.Clips, settings: Settings, model: Any) -> list[Clip]:
+    video = torch.from_numpy(batch.video).to(settings.device, getattr(torch, settings.dtype))
+    cond = placed(conditions_of(batch, model), video)
+    rows = range(len(video))
+    return [Clip(video[i : i + 1], None if cond is None else cond[i : i + 1]) for i in rows]
+
+
+def placed(cond: Tensor | None, video: Tensor) -> Tensor | None:
+    """Conditions beside a video: on its device, and of its dtype unless they are whole numbers."""
+    if cond is None or not cond.is_floating_point():
+        return None if cond is None else cond.to(video.device)
+    return cond.to(video)
+
+
+def _check_size(video: np.ndarray, source: str, geometry: Any, clips: int) -> None:
+    wanted = (geometry.channels, geometry.height, geometry.width)
+    if video.shape[2:] != wanted:
+        raise ValueError(
+            f"clips of {source} are {video.shape[2:]} (channels, height, width), the model takes {wanted}"
+        )
+    if len(video) < clips + 1:
+        raise ValueError(
+            f"{source} gives {len(video)} clips; {clips} and one more as control are needed: lower --clips"
+        )

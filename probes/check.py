@@ -1,0 +1,149 @@
+"""python -m probes.check --model dense-tiles: whether a model keeps the contract that every number rests on.
+
+    for check in examine(model):            # in Python; failures(model) is a list that should be empty
+        check.name, check.holds, check.found
+
+Random frames of the model's own size are enough: nothing is said of how good it is.
+"""
+
+import argparse
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from probes.settings import told
+
+CHECKS = (
+    "velocity", "names", "fires", "watched", "edits", "skips", "patterns", "key_age", "context", "rows", "frames",
+    "conditions", "parallel", "copies",
+)  # fmt: skip
+"""In the order in which one mistake explains the next; each is a function of a file _checks_*.py."""
+RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a model that is not as it should be may raise; its check then does not hold."""
+
+
+def examine(
+    model: Any,
+    only: Collection[str] | None = None,
+    chunks: int = 3,
+    steps: int = 2,
+    seed: int = 0,
+    all_layers: bool = False,
+) -> Iterator[Any]:
+    """Every check of the model, or `only` those, as they are done (probes/_checks_specimen.Check)."""
+    from probes import _checks_attention, _checks_instruments, _checks_past
+    from probes._checks_specimen import Specimen
+
+    specimen = Specimen(model, chunks, steps, seed, all_layers)
+    homes = (_checks_instruments, _checks_attention, _checks_past)
+    for name in CHECKS:
+        if only is None or name in only:
+            (home,) = (home for home in homes if hasattr(home, name))
+            yield _examined(getattr(home, name), specimen)
+
+
+def failures(model: Any, **options: Any) -> list[Any]:
+    """The checks that do not hold."""
+    return [check for check in examine(model, **options) if check.holds is False]
+
+
+def _examined(check: Any, specimen: Any) -> Any:
+    """The check's result; one that does not hold where it could not be carried out."""
+    import torch
+
+    from probes._checks_specimen import Check
+
+    try:
+        specimen.first  # noqa: B018, tried out before an instrument listens
+        return check(specimen)
+    except torch.OutOfMemoryError:  # pyright: ignore[reportPrivateImportUsage]
+        raise
+    except RAISED as error:
+        first = (str(error).splitlines() or [""])[0]
+        claim = (check.__doc__ or "").splitlines()[0].rstrip(".")
+        return Check(
+            check.__name__, claim, f"{type(error).__name__}{_place(error)}: {first}", False, _MENDING
+        )
+
+
+_MENDING = "a pass must be possible before more can be said: mend the line that raised this"
+
+
+def _place(error: BaseException) -> str:
+    """Where in the model's own code, or else anywhere, the error was raised."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append((Path(trace.tb_frame.f_code.co_filename), trace.tb_lineno))
+        trace = trace.tb_next
+    probing, torch_like = Path(__file__).parent, ("torch", "jaxtyping", "beartype", "<string>")
+    own = [
+        place for place in frames if place[0].parent != probing and not set(torch_like) & set(place[0].parts)
+    ]
+    file, line = (own or frames)[-1]
+    return f" at {file.name}:{line}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m probes.check", description=__doc__)
+    parser.add_argument(
+        "--model", required=True, help="a shipped model, a checkpoint, a hub id or adapter.py:function"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the checkpoint does not say, for example height=60 width=104 window=6",
+    )
+    parser.add_argument("--chunks", type=int, default=3, help="chunks of the random clips (default: 3)")
+    parser.add_argument("--steps", type=int, default=2, help="denoising steps (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the random clips")
+    parser.add_argument(
+        "--all-layers", action="store_true", help="edit the points of every layer of a deep network"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 where every check holds, 1 where one does not, 2 when the request cannot be met."""
+    options = parser().parse_args(arguments)
+    try:
+        return _report(options)
+    except (ValueError, OSError) as error:
+        print(f"check: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("check: stopped", file=sys.stderr)  # noqa: T201
+        return 130
+
+
+def _report(options: argparse.Namespace) -> int:
+    asked = dict(told(options.set))
+    import models
+
+    models.find(options.model)  # before the heavy imports: a misspelt name answers at once
+
+    import torch
+
+    model = models.load(options.model, options.device, options.dtype, **asked)
+    verdicts = []
+    try:
+        for check in examine(model, None, options.chunks, options.steps, options.seed, options.all_layers):
+            print(check.line, flush=True)  # noqa: T201
+            verdicts.append(check.holds)
+    except torch.OutOfMemoryError:  # pyright: ignore[reportPrivateImportUsage]
+        raise OSError(
+            f"{options.device} has not enough memory for 2 clips of {options.chunks} chunks; try --dtype "
+            "bfloat16, or --set with a smaller height and width"
+        ) from None
+    examined = [verdict for verdict in verdicts if verdict is not None]
+    print(f"{sum(examined)} of {len(examined)} checks hold for {options.model}")  # noqa: T201
+    return 0 if all(examined) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

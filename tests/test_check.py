@@ -1,0 +1,437 @@
+"""`make check`: models of the contract pass, and each check fails on the model that was broken for it."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import models
+import probes.check
+from hooks.attention import AttentionPoint
+from models import adapter_template, scd
+from models._blocks import GuardedHookPoint
+from models.adapter_template import Adapter, Attention, Block, Net
+from probes.check import examine, failures
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = "models/adapter_template.py:load"
+
+
+def separated(fusion="prefix", **changes):
+    small = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
+    small |= {"rope_axes": (4, 2, 2), "encoder_layers": 2, "decoder_layers": 1, "fusion": fusion}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = scd.build(scd.Config(**{**small, **changes}))
+        for weight in network.parameters():
+            weight += 0.3 * torch.randn(weight.shape)
+    return network.eval().requires_grad_(False)
+
+
+class Chunked(Adapter):
+    """The template's network on two frames at a time."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.geometry = type(self.geometry)(2, *list(vars(self.geometry).values())[1:])
+
+    @property
+    def attn_dict(self):
+        def key_age(frame, keys):
+            own = torch.zeros(2 * TOKENS, dtype=torch.long)
+            return torch.cat([torch.arange(frame, 0, -1).repeat_interleave(TOKENS), own])[:keys]
+
+        return {name: AttentionPoint(point.module, key_age) for name, point in super().attn_dict.items()}
+
+    def encode(self, x, context):
+        context = super().encode(x, context)
+        return type(context)(context.frame + 1, context.cache, context.actions)
+
+    def _run(self, x, sigma, context):
+        now = slice(context.frame, context.frame + 2)
+        action = None if context.actions is None else context.actions[:, now]
+        levels = sigma[:, None].expand(-1, 2)
+        tokens, seen = self.hook_embed(self.net.embedded(x, levels, action, context.frame)), []
+        for block, past in zip(self.blocks, context.cache, strict=True):
+            tokens = block(tokens, past, seen)
+        return self.net.frames(tokens), tuple(seen)
+
+
+TOKENS = adapter_template.TOKENS
+WHOLE = {
+    "actions": lambda: tiny.model(conditions=3),
+    "no condition": lambda: tiny.model(),
+    "text": lambda: tiny.model(text_tokens=3, text_width=6),
+    "a window": lambda: tiny.model(window=1, sink=1),
+    "half precision": lambda: tiny.model(conditions=3).bfloat16(),
+    "separated": separated,
+    "separated, tokens joined, text": lambda: separated("token_concat", text_tokens=3, text_width=6),
+    "separated, to be given the first frame": lambda: separated(start_token=False),
+    "two frames at a time": lambda: made(Chunked),
+}
+
+
+def made(kind=Adapter):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind(Net()).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_models_that_keep_the_contract_pass(name):
+    assert [check.line for check in failures(WHOLE[name]())] == []
+
+
+def test_labels_are_shown_as_labels():
+    model = tiny.model(conditions=3)
+    model.source = type("Source", (), {"metadata": {"condition": "label"}})()
+    checks = {check.name: check for check in examine(model)}
+    assert not [check.line for check in checks.values() if check.holds is False]
+    assert "other labels change the velocity" in checks["conditions"].found
+
+
+def test_every_check_says_what_it_found_in_one_line():
+    checks = list(examine(tiny.model(conditions=3)))
+    assert len({check.name for check in checks}) == len(checks) == 14
+    for check in checks:
+        assert check.holds and re.search(r"\d", check.found), check.line
+        assert check.line.startswith("holds") and "\n" not in check.line and "->" not in check.line
+
+
+# Broken models
+
+
+class WrongShape(Adapter):
+    def denoise(self, x, sigma, context):
+        return super().denoise(x, sigma, context)[:, 0]
+
+
+class NotFinite(Adapter):
+    def denoise(self, x, sigma, context):
+        return super().denoise(x, sigma, context) / 0
+
+
+class Raises(Adapter):
+    def denoise(self, x, sigma, context):
+        return context.nothing
+
+
+class Unnamed(Adapter):
+    @property
+    def hook_dict(self):
+        return {name: module for name, module in super().hook_dict.items() if "resid_pre" not in name}
+
+
+class NeverFires(Adapter):
+    def __init__(self, net):
+        super().__init__(net)
+        self.hook_unused = GuardedHookPoint()
+
+
+class FiresTwice(Adapter):
+    def _run(self, x, sigma, context):
+        velocity, cache = super()._run(x, sigma, context)
+        self.hook_embed(x.flatten(2))
+        return velocity, cache
+
+
+class CallsTwice(Attention):
+    def forward(self, x, past, seen):
+        F.scaled_dot_product_attention(*torch.zeros(3, len(x), 4, 2, 16))
+        return super().forward(x, past, seen)
+
+
+class Masked(Attention):
+    def forward(self, x, past, seen):
+        kernel = F.scaled_dot_product_attention
+        try:
+            F.scaled_dot_product_attention = lambda q, k, v: kernel(q, k, v, is_causal=True)
+            return super().forward(x, past, seen)
+        finally:
+            F.scaled_dot_product_attention = kernel
+
+
+class Hears(Adapter):
+    def denoise(self, x, sigma, context):
+        louder = 1.01 if self.hook_embed._forward_hooks else 1.0
+        return louder * super().denoise(x, sigma, context)
+
+
+class Random(Adapter):
+    def denoise(self, x, sigma, context):
+        return super().denoise(x + 0.01 * torch.randn_like(x), sigma, context)
+
+
+class OffPath(Block):
+    """Shows its stream to the hook points, and goes on without what they return."""
+
+    def forward(self, x, past, seen):
+        for point in (self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post):
+            point(x)
+        x = x + self.hook_attn_out(self.attn(self.theirs.norm1(x), past, seen))
+        return x + self.hook_mlp_out(self.theirs.mlp(self.theirs.norm2(x)))
+
+
+class Tuples(Block):
+    def forward(self, x, past, seen):
+        return super().forward(x, past, seen), None
+
+
+class Unpacks(Adapter):
+    """Blocks that return more than the residual stream."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.blocks = nn.ModuleList(map(Tuples, net.blocks))
+
+    def _run(self, x, sigma, context):
+        self.blocks, kept = [lambda *inputs, b=b: b(*inputs)[0] for b in self.blocks], self.blocks
+        try:
+            return super()._run(x, sigma, context)
+        finally:
+            self.blocks = kept
+
+
+def aged(change):
+    """An adapter whose key ages are so changed."""
+
+    class Aged(Adapter):
+        @property
+        def attn_dict(self):
+            def wrap(age):
+                return lambda frame, keys: change(age(frame, keys))
+
+            return {n: AttentionPoint(p.module, wrap(p.key_age)) for n, p in super().attn_dict.items()}
+
+    return Aged
+
+
+class ChangesContext(Adapter):
+    def start(self, batch, cond=None):
+        self.own = super().start(batch, cond)
+        return [self.own]
+
+    def encode(self, x, context):
+        context[0] = super().encode(x, context[0])
+        return context
+
+    def denoise(self, x, sigma, context):
+        return super().denoise(x, sigma, context[0])
+
+
+class Remembers(Adapter):
+    """Keeps what it encoded on the module, for all calls to come."""
+
+    def encode(self, x, context):
+        self.last = x.mean()
+        return super().encode(x, context)
+
+    def denoise(self, x, sigma, context):
+        return super().denoise(x + getattr(self, "last", 0.0), sigma, context)
+
+
+class Forgets(Adapter):
+    def encode(self, x, context):
+        return type(context)(context.frame + 1, context.cache, context.actions)
+
+
+class Mixes(Adapter):
+    def denoise(self, x, sigma, context):
+        return super().denoise(x + x.mean(dim=0, keepdim=True), sigma, context)
+
+
+class Foresees(Adapter):
+    def start(self, batch, cond=None):
+        return super().start(batch, cond.flip(1))
+
+
+class IgnoresActions(Adapter):
+    def start(self, batch, cond=None):
+        return super().start(batch, None)
+
+
+class Parallel(Adapter):
+    """The pass over a clip as frame by frame, but for what `leaky` adds."""
+
+    leaky = staticmethod(lambda clean: 0.0)
+
+    def teacher_forced(self, clean, noisy, sigma, cond=None):
+        context, velocities = self.start(len(clean), cond), []
+        for frame in range(clean.shape[1]):
+            x = noisy[:, frame : frame + 1] + self.leaky(clean)
+            velocities.append(self.denoise(x, sigma[:, frame], context))
+            context = self.encode(clean[:, frame : frame + 1], context)
+        return torch.cat(velocities, dim=1)
+
+
+class LeaksInParallel(Parallel):
+    leaky = staticmethod(lambda clean: 0.01 * clean.mean(dim=1, keepdim=True))
+
+
+class PointsElsewhere(Adapter):
+    def __init__(self, net):
+        super().__init__(net)
+        points = super().hook_dict
+        self.points = lambda: points
+
+    hook_dict = property(lambda self: self.points())
+
+
+def with_attention(kind):
+    class Changed(Adapter):
+        def __init__(self, net):
+            super().__init__(net)
+            for block in self.blocks:
+                block.attn = kind(block.attn.theirs)
+
+    return Changed
+
+
+class OffPathBlock(Adapter):
+    def __init__(self, net):
+        super().__init__(net)
+        self.blocks[1] = OffPath(net.blocks[1])
+
+
+BROKEN = [
+    (WrongShape, "velocity", r"\(1, 3, 20, 20\) for \(1, 1, 3, 20, 20\)"),
+    (NotFinite, "velocity", "inf|nan"),
+    (Raises, "velocity", r"AttributeError at test_check.py:\d+: 'Past' object has no attribute 'nothing'"),
+    (Unnamed, "names", "without blocks.0.hook_resid_pre, blocks.1.hook_resid_pre"),
+    (NeverFires, "fires", "'hook_unused' fired never in 8 announced passes"),
+    (FiresTwice, "fires", "'hook_embed' fired 12 times in 6 announced passes of role 'denoise'"),
+    (with_attention(CallsTwice), "fires", "'blocks.0.attn' .*fired 12 times in 6"),
+    (with_attention(Masked), "fires", "the attention call in 'blocks.0.attn' has .* is_causal"),
+    (Hears, "watched", r"differ by [1-9]\.\de-0[23]$"),
+    (Random, "watched", "not deterministic"),
+    (OffPathBlock, "edits", r"of 41 points; without effect at blocks.1.hook_resid_pre, .*hook_resid_mid"),
+    (OffPathBlock, "skips", r"replaced by [1-9]"),
+    (Unpacks, "skips", "IndexError at test_check.py|ValueError at test_check.py|replaced by [1-9]"),
+    (aged(lambda ages: ages - 2), "patterns", r"25 keys of no frame so far"),
+    (aged(lambda ages: ages.flip(0)), "key_age", "keys? .*said to be [12] frames back.* change"),
+    (aged(lambda ages: ages + 1), "key_age", "said to be 3 frames back, but changed with the frame 2 back"),
+    (aged(lambda ages: (ages - 1).clamp(min=0)), "key_age", "keys said to be 1 frames back did not change"),
+    (ChangesContext, "context", "after a newer one was made [^0]"),
+    (Remembers, "context", "after a newer one was made [^0]"),
+    (Remembers, "frames", "earlier frames change by [^0]"),
+    (Forgets, "frames", "the next one by 0.0e"),
+    (Mixes, "rows", "changing the other clip changes [^0]"),
+    (Foresees, "conditions", "earlier frames by [^0]"),
+    (IgnoresActions, "conditions", "change the velocity by 0.0e"),
+    (LeaksInParallel, "parallel", "leaks [^0]"),
+    (PointsElsewhere, "copies", "of 41 points 37 belong to another model"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "found"), BROKEN, ids=[f"{k.__name__}-{n}" for k, n, _ in BROKEN])
+def test_each_check_fails_on_the_model_that_was_broken_for_it(kind, name, found):
+    failed = {check.name: check for check in failures(made(kind), only=[name])}
+    assert name in failed
+    assert re.search(found, failed[name].found), failed[name].line
+    assert failed[name].line.startswith("DOES NOT HOLD") and f"-> {failed[name].remedy}" in failed[name].line
+
+
+def test_a_kernel_that_computes_something_else_is_noticed(monkeypatch):
+    kernel = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: 1.01 * kernel(q, k, v))
+    (failed,) = failures(made(), only=["patterns"])
+    assert re.search(r"output off by 1\.0e-02 \(allowed 1e-05\)", failed.found)
+
+
+def test_a_parallel_pass_that_leaks_nothing_holds():
+    checks = {check.name: check for check in examine(made(Parallel), ["parallel", "conditions"])}
+    assert checks["parallel"].holds and checks["conditions"].holds
+
+
+def test_points_of_a_deep_network_are_edited_in_three_layers_unless_all_are_asked_for():
+    model = tiny.model(layers=17)
+    (some,) = examine(model, ["edits"])
+    assert "37 of 205 points (first, middle and last layer)" in some.found
+
+
+def test_conditions_of_which_nothing_is_said_are_asked_for():
+    model = made()
+    model.null_condition = None
+    failed = failures(model)
+    assert all("neither null_condition nor describe() says" in check.found for check in failed) and failed
+
+
+# The command
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments):
+        status = probes.check.main([*map(str, arguments)])
+        said = capsys.readouterr()
+        return status, said.out.splitlines(), said.err.splitlines()
+
+    return run
+
+
+def test_the_template_passes_and_the_status_says_so(command):
+    status, lines, errors = command("--model", TEMPLATE, "--set", "seed=1")
+    assert (status, errors) == (0, [])
+    assert lines[-1] == f"13 of 13 checks hold for {TEMPLATE}" and len(lines) == 15
+
+
+def test_a_model_that_does_not_keep_the_contract_gives_status_1(command, tmp_path):
+    adapter = tmp_path / "broken.py"
+    adapter.write_text(
+        "import torch\nfrom models.adapter_template import Adapter, Net\n\n\n"
+        "class Forgets(Adapter):\n    def encode(self, x, context):\n"
+        "        return type(context)(context.frame + 1, context.cache, context.actions)\n\n\n"
+        "def load():\n    return Forgets(Net())\n"
+    )
+    status, lines, _ = command("--model", f"{adapter}:load")
+    assert status == 1 and any(re.match("DOES NOT HOLD  frames .* -> ", line) for line in lines)
+    assert "checks hold" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nonsense"], "no model is called 'nonsense'"),
+        (["--model", TEMPLATE, "--chunks", 2], "at least 3 chunks and 1 step, got 2 and 2"),
+        (["--model", TEMPLATE, "--set", "seed"], "--set takes NAME=VALUE, got 'seed'"),
+        (["--model", TEMPLATE, "--set", "height=3"], "'height'; it can be told seed: int = 0"),
+        (["--model", "models/adapter_template.py:made"], "has no function 'made'; it has Adapter"),
+        (["--model", TEMPLATE, "--dtype", "int8"], "unknown dtype 'int8'"),
+    ],
+)
+def test_a_bad_request_gets_status_2_and_one_line(command, arguments, message):
+    status, lines, errors = command(*arguments)
+    assert status == 2 and not lines
+    (line,) = errors
+    assert line.startswith("check: ") and message in line
+
+
+def test_help_answers_without_torch():
+    ask = (
+        "import sys, probes.check\ntry: probes.check.main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", ask], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_template_is_neither_a_network_nor_a_family():
+    assert "adapter_template" not in {*models.networks(), *models.families()}
+
+
+def test_a_checked_model_is_left_as_it_was():
+    model = made()
+    before = copy.deepcopy(model.state_dict())
+    names = {name: set(vars(module)) for name, module in model.named_modules()}
+    list(examine(model))
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == names
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules() if isinstance(module, nn.Module))

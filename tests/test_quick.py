@@ -1,0 +1,43 @@
+"""A quick run measures every layer of what the split is read from, and says where it was coarse."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+
+from analyses._curves import Curves, Cut
+from analyses.split import _coarse
+from probes import cut, leave_one_out
+from probes.settings import Settings
+from probes.subject import Clip, Subject
+
+DEPTH = 12
+
+
+def test_reuse_is_coarse_but_cuts_and_left_out_layers_are_not(monkeypatch):
+    monkeypatch.setattr(Settings, "chosen_layers", lambda settings, depth: [0, depth - 1])
+    clip, network = Clip(tiny.draw(1, 2, 3, 8, 8), None), tiny.model(layers=3)
+    network.source = SimpleNamespace(metadata={})
+    settings = Settings(clips=1, frames=2, context=1, probed=1, steps=1, quick=True)
+    subject = Subject(0, {"trained": network}, clip, clip, settings, 2)
+    (cuts,), (left_out,) = cut.measure(subject).values(), leave_one_out.measure(subject).values()
+    for dataset in (cuts, left_out):
+        assert dataset.layer.values.tolist() == [0, 1, 2] and subject.layers == [0, 2]
+        assert np.isfinite(dataset.velocity_error).all() and np.isfinite(dataset.mse).all()
+    assert cuts["where"].values.tolist() == ["from", "only"]
+
+
+@pytest.mark.parametrize(
+    ("depths", "encoder", "said"),
+    [
+        ([1, 3, 5, 7, 9, 11, 12], 7, "tried at 7 of 12 depths: an encoder with up to 1 layer less"),
+        ([4, 8, 12], 8, "tried at 3 of 12 depths: an encoder with up to 3 layers less"),
+        ([1, 3, 5, 7, 9, 11, 12], 12, None),
+        (list(range(1, 13)), 7, None),
+    ],
+)
+def test_how_much_shallower_an_encoder_may_be_is_said(depths, encoder, said):
+    found = Curves(DEPTH, (np.array(depths), {}), None, None)
+    remarks = _coarse(found, Cut(encoder, [], list(range(encoder, DEPTH))))
+    assert said in remarks[0] if said else remarks == []

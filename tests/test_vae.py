@@ -1,0 +1,174 @@
+"""Latents: as diffusers makes them, normalised as models take them; streams equal the whole; refusals."""
+
+import json
+
+import pytest
+import tiny_vae
+import torch
+from tiny_vae import WAN, WAN22, dc, video, wan
+
+from models._vae import open_vae
+
+
+def stock_latents(network, x):
+    """As a diffusers pipeline for Wan prepares them."""
+    z = network.encode(x.transpose(1, 2)).latent_dist.mode()
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1, 1)
+        for values in (network.config.latents_mean, network.config.latents_std)
+    )
+    return ((z - mean) / std).transpose(1, 2)
+
+
+def stock_pixels(network, latents):
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1, 1)
+        for values in (network.config.latents_mean, network.config.latents_std)
+    )
+    return network.decode(latents.transpose(1, 2) * std + mean).sample.transpose(1, 2)
+
+
+@pytest.fixture(params=[WAN, WAN22], ids=["2.1", "2.2"])
+def opened(request, tmp_path):
+    network = wan(**request.param)
+    network.save_pretrained(tmp_path / "vae")
+    return network, open_vae(str(tmp_path / "vae"))
+
+
+def test_wan_is_as_diffusers_has_it_and_normalised(opened):
+    network, vae = opened
+    size = 2 * vae.spatial
+    x = video(9, size, size, batch=2)
+    latents = vae.encode(x)
+    assert latents.shape == (2, 3, 4, 2, 2) and vae.frames_of(3) == 9
+    assert latents.std() > 0.05
+    torch.testing.assert_close(latents, stock_latents(network, x), rtol=0, atol=1e-5)
+    pixels = vae.decode(latents)
+    assert pixels.shape == x.shape and pixels.abs().max() <= 1
+    torch.testing.assert_close(pixels, stock_pixels(network, latents), rtol=0, atol=1e-5)
+
+
+def test_wan_streams_equal_the_whole(opened):
+    network, vae = opened
+    x = video(9, 2 * vae.spatial, vae.spatial)
+    latents = stock_latents(network, x)
+    pieces = list(vae.stream_encode(x))
+    assert [piece.shape[1] for piece in pieces] == [1, 1, 1]
+    torch.testing.assert_close(torch.cat(pieces, 1), latents, rtol=0, atol=1e-5)
+    frames = list(vae.stream(latents))
+    assert [piece.shape[1] for piece in frames] == [1, 4, 4]
+    torch.testing.assert_close(torch.cat(frames, 1), stock_pixels(network, latents), rtol=0, atol=1e-5)
+
+
+def test_two_streams_side_by_side_do_not_meet(opened):
+    _, vae = opened
+    one, other = (vae.encode(video(9, vae.spatial, vae.spatial, seed=seed)) for seed in (4, 5))
+    together = list(zip(vae.stream(one), vae.stream(other), strict=True))
+    assert torch.equal(torch.cat([a for a, _ in together], 1), vae.decode(one))
+    assert torch.equal(torch.cat([b for _, b in together], 1), vae.decode(other))
+
+
+def test_decoding_is_causal(opened):
+    _, vae = opened
+    latents = vae.encode(video(9, vae.spatial, vae.spatial))
+    changed = latents.clone()
+    changed[:, 2] += 1
+    before, after = vae.decode(latents), vae.decode(changed)
+    assert torch.equal(before[:, :5], after[:, :5]) and not torch.equal(before[:, 5:], after[:, 5:])
+
+
+def test_dc_takes_each_frame_for_itself_and_scales(tmp_path):
+    network = dc()
+    network.save_pretrained(tmp_path)
+    vae, x = open_vae(str(tmp_path)), video(3, batch=2)
+    latents = vae.encode(x)
+    assert latents.shape == (2, 3, 8, 4, 6) and vae.frames_of(3) == 3
+    expected = network.encode(x.flatten(0, 1)).latent * 0.2889
+    torch.testing.assert_close(latents.flatten(0, 1), expected, rtol=0, atol=1e-5)
+    pixels = network.decode(expected / 0.2889).sample.clamp(-1, 1)
+    torch.testing.assert_close(vae.decode(latents).flatten(0, 1), pixels, rtol=0, atol=1e-5)
+    assert torch.equal(torch.cat(list(vae.stream(latents)), 1), vae.decode(latents))
+
+
+@pytest.mark.parametrize("layers", [[0, 2, 1], [0, 1, 2]])
+def test_fars_weights_tell_their_configuration(tmp_path, layers):
+    network = dc(encoder_layers_per_block=layers)
+    torch.save(network.state_dict(), tmp_path / "DCAE.pth")
+    vae, x = open_vae(str(tmp_path / "DCAE.pth")), video(2)
+    assert (vae.spatial, vae.temporal, vae.channels) == (4, 1, 8)
+    assert list(vae.network.config.encoder_layers_per_block) == layers
+    expected = network.encode(x[0]).latent * 0.2889
+    torch.testing.assert_close(vae.encode(x)[0], expected, rtol=0, atol=1e-5)
+
+
+def test_a_pipeline_folder_is_entered_and_described(tmp_path):
+    tiny_vae.save_pipeline(tmp_path)
+    said = open_vae(str(tmp_path)).describe()
+    assert said["class"] == "AutoencoderKLWan" and said["name"] == str(tmp_path)
+    assert (said["channels"], said["spatial"], said["temporal"]) == (4, 8, 4)
+
+
+def test_half_precision_stays_close(tmp_path):
+    wan().save_pretrained(tmp_path)
+    x = video(5)
+    exact, rough = (open_vae(str(tmp_path), dtype=dtype).encode(x) for dtype in ("float32", "bfloat16"))
+    assert rough.dtype == torch.float32
+    assert 0 < (exact - rough).abs().max() < 0.1 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((9, 16, 20), "multiples of 8, got 16x20; 16x16 would do"),
+        ((8, 16, 24), "multiples of 4, got 8; 5 or 9 would do"),
+    ],
+)
+def test_odd_sizes_are_refused_with_ones_that_would_do(tmp_path, shape, said):
+    wan().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        open_vae(str(tmp_path)).encode(video(*shape))
+
+
+def test_latents_of_another_width_are_refused(tmp_path):
+    wan().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="latents of 4 channels, got 16"):
+        open_vae(str(tmp_path)).stream(torch.zeros(1, 1, 16, 2, 2))
+
+
+def edited(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda f: edited(f, _class_name="AutoencoderKLMagvit"), "is a AutoencoderKLMagvit; supported are"),
+        (lambda f: edited(f, base_dim=4), "has shape"),
+        (lambda f: edited(f, num_res_blocks=2), "tensors missing"),
+        (lambda f: edited(f, latents_mean=[0.0] * 16), r"of \[16, 4\] channels, z_dim 4"),
+        (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "config.json").unlink(), "neither a folder vae/ nor a config.json"),
+        (lambda f: (f / "diffusion_pytorch_model.safetensors").unlink(), "has no weights"),
+    ],
+)
+def test_spoilt_folders_are_refused_in_one_line(tmp_path, spoil, said):
+    wan().save_pretrained(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises((ValueError, OSError), match=said) as caught:
+        open_vae(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("encoder.conv1.weight", "Wan's own file"), ("x", "no DC-AE of FAR's")]
+)
+def test_other_files_are_refused(tmp_path, name, said):
+    torch.save({name: torch.zeros(2)}, tmp_path / "vae.pth")
+    with pytest.raises(ValueError, match=said):
+        open_vae(str(tmp_path / "vae.pth"))
+
+
+def test_a_name_that_is_nowhere_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint at"):
+        open_vae(str(tmp_path / "nothing"))

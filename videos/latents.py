@@ -1,0 +1,186 @@
+"""Files of latents, or of any other frames as arrays: read as clips, written atomically.
+
+    batch = latents.read("clips.safetensors", frames=24, limit=9)      # LatentClips
+    latents.write("clips.safetensors", batch.video, text=batch.text, about={"encoder": "..."})
+
+.safetensors holds the tensor `latents` [n f c h w] and, where they are known, `text` [n t w], `actions` [n f]
+or [n f a] and `labels` [n]; .npz and .pt the same names, or a single array of that shape, as .npy does.
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from videos import Clips
+
+READABLE = (".safetensors", ".npy", ".npz", ".pt")
+ALONGSIDE = ("text", "actions", "labels")
+DAMAGE = (
+    OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
+"""What readers of these formats raise on files that are not whole."""
+
+
+@dataclass(frozen=True)
+class LatentClips(Clips):
+    """Clips that may come with the embeddings of a prompt, float32 [b t w], or labels, int64 [b]."""
+
+    text: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+
+def is_file(source: str) -> bool:
+    """Whether a source of videos is, by its suffix, a file of latents."""
+    return Path(source).suffix.lower() in READABLE
+
+
+def read(path: str | Path, frames: int | None = None, limit: int | None = None) -> LatentClips:
+    """The first `limit` clips of a file, cut to their first `frames` frames; all of both by default.
+
+    Raises FileNotFoundError, or ValueError for a file that is damaged, of another shape or type, not finite,
+    or too short.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a file of latents")
+    held = _opened(path)
+    if "latents" not in held:
+        raise ValueError(f"{path} holds {', '.join(held) or 'nothing'}, expected an array called latents")
+    video = _checked(path, "latents", held["latents"], (5,), "[clips, frames, channels, height, width]")
+    if frames is not None and video.shape[1] < frames:
+        raise ValueError(
+            f"{path} has clips of {video.shape[1]} frames, expected at least {frames}: lower --frames"
+        )
+    beside = {name: _beside(path, name, held[name], video) for name in ALONGSIDE if name in held}
+    actions = beside.pop("actions", None)
+    actions = actions if actions is None else actions[:limit, :frames]
+    beside = {name: values[:limit] for name, values in beside.items()}
+    return LatentClips(video[:limit, :frames], actions, text=beside.get("text"), labels=beside.get("labels"))
+
+
+def read_text(path: str | Path) -> np.ndarray:
+    """The embeddings of prompts [n t w] in a file, which need not hold latents; raises as `read`."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a file of prompts' embeddings")
+    held = _opened(path)
+    if "text" not in held:
+        raise ValueError(f"{path} holds {', '.join(held) or 'nothing'}, expected an array called text")
+    return _checked(path, "text", held["text"], (3,), "[clips, tokens, width]")
+
+
+def write(
+    path: str | Path, latents: np.ndarray, *, about: Mapping[str, Any] | None = None, **beside: Any
+) -> Path:
+    """A .safetensors file of latents [n f c h w] and of `text`, `actions` or `labels` where they are given.
+
+    `about` is kept as JSON in the file's metadata, under `framelens`. The file appears whole or not at all.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"cannot write {path}: its suffix must be .safetensors")
+    unknown = sorted(beside.keys() - set(ALONGSIDE))
+    if unknown:
+        raise ValueError(f"latents may come with {', '.join(ALONGSIDE)}, got {', '.join(unknown)}")
+    arrays = {"latents": latents} | {name: values for name, values in beside.items() if values is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+        save_file(contiguous, partial, metadata={"framelens": json.dumps(dict(about or {}))})
+        partial.chmod(0o644)  # safetensors makes files that only their owner can read
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def about(path: str | Path) -> dict[str, Any]:
+    """What a .safetensors file says of its latents; empty where it says nothing."""
+    from safetensors import safe_open
+
+    if Path(path).suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="np") as file:
+        return json.loads((file.metadata() or {}).get("framelens", "{}"))
+
+
+def _opened(path: Path) -> dict[str, Any]:
+    try:
+        return _held(path)
+    except DAMAGE as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"cannot read {path} as latents: {reason or type(error).__name__}") from None
+
+
+def _held(path: Path) -> dict[str, Any]:
+    """The arrays in a file by name; an array alone is called latents."""
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        held = np.load(path, allow_pickle=False)
+        return _named(held if isinstance(held, np.ndarray) else dict(held))
+    if suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return _named(load_file(path))
+    if suffix == ".pt":
+        import torch
+
+        return _named(torch.load(path, map_location="cpu", weights_only=True))
+    raise ValueError(f"its suffix must be one of {', '.join(READABLE)}")
+
+
+def _named(held: Any) -> dict[str, Any]:
+    held = dict(held) if isinstance(held, Mapping) else {"latents": held}
+    if len(held) == 1 and not held.keys() & {"latents", *ALONGSIDE}:
+        held = {"latents": next(iter(held.values()))}
+    return {name: _array(values) for name, values in held.items() if name == "latents" or name in ALONGSIDE}
+
+
+def _array(values: Any) -> np.ndarray:
+    """As numpy knows it; bfloat16, which it does not know, as float32."""
+    if hasattr(values, "detach"):
+        values = values.detach()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    return np.asarray(values)
+
+
+def _checked(path: Path, name: str, values: np.ndarray, ranks: tuple[int, ...], shape: str) -> np.ndarray:
+    """Finite float32 of one of these ranks, or ValueError."""
+    if values.dtype.kind != "f":
+        raise ValueError(f"{path}: {name} is {values.dtype}, expected floating point")
+    if values.ndim not in ranks or 0 in values.shape:
+        raise ValueError(f"{path}: {name} has shape {list(values.shape)}, expected {shape}")
+    if not np.isfinite(values).all():
+        bad = sorted(set(np.nonzero(~np.isfinite(values))[0].tolist()))
+        raise ValueError(f"{path}: {name} has values that are not finite, in clips {bad[:10]}")
+    return values.astype(np.float32)
+
+
+def _beside(path: Path, name: str, values: np.ndarray, video: np.ndarray) -> np.ndarray:
+    """What comes with the latents, checked against them."""
+    clips, frames = video.shape[:2]
+    expected = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "labels": "[clips]"}[name]
+    if name == "text" or (name == "actions" and values.dtype.kind == "f"):
+        values = _checked(path, name, values, (3,), expected.replace("frames]", "frames, width]"))
+    elif values.dtype.kind not in "iu" or values.ndim != {"actions": 2, "labels": 1}[name]:
+        raise ValueError(
+            f"{path}: {name} is {values.dtype} {list(values.shape)}, expected integers {expected}"
+        )
+    else:
+        values = values.astype(np.int64)
+    if len(values) != clips or (name == "actions" and values.shape[1] != frames):
+        raise ValueError(
+            f"{path}: {name} has shape {list(values.shape)}, expected {expected} for {clips} clips of "
+            f"{frames} frames"
+        )
+    return values
