@@ -45,7 +45,7 @@ def read(
     if place.kind == "hub":
         from models._hub import fetched
 
-        place = fetched(place)
+        place = fetched(place, lambda folder: _kind_of(_network_folder(folder, asked)))
     reader = {"adapter": _from_adapter, "folder": _from_folder, "file": _from_file}[place.kind]
     model, source = reader(
         place, asked, lambda files: require_memory(place.name, files, device, dtype, copies)
@@ -106,20 +106,38 @@ def _bound(model: Any, path: Path, reach: dict[str, int]) -> None:
 
 def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
     folder = _network_folder(place.path, asked)
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is no model in diffusers' layout")
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / 'config.json'} is not valid JSON: {error}") from None
-    known = {name: family for family in families().values() for name in family.CLASSES}
-    kind = config.get("_class_name")
-    if kind not in known:
-        raise ValueError(f"{folder} is a {kind}; supported are {', '.join(sorted(known))}")
-    said(folder, known[kind], _reach(asked, known[kind].UNSAID)[1])  # before gigabytes are read
+    config, family = _kind_of(folder)
+    said(folder, family, _reach(asked, family.UNSAID)[1])  # before gigabytes are read
     require_room(files_of(folder))
-    model, metadata = _by_family(known[kind], Checkpoint(folder, read_folder(folder), config), asked)
+    model, metadata = _by_family(family, Checkpoint(folder, read_folder(folder), config), asked)
     return model, Source(folder, _sha256(files_of(folder)), metadata)
+
+
+def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
+    """A folder's configuration and the family that reads it; ValueError that names what it is instead."""
+    known = {name: family for family in families().values() for name in family.CLASSES}
+    index = _read_config(folder.parent / "model_index.json")
+    if not (folder / "config.json").exists():
+        what = f"{folder.parent} is a {index.get('_class_name')} without a network in {folder.name}/"
+        what = what if index else f"{folder} has no config.json, so it is no model in diffusers' layout"
+        raise FileNotFoundError(f"{what}; supported are {', '.join(sorted(known))}")
+    config = _read_config(folder / "config.json")
+    kind = next((k for k in (config.get("_class_name"), *(config.get("architectures") or ())) if k), None)
+    if kind not in known:
+        kind = kind or config.get("model_type") or "model of a kind that its config.json does not say"
+        raise ValueError(f"{folder} is a {kind}; supported are {', '.join(sorted(known))}")
+    return config, known[kind]
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """What a JSON file holds, nothing where there is none; ValueError for anything but a JSON object."""
+    try:
+        config = json.loads(file.read_text()) if file.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} holds a {type(config).__name__}, expected an object")
+    return config
 
 
 def _network_folder(folder: Path, asked: dict[str, Any]) -> Path:

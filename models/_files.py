@@ -19,6 +19,8 @@ WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."
 PREFIXES = ("module.", "model.diffusion_model.", "model.")
 """What stands before every name of a network that was saved as part of another."""
 FOLDER_FILES = ("diffusion_pytorch_model", "model")
+WHOLE = (".safetensors", ".bin")
+"""What a file with all weights of a folder ends in."""
 DAMAGE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
 )  # fmt: skip
@@ -35,19 +37,45 @@ def read_file(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that hold the weights of a diffusers folder; FileNotFoundError where there are none."""
+    """The files that hold the weights of a diffusers folder, a variant such as fp16 where it is all there is.
+
+    FileNotFoundError where there are none, or not all shards of them.
+    """
     for stem in FOLDER_FILES:
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.exists():
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            missing = [shard for shard in shards if not (folder / shard).exists()]
-            if missing:
-                raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, which {index.name} names")
-            return [folder / shard for shard in shards]
-        for suffix in (".safetensors", ".bin"):
-            if (folder / f"{stem}{suffix}").exists():
-                return [folder / f"{stem}{suffix}"]
+        indices = sorted(folder.glob(f"{stem}.*index*.json"), key=_variants_last)
+        singles = [
+            file for file in folder.glob(f"{stem}.*") if file.suffix in WHOLE and "-of-" not in file.name
+        ]
+        found = sorted([*indices, *singles], key=_variants_last)
+        if found:
+            return _shards(found[0]) if found[0].suffix == ".json" else found[:1]
+        shards = sorted(folder.glob(f"{stem}*-of-*.safetensors"))
+        if shards:
+            raise FileNotFoundError(
+                f"{folder} has shards of its weights, as {shards[0].name}, but not the index that names them "
+                f"all, {stem}.safetensors.index.json"
+            )
     raise FileNotFoundError(f"{folder} has no weights; expected {FOLDER_FILES[0]}.safetensors or its shards")
+
+
+def _variants_last(file: Path) -> tuple[int, bool, str]:
+    """Plain names before those with a variant in them, safetensors before the rest."""
+    words = [word for word in file.name.split(".") if word not in ("index", "json")]
+    return len(words), "safetensors" not in words, file.name
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        named = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{index} is no index of shards: {type(error).__name__} {error}") from None
+    outside = [shard for shard in named if Path(shard).name != shard]
+    if outside:
+        raise ValueError(f"{index} names {outside[0]}, which is not beside it")
+    missing = [shard for shard in named if not (index.parent / shard).exists()]
+    if missing:
+        raise FileNotFoundError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names")
+    return [index.parent / shard for shard in named]
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 No code of a repository is run and none is fetched: configurations, safetensors and PyTorch files alone.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,17 @@ from models._place import WEIGHTS_SUFFIXES, Place
 
 WANTED = ["*.json", "*.txt", "*.model", "transformer*/*", "model.safetensors", "diffusion_pytorch_model*"]
 """Of a repository in diffusers' layout, without its VAE and text encoder."""
+CONFIGURATIONS = ["*.json", "transformer*/*.json"]
+"""What is fetched before the weights, and says whose they are."""
 LISTED = 8
 """Checkpoints named where one has to be chosen."""
 
 
-def fetched(place: Place) -> Place:
+def fetched(place: Place, accept: Callable[[Path], object] = lambda folder: None) -> Place:
     """The same model on disk, its revision the commit; downloads what is not there yet.
 
-    Raises ValueError or OSError, with one line, for what does not exist or cannot be reached.
+    Of a folder the configurations come first, and are shown to `accept`, which may refuse them. Raises
+    ValueError or OSError, with one line, for what does not exist or cannot be reached.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -28,10 +32,14 @@ def fetched(place: Place) -> Place:
             file = huggingface_hub.hf_hub_download(place.repo, place.path.as_posix(), revision=place.revision)
             return _at(replace(place, kind="file", path=Path(file)))
         inside = "" if place.path == Path(".") else f"{place.path.as_posix()}/"
-        wanted = [inside + pattern for pattern in WANTED]
-        folder = huggingface_hub.snapshot_download(
-            place.repo, revision=place.revision, allow_patterns=wanted, ignore_patterns=["*.py"]
-        )
+        for wanted in (CONFIGURATIONS, WANTED):
+            patterns = [inside + pattern for pattern in wanted]
+            folder = huggingface_hub.snapshot_download(
+                place.repo, revision=place.revision, allow_patterns=patterns, ignore_patterns=["*.py"]
+            )
+            local = _folder_at(place, Path(folder) / inside)
+            accept(local.path)
+        return local
     except errors.GatedRepoError:
         raise OSError(
             f"{place.repo} asks for its licence to be accepted: do so on its page, then log in with `hf auth "
@@ -50,14 +58,16 @@ def fetched(place: Place) -> Place:
         raise FileNotFoundError(f"{place.repo} has no file {place.path}{_instead(place)}") from None
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, ConnectionError) as error:
         raise OSError(f"{_offline(place)} ({type(error).__name__})") from None
-    except ValueError as error:  # a name that the hub's own rules refuse
+    except errors.HFValidationError as error:  # a name that the hub's own rules refuse
         raise ValueError(f"{place.name} is no hub id: {str(error).splitlines()[0]}") from None
-    local = replace(place, kind="folder", path=Path(folder) / inside)
-    if not any((local.path / mark).exists() for mark in ("model_index.json", "config.json")):
+
+
+def _folder_at(place: Place, folder: Path) -> Place:
+    if not any((folder / mark).exists() for mark in ("model_index.json", "config.json")):
         raise FileNotFoundError(
             f"{place.repo} has no model in diffusers' layout (config.json, model_index.json){_instead(place)}"
         )
-    return _at(local)
+    return _at(replace(place, kind="folder", path=folder))
 
 
 def _at(place: Place) -> Place:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<inside>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<inside>.+))?")
+REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
 ADAPTER = re.compile(r"(?P<file>.+\.py):(?P<function>\w+)")
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 FOLDER_MARKS = ("model.safetensors", "model_index.json", "config.json")
@@ -59,20 +60,31 @@ def find(name: str, shipped: dict[str, Path]) -> Place:
     path = Path(name)
     if path.exists():
         return _on_disk(name, path)
-    hub = HUB_ID.fullmatch(name)
+    bare, revision = _revised(name)
+    hub = HUB_ID.fullmatch(bare)
     if hub and not path.is_absolute() and not name.startswith(".") and not _looks_local(name, path):
         inside = Path(hub["inside"] or ".")
+        if ".." in inside.parts:
+            raise ValueError(f"{name}: {inside} leaves the repository")
         if inside != Path(".") and inside.suffix and inside.suffix not in WEIGHTS_SUFFIXES:
             raise ValueError(
                 f"{name}: {inside} is not a checkpoint; give one of {', '.join(WEIGHTS_SUFFIXES)}"
             )
-        return Place("hub", name, inside, None, hub["repo"], hub["revision"])
+        return Place("hub", name, inside, None, hub["repo"], revision)
     if path.suffix or "/" in name:
         raise FileNotFoundError(f"there is no checkpoint at {name}")
     raise ValueError(
         f"no model is called {name!r}; there are {', '.join(sorted(shipped))}; or give a checkpoint's path, "
         "a hub id (org/name) or an adapter (file.py:function)"
     )
+
+
+def _revised(name: str) -> tuple[str, str | None]:
+    """A hub id without its revision, which is behind the last @ unless a file's name goes on there."""
+    bare, _, revision = name.rpartition("@")
+    if not bare or revision.endswith(WEIGHTS_SUFFIXES) or not REVISION.fullmatch(revision):
+        return name, None
+    return bare, revision
 
 
 def _on_disk(name: str, path: Path) -> Place:

@@ -1,6 +1,7 @@
 """What instruments need of a model: standard names, points that fire once a pass and are on the way."""
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -144,7 +145,7 @@ def skips(specimen: Specimen) -> Check:
     with layers.recorded() as (on_pass, kept):
         plain = specimen.velocity(noisy, last, context, on_pass)
     given, skipped = [], []
-    for layer in sorted({0, len(layers) // 2, len(layers) - 1}):
+    for layer in _some(range(len(layers)), specimen.all_layers):
         for output, into in ((lambda x, at=layer: kept[at + 1], given), (lambda x: x, skipped)):
             with layers.replaced({layer: output}) as on_pass:
                 into.append(difference(specimen.velocity(noisy, last, context, on_pass), plain))
@@ -208,8 +209,14 @@ def _is_chosen(name: str, names: dict[str, str]) -> bool:
     if place is None:
         return True
     inside = (re.match(rf"{re.escape(place[1])}(\d+)\.", other) for other in names)
-    layers = sorted({int(match[1]) for match in inside if match})
-    return len(layers) <= DEEP or int(place[2]) in (layers[0], layers[len(layers) // 2], layers[-1])
+    return int(place[2]) in _some(sorted({int(match[1]) for match in inside if match}), False)
+
+
+def _some(layers: Sequence[int], every: bool) -> Sequence[int]:
+    """All layers; of a deep network the first, middle and last, unless every one is asked for."""
+    if every or len(layers) <= DEEP:
+        return layers
+    return [layers[0], layers[len(layers) // 2], layers[-1]]
 
 
 def _disturbed(value: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def _stage(run: Run, wanted: list[str] | tuple[str, ...]) -> int:
     staged = [name for name in wanted if name in STAGED]
     networks = NETWORK_COUNT if {"cut", "leave_one_out"} & set(staged) else 1
     plain = networks * run.steps + LEVELS * (networks if set(staged) - {"controls"} else 0)
-    steps = {0} if {"controls", "reuse_controls"} & set(staged) else set()
+    steps = {0} if "controls" in staged else set()
     steps |= set(run.settings.start_steps) | {0} if "reuse" in staged else set()
     other = bool({"controls", "reuse_controls"} & set(staged))
     return DRAWS * run.layers * (plain + len(steps) + other)

@@ -92,7 +92,7 @@ def _features(run: Run, sizes: Sizes, rows: int = DRAWS) -> int:
 
 def _kept_features(run: Run, sizes: Sizes, wanted: set[str]) -> int:
     steps = set(run.settings.start_steps) | {0} if "reuse" in wanted else set()
-    steps |= {0} if {"controls", "reuse_controls"} & wanted else set()
+    steps |= {0} if "controls" in wanted else set()
     other = bool({"controls", "reuse_controls"} & wanted)
     return (len(steps) + other) * _features(run, sizes)
 

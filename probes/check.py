@@ -15,8 +15,8 @@ from typing import Any
 from probes.settings import told
 
 CHECKS = (
-    "velocity", "names", "fires", "watched", "edits", "skips", "patterns", "key_age", "context", "rows", "frames",
-    "conditions", "parallel", "copies",
+    "velocity", "names", "fires", "watched", "edits", "skips", "patterns", "key_age", "context", "rows",
+    "frames", "conditions", "parallel", "copies",
 )  # fmt: skip
 """In the order in which one mistake explains the next; each is a function of a file _checks_*.py."""
 RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -33,14 +33,20 @@ def examine(
 ) -> Iterator[Any]:
     """Every check of the model, or `only` those, as they are done (probes/_checks_specimen.Check)."""
     from probes import _checks_attention, _checks_instruments, _checks_past
-    from probes._checks_specimen import Specimen
 
-    specimen = Specimen(model, chunks, steps, seed, all_layers)
+    specimen = specimen_of(model, chunks=chunks, steps=steps, seed=seed, all_layers=all_layers)
     homes = (_checks_instruments, _checks_attention, _checks_past)
     for name in CHECKS:
         if only is None or name in only:
             (home,) = (home for home in homes if hasattr(home, name))
             yield _examined(getattr(home, name), specimen)
+
+
+def specimen_of(model: Any, **options: Any) -> Any:
+    """The model with random clips and conditions of its own kind, and walks through them."""
+    from probes._checks_specimen import Specimen
+
+    return Specimen(model, **options)
 
 
 def failures(model: Any, **options: Any) -> list[Any]:

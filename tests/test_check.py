@@ -192,11 +192,10 @@ class Unpacks(Adapter):
         self.blocks = nn.ModuleList(map(Tuples, net.blocks))
 
     def _run(self, x, sigma, context):
-        self.blocks, kept = [lambda *inputs, b=b: b(*inputs)[0] for b in self.blocks], self.blocks
-        try:
-            return super()._run(x, sigma, context)
-        finally:
-            self.blocks = kept
+        tokens, seen = self.hook_embed(self.net.embedded(x, sigma[:, None], None, context.frame)), []
+        for block, past in zip(self.blocks, context.cache, strict=True):
+            tokens, _ = block(tokens, past, seen)
+        return self.net.frames(tokens), tuple(seen)
 
 
 def aged(change):
@@ -313,7 +312,7 @@ BROKEN = [
     (Random, "watched", "not deterministic"),
     (OffPathBlock, "edits", r"of 41 points; without effect at blocks.1.hook_resid_pre, .*hook_resid_mid"),
     (OffPathBlock, "skips", r"replaced by [1-9]"),
-    (Unpacks, "skips", "IndexError at test_check.py|ValueError at test_check.py|replaced by [1-9]"),
+    (Unpacks, "skips", r"ValueError at test_check.py:\d+: not enough values to unpack"),
     (aged(lambda ages: ages - 2), "patterns", r"25 keys of no frame so far"),
     (aged(lambda ages: ages.flip(0)), "key_age", "keys? .*said to be [12] frames back.* change"),
     (aged(lambda ages: ages + 1), "key_age", "said to be 3 frames back, but changed with the frame 2 back"),
@@ -342,7 +341,7 @@ def test_a_kernel_that_computes_something_else_is_noticed(monkeypatch):
     kernel = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: 1.01 * kernel(q, k, v))
     (failed,) = failures(made(), only=["patterns"])
-    assert re.search(r"output off by 1\.0e-02 \(allowed 1e-05\)", failed.found)
+    assert re.search(r"output off by (9\.9e-03|1\.0e-02) \(allowed 1e-05\)", failed.found)
 
 
 def test_a_parallel_pass_that_leaks_nothing_holds():

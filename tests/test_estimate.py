@@ -9,7 +9,7 @@ import torch
 
 import probes
 from models._null import shuffled
-from probes import _stage, subject
+from probes import _stage, noise_invariance, subject
 from probes.__main__ import main
 from probes._passes import COUNTED, STAGED, Run, evaluations, uncounted
 from probes._room import Sizes, room
@@ -17,12 +17,13 @@ from probes.estimate import PRESETS, _of_preset
 from probes.settings import Settings
 from probes.subject import Clip, Subject
 
-FRAMES, LAYERS, HEADS = 5, 4, 2
+FRAMES, LAYERS, HEADS = 5, 3, 2
 SIZES = Sizes(parameters=1_000_000, d_model=64, mlp_width=256, value_bytes=2)
 
 
 def run(**changes):
-    settings = {"clips": 1, "context": 2, "steps": 6, "frames": FRAMES, "probed": 2}
+    settings = {"clips": 1, "context": 2, "steps": 3, "frames": FRAMES, "probed": 2}
+    settings |= {"statistics": ("block_norms",)}
     return Run(LAYERS, LAYERS, HEADS, FRAMES, 1, 4, Settings(**settings | changes))
 
 
@@ -53,9 +54,15 @@ def model():
     return model
 
 
-@pytest.mark.parametrize("changes", [{}, {"quick": True, "layers": (1, 3)}], ids=["full", "quick"])
-@pytest.mark.parametrize("name", [name for name in COUNTED if name != "mask_drift"])
+QUICK = {"quick": True, "layers": (1, 2)}
+COUNTS = [(name, {}) for name in COUNTED if name != "mask_drift"]
+COUNTS += [(name, QUICK) for name in ("cut", "reuse_refresh", "skip")]
+
+
+@pytest.mark.parametrize(("name", "changes"), COUNTS)
 def test_passes_are_counted_as_they_are_run(model, name, changes, monkeypatch):
+    monkeypatch.setattr(noise_invariance, "SIGMAS", (1.0,))
+    monkeypatch.setattr("probes._passes.SIGMAS", (1.0,))
     monkeypatch.setattr(_stage, "TOKENS", 16)  # two conditions to a batch
     monkeypatch.setattr("probes._passes.TOKENS", 16)
     monkeypatch.setattr(subject, "LEVELS", 2)

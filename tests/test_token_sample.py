@@ -1,4 +1,4 @@
-"""Part of the tokens: spread evenly, the same for a seed, and the error that is reported is the error made."""
+"""Part of the tokens: spread evenly, the same for a seed, and the error reported is the error made."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ TOKENS, WIDTH, STEPS = 192, 12, 3
 
 
 def features(seed=0):
-    """Maps [step, 1, n, d] of three steps that drift apart, smooth over neighbouring tokens, as frames are."""
+    """Maps [step, 1, n, d] of three steps that drift apart, smooth over neighbours, as frames are."""
     noise = tiny.draw(STEPS, TOKENS, WIDTH, seed=seed).cumsum(1)
     common = tiny.draw(1, TOKENS, WIDTH, seed=seed + 1).cumsum(1) * 2
     return (common + noise * torch.tensor([0.3, 0.6, 1.0])[:, None, None])[:, None]
