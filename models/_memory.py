@@ -46,9 +46,16 @@ def bytes_as(files: Sequence[Path], dtype: torch.dtype) -> int:
     return sum(values_in(path) for path in files) * dtype.itemsize
 
 
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # damaged: reading it says how
+        return False
+
+
 def values_in(path: Path) -> int:
     """How many numbers a file's tensors hold, by its header; of the old format of torch.save, by its size."""
-    if path.suffix in PYTORCH_SUFFIXES and not zipfile.is_zipfile(path):
+    if path.suffix in PYTORCH_SUFFIXES and not _is_archive(path):
         return path.stat().st_size // STORED_BYTES
     if path.suffix in PYTORCH_SUFFIXES:
         return sum(tensor.numel() for tensor in read_file(path)[1].values())  # mapped, not read

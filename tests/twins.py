@@ -1,4 +1,4 @@
-"""A tiny random twin of every family on disk, in the format of the real checkpoints, and what to tell of it."""
+"""A tiny random twin of every family on disk, in the format of the real files, and what to tell of it."""
 
 from pathlib import Path
 from typing import Any
