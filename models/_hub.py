@@ -3,7 +3,8 @@
 No code of a repository is run and none is fetched: configurations, safetensors and PyTorch files alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +25,12 @@ def fetched(place: Place, accept: Callable[[Path], object] = lambda folder: None
     ValueError or OSError, with one line, for what does not exist or cannot be reached.
     """
     import huggingface_hub
-    from huggingface_hub import errors
 
     assert place.repo is not None
-    try:
+    with answered(place):
         if place.path.suffix:
             file = huggingface_hub.hf_hub_download(place.repo, place.path.as_posix(), revision=place.revision)
-            return _at(replace(place, kind="file", path=Path(file)))
+            return replace(place, kind="file", path=Path(file), revision=commit_of(Path(file), place))
         inside = "" if place.path == Path(".") else f"{place.path.as_posix()}/"
         for wanted in (CONFIGURATIONS, WANTED):
             patterns = [inside + pattern for pattern in wanted]
@@ -40,6 +40,15 @@ def fetched(place: Place, accept: Callable[[Path], object] = lambda folder: None
             local = _folder_at(place, Path(folder) / inside)
             accept(local.path)
         return local
+
+
+@contextmanager
+def answered(place: Place) -> Iterator[None]:
+    """What the hub's library raises in this block, as a ValueError or OSError with one line."""
+    from huggingface_hub import errors
+
+    try:
+        yield
     except errors.GatedRepoError:
         raise OSError(
             f"{place.repo} asks for its licence to be accepted: do so on its page, then log in with `hf auth "
@@ -67,15 +76,13 @@ def _folder_at(place: Place, folder: Path) -> Place:
         raise FileNotFoundError(
             f"{place.repo} has no model in diffusers' layout (config.json, model_index.json){_instead(place)}"
         )
-    return _at(replace(place, kind="folder", path=folder))
+    return replace(place, kind="folder", path=folder, revision=commit_of(folder, place))
 
 
-def _at(place: Place) -> Place:
-    """With the commit, which is the name of the folder that the hub's cache keeps a snapshot in."""
-    parts = place.path.parts
-    if "snapshots" in parts[:-1]:
-        return replace(place, revision=parts[parts.index("snapshots") + 1])
-    return place
+def commit_of(path: Path, place: Place) -> str | None:
+    """The commit, which is the name of the folder that the hub's cache keeps a snapshot in."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else place.revision
 
 
 def _offline(place: Place) -> str:

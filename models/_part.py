@@ -1,7 +1,7 @@
 """A part of a pipeline, as its VAE or its text encoder: on disk, or fetched from the hub without the rest.
 
-    part_of("pipeline/", "vae").path                                # pipeline/vae
-    part_of("org/name@main", "text_encoder", "tokenizer").path      # fetched; the tokenizer lies beside it
+part_of("pipeline/", "vae").path                                # pipeline/vae
+part_of("org/name@main", "text_encoder", "tokenizer").path      # fetched; the tokenizer lies beside it
 """
 
 import json
@@ -74,6 +74,8 @@ def _folder(name: str, path: Path, folder: str) -> Path:
 
 def _fetched(name: str, place: Place, folder: str, beside: tuple[str, ...]) -> Part:
     """The part on disk, downloaded where it is not there yet: of a pipeline, or a repository's only model."""
+    from models._hub import commit_of
+
     inside = PurePosixPath(place.path.as_posix())
     base = inside.parent if inside.name == folder else inside
     wanted = [str(base / part / pattern) for part in (folder, *beside) for pattern in WANTED]
@@ -81,30 +83,16 @@ def _fetched(name: str, place: Place, folder: str, beside: tuple[str, ...]) -> P
     if not (local / base / folder).is_dir() and (local / base / "config.json").exists():
         _snapshot(place, [str(base / pattern) for pattern in WANTED])
     path = _folder(name, local / base, folder)
-    parts = local.parts
-    revision = parts[parts.index("snapshots") + 1] if "snapshots" in parts else place.revision
-    return Part(name, path, place.repo, revision)
+    return Part(name, path, place.repo, commit_of(path, place))
 
 
 def _snapshot(place: Place, wanted: list[str]) -> Path:
     import huggingface_hub
-    from huggingface_hub import errors
+
+    from models._hub import answered
 
     assert place.repo is not None
-    try:
+    with answered(place):
         return Path(
             huggingface_hub.snapshot_download(place.repo, revision=place.revision, allow_patterns=wanted)
         )
-    except errors.GatedRepoError:
-        raise OSError(
-            f"{place.repo} asks for its licence to be accepted: do so on its page, then log in with "
-            "`hf auth login` or set HF_TOKEN"
-        ) from None
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
-        at = f" with a revision {place.revision!r}" if place.revision else ""
-        raise FileNotFoundError(f"the hub has no repository {place.repo}{at}, or it is private") from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as e:
-        raise OSError(
-            f"{place.name} is not in the hub's cache and the hub cannot be reached ({type(e).__name__}): "
-            "connect, or give a local folder"
-        ) from None
