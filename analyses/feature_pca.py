@@ -1,14 +1,15 @@
 """The first three principal components of a layer's tokens, as a picture at a few denoising steps.
 
-    statistic = Statistic(keep=6)
+    statistic = Statistic(steps=(0, 12, 24))
     statistic.add(at, "blocks.3.hook_resid_post", value)     # [b n d]
     statistic.result().components               # (clip, frame, layer, pca_step, token, component)
 
-The basis is fitted on all kept steps of one clip, frame and layer together, so
+The basis is fitted on all these steps of one clip, frame and layer together, so
 colours mean the same at each of them. Above `exact_tokens` tokens only the 16 leading
-directions of each kept step are held, so that memory stays small beside the network's.
+directions of each step are held, so that memory stays small beside the network's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,38 +23,38 @@ from analyses._low_rank import RANK, LowRank, joint_components, low_rank
 
 reads: tuple[str, ...] = ("*blocks.*.hook_resid_post",)
 
+STEPS = 6
+"""Steps of a run that are shown."""
+EXACT_TOKENS = 128
 # Up to this width the covariance is diagonalised, above it iterated upon.
 _DIRECT = 256
 
 
 class Statistic:
-    """Principal components at `keep` evenly spaced steps, or at the given `steps`."""
+    """Principal components at these steps, which every frame has to have."""
 
-    def __init__(self, keep: int = 6, steps: tuple[int, ...] | None = None, exact_tokens: int = 128):
-        self.keep, self.steps, self.exact_tokens = keep, steps, exact_tokens
+    def __init__(self, steps: Sequence[int], exact_tokens: int = EXACT_TOKENS):
+        self.steps, self.exact_tokens = sorted(steps), exact_tokens
         self._labels = Labels()
         self._frame = -1
         self._kept: dict[str, dict[int, Tensor | LowRank]] = {}
-        self._chosen: list[int] = []
         self._components: dict[tuple[int, str], Tensor] = {}
         self._explained: dict[tuple[int, str], Tensor] = {}
 
     def add(self, at: Moment, name: str, value: Float[Tensor, "b n d"]) -> None:
-        """Keeps the features of a step that may be chosen."""
+        """Keeps the features of a chosen step."""
         if at.frame != self._frame:
             self._finish()
             self._frame = at.frame
         self._labels.note(at, name)
-        if self.steps is None or at.step in self.steps:
-            kept = self._kept.setdefault(name, {})
-            if self.steps is None:
-                _thin(kept, at.step, 4 * self.keep)
-            kept[at.step] = low_rank(value) if self._is_large(value) else value.clone()
+        if at.step in self.steps:
+            kept = low_rank(value) if self._is_large(value) else value.clone()
+            self._kept.setdefault(name, {})[at.step] = kept
 
     def result(self) -> xr.Dataset:
         """components, scaled to unit maximum, and the share of variance each explains."""
         self._finish()
-        coords = self._labels.coords("pca_step", self._chosen)
+        coords = self._labels.coords("pca_step", self.steps)
         axes = self._labels.frames, self._labels.points
         components, explained = (tabulate(cells, *axes) for cells in (self._components, self._explained))
         dims = "clip frame layer pca_step token component"
@@ -71,15 +72,13 @@ class Statistic:
         """Fits the frame that just ended and lets its features go."""
         while self._kept:
             point, kept = self._kept.popitem()
-            chosen = sorted(kept) if self.steps is not None else spaced(sorted(kept), self.keep)
-            self._chosen = self._chosen or chosen
-            if chosen != self._chosen:
+            if sorted(kept) != self.steps:
                 raise ValueError(
-                    f"{point} has steps {chosen} at frame {self._frame}; expected {self._chosen}"
+                    f"{point} has steps {sorted(kept)} at frame {self._frame}; expected {self.steps}"
                 )
-            scores, explained = _components([kept[step] for step in chosen])
+            scores, explained = _components([kept[step] for step in self.steps])
             scores = scores / scores.abs().amax(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
-            self._components[self._frame, point] = scores.unflatten(1, (len(chosen), -1))
+            self._components[self._frame, point] = scores.unflatten(1, (len(self.steps), -1))
             self._explained[self._frame, point] = explained
 
 
@@ -113,36 +112,26 @@ def _upright(scores: Float[Tensor, "b r m"]) -> Float[Tensor, "b r m"]:
     return torch.where(largest < 0, -scores, scores)
 
 
-def _leading(centred: Float[Tensor, "b r d"], count: int = 3) -> Float[Tensor, "b d m"]:
-    """Orthonormal directions of largest variance: exact for small sizes, else by subspace iteration."""
+def _leading(centred: Float[Tensor, "b r d"]) -> Float[Tensor, "b d m"]:
+    """Three orthonormal directions of largest variance: exact for small sizes, else by subspace iteration."""
     if centred.shape[2] <= _DIRECT:
         exact = centred.double()
-        return torch.linalg.eigh(exact.mT @ exact).eigenvectors.flip(-1)[..., :count].to(centred.dtype)
+        return torch.linalg.eigh(exact.mT @ exact).eigenvectors.flip(-1)[..., :3].to(centred.dtype)
     draws = torch.Generator().manual_seed(0)
     # 16 directions for 3 and 12 rounds: the error falls with (λ17/λ3)^12.
     block = torch.randn(centred.shape[-1], 16, generator=draws).to(centred)
     for _ in range(12):
         block = torch.linalg.qr(centred.mT @ (centred @ block)).Q
     inside = torch.linalg.svd(centred @ block, full_matrices=False).Vh
-    return (block @ inside.mT)[..., :count]
+    return (block @ inside.mT)[..., :3]
 
 
 def for_run(settings: Any) -> Statistic:
-    """The statistic on six steps of the run, known beforehand, so that no other step is held."""
-    return Statistic(steps=tuple(spaced(settings.watched_steps, 6)))
+    """The statistic at STEPS of the steps that the run watches."""
+    return Statistic(spaced(settings.watched_steps, STEPS))
 
 
 def spaced(steps: list[int], count: int) -> list[int]:
     """At most `count` of the steps, as evenly spaced as they allow, with the first and the last."""
     wanted = np.linspace(steps[0], steps[-1], count)
     return sorted({min(steps, key=lambda step: abs(step - goal)) for goal in wanted})
-
-
-def _thin(kept: dict[int, Tensor | LowRank], step: int, most: int) -> None:
-    """Keeps memory bounded whatever the number of steps: only multiples of a power of two stay.
-
-    The step that arrives is kept whatever its number, since it may be the last.
-    """
-    stride = 1 << max(0, (step // most).bit_length())
-    for old in [old for old in kept if old % stride]:
-        del kept[old]

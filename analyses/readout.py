@@ -12,15 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 ALPHAS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+FOLDS, LEAST = 5, 4
+"""Groups that are left out in turn, and the fewest clips."""
 
 
-def ridge_readout(
-    features: Float[Tensor, "c n d"],
-    targets: Float[Tensor, "c n m"],
-    alphas: Sequence[float] = ALPHAS,
-    folds: int = 5,
-    seed: int = 0,
-) -> Float[Tensor, " c"]:
+def ridge_readout(features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n m"]) -> Float[Tensor, " c"]:
     """R² of a ridge regression from tokens to targets, per clip, on clips left out of the fit.
 
     R² = 1 - Σ|y - ŷ|² / Σ|y - ȳ|² with sums over the tokens of one clip and ȳ
@@ -28,22 +24,20 @@ def ridge_readout(
     alone tells counts for nothing, and a clip's identity cannot be read since
     its clip is in no fit. Features lose their training mean at each position and
     are divided by their standard deviation. The penalty is alpha times the
-    number of training tokens; alpha is chosen inside the training clips, by
-    leaving each of their groups out in turn. All in float64. NaN for a clip
-    whose targets equal the mean. Needs four clips or more.
+    number of training tokens; alpha, one of ALPHAS, is chosen inside the training
+    clips, by leaving each of their groups out in turn. All in float64. NaN for a
+    clip whose targets equal the mean. ValueError below LEAST clips.
     """
     clips = len(features)
-    if clips < 4 or folds < 3 or len(alphas) == 0:
-        raise ValueError(
-            f"got {clips} clips, {folds} folds, {len(alphas)} alphas; expected at least 4, 3 and 1"
-        )
+    if clips < LEAST:
+        raise ValueError(f"a readout needs at least {LEAST} clips, got {clips} clips")
     x, y = (values.double() - values.double().mean(0) for values in (features, targets))
-    order = torch.randperm(clips, generator=torch.Generator().manual_seed(seed)).to(x.device)
-    groups = [_sums(clip, x[clip], y[clip]) for clip in order.tensor_split(min(folds, clips))]
+    order = torch.randperm(clips, generator=torch.Generator().manual_seed(0)).to(x.device)
+    groups = [_sums(clip, x[clip], y[clip]) for clip in order.tensor_split(min(FOLDS, clips))]
     r2 = x.new_full((clips,), torch.nan)
     for left_out in groups:
         training = [group for group in groups if group is not left_out]
-        alpha = alphas[_best(training, x, y, alphas)]
+        alpha = ALPHAS[_best(training, x, y)]
         error, baseline = _errors(_fit(training, [alpha]), x[left_out.clips], y[left_out.clips])
         r2[left_out.clips] = 1 - error[0] / baseline
     return r2
@@ -98,11 +92,11 @@ def _fit(groups: Sequence[_Group], alphas: Sequence[float]) -> _Fit:
     return _Fit(x, y, torch.stack(weights) * scale[:, None])
 
 
-def _best(groups: Sequence[_Group], x: Tensor, y: Tensor, alphas: Sequence[float]) -> int:
-    """The alpha, by its place, with the smallest error on each group in turn."""
-    errors = x.new_zeros(len(alphas))
+def _best(groups: Sequence[_Group], x: Tensor, y: Tensor) -> int:
+    """The alpha, by its place in ALPHAS, with the smallest error on each group in turn."""
+    errors = x.new_zeros(len(ALPHAS))
     for held in groups:
-        fit = _fit([group for group in groups if group is not held], alphas)
+        fit = _fit([group for group in groups if group is not held], ALPHAS)
         errors += _errors(fit, x[held.clips], y[held.clips])[0].sum(1)
     return int(errors.argmin())
 

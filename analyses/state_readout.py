@@ -25,7 +25,6 @@ def state_readout(
     values: Float[Tensor, "c n k"],
     classes: int = 0,
     parts: int = 1,
-    seed: int = 0,
 ) -> Float[Tensor, "c parts"]:
     """How well ridge regression reads the state of clips that are in no fit; 1 is perfect.
 
@@ -49,7 +48,7 @@ def state_readout(
         return torch.full((clips, parts), torch.nan, dtype=torch.float64)
     x = torch.where(is_row[..., None], features.double(), 0)
     y, weights = _numbers(values, is_row) if classes == 0 else _indicators(values, is_row, classes)
-    order = torch.randperm(clips, generator=torch.Generator().manual_seed(seed)).to(x.device)
+    order = torch.randperm(clips, generator=torch.Generator().manual_seed(0)).to(x.device)
     folds = order.tensor_split(min(FOLDS, clips))
     strata = y if classes else weights[..., None]
     predicted, mean = _left_out(x, y, weights, strata, folds)

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from models._calibrated import synchronise
+
 Arm = Callable[[], Any]
 Name = TypeVar("Name", bound=Hashable)
 
@@ -151,11 +153,3 @@ def _status_bytes(name: str) -> int:
     lines = (PROCESS / "status").read_text().splitlines()
     line = next(line for line in lines if line.startswith(f"{name}:"))
     return 1024 * int(line.split()[1])
-
-
-def synchronise(device: str) -> None:
-    """Waits for a GPU to finish what it was given."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)

@@ -122,13 +122,13 @@ def _frame_attention(setting: Rollout) -> Added:
 
 
 def _feature_pca(setting: Rollout) -> Added:
-    """Few tokens: a covariance and an eigenproblem of 10 d³ a frame; many: subspace iterations every step."""
-    n, statistic = setting.tokens, analyses.load("feature_pca").Statistic()
-    rows, kept = min(statistic.keep, setting.steps) * n, min(4 * statistic.keep, setting.steps)
+    """Few tokens: a covariance and an eigenproblem of 10 d³ a frame; many: subspace iterations a step."""
+    n, statistic = setting.tokens, analyses.load("feature_pca").for_run(setting.probing)
+    kept = len(statistic.steps)
     if n <= statistic.exact_tokens:
-        flops = 2 * rows * WIDTH**2 + 6 * rows * WIDTH + 10 * WIDTH**3
+        flops = 2 * kept * n * WIDTH**2 + 6 * kept * n * WIDTH + 10 * WIDTH**3
         return Added(setting.layers * flops, BYTES * setting.layers * kept * n * WIDTH)
-    flops = setting.steps * (4 * ROUNDS + 2) * n * WIDTH * (RANK + SPARE)
+    flops = kept * (4 * ROUNDS + 2) * n * WIDTH * (RANK + SPARE)
     return Added(setting.layers * flops, BYTES * setting.layers * kept * ((n + WIDTH) * RANK + WIDTH + 1))
 
 

@@ -60,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", help=f"{', '.join(VALUE_BYTES)} (default: the plan's; bfloat16 on a GPU, else float32)"
     )
-    parser.add_argument("--threads", type=int, help="threads of a CPU (default: 1 for small ones, else all)")
+    parser.add_argument(
+        "--threads", type=int, help="of a CPU (default: the plan's; 1 for small networks, else all)"
+    )
     parser.add_argument(
         "--memory",
         action=argparse.BooleanOptionalAction,

@@ -26,7 +26,9 @@ class Said:
     speed_up: float
     """By operations."""
     clock_speed_up: float | None
-    """By the rates of a machine, where the planner was given one."""
+    """By the measured rates of a machine, where the planner had them."""
+    threads: int | None
+    """Of the CPU whose rates they are."""
 
     @property
     def split(self) -> tuple[int, int]:
@@ -51,12 +53,14 @@ def read_plan(file: Path) -> Said:
     use, model = plan["prediction"], plan["model"]
     if not use:
         raise ValueError(f"{file} predicts nothing: {model['name']} does not say enough of its shapes")
+    clock = use["clock"] or {}
     return Said(
         file=str(file),
         model=model["name"],
         verdict=plan["verdict"],
-        **plan["architecture"],
+        **{name: plan["architecture"][name] for name in ("encoder_layers", "decoder_layers", "fusion")},
         **{name: use[name] for name in ("steps", "history", "tokens", "batch", "speed_up")},
         dtype=next(dtype for dtype, size in VALUE_BYTES.items() if size == use["value_bytes"]),
-        clock_speed_up=(use["clock"] or {}).get("speed_up"),
+        clock_speed_up=clock.get("speed_up"),
+        threads=None if str(clock.get("device")).startswith("cuda") else clock.get("threads"),
     )

@@ -7,6 +7,7 @@ import models
 from models import dense, scd
 from models._config import StackConfig
 from models._cost import Shape, shape_of
+from models._scd_config import ASKING
 from models.dense import Config as DenseConfig
 from models.scd import Config as SCDConfig
 
@@ -55,7 +56,11 @@ class Preset:
         """The separated network of that fusion, and that deep a decoder out of the same layers."""
         decoder = decoder_layers or self.scd.decoder_layers
         both = self.scd.encoder_layers + self.scd.decoder_layers
-        return replace(self.scd, fusion=fusion, encoder_layers=both - decoder, decoder_layers=decoder)
+        layers = {"encoder_layers": both - decoder, "decoder_layers": decoder}
+        asked = ASKING if fusion == "residual" else {}
+        if self.scd.fusion == "residual" != fusion:  # of the others none is put together from dense layers
+            asked = {"query": "past", "start_token": True}
+        return replace(self.scd, fusion=fusion, head=0, **layers, **asked)
 
     def __post_init__(self):
         both = self.scd.encoder_layers + self.scd.decoder_layers

@@ -13,9 +13,9 @@ import torch
 import xarray as xr
 
 from benchmarks import _measure
-from benchmarks._machine import Machine
 from benchmarks._scd_presets import Preset
 from benchmarks._scd_sweeps import DENSE, Plan
+from models._machine import Machine
 from records import origin, write_json, write_netcdf
 
 VERSIONS = ("torch", "numpy", "xarray")

@@ -29,7 +29,7 @@ QUANTITIES = {
     "speed_up_by_operations": "operations of the dense arm over this one's",
     "speed_up_by_roofline": "roofline time of the dense arm over this one's, at rates measured before",
     "speed_up_by_plan": "what the plan predicted, by operations",
-    "speed_up_by_plan_clock": "what the plan predicted, by the rates of a machine it was given",
+    "speed_up_by_plan_clock": "what the plan predicted, by rates that were measured for it",
 }
 
 

@@ -16,11 +16,11 @@ import xarray as xr
 from tqdm import tqdm
 
 from benchmarks import _measure
-from benchmarks._machine import Machine
 from benchmarks._scd_arms import PLAIN, Arm, network
 from benchmarks._scd_plan import Said
 from benchmarks._scd_presets import Preset
 from models._cost import VALUE_BYTES, Shape, cache_bytes, encode_cost, frame_cost, speed_up_bound
+from models._machine import Machine
 
 DENSE = "dense"
 VARIED = {

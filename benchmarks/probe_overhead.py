@@ -32,6 +32,7 @@ from hooks.trace import Trace
 from models import dense
 from models._device import device_name
 from probes import rollouts
+from records.commands import exits_as
 
 PLAIN, AGAIN, ALL, NAIVE = "plain", "plain again", "all statistics", "naive capture"
 NAIVE_LIMIT_BYTES = 4 * 2**30
@@ -193,16 +194,13 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_as("probe_overhead")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
     options = parser().parse_args(arguments)
-    try:
-        document = benchmark(options)
-        if options.json is not None:
-            options.json.write_text(json.dumps(document, indent=1) + "\n")
-    except (ValueError, OSError) as error:
-        print(f"probe_overhead: {error}", file=sys.stderr)
-        return 2
+    document = benchmark(options)
+    if options.json is not None:
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
     return 0
 

@@ -12,14 +12,13 @@ denoising steps, decoder depth and batch. A plan's split need not add up to the 
 that work at every step and before the past is read are in both halves.
 
 A speed-up is the ratio to the dense arm of the same round. Beside it stand two predictions: by operations
-alone, and by a roofline, which takes for each pass the longer of computing and moving its bytes, and the
-time to launch its blocks, at rates measured here before. No VAE and no text encoder is part of any time.
-The last line of the output is one JSON document.
+alone, and by a roofline, which takes for each pass the time of linear layers, of attention and of launching
+blocks, and no less than it takes to read their bytes, at rates measured here before. No VAE and no text
+encoder is part of any time. The last line of the output is one JSON document.
 """
 
 import argparse
 import json
-import platform
 import shlex
 import sys
 from collections.abc import Iterator
@@ -32,7 +31,6 @@ import xarray as xr
 from tqdm import tqdm
 
 from benchmarks import _measure
-from benchmarks._machine import Machine, calibrated
 from benchmarks._scd_card import card, card_rows, card_text
 from benchmarks._scd_memory import check_memory, free_bytes, peak_bytes, what_fits
 from benchmarks._scd_options import parser, planned
@@ -47,8 +45,12 @@ from benchmarks._scd_results import (
     table_text,
 )
 from benchmarks._scd_split import split_rows, split_text, split_up
-from benchmarks._scd_sweeps import VARIED, Bench, Plan
+from benchmarks._scd_sweeps import DENSE, VARIED, Bench, Plan
+from models._calibrated import calibrated
 from models._cost import parameters
+from models._device import device_name
+from models._machine import Machine
+from records.commands import exits_as
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "terminated abruptly")
 UNSTEADY = 1.25
@@ -57,18 +59,12 @@ ROOM = 0.7
 """Share of the free memory that weights and caches may take; the rest is for what a pass computes."""
 
 
+@exits_as("scd_bench", stopped="finished sweeps lie in the folder of results")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
     options = parser().parse_args(arguments)
     given = sys.argv[1:] if arguments is None else arguments
-    try:
-        document = benchmark(options, shlex.join(["python", "-m", "benchmarks.scd_bench", *given]))
-    except (ValueError, OSError) as error:
-        print(f"scd_bench: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("scd_bench: stopped; finished sweeps lie in the folder of results", file=sys.stderr)
-        return 130
+    document = benchmark(options, shlex.join(["python", "-m", "benchmarks.scd_bench", *given]))
     print(json.dumps(document))
     return 0
 
@@ -76,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
 def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
     """Card, sweeps and arms, printed and written as they come; the JSON document."""
     full, plan = planned(options)
-    threads = options.threads or plan.preset.threads
+    planned_with = None if plan.said is None else plan.said.threads
+    threads = options.threads or planned_with or plan.preset.threads
     if threads is not None:
         torch.set_num_threads(threads)
     name = device_name(plan.device)
@@ -85,7 +82,7 @@ def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
     text = card_text(full, costs)
     print(text, flush=True)
     check_memory(plan.preset, plan.networks, plan.dtype, plan.device)
-    machine = calibrated(plan.device, plan.dtype)
+    machine = calibrated(plan.device, plan.dtype, plan.shape(DENSE))
     folder = Folder(
         options.out or default_folder(full.name, plan.device),
         manifest(command, full, plan, machine, name),
@@ -95,7 +92,7 @@ def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
     folder.say(what_is_timed(full, plan, machine))
     with memory_said(plan, folder):
         results = measured(plan, machine, folder, options.memory)
-        folder.say(steadiness(machine, calibrated(plan.device, plan.dtype)))
+        folder.say(steadiness(machine, calibrated(plan.device, plan.dtype, plan.shape(DENSE))))
     folder.complete()
     document = {key: value for key, value in folder.manifest.items() if key not in ("title", "summary")}
     return document | {"folder": str(folder.path), "card": card_rows(costs)} | results
@@ -174,8 +171,7 @@ def what_is_timed(full: Preset, plan: Plan, machine: Machine) -> str:
         f"{sliced}\ntimed: {timed.what}; {timed.layers}; random weights\n"
         f"{timed.steps} steps, {timed.history} frames of history, batch {timed.batch} where these are not "
         f"varied; median [min, max] of {plan.repeats} rounds\n"
-        f"roofline: {machine.flops_per_second / 1e9:.0f} GFLOP/s, {machine.bytes_per_second / 1e9:.1f} GB/s, "
-        f"{1e6 * machine.seconds_per_block:.0f} us to launch a block, all measured just now"
+        f"roofline: {machine.said}, all measured just now with blocks of these shapes"
     )
 
 
@@ -189,13 +185,6 @@ def steadiness(before: Machine, after: Machine) -> str:
     if worst < UNSTEADY:
         return text
     return f"{text}: it is shared or throttled, so trust ratios within a round more than times"
-
-
-def device_name(device: str) -> str:
-    """The name of the GPU, or the kind of CPU."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Guidance: two branches of one model, one combination.
 
     video = rollout(guided(model, scale=1.5), noise, sigmas, cond)
+    video = rollout(guided(model, scale=5, null=negative_prompt), noise, sigmas, prompt)
     video = rollout(guided(model, scale=1.5, negative="context"), noise, sigmas, cond)
 
 A branch is the same model with another context. The sampler runs the branches one after the other and
@@ -9,18 +10,35 @@ announces each; v = v_uncond + scale (v_cond - v_uncond) (Ho and Salimans 2022).
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from diffusion.around import handed_on
+
 Branch = Literal["cond", "uncond"]
-Announce = Callable[[Branch], None]
+Announce = Callable[..., None]
+"""Called with a branch before each pass of its network, and with True behind it where the pass asks."""
 Contexts = dict[Branch, Any]
 
 
-def silent(_: Any) -> None:
+def silent(*_: Any) -> None:
     """An announcement that nobody hears."""
+
+
+def taken_in(model: Any, x: Tensor, context: Any, announce: Callable[..., None]) -> Any:
+    """The context after a finished frame. Each pass is announced: one, or two of a model that `asks`.
+
+    Such a model first reads the frame, then asks for the next one, which it says by announce(True).
+    """
+    announce()
+    if not getattr(model, "asks", False):
+        return model.encode(x, context)
+    context = model.read(x, context)
+    announce(True)
+    return model.ask(context, len(x))
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class Alone:
         started: Contexts = {}
         for branch, own in self.conditions(cond).items():
             if getattr(self.model, "start_is_pass", False):
-                announce(branch)
+                announce(branch, getattr(self.model, "asks", False))
             started[branch] = self.model.start(batch, own)
         return started
 
@@ -46,8 +64,7 @@ class Alone:
         """Every branch's context after a finished frame."""
         encoded: Contexts = {}
         for branch, own in contexts.items():
-            announce(branch)
-            encoded[branch] = self.model.encode(x, own)
+            encoded[branch] = taken_in(self.model, x, own, partial(announce, branch))
         return encoded
 
     def denoise(self, x: Tensor, sigma: Tensor, contexts: Contexts, announce: Announce = silent) -> Tensor:
@@ -71,27 +88,20 @@ class Alone:
 
 @dataclass(frozen=True)
 class Guided(Alone):
-    """A model run with and without its condition; satisfies the contract of a CausalDiffuser."""
+    """A model run under its condition and under another one; satisfies the contract of a CausalDiffuser."""
 
     scale: float
+    null: Any = None
+    """What the other branch is conditioned on; None for the model's null condition."""
 
-    @property
-    def geometry(self):
-        return self.model.geometry
-
-    @property
-    def hook_dict(self):
-        return self.model.hook_dict
-
-    @property
-    def attn_dict(self):
-        return self.model.attn_dict
+    geometry, hook_dict, attn_dict = handed_on("geometry", "hook_dict", "attn_dict")
 
     def conditions(self, cond: Tensor | None) -> dict[Branch, Tensor | None]:
-        """The clip's own, and the model's null condition."""
+        """The clip's own, and the null condition."""
         if cond is None:
             raise ValueError("guidance needs the conditions of the clip; give cond")
-        return {"cond": cond, "uncond": null_like(cond, self.model.null_condition)}
+        null = self.model.null_condition if self.null is None else self.null
+        return {"cond": cond, "uncond": null_like(cond, null)}
 
     def combine(self, velocity: Mapping[Branch, Tensor]) -> Tensor:
         return velocity["uncond"] + self.scale * (velocity["cond"] - velocity["uncond"])
@@ -141,10 +151,12 @@ def guided(
     negative: Literal["condition", "context"] = "condition",
     strength: float = 0.05,
     seed: int = 0,
+    null: Any = None,
 ) -> Any:
-    """The model under guidance of that scale, away from its null condition or from a disturbed context.
+    """The model under guidance of that scale, away from a null condition or from a disturbed context.
 
-    Scale 1 is the model itself. Raises ValueError for a model that has no such negative.
+    `null` is a number or a tensor for each clip, such as a negative prompt [t w]; None is the model's own
+    null condition. Scale 1 is the model itself. Raises ValueError for a model that has no such negative.
     """
     if scale == 1:
         return model
@@ -153,7 +165,7 @@ def guided(
             raise ValueError(
                 f"guidance {scale} by context needs a separated model (SCD), whose features can be disturbed"
             )
-        return ContextGuided(model, scale, strength, seed)
-    if getattr(model, "null_condition", None) is None:
-        raise ValueError(f"guidance {scale} needs a conditional model; this one takes no actions or labels")
-    return Guided(model, scale)
+        return ContextGuided(model, scale, strength=strength, seed=seed)
+    if null is None and getattr(model, "null_condition", None) is None:
+        raise ValueError(f"guidance {scale} needs a conditional model; this one has no null condition")
+    return Guided(model, scale, null)

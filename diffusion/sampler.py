@@ -1,7 +1,7 @@
 """Frame by frame, each frame by many denoising steps: the rollout, and the contract it asks of a model.
 
     video = rollout(model, noise, sigma_grid(25), cond=actions, given=clip[:, :4])
-    video = rollout(model, noise, sigma_grid(4, shift=5), cond=prompt, renoise=0)      # few-step distilled
+    video = rollout(model, noise, model.sampling.grid, cond=prompt, renoise=0)      # few-step distilled
 
 Every forward pass is announced through `on_pass` before it happens, so nobody counts calls.
 """
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion.guidance import Alone, Branch, silent
+from diffusion.guidance import Alone, Announce, Branch, silent
 
 Context = Any
 """What a model remembers of finished frames: a value, passed in and returned, never kept on the module."""
@@ -68,7 +68,11 @@ class CausalDiffuser(Protocol):
         ...
 
     def encode(self, x: Tensor, context: Context) -> Context:
-        """The context with these finished frames taken into memory; once per chunk."""
+        """The context with these finished frames taken into memory; once per chunk.
+
+        A model whose encoder then runs again, over the coming frame as noise, says so by `asks` and offers
+        both passes: `read(x, context)` and `ask(context, batch)`.
+        """
         ...
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
@@ -80,14 +84,21 @@ class CausalDiffuser(Protocol):
         ...
 
 
+Role = Literal["denoise", "encode", "ask"]
+
+
 @dataclass(frozen=True)
 class ForwardPass:
-    """One forward pass of a sampler, named before it happens; `frame` is the first of the chunk's frames."""
+    """One forward pass of a sampler, named before it happens; `frame` is the first of the chunk's frames.
+
+    It is denoised, or, finished, encoded (sigma 0). A model that `asks` runs an encoder of its own over the
+    coming frame as noise (sigma 1) before it is denoised.
+    """
 
     frame: int
     step: int
     sigma: float
-    role: Literal["denoise", "encode"]
+    role: Role
     branch: Branch = "cond"
 
 
@@ -130,7 +141,8 @@ def rollout(
         video.append(x)
         if frame + chunk < frames:
             finished = given[:, span] if is_given else x
-            contexts = branches.encode(finished, contexts, _announcing(on_pass, frame, 0, 0.0, "encode"))
+            announce = _announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + chunk)
+            contexts = branches.encode(finished, contexts, announce)
     return torch.cat(video, dim=1)
 
 
@@ -138,8 +150,16 @@ def _branches(model: Any) -> Alone:
     return model if isinstance(model, Alone) else Alone(model)
 
 
-def _announcing(on_pass: OnPass, frame: int, step: int, sigma: float, role) -> Callable[[Branch], None]:
-    return lambda branch: on_pass(ForwardPass(frame, step, sigma, role, branch))
+def _announcing(
+    on_pass: OnPass, frame: int, step: int, sigma: float, role: Role, coming: int = 0
+) -> Announce:
+    """Announces passes of that moment, or such that ask for the coming frame."""
+
+    def announce(branch: Branch, asks: bool = False) -> None:
+        asking = ForwardPass(coming, 0, 1.0, "ask", branch)
+        on_pass(asking if asks else ForwardPass(frame, step, sigma, role, branch))
+
+    return announce
 
 
 def _wanted(frame: int, denoised_frames: set[int] | None) -> bool:

@@ -5,7 +5,9 @@ sigma = TrainingDensity().sample((b, f), generator)
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,12 +40,37 @@ def noised(
 class Sampling:
     """How a model is meant to be sampled: steps, the shift of their grid, fresh noise between steps or not.
 
-    Few-step distilled models predict the clean frame at each step and noise it anew to the next level.
+    Few-step distilled models predict the clean frame at each step and noise it anew to the next level. Where
+    no shift of an even grid gives their noise levels, `levels` are those at which the steps begin: from 1
+    down, without the final 0. Raises ValueError for levels that are no such thing.
     """
 
     steps: int
     shift: float = 1.0
     renoise: bool = False
+    levels: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        if self.levels is None:
+            return
+        falls = all(high > low for high, low in pairwise((*self.levels, 0.0)))
+        if len(self.levels) != self.steps or self.levels[0] != 1 or not falls:
+            raise ValueError(
+                f"a sampler's levels must fall from 1 and stay above 0, one for each of {self.steps} steps, "
+                f"got {self.levels}"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values, for a manifest."""
+        levels = {} if self.levels is None else {"levels": list(self.levels)}
+        return {"steps": self.steps, "shift": self.shift, "renoise": self.renoise} | levels
+
+    @property
+    def grid(self) -> Float[Tensor, " steps_and_1"]:
+        """The noise levels of this sampler, from 1 down to 0."""
+        if self.levels is None:
+            return sigma_grid(self.steps, self.shift)
+        return torch.tensor([*self.levels, 0.0])
 
 
 @dataclass(frozen=True)

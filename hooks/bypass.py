@@ -57,11 +57,11 @@ class Bypass(Instrument):
             out = substitute(self.at, name, inputs[0])
             return forward(*inputs, **keywords) if out is None else alike(name, inputs[0], out)
 
-        own = "forward" in vars(module)
+        if "forward" in vars(module):
+            stack.callback(setattr, module, "forward", forward)
+        else:
+            stack.callback(delattr, module, "forward")
         module.forward = outside_graphs(instead)
-        stack.callback(setattr, module, "forward", forward) if own else stack.callback(
-            delattr, module, "forward"
-        )
 
     def _notices_hooks(self, module: nn.Module) -> bool:
         return False

@@ -11,11 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+import torch
 
+from models._declared import refuse_undeclared
 from models._place import Place
+from models._raised import error_line
 
-CONTRACT = ("geometry", "start", "encode", "denoise", "hook_dict", "attn_dict")
+TOLD = (ValueError, OSError, torch.OutOfMemoryError)  # pyright: ignore[reportPrivateImportUsage]
+"""What an adapter may raise to say in its own words why there is no model."""
 
 
 def built(place: Place, asked: dict[str, Any]) -> Any:
@@ -26,12 +29,13 @@ def built(place: Place, asked: dict[str, Any]) -> Any:
         function = _function(_module(place.path), place.path, place.function)
         _check_asked(function, place.name, asked)
         model = function(**asked)
+    except TOLD:
+        raise
+    except Exception as error:
+        raise ValueError(f"{place.name} raised {error_line(error)}") from error
     finally:
         sys.path.remove(str(place.path.resolve().parent))
-    lacking = [name for name in CONTRACT if not hasattr(model, name)]
-    if not isinstance(model, nn.Module) or lacking:
-        what = f"lacks {', '.join(lacking)}" if lacking else "is no torch.nn.Module"
-        raise ValueError(f"{place.name} gave a {type(model).__name__}, which {what}; see models/README.md")
+    refuse_undeclared(model, place.name)
     return model
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models._at_hand import Turns, at_hand, turned
-from models._blocks import GuardedHookPoint
+from models._blocks import GuardedHookPoint, HookedAttention, HookedBlock
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class Seen(Protocol):
         ...
 
 
-class Attention(nn.Module):
+class Attention(HookedAttention):
     """Self-attention; queries and keys are normalised over all heads together, as in Wan."""
 
     def __init__(self, stock: Any):
@@ -37,9 +37,6 @@ class Attention(nn.Module):
         self.heads = stock.heads
         self.to_q, self.to_k, self.to_v, self.to_out = stock.to_q, stock.to_k, stock.to_v, stock.to_out
         self.norm_q, self.norm_k = stock.norm_q, stock.norm_k
-        self.hook_q, self.hook_k, self.hook_v = GuardedHookPoint(), GuardedHookPoint(), GuardedHookPoint()
-        self.hook_rot_q, self.hook_rot_k = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_z = GuardedHookPoint()
 
     def forward(self, x: Float[Tensor, "b n d"], turns: Turns, seen: Seen, layer: int) -> Tensor:
         """What each token of x gathers from those it may see."""
@@ -80,7 +77,7 @@ class CrossAttention(nn.Module):
         return rearrange(x, "b n (h d) -> b h n d", h=self.heads)
 
 
-class Block(nn.Module):
+class Block(HookedBlock):
     """Attention, attention to the prompt and MLP; modulation is the block's table plus the time's."""
 
     def __init__(self, stock: Any):
@@ -88,9 +85,6 @@ class Block(nn.Module):
         self.norm1, self.norm2, self.norm3, self.ffn = stock.norm1, stock.norm2, stock.norm3, stock.ffn
         self.scale_shift_table = stock.scale_shift_table
         self.attn1, self.attn2 = Attention(stock.attn1), CrossAttention(stock.attn2)
-        self.hook_resid_pre, self.hook_resid_mid = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_attn_out, self.hook_mlp_out = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_resid_post = GuardedHookPoint()
 
     def forward(
         self,

@@ -82,12 +82,33 @@ def rotated(x: Float[Tensor, "b n h d"], rope: Rope) -> Float[Tensor, "b n h d"]
     return (wide * cos + swapped * sin).to(x.dtype)
 
 
-class Attention(nn.Module):
+class HookedAttention(nn.Module):
+    """An attention with hook points as in TransformerLens, [b n h d].
+
+    hook_q and hook_k lie after the norm and before the rotation, hook_rot_q and hook_rot_k after it.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.hook_q, self.hook_k, self.hook_v = GuardedHookPoint(), GuardedHookPoint(), GuardedHookPoint()
+        self.hook_rot_q, self.hook_rot_k = GuardedHookPoint(), GuardedHookPoint()
+        self.hook_z = GuardedHookPoint()
+
+
+class HookedBlock(nn.Module):
+    """A block with hook points on its residual stream, and at what it adds there, gates included."""
+
+    def __init__(self):
+        super().__init__()
+        self.hook_resid_pre, self.hook_resid_mid = GuardedHookPoint(), GuardedHookPoint()
+        self.hook_attn_out, self.hook_mlp_out = GuardedHookPoint(), GuardedHookPoint()
+        self.hook_resid_post = GuardedHookPoint()
+
+
+class Attention(HookedAttention):
     """Multi-head attention with RMS-normalised queries and keys and RoPE, through the fused kernel.
 
-    Hook points as in TransformerLens, [b n h d]: hook_q and hook_k after the norm and before the rotation,
-    hook_rot_q and hook_rot_k after it, hook_v, hook_z; hook_pattern [b h q k] exists only while hooked, and
-    only in cached passes.
+    hook_pattern [b h q k] exists only while hooked, and only in cached passes.
     """
 
     def __init__(self, d_model: int, heads: int):
@@ -95,9 +116,7 @@ class Attention(nn.Module):
         self.heads, head = heads, d_model // heads
         self.q, self.k, self.v, self.o = (nn.Linear(d_model, d_model) for _ in range(4))
         self.norm_q, self.norm_k = (nn.RMSNorm(head, eps=1e-6) for _ in range(2))
-        self.hook_q, self.hook_k, self.hook_v = GuardedHookPoint(), GuardedHookPoint(), GuardedHookPoint()
-        self.hook_rot_q, self.hook_rot_k = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_pattern, self.hook_z = GuardedHookPoint(), GuardedHookPoint()
+        self.hook_pattern = GuardedHookPoint()
 
     def forward(
         self, x: Float[Tensor, "b n d"], rope: Rope, history: History, layer: int
@@ -153,7 +172,7 @@ class AdaNorm(nn.Module):
         return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift, gate
 
 
-class Block(nn.Module):
+class Block(HookedBlock):
     """A DiT block: attention and a GELU MLP, each behind adaLN and a gate (Peebles and Xie 2023).
 
     With `cross`, attention to text in between, behind a layer norm and without a gate (Wan).
@@ -169,9 +188,6 @@ class Block(nn.Module):
             nn.GELU(approximate="tanh"),
             nn.Linear(mlp_width, d_model),
         )
-        self.hook_resid_pre, self.hook_resid_mid = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_attn_out, self.hook_mlp_out = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_resid_post = GuardedHookPoint()
 
     def modulation(self, emb: Float[Tensor, "b f d"]) -> tuple[Tensor, Tensor]:
         """What both norms need of the time embedding, [b f (3 d)] each."""

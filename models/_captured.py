@@ -11,7 +11,7 @@ Steps that a sampler prepared (`at_steps`, as `rollout` does) are captured; othe
 `start` and `encode`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffusion.around import Around
 from models._cache import KVCache, KVStorage
 from models._contexts import SCDContext
 from models.dense import Dense
@@ -63,7 +64,7 @@ class NoPoints(Mapping):
         return 0
 
 
-class Captured:
+class Captured(Around):
     """A model with captured denoising steps; satisfies the contract of a CausalDiffuser."""
 
     def __init__(self, model: Any, mode: str):
@@ -74,40 +75,12 @@ class Captured:
         self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
     @property
-    def geometry(self):
-        return self.model.geometry
-
-    @property
-    def null_condition(self):
-        return self.model.null_condition
-
-    @property
-    def start_is_pass(self) -> bool:
-        return getattr(self.model, "start_is_pass", False)
-
-    @property
-    def disturbed_is_pass(self) -> bool:
-        return getattr(self.model, "disturbed_is_pass", False)
-
-    @property
     def hook_dict(self) -> NoPoints:
         return NoPoints(self.mode)
 
     @property
     def attn_dict(self) -> NoPoints:
         return NoPoints(self.mode)
-
-    def start(self, batch: int, cond: Tensor | None = None) -> Any:
-        return self.model.start(batch, cond)
-
-    def encode(self, x: Tensor, context: Any) -> Any:
-        return self.model.encode(x, context)
-
-    def disturbed(self, context: Any, strength: float, generator: torch.Generator) -> Any:
-        return self.model.disturbed(context, strength, generator)
-
-    def at_steps(self, sigmas: Tensor, context: Any) -> Iterator[Any]:
-        return self.model.at_steps(sigmas, context)
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
         """The velocity at noise level sigma, by graph or compiled where the step was prepared."""

@@ -6,126 +6,71 @@
 
 Pure arithmetic on one branch of guidance; `frame_cost` and `cache_bytes` count all branches. A multiply-add
 is two operations. Counted are matrix products and attention, as torch's FlopCounterMode does; left out is
-element-wise work: norms, rotation, activations, gates, Euler steps, which is 1/width of the rest.
+element-wise work: norms, rotation, activations, gates, Euler steps, which is 1/width of the rest (but more
+than that of the time: a `Machine` has measured it with the linear layers, beside which it is done).
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Of a weight, and of a key or value, by dtype."""
+from models._shape import VALUE_BYTES as VALUE_BYTES
+from models._shape import Shape as Shape
+from models._shape import shape_of as shape_of
 
 SINUSOID = 256
 """Width of the time embedding's input."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """All that decides the cost of a model; `fusion` None is a dense one, whose `layers` do everything.
+class Cost:
+    """What one pass, or several, computes and moves."""
 
-    In a separated one `layers` are the decoder's, which run at every step; the encoder's run once a frame.
-    """
-
-    layers: int
-    d_model: int
-    heads: int
-    mlp_width: int
-    tokens: int
-    """In a frame."""
-    values: int
-    """Numbers in a patch, channels x patch x patch."""
-    encoder_layers: int = 0
-    fusion: str | None = None
-    conditions: int = 0
-    text_tokens: int = 0
-    text_width: int = 0
-    window: int | None = None
-    """Past frames in view; None for all."""
-    sink: int = 0
-    start_token: bool = False
-    """Whether the encoder's history begins with a frame that is not one."""
-    batch: int = 1
-    branches: int = 1
-    """2 under guidance: each branch is a pass of its own with its own history."""
-    value_bytes: int = 4
-    """Of a weight, and of a key or value."""
-
-    def seen(self, history: int) -> int:
-        """Frames in view of one that has `history` frames (or a start token and frames) before it."""
-        return history if self.window is None else min(history, self.sink + self.window)
+    linear_flops: int = 0
+    """Operations of linear layers."""
+    attention_flops: int = 0
+    """Operations of attention's two products."""
+    weight_bytes: int = 0
+    """Read."""
+    state_bytes: int = 0
+    """Of queries, keys and values, read and written."""
+    blocks: int = 0
+    """Run."""
 
     @property
-    def is_separated(self) -> bool:
-        """Whether an encoder runs once per frame and a decoder at each step."""
-        return self.fusion is not None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One pass: operations, bytes of weights read, bytes of keys and values read and written, blocks run."""
-
-    flops: int
-    weight_bytes: int
-    state_bytes: int
-    blocks: int
+    def flops(self) -> int:
+        """All operations that are counted."""
+        return self.linear_flops + self.attention_flops
 
     @property
     def bytes(self) -> int:
-        """All bytes moved that are counted."""
+        """Bytes of weights, queries, keys and values."""
         return self.weight_bytes + self.state_bytes
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.flops + other.flops,
-            self.weight_bytes + other.weight_bytes,
-            self.state_bytes + other.state_bytes,
-            self.blocks + other.blocks,
-        )
+        return Cost(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
     def __mul__(self, times: int) -> "Cost":
-        return Cost(
-            times * self.flops, times * self.weight_bytes, times * self.state_bytes, times * self.blocks
-        )
+        return Cost(**{name: times * value for name, value in vars(self).items()})
 
 
-NOTHING = Cost(0, 0, 0, 0)
-
-
-def shape_of(config: Any, **changes: Any) -> Shape:
-    """The shape of a dense or separated model's configuration; `changes` such as batch=4, branches=2."""
-    rows, cols = config.height // config.patch, config.width // config.patch
-    shape = Shape(
-        layers=config.layers if hasattr(config, "layers") else config.decoder_layers,
-        d_model=config.d_model,
-        heads=config.heads,
-        mlp_width=config.mlp_width or 4 * config.d_model,
-        tokens=rows * cols,
-        values=config.channels * config.patch**2,
-        encoder_layers=getattr(config, "encoder_layers", 0),
-        fusion=getattr(config, "fusion", None),
-        conditions=config.conditions,
-        text_tokens=config.text_tokens,
-        text_width=config.text_width,
-        window=config.window,
-        sink=config.sink,
-        start_token=getattr(config, "start_token", False),
-    )
-    return replace(shape, **changes)
+NOTHING = Cost()
 
 
 def encode_cost(shape: Shape, history: int) -> Cost:
     """Taking one finished frame into memory when `history` frames are there already."""
     if not shape.is_separated:
-        keys = (shape.seen(history) + 1) * shape.tokens
-        return _embedding(shape) + _modulation(shape, 1) + _blocks(shape, shape.tokens, keys)
-    keys = (shape.seen(history + shape.start_token) + 1) * shape.tokens
-    encoder = _encoder(shape)
-    cost = _embedding(encoder) + _modulation(encoder, 1) + _blocks(encoder, shape.tokens, keys)
-    return cost + prefix_cost(shape) if shape.fusion == "prefix" else cost
+        return _embedding(shape) + _modulation(shape, 1) + _over_past(shape, history)
+    encoder, past = _encoder(shape), history + shape.start_token
+    once = _embedding(encoder) + _modulation(encoder, 1)
+    cost = once + _over_past(encoder, past)
+    if shape.query:
+        cost += once + _over_past(encoder, past + 1)
+    return cost + prefix_cost(shape)
 
 
 def prefix_cost(shape: Shape) -> Cost:
     """What the prefix fusion adds to each `encode`: the decoder over the context tokens, without output."""
+    if shape.fusion != "prefix":
+        return NOTHING
     return _modulation(shape, 1) + _blocks(shape, shape.tokens, shape.tokens)
 
 
@@ -133,8 +78,9 @@ def denoise_cost(shape: Shape, history: int, modulated: bool = False) -> Cost:
     """One denoising step after `history` frames; `modulated` where scales and gates were prepared before."""
     n = shape.tokens
     queries = 2 * n if shape.fusion in ("token_concat", "token_concat_projected") else n
-    keys = {"channel_concat": n, "add": n, None: (shape.seen(history) + 1) * n}.get(shape.fusion, 2 * n)
-    cost = _embedding(shape) + _blocks(shape, queries, keys) + _join(shape)
+    keys = n if shape.fusion in ("channel_concat", "add", "residual") else 2 * n
+    through = _blocks(shape, queries, keys) if shape.is_separated else _over_past(shape, history)
+    cost = _embedding(shape) + through + _join(shape)
     cost += _linear(shape, n, shape.d_model, shape.values)
     return cost if modulated else cost + _modulation(shape, 1)
 
@@ -145,13 +91,14 @@ def modulation_cost(shape: Shape, steps: int) -> Cost:
 
 
 def start_cost(shape: Shape) -> Cost:
-    """Before the first frame: keys and values of the prompt, and the encoder's pass over the start token."""
-    cost = _text_keys(shape) + (_text_keys(_encoder(shape)) if shape.is_separated else NOTHING)
-    if not shape.start_token:
-        return cost
+    """Before the first frame: keys and values of the prompt, and the encoder's pass over the start token or
+    over noise."""
     encoder = _encoder(shape)
-    cost += _modulation(encoder, 1) + _blocks(encoder, shape.tokens, shape.tokens)
-    return cost + prefix_cost(shape) if shape.fusion == "prefix" else cost
+    cost = _text_keys(shape) + (_text_keys(encoder) if shape.is_separated else NOTHING)
+    if not shape.start_token and not shape.query:
+        return cost
+    cost += _modulation(encoder, 1) + _over_past(encoder, 0) + prefix_cost(shape)
+    return cost if shape.start_token else cost + _embedding(encoder)
 
 
 def frame_cost(shape: Shape, steps: int, history: int) -> Cost:
@@ -200,11 +147,13 @@ def cache_bytes(shape: Shape, history: int) -> int:
 def _linear(shape: Shape, rows: int, inputs: int, outputs: int, count: int = 1) -> Cost:
     """`count` linear layers with bias on that many rows of each clip."""
     weights = count * (inputs + 1) * outputs
-    return Cost(2 * shape.batch * rows * count * inputs * outputs, weights * shape.value_bytes, 0, 0)
+    flops = 2 * shape.batch * rows * count * inputs * outputs
+    return Cost(linear_flops=flops, weight_bytes=weights * shape.value_bytes)
 
 
 def _encoder(shape: Shape) -> Shape:
-    return replace(shape, layers=shape.encoder_layers)
+    """The encoder alone."""
+    return replace(shape, layers=shape.encoder_layers, encoder_layers=0)
 
 
 def _embedding(shape: Shape) -> Cost:
@@ -212,10 +161,20 @@ def _embedding(shape: Shape) -> Cost:
 
 
 def _modulation(shape: Shape, steps: int) -> Cost:
-    """Time embedding, the adaLN of every block and of the final norm."""
+    """Time embedding, the adaLN of every block, or their shared one, and of the final norm."""
     d = shape.d_model
     cost = _linear(shape, steps, SINUSOID, d) + _linear(shape, steps, d, d)
-    return cost + _linear(shape, steps, d, 3 * d, 2 * shape.layers) + _linear(shape, steps, d, 2 * d)
+    if shape.shared_modulation:
+        tables = (6 * shape.layers + 2) * d
+        return cost + _linear(shape, steps, d, 6 * d) + Cost(weight_bytes=tables * shape.value_bytes)
+    cost += _linear(shape, steps, d, 3 * d, 2 * shape.layers)
+    is_encoder = shape.is_separated and not shape.encoder_layers
+    return cost if is_encoder and shape.fusion == "residual" else cost + _linear(shape, steps, d, 2 * d)
+
+
+def _over_past(shape: Shape, history: int) -> Cost:
+    """All blocks over a frame's tokens, which see themselves and `history` frames."""
+    return _blocks(shape, shape.tokens, (shape.seen(history) + 1) * shape.tokens)
 
 
 def _blocks(shape: Shape, queries: int, keys: int) -> Cost:
@@ -224,16 +183,18 @@ def _blocks(shape: Shape, queries: int, keys: int) -> Cost:
     cost = _linear(shape, queries, d, d, (6 if text else 4) * layers)
     cost += _linear(shape, queries, d, shape.mlp_width, layers)
     cost += _linear(shape, queries, shape.mlp_width, d, layers)
-    norms = layers * (2 * (d // shape.heads) + (3 * d if text else 0)) * shape.value_bytes
-    products = 4 * shape.batch * layers * queries * (keys + text) * d
-    state = 2 * shape.batch * layers * (queries + keys + text) * d * shape.value_bytes
-    return cost + Cost(products, norms, state, layers)
+    return cost + Cost(
+        attention_flops=4 * shape.batch * layers * queries * (keys + text) * d,
+        weight_bytes=layers * (2 * (d // shape.heads) + (3 * d if text else 0)) * shape.value_bytes,
+        state_bytes=2 * shape.batch * layers * (queries + keys + text) * d * shape.value_bytes,
+        blocks=layers,
+    )
 
 
 def _join(shape: Shape) -> Cost:
     d = shape.d_model
     if shape.fusion == "token_concat_projected":
-        return _linear(shape, shape.tokens, d, d) + Cost(0, 2 * d * shape.value_bytes, 0, 0)
+        return _linear(shape, shape.tokens, d, d) + Cost(weight_bytes=2 * d * shape.value_bytes)
     return _linear(shape, shape.tokens, 2 * d, d) if shape.fusion == "channel_concat" else NOTHING
 
 
@@ -244,4 +205,4 @@ def _text_keys(shape: Shape) -> Cost:
     d, rows = shape.d_model, shape.text_tokens
     cost = _linear(shape, rows, shape.text_width, d) + _linear(shape, rows, d, d)
     norms = shape.layers * d * shape.value_bytes
-    return cost + _linear(shape, rows, d, d, 2 * shape.layers) + Cost(0, norms, 0, 0)
+    return cost + _linear(shape, rows, d, d, 2 * shape.layers) + Cost(weight_bytes=norms)

@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from diffusion.around import Around
 from models._cache import KVCache
 from models._history import CleanThenNoisy, FrameCausal, Together
 from models.dense import Dense
@@ -39,7 +40,7 @@ def layers_from(model: Any, first: int) -> range:
     return range(first, depth)
 
 
-class Cut:
+class Cut(Around):
     """A dense model whose `denoise` is cut in these layers; satisfies the contract of a CausalDiffuser.
 
     What it remembers of finished frames is what the whole model does. ValueError for layers not there.
@@ -47,35 +48,6 @@ class Cut:
 
     def __init__(self, model: Any, layers: Iterable[int]):
         self.model, self.layers = model, _checked(model, layers)
-
-    @property
-    def source(self):
-        return self.model.source
-
-    @property
-    def geometry(self):
-        return self.model.geometry
-
-    @property
-    def null_condition(self):
-        return self.model.null_condition
-
-    @property
-    def hook_dict(self):
-        return self.model.hook_dict
-
-    @property
-    def attn_dict(self):
-        return self.model.attn_dict
-
-    def start(self, batch: int, cond: Tensor | None = None) -> Any:
-        return self.model.start(batch, cond)
-
-    def encode(self, x: Tensor, context: Any) -> Any:
-        return self.model.encode(x, context)
-
-    def at_steps(self, sigmas: Tensor, context: Any) -> Iterator[Any]:
-        return self.model.at_steps(sigmas, context)
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
         """The velocity where the current frame sees itself alone in the cut layers."""

@@ -29,6 +29,7 @@ REACH = ("window", "sink")
 """What may be asked of any network whose history can be bounded."""
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 """The networks of a pipeline that has one for high and one for low noise levels."""
+GUIDE = "another network comes through an adapter, file.py:function (the guide is models/README.md)"
 RequireRoom = Callable[[list[Path]], None]
 """Raises ValueError where what is in these files does not fit the device."""
 
@@ -125,7 +126,7 @@ def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
     kind = next((k for k in (config.get("_class_name"), *(config.get("architectures") or ())) if k), None)
     if kind not in known:
         kind = kind or config.get("model_type") or "model of a kind that its config.json does not say"
-        raise ValueError(f"{folder} is a {kind}; supported are {', '.join(sorted(known))}")
+        raise ValueError(f"{folder} is a {kind}; supported are {', '.join(sorted(known))}; {GUIDE}")
     return config, known[kind]
 
 
@@ -165,7 +166,7 @@ def _recognising(path: Path, weights: dict[str, Any]) -> ModuleType:
             return family
     raise ValueError(
         f"{path} is neither a framelens checkpoint nor one of {', '.join(models.families())}: it holds "
-        f"{sorted(weights)[:10]}"
+        f"{sorted(weights)[:10]}; {GUIDE}"
     )
 
 
@@ -178,8 +179,8 @@ def said(path: Path, family: ModuleType, asked: dict[str, Any]) -> dict[str, Any
     unknown = sorted(asked.keys() - family.UNSAID.keys())
     if unknown:
         raise ValueError(
-            f"{path} is a {name} checkpoint and cannot be told {', '.join(unknown)}; it can be told "
-            f"{', '.join(family.UNSAID)}"
+            f"{path} is a checkpoint of the {name} family and cannot be told {', '.join(unknown)}; it can be "
+            f"told {', '.join(family.UNSAID)}"
         )
     return family.UNSAID | {
         option: value_of(option, value, family.UNSAID[option]) for option, value in asked.items()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._blocks import Block, GuardedHookPoint, Rope, rotated
+from models._blocks import Block, HookedAttention, Rope, rotated
 from models._cache import KVCache
 
 unheard_attention = F.scaled_dot_product_attention
@@ -45,12 +45,8 @@ class Recoding:
         return torch.cat([*gathered, newest], dim=2)
 
 
-class LongAttention(nn.Module):
-    """Attention with a second set of projections for coarse tokens; q and k RMS-normalised, then rotated.
-
-    Hook points as in TransformerLens, [b n h d]: hook_q and hook_k after the norm and before the rotation,
-    hook_rot_q and hook_rot_k after it, hook_v, hook_z.
-    """
+class LongAttention(HookedAttention):
+    """Attention with a second set of projections for coarse tokens; q and k RMS-normalised, then rotated."""
 
     def __init__(self, d_model: int, heads: int, is_last: bool):
         super().__init__()
@@ -60,9 +56,6 @@ class LongAttention(nn.Module):
         self.added_o = None if is_last else nn.Linear(d_model, d_model)
         self.norm_q, self.norm_k = (nn.RMSNorm(head, eps=1e-6) for _ in range(2))
         self.norm_added_q, self.norm_added_k = (nn.RMSNorm(head, eps=1e-6) for _ in range(2))
-        self.hook_q, self.hook_k, self.hook_v = GuardedHookPoint(), GuardedHookPoint(), GuardedHookPoint()
-        self.hook_rot_q, self.hook_rot_k = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_z = GuardedHookPoint()
 
     def forward(
         self, x: Float[Tensor, "b n d"], rope: Rope, history: KVCache | Recoding, layer: int

@@ -1,19 +1,26 @@
 """How a separated model's decoder takes in the encoder's features."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from models._blocks import Rope
+from models._history import History
+from models._stack import Modulations, Stack
+from models._text import TextKeys
 
-FUSIONS = ("token_concat", "token_concat_projected", "channel_concat", "add", "prefix")
+FUSIONS = ("token_concat", "token_concat_projected", "channel_concat", "add", "prefix", "residual")
 """How the decoder takes the encoder's features c: as tokens beside the noisy ones (the paper's), the same
-after a norm and a projection, as channels, as a summand, or as a prefix whose keys and values in every
-decoder layer do not depend on the noise, so that they are computed once per frame."""
+after a norm and a projection, as channels, as a summand, as a prefix whose keys and values in every decoder
+layer do not depend on the noise, so that they are computed once per frame, or as a residual: a summand
+behind the decoder's first `head` layers, c being what the encoder's layers behind as many added to the
+residual stream, as in a dense network that was split."""
 
 
 class Join(nn.Module):
-    """The decoder's input from noisy tokens and context tokens, for every fusion but prefix."""
+    """What the decoder goes on with, from noisy tokens and context tokens; not asked for a prefix."""
 
     def __init__(self, fusion: str, width: int):
         super().__init__()
@@ -32,7 +39,7 @@ class Join(nn.Module):
         self, noisy: Float[Tensor, "b n d"], features: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b m d"]:
         """The decoder's input; where context and noisy tokens stand side by side, the noisy ones are last."""
-        if self.fusion == "add":
+        if self.fusion in ("add", "residual"):
             return noisy + features
         if self.fusion == "channel_concat":
             return self.projection(torch.cat([noisy, features], dim=-1))
@@ -46,3 +53,20 @@ class Join(nn.Module):
             return rope
         cos, sin = rope
         return torch.cat([cos, cos]), torch.cat([sin, sin])
+
+
+def features_of(
+    encoder: Stack,
+    config: Any,
+    tokens: Float[Tensor, "b n d"],
+    modulations: Modulations,
+    rope: Rope,
+    history: History,
+    text: TextKeys | None,
+) -> Float[Tensor, "b n d"]:
+    """What the encoder tells the decoder: its output or, for the residual fusion, what it added."""
+    if config.fusion != "residual":
+        return encoder.normed(encoder.through(tokens, modulations, rope, history, text), modulations)
+    entering = encoder.through(tokens, modulations, rope, history, text, range(config.head))
+    behind = range(config.head, config.encoder_layers)
+    return encoder.through(entering, modulations, rope, history, text, behind) - entering

@@ -10,19 +10,38 @@ from models._cost import Cost, Shape, denoise_cost, encode_cost, modulation_cost
 
 @dataclass(frozen=True)
 class Machine:
-    """Operations and bytes a second at best, and the least time that a block of a network takes."""
+    """What a machine does in a second with networks of one shape; `models/_calibrated.py` measures it."""
 
     flops_per_second: float
+    """Of linear layers, with the time of the norms, gates and activations around them."""
+    attention_flops_per_second: float
+    """Of attention to the past."""
     bytes_per_second: float
+    """Read and written by a copy."""
     seconds_per_block: float
+    """What a block takes at least, however few its tokens: to launch its operations."""
     hides_launches: bool
     """A GPU works while the next operation is launched, a CPU does one after the other."""
 
+    @property
+    def said(self) -> str:
+        """The rates in words."""
+        return (
+            f"{self.flops_per_second / 1e9:.0f} GFLOP/s in linear layers, "
+            f"{self.attention_flops_per_second / 1e9:.0f} in attention, "
+            f"{self.bytes_per_second / 1e9:.1f} GB/s, {1e6 * self.seconds_per_block:.0f} us to launch a block"
+        )
+
     def seconds(self, cost: Cost) -> float:
         """Of one pass: computing and moving hide each other; launching adds to them or hides too."""
-        working = max(cost.flops / self.flops_per_second, cost.bytes / self.bytes_per_second)
+        linear = max(cost.linear_flops / self.flops_per_second, cost.weight_bytes / self.bytes_per_second)
+        attention = max(
+            cost.attention_flops / self.attention_flops_per_second, cost.state_bytes / self.bytes_per_second
+        )
         launching = cost.blocks * self.seconds_per_block
-        return max(working, launching) if self.hides_launches else working + launching
+        if self.hides_launches:
+            return max(linear + attention, launching)
+        return linear + attention + launching
 
     def sample_seconds(self, shape: Shape, steps: int, history: int) -> float:
         """Of all denoising steps of a frame, all branches, pass by pass."""
@@ -32,3 +51,7 @@ class Machine:
     def encode_seconds(self, shape: Shape, history: int) -> float:
         """Of taking a finished frame into memory, all branches."""
         return shape.branches * self.seconds(encode_cost(shape, history))
+
+    def frame_seconds(self, shape: Shape, steps: int, history: int) -> float:
+        """Of one frame, all branches: denoised and taken into memory."""
+        return self.sample_seconds(shape, steps, history) + self.encode_seconds(shape, history)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as kernel  # which no instrument hears
 
 from models._at_hand import Turns, at_hand, turned
-from models._blocks import GuardedHookPoint, per_frame
+from models._blocks import HookedAttention, HookedBlock, per_frame
 from models._cache import KVCache
 
 
@@ -58,7 +58,7 @@ class Frames:
         return rearrange(torch.cat(parts, dim=2), "(b n) h t d -> b (t n) h d", n=self.tokens)
 
 
-class Attention(nn.Module):
+class Attention(HookedAttention):
     """Self-attention with rotated queries and keys, within frames or along time."""
 
     def __init__(self, d_model: int, heads: int, is_temporal: bool):
@@ -66,9 +66,6 @@ class Attention(nn.Module):
         self.heads, self.is_temporal = heads, is_temporal
         self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.to_out = nn.Linear(d_model, d_model)
-        self.hook_q, self.hook_k, self.hook_v = GuardedHookPoint(), GuardedHookPoint(), GuardedHookPoint()
-        self.hook_rot_q, self.hook_rot_k = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_z = GuardedHookPoint()
 
     def forward(self, x: Float[Tensor, "b n d"], turns: Turns, frames: Frames, layer: int) -> Tensor:
         """What each token of x gathers from those it may see; `layer` counts those of its kind."""
@@ -93,16 +90,13 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
-class Half(nn.Module):
+class Half(HookedBlock):
     """Attention of one kind and an MLP, both behind adaLN and a gate: a layer."""
 
     def __init__(self, d_model: int, heads: int, mlp_width: int, is_temporal: bool):
         super().__init__()
         self.attn, self.mlp = Attention(d_model, heads, is_temporal), Mlp(d_model, mlp_width)
         self.modulation = nn.Linear(d_model, 6 * d_model)
-        self.hook_resid_pre, self.hook_resid_mid = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_attn_out, self.hook_mlp_out = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_resid_post = GuardedHookPoint()
 
     def forward(
         self,

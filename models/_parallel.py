@@ -11,8 +11,11 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffusion.schedule import noised
 from models._config import conditions_of
-from models._history import FrameCausal, Prefix
+from models._fusion import features_of
+from models._history import CleanThenNoisy, FrameCausal, Prefix
+from models._stack import CLEAN_TIMESTEP
 from models._text import TextKeys
 
 
@@ -54,6 +57,8 @@ def contexts(
     text: TextKeys | None = None,
 ) -> Float[Tensor, "b n d"]:
     """c_0 ... c_{f-1} of a clip in one causal pass over the start token and all frames but the last."""
+    if model.asks:
+        return _asked(model, clean, actions, text)
     if model.start_token is None:
         raise ValueError("this model has no start token, without which it cannot read a whole clip at once")
     (batch, frames), n = clean.shape[:2], model.geometry.tokens_per_frame
@@ -61,7 +66,29 @@ def contexts(
     tokens = torch.cat([start, model.encoder.tokens(clean)[:, :-n]], dim=1)
     modulations = model.encoder.modulations(model.clean(batch).expand(-1, frames), actions)
     rope, history = model.encoder.rotation(list(range(frames))), FrameCausal(frames, n, model.config.reach)
-    return model.encoder.normed(model.encoder.through(tokens, modulations, rope, history, text), modulations)
+    return features_of(model.encoder, model.config, tokens, modulations, rope, history, text)
+
+
+def _asked(
+    model: Any, clean: Float[Tensor, "b f c h w"], actions: Int[Tensor, "b f"] | None, text: TextKeys | None
+) -> Float[Tensor, "b n d"]:
+    """The same of a model that asks with noise, in one pass over [clean frames | frames asked for].
+
+    In training these are the true ones at noise levels from `query_sigma` to 1.
+    """
+    frames, n = clean.shape[1], model.geometry.tokens_per_frame
+    asked = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
+    sigma = torch.ones_like(clean[:, :, 0, 0, 0])
+    if model.training:
+        sigma = 1 - (1 - model.config.query_sigma) * torch.rand_like(sigma)
+        asked = noised(clean, torch.randn_like(clean), sigma)
+    timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
+    twice = None if actions is None else torch.cat([actions, actions], dim=1)
+    modulations = model.encoder.modulations(timestep, twice)
+    rope = model.encoder.rotation([*range(frames)] * 2)
+    history = CleanThenNoisy(frames, n, model.config.reach)
+    tokens = model.encoder.tokens(torch.cat([clean, asked], dim=1))
+    return features_of(model.encoder, model.config, tokens, modulations, rope, history, text)[:, frames * n :]
 
 
 def _repeated(text: TextKeys | None, frames: int) -> TextKeys | None:

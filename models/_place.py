@@ -13,7 +13,7 @@ from typing import Literal
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<inside>.+))?")
 REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
-ADAPTER = re.compile(r"(?P<file>.+\.py):(?P<function>\w+)")
+ADAPTER = re.compile(r"(?P<file>.+\.py):(?P<function>.*)")
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 FOLDER_MARKS = ("model.safetensors", "model_index.json", "config.json")
 """One of these makes a folder a model: a checkpoint of ours, a diffusers pipeline, a diffusers model."""
@@ -53,10 +53,13 @@ def find(name: str, shipped: dict[str, Path]) -> Place:
         return Place("file", name, shipped[name])
     adapter = ADAPTER.fullmatch(name)
     if adapter:
-        file = Path(adapter["file"])
+        file, function = Path(adapter["file"]), adapter["function"]
+        if not function.isidentifier():
+            got = f"got {function!r}" if function else "the name is missing"
+            raise ValueError(f"{name}: give the function that makes the model, as in {file}:load; {got}")
         if not file.exists():
             raise FileNotFoundError(f"there is no adapter at {file}")
-        return Place("adapter", name, file, adapter["function"])
+        return Place("adapter", name, file, function)
     path = Path(name)
     if path.exists():
         return _on_disk(name, path)

@@ -89,21 +89,20 @@ class TextEncoder:
             embedded.append(nn.functional.pad(hidden, (0, 0, 0, TOKENS - len(hidden))))
         return torch.stack(embedded)
 
-    def notes(self, prompts: Sequence[str]) -> list[str]:
+    def notes(self, prompts: Sequence[str], negative: str = "") -> list[str]:
         """What a user should know of these prompts: what is cut, and what was not mended."""
-        found = []
-        for number, prompt in enumerate(prompts, 1):
+        found, named = [], {f"prompt {number}": prompt for number, prompt in enumerate(prompts, 1)}
+        named["the negative prompt"] = negative
+        for name, prompt in named.items():
             tokens = self._tokens(prompt)
             if len(tokens) > TOKENS:
                 lost = self.tokenizer.decode(tokens[TOKENS - 1 :], skip_special_tokens=True)
                 shown = lost if len(lost) <= SHOWN else f"{lost[:SHOWN]}..."
-                found.append(
-                    f"prompt {number} has {len(tokens)} tokens, {TOKENS} are kept; cut off: {shown!r}"
-                )
-        wide = [str(number) for number, prompt in enumerate(prompts, 1) if not prompt.isascii()]
+                found.append(f"{name} has {len(tokens)} tokens, {TOKENS} are kept; cut off: {shown!r}")
+        wide = [name for name, prompt in named.items() if not prompt.isascii()]
         if wide and not mends():
             found.append(
-                f"prompts {', '.join(wide[:10])} are not ASCII: Wan's pipelines mend such text with ftfy; "
+                f"not ASCII: {', '.join(wide[:10])}; Wan's pipelines mend such text with ftfy; "
                 "pip install ftfy to do the same"
             )
         return found

@@ -52,6 +52,10 @@ class Conditioned:
     latent: bool = False
     """Whether x holds latents; of a loaded model, as its checkpoint says."""
 
+    def describe(self) -> dict:
+        """The configuration as plain values, as it is stored beside the weights."""
+        return self.config.values()
+
     @property
     def takes(self) -> Literal["actions", "labels", "text"] | None:
         """What cond is: actions [b f], labels [b], embeddings of a prompt [b t w], or nothing."""
@@ -71,12 +75,12 @@ class Conditioned:
 
 
 class Stack(HookedRootModule, Conditioned):
-    """Patch, time and condition embedding, RoPE, blocks, final norm; with `unembed` also velocities.
+    """Patch, time and condition embedding, RoPE, blocks, with `final` a norm, with `unembed` also velocities.
 
     The outermost module calls `setup()`, which gives the hook points their names.
     """
 
-    def __init__(self, config: StackConfig, layers: int, unembed: bool):
+    def __init__(self, config: StackConfig, layers: int, unembed: bool, final: bool = True):
         super().__init__()
         self.config = config
         self.recompute = False
@@ -90,7 +94,7 @@ class Stack(HookedRootModule, Conditioned):
         self.rope = AxialRope(config.rope_axes, g.rows, g.cols, config.rope_theta)
         inner = config.mlp_width or 4 * width
         self.blocks = nn.ModuleList(Block(width, config.heads, inner, _cross(config)) for _ in range(layers))
-        self.norm_out = nn.Linear(width, 2 * width)
+        self.norm_out = nn.Linear(width, 2 * width) if final else None
         self.unembed = nn.Linear(width, values) if unembed else None
         self.hook_embed = GuardedHookPoint()
         self._initialise()
@@ -132,7 +136,8 @@ class Stack(HookedRootModule, Conditioned):
         """What every scale, shift and gate comes from: SiLU of the time embedding plus the condition's."""
         emb = self.time(timestep)
         emb = F.silu(emb if cond is None or self.condition is None else emb + self.condition(cond))
-        return Modulations([block.modulation(emb) for block in self._blocks()], self.norm_out(emb))
+        final = emb[..., :0] if self.norm_out is None else self.norm_out(emb)
+        return Modulations([block.modulation(emb) for block in self._blocks()], final)
 
     def modulations_of_steps(
         self, sigmas: Float[Tensor, " s"], cond: Int[Tensor, "b 1"] | None
@@ -164,9 +169,12 @@ class Stack(HookedRootModule, Conditioned):
         rope: Rope,
         history: History,
         text: TextKeys | None = None,
+        layers: range | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """The residual stream after all blocks; `history` knows who sees whom."""
-        for layer, block in enumerate(self._blocks()):
+        """The residual stream after all blocks, or those of `layers`; `history` knows who sees whom."""
+        blocks = list(self._blocks())
+        for layer in range(len(blocks)) if layers is None else layers:
+            block = blocks[layer]
             inputs = (modulations.blocks[layer], rope, history, layer, None if text is None else text[layer])
             if self.recompute and self.training:
                 tokens = checkpoint(block, tokens, *inputs, use_reentrant=False)

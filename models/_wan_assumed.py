@@ -15,8 +15,8 @@ from diffusion.schedule import Sampling
 VARIANTS = ("auto", "bidirectional", "diffusion-forcing", "few-step")
 """Never causal; causal, for many steps (trained by diffusion or teacher forcing); distilled."""
 MANY_STEPS = 50
-SHIFT = 5.0
-"""Of the noise levels of Wan 2.1 and of all causal models made of it, but CausVid."""
+SHIFT, CAUSVID_SHIFT = 5.0, 8.0
+"""Of the noise levels of Wan 2.1 and of all causal models made of it; of CausVid."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,20 @@ class Hint:
 
 
 FEW_STEPS = Sampling(4, SHIFT, renoise=True)
+"""Timesteps 1000, 750, 500 and 250, shifted: Self-Forcing's, and those of most that came after it."""
+CAUSVID = Sampling(3, CAUSVID_SHIFT, renoise=True, levels=(1.0, 0.757, 0.522))
+"""CausVid's timesteps 1000, 757 and 522, which are 1, 0.28 and 0.12 under its shift, rounded."""
 HINTS = (
     Hint("ar_diffusion", "diffusion-forcing"),
     Hint("diffusion_forcing", "diffusion-forcing"),
     Hint("teacher_forcing", "diffusion-forcing"),
     Hint("1step", "few-step", Sampling(1, SHIFT, renoise=True)),
     Hint("2step", "few-step", Sampling(2, SHIFT, renoise=True)),
-    # Its timesteps are 1000, 757 and 522, which no shift gives; this one comes within 35.
-    Hint("causvid", "few-step", Sampling(3, 1.9, renoise=True)),
+    Hint("warp_4step", "few-step", Sampling(4, CAUSVID_SHIFT, renoise=True)),  # CausVid in 4 steps
+    Hint("bidirectional_checkpoint", "bidirectional", CAUSVID),  # those before it was made causal
+    Hint("causvid", "few-step", CAUSVID),
+    Hint("autoregressive_checkpoint", "few-step", CAUSVID),
+    Hint("wan_causal_ode", "few-step", CAUSVID),
     Hint("rolling_forcing", "few-step", Sampling(5, SHIFT, renoise=True)),
     Hint("rollingforcing", "few-step", Sampling(5, SHIFT, renoise=True)),
     Hint("self_forcing", "few-step"),
@@ -64,7 +70,7 @@ class Assumed:
 
     def values(self) -> dict[str, Any]:
         """As plain values, for a model's metadata."""
-        return asdict(self)
+        return asdict(self) | {"sampling": self.sampling.describe()}
 
 
 def assumed(path: Path, said: Mapping[str, Any]) -> Assumed:

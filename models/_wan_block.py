@@ -11,25 +11,18 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models._blocks import GuardedHookPoint, Rope, per_frame, rotated
+from models._blocks import GuardedHookPoint, HookedAttention, HookedBlock, Rope, per_frame, rotated
 from models._history import History
 
 SPLIT, MERGE = "b n (h d) -> b n h d", "b h n d -> b n (h d)"
 
 
-class SelfAttention(nn.Module):
-    """Attention among frame tokens; queries and keys are normalised across heads, then rotated.
-
-    Hook points [b n h d]: hook_q and hook_k between norm and rotation, hook_rot_q and hook_rot_k behind it,
-    hook_v, hook_z.
-    """
+class SelfAttention(HookedAttention):
+    """Attention among frame tokens; queries and keys are normalised across heads, then rotated."""
 
     def __init__(self, heads: int):
         super().__init__()
         self.heads = heads
-        self.hook_q, self.hook_k, self.hook_v = GuardedHookPoint(), GuardedHookPoint(), GuardedHookPoint()
-        self.hook_rot_q, self.hook_rot_k = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_z = GuardedHookPoint()
 
     def forward(
         self, x: Float[Tensor, "b n d"], weights: nn.Module, rope: Rope, history: History, layer: int
@@ -69,7 +62,7 @@ class TextAttention(nn.Module):
         return self.hook_cross_out(stock.to_out[0](rearrange(z, MERGE)))
 
 
-class WanBlock(nn.Module):
+class WanBlock(HookedBlock):
     """Self-attention, attention to the prompt and an MLP on the residual stream, in stock order and dtypes.
 
     Norms, scales, shifts and gates are float32 whatever the dtype of the weights, as in diffusers.
@@ -81,9 +74,6 @@ class WanBlock(nn.Module):
         self.attn1, self.attn2, self.ffn = stock.attn1, stock.attn2, stock.ffn
         self.scale_shift_table = stock.scale_shift_table
         self.attn, self.cross = SelfAttention(stock.attn1.heads), TextAttention(stock.attn2.heads)
-        self.hook_resid_pre, self.hook_resid_mid = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_attn_out, self.hook_mlp_out = GuardedHookPoint(), GuardedHookPoint()
-        self.hook_resid_post = GuardedHookPoint()
 
     def text_keys(self, text: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor]:
         """The prompt's keys and values for this block."""

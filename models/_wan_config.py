@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -34,6 +34,8 @@ IMAGE_PARTS = ("image_embedder", "add_k_proj", "vace_blocks", "motion_encoder", 
 class WanConfig(StackConfig):
     """The configuration of a Wan network as we run it; what StackConfig asks, and what is Wan's own."""
 
+    shared_modulation: ClassVar[bool] = True
+    """All blocks share one projection of the time embedding, to which each adds a table."""
     layers: int
     frames_per_chunk: int = 1
     is_causal: bool = False

@@ -129,7 +129,3 @@ class Dense(Stack):
         tokens = self.through(self.tokens(torch.cat([clean, noisy], dim=1)), modulations, rope, history, text)
         ours = replace(modulations, final=modulations.final[:, frames:])
         return self.velocity(tokens[:, tokens.shape[1] // 2 :], ours)
-
-    def describe(self) -> dict:
-        """The configuration as plain values, as it is stored beside the weights."""
-        return self.config.values()

@@ -10,7 +10,7 @@ the frame count is right from frame 0 on and nothing of frame i is read before i
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from einops import repeat
@@ -20,45 +20,15 @@ from torch import Tensor, nn
 from hooks.attention import AttentionPoint
 from models._blocks import HookedRootModule
 from models._cache import KVCache, KVStorage
-from models._config import LATENT, TINY, WAN, StackConfig, check_conditions, condition_of, preset
+from models._config import check_conditions, condition_of, preset
 from models._contexts import SCDContext
-from models._fusion import FUSIONS, Join
+from models._fusion import Join, features_of
 from models._history import Prefix, Together
 from models._parallel import teacher_forced
+from models._scd_config import PRESETS as PRESETS
+from models._scd_config import Config as Config
 from models._stack import CLEAN_TIMESTEP, Conditioned, Modulations, Stack
 from models._text import TextKeys
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(StackConfig):
-    """What a checkpoint needs to be rebuilt; stored beside its weights."""
-
-    encoder_layers: int
-    decoder_layers: int
-    fusion: str = "prefix"
-    """How the decoder takes features in; `make compare` and `make scd-bench` show why prefix."""
-    context_noise: float = 0.05
-    """eta of equation 7: noise added to c in training, against exposure bias."""
-    start_token: bool = True
-    """Without one (the released code) frame 0 cannot be generated: it has to be given."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.fusion not in FUSIONS:
-            raise ValueError(f"no fusion is called {self.fusion!r}; there are {', '.join(FUSIONS)}")
-        layers = (self.encoder_layers, self.decoder_layers)
-        if min(layers) < 1:
-            raise ValueError(
-                f"encoder and decoder need at least one layer each, got {layers[0]} and {layers[1]}"
-            )
-
-
-PRESETS = {
-    "tiny": Config(encoder_layers=8, decoder_layers=4, **TINY),
-    "scd-b": Config(encoder_layers=8, decoder_layers=4, heads=12, d_model=768, **LATENT),
-    "scd-m": Config(encoder_layers=8, decoder_layers=4, heads=16, d_model=1024, **LATENT),
-    "wan-1.3b": Config(encoder_layers=25, decoder_layers=10, **WAN),
-}
 
 
 def config(name: str, **changes) -> Config:
@@ -80,7 +50,7 @@ class SCD(HookedRootModule, Conditioned):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.encoder = Stack(config, config.encoder_layers, unembed=False)
+        self.encoder = Stack(config, config.encoder_layers, unembed=False, final=config.fusion != "residual")
         self.decoder = Stack(config, config.decoder_layers, unembed=True)
         self.geometry, width = config.geometry(config.encoder_layers + config.decoder_layers), config.d_model
         self.start_token = nn.Parameter(0.02 * torch.randn(width)) if config.start_token else None
@@ -89,8 +59,13 @@ class SCD(HookedRootModule, Conditioned):
 
     @property
     def start_is_pass(self) -> bool:
-        """`start` runs the encoder on the start token, which the sampler announces."""
-        return self.config.start_token
+        """`start` runs the encoder, on the start token or asking for frame 0, which the sampler announces."""
+        return self.config.start_token or self.asks
+
+    @property
+    def asks(self) -> bool:
+        """`encode` is two passes, `read` and `ask`, and the sampler announces both."""
+        return self.config.query == "noise"
 
     @property
     def disturbed_is_pass(self) -> bool:
@@ -128,27 +103,54 @@ class SCD(HookedRootModule, Conditioned):
         texts = (self.encoder.text_keys(cond), self.decoder.text_keys(cond))
         cond = cond if self.config.conditions else None
         cache, (_, place) = KVCache(KVStorage(self.config.encoder_layers)), self.places()
-        context = SCDContext(-1, cache, None, None, cond, place, *texts)
+        context = SCDContext(0 if self.start_token is None else -1, cache, None, None, cond, place, *texts)
         if self.start_token is None:
-            return replace(context, frame=0)
+            return self.ask(context, batch) if self.asks else context
         tokens = repeat(self.start_token, "d -> b n d", b=batch, n=self.geometry.tokens_per_frame)
         return self._encoded(self.encoder.hook_embed(tokens), context)
 
     def encode(self, x: Float[Tensor, "b 1 c h w"], context: SCDContext) -> SCDContext:
         """The context after the encoder has read this finished frame, and the action to the next one."""
+        if self.asks:
+            return self.ask(self.read(x, context), len(x))
         cache = context.cache.for_appending()
         return self._encoded(self.encoder.tokens(x), replace(context, cache=cache, modulations=None))
 
     def _encoded(self, tokens: Tensor, context: SCDContext) -> SCDContext:
         """The context for the next frame, from the tokens of the one before it."""
         frame, n = context.frame + 1, self.geometry.tokens_per_frame
-        action = _within(context.cond, frame)
-        modulations = self.encoder.modulations(self.clean(len(tokens)), action)
-        rope = self.encoder.rotation([frame])
-        tokens = self.encoder.through(tokens, modulations, rope, context.cache, context.encoder_text)
-        features = self.encoder.normed(tokens, modulations)
+        inputs = self._inputs(self.clean(len(tokens)), frame, context)
+        features = features_of(self.encoder, self.config, tokens, *inputs)
         cache = context.cache.appended(n).within(self.config.reach, n)
         return self._with_features(features, replace(context, frame=frame, cache=cache))
+
+    def read(self, x: Float[Tensor, "b 1 c h w"], context: SCDContext) -> SCDContext:
+        """Of a model that asks: the context with this finished frame's keys and values, not yet asked."""
+        cache, n = context.cache.for_appending(), self.geometry.tokens_per_frame
+        context = replace(context, cache=cache, modulations=None)
+        inputs = self._inputs(self.clean(len(x)), context.frame, context)
+        self.encoder.through(self.encoder.tokens(x), *inputs)
+        cache = cache.appended(n).within(self.config.reach, n)
+        return replace(context, frame=context.frame + 1, cache=cache)
+
+    def ask(self, context: SCDContext, batch: int) -> SCDContext:
+        """Of a model that asks: the context with features for its frame, from a pass over noise."""
+        x = repeat(self.query_noise(context.frame), "c h w -> b 1 c h w", b=batch)
+        noise = torch.full((batch, 1), 1000.0, device=self.device)
+        inputs = self._inputs(noise, context.frame, context)
+        features = features_of(self.encoder, self.config, self.encoder.tokens(x), *inputs)
+        return self._with_features(features, context)
+
+    def _inputs(self, timestep: Tensor, frame: int, context: SCDContext) -> tuple:
+        """What the encoder's blocks are given beside tokens."""
+        modulations = self.encoder.modulations(timestep, _within(context.cond, frame))
+        return modulations, self.encoder.rotation([frame]), context.cache, context.encoder_text
+
+    def query_noise(self, frame: int) -> Float[Tensor, "c h w"]:
+        """The noise with which that frame is asked for, the same in every clip."""
+        g = self.geometry
+        noise = torch.randn(g.channels, g.height, g.width, generator=torch.Generator().manual_seed(frame))
+        return noise.to(self.device)
 
     def _with_features(self, features: Float[Tensor, "b n d"], context: SCDContext) -> SCDContext:
         """The context with these features; for the prefix fusion the decoder reads them, once per frame."""
@@ -199,9 +201,11 @@ class SCD(HookedRootModule, Conditioned):
         text: TextKeys | None,
     ) -> Float[Tensor, "b 1 c h w"]:
         """The velocity of each frame from its noisy tokens and its context tokens, or their prefix."""
-        history = Together() if prefix is None else prefix
-        tokens = noisy if self.config.fusion == "prefix" else self.join(noisy, features)
-        tokens = self.decoder.through(tokens, modulations, place, history, text)
+        history, through = Together() if prefix is None else prefix, self.decoder.through
+        head = self.config.head if self.config.fusion == "residual" else 0
+        tokens = through(noisy, modulations, place, history, text, range(head)) if head else noisy
+        tokens = tokens if self.config.fusion == "prefix" else self.join(tokens, features)
+        tokens = through(tokens, modulations, place, history, text, range(head, self.config.decoder_layers))
         return self.decoder.velocity(tokens[:, -noisy.shape[1] :], modulations)
 
     def teacher_forced(
@@ -237,10 +241,6 @@ class SCD(HookedRootModule, Conditioned):
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
         return self.encoder.dtype
-
-    def describe(self) -> dict:
-        """The configuration as plain values, as it is stored beside the weights."""
-        return self.config.values()
 
 
 def _within(cond: Tensor | None, frame: int) -> Tensor | None:

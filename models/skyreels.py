@@ -10,7 +10,6 @@ schedules, where several chunks are denoised together, are not sampled here.
 """
 
 from collections.abc import Collection
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -61,7 +60,7 @@ def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["SkyReels", dict
     network = stock(SkyReelsV2Transformer3DModel, arguments, checkpoint)
     sampling = Sampling(MANY_STEPS, scheduled_shift(checkpoint.path, SHIFT))
     model = SkyReels(network, config, sampling, said["fps"] if is_told else None)
-    assumed = {"sampling": asdict(sampling), "fps": model.fps}
+    assumed = {"sampling": sampling.describe(), "fps": model.fps}
     about = {"network": "skyreels", "config": model.describe(), "origin": CLASSES[0], "assumed": assumed}
     return model, about
 

@@ -37,7 +37,7 @@ def patterns(specimen: Specimen) -> Check:
         tolerances.append(ROUND_OFF.get(out.dtype, 1e-5))
         return call.out
 
-    edit = AttentionEdit(specimen.model.attn_dict, {"*": look}, roles=("denoise", "encode"))
+    edit = AttentionEdit(specimen.model.attn_dict, {"*": look}, roles=("denoise", "encode", "ask"))
     try:
         with edit:
             specimen.walk(specimen.clip(0), specimen.clip(1), specimen.cond(), edit.on_pass)
@@ -91,7 +91,7 @@ def key_age(specimen: Specimen) -> Check:
         f"{faults[0]}{more}" if faults else f"{compared} keys compared under changes of {frame + 1} frames",
         not faults and compared > 0,
         "key_age(frame, keys) counts frames back from the chunk's first frame, in the order in which the "
-        "keys lie; 0 for all keys of the chunk at hand, -1 for text and padding",
+        "keys lie; 0 for all keys of the chunk at hand, -1 for what is no frame (registers, padding)",
     )
 
 

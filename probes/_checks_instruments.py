@@ -31,7 +31,8 @@ def names(specimen: Specimen) -> Check:
     unseen = [layer for layer in layers if f"{layer}.attn" not in model.attn_dict]
     found = f"{len(layers)} layers denoise, {len(points)} hook points, {len(model.attn_dict)} of attention"
     if missing or unseen:
-        found += f"; without {', '.join([*missing, *(f'attention at {layer}.attn' for layer in unseen)][:4])}"
+        lacking = [*missing, *(f"attention at {layer}.attn" for layer in unseen)]
+        found += f"; without {', '.join(lacking[:4])}" + (" and more" if len(lacking) > 4 else "")
     return Check(
         "names",
         "layers have hook_resid_pre, hook_resid_post and attn under their standard names",
@@ -149,7 +150,7 @@ def skips(specimen: Specimen) -> Check:
         for output, into in ((lambda x, at=layer: kept[at + 1], given), (lambda x: x, skipped)):
             with layers.replaced({layer: output}) as on_pass:
                 into.append(difference(specimen.velocity(noisy, last, context, on_pass), plain))
-    how = "not run" if layers.modules is not None else "run, their output replaced"
+    how = "their blocks not run" if layers.modules is not None else "run, and their output replaced"
     return Check(
         "skips",
         "a layer replaced by what it gave changes nothing, passed over something",
@@ -161,7 +162,7 @@ def skips(specimen: Specimen) -> Check:
 
 
 def _roles(specimen: Specimen) -> dict[str, str]:
-    """The kind of pass in which to edit each point: denoise, or encode where it fires there alone."""
+    """The kind of pass in which to edit each point: the first that it fires in of denoise, ask, encode."""
     seen: dict[str, set[str]] = {}
 
     def note(at: Any, name: str, _value: Any) -> None:
@@ -176,7 +177,8 @@ def _roles(specimen: Specimen) -> dict[str, str]:
     except SilentHookError:
         pass  # which `fires` tells
     order = [*specimen.points, *model.attn_dict]
-    return {name: "denoise" if "denoise" in seen[name] else "encode" for name in order if name in seen}
+    kinds = ("denoise", "ask", "encode")
+    return {name: next(kind for kind in kinds if kind in seen[name]) for name in order if name in seen}
 
 
 def _answer(specimen: Specimen, role: str, edit: Any = None) -> Tensor:

@@ -1,6 +1,5 @@
 """A model under examination: random clips of its own geometry and conditions, and walks through them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.guidance import silent
+from diffusion.guidance import silent, taken_in
 from diffusion.sampler import ForwardPass, OnPass, rollout
 from diffusion.schedule import sigma_grid
 
@@ -167,24 +166,26 @@ class Specimen:
     @torch.no_grad()
     def encoded(self, video: Tensor, chunk: int, context: Any, on_pass: OnPass = silent) -> Any:
         """The context after that chunk, the pass announced."""
-        on_pass(ForwardPass(chunk * self.chunk, 0, 0.0, "encode"))
-        return self.model.encode(video[:, self.frames(chunk)], context)
+
+        def announce(asks: bool = False) -> None:
+            coming = ForwardPass((chunk + 1) * self.chunk, 0, 1.0, "ask")
+            on_pass(coming if asks else ForwardPass(chunk * self.chunk, 0, 0.0, "encode"))
+
+        return taken_in(self.model, video[:, self.frames(chunk)], context, announce)
 
     def walk(
         self, video: Tensor, noisy: Tensor, cond: Tensor | None, on_pass: OnPass = silent
     ) -> list[Tensor]:
         """The velocity of every chunk that can be denoised, in its true past; every pass announced."""
         if getattr(self.model, "start_is_pass", False):
-            on_pass(ForwardPass(-1, 0, 0.0, "encode"))
+            asks = getattr(self.model, "asks", False)
+            on_pass(ForwardPass(0, 0, 1.0, "ask") if asks else ForwardPass(-1, 0, 0.0, "encode"))
         context, velocities = self.remembered(video, 0, cond), []
         for chunk in range(self.chunks):
             if chunk >= self.first:
                 velocities.append(self.velocity(noisy, chunk, context, on_pass))
             context = context if chunk == self.chunks - 1 else self.encoded(video, chunk, context, on_pass)
         return velocities
-
-
-Examine = Callable[[Specimen], Check]
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:

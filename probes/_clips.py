@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 import videos
+from diffusion.guidance import guided
 from diffusion.sampler import ForwardPass, rollout
-from diffusion.schedule import sigma_grid
 from probes._stage import Clip
 from probes.finite import require_finite
 from probes.settings import OWN, Settings
-from probes.subject import noise_like, recipe_of, seed_of
+from probes.subject import grid_of, noise_like, recipe_of, seed_of
 from videos import latents
 
 OWN_FILE = "own.safetensors"
@@ -91,15 +91,36 @@ def own_clips(settings: Settings, model: Any, frames: int, file: Path) -> list[C
     """
     kept = latents.read(file, frames).video if file.exists() else np.empty(0, np.float32)
     drawn, count = list(kept[: settings.clips + 1]), settings.clips + 1
-    prompts = source_of(settings, model).removeprefix(OWN).removeprefix(":")
-    texts = _repeated(latents.read_text(prompts), count) if prompts else None
+    prompts, texts, negative = _prompts(settings, model)
+    texts = texts if texts is None else _repeated(texts, count)
     for index in tqdm(range(len(drawn), count), desc="own samples", unit="clip", leave=False, disable=None):
         text = None if texts is None else texts[index : index + 1]
-        drawn.append(own_sample(settings, model, frames, index, text))
+        drawn.append(own_sample(settings, model, frames, index, text, negative))
         about = {"sampled_by": "the model itself", "prompts": prompts, "seed": settings.seed}
         video = np.stack(drawn)
-        latents.write(file, video, about=about, text=None if texts is None else texts[: len(video)])
+        text = None if texts is None else texts[: len(video)]
+        latents.write(file, video, about=about, text=text, negative=negative)
     return _clips(latents.read(file, frames, count), settings, model)
+
+
+def check_own(settings: Settings, model: Any, frames: int) -> None:
+    """ValueError or OSError where the model cannot draw clips of its own under these prompts and guidance."""
+    _, texts, negative = _prompts(settings, model)
+    _conditions(settings, model, frames, texts if texts is None else texts[:1], negative)
+
+
+def _prompts(settings: Settings, model: Any) -> tuple[str, np.ndarray | None, np.ndarray | None]:
+    """The file of prompts that own samples follow, "" for none, its embeddings and the negative one."""
+    file = source_of(settings, model).removeprefix(OWN).removeprefix(":")
+    return (file, *latents.read_prompts(file)) if file else ("", None, None)
+
+
+def _conditions(
+    settings: Settings, model: Any, frames: int, text: np.ndarray | None, negative: np.ndarray | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """What one own sample is conditioned on, and what guidance leads away from."""
+    said = latents.LatentClips(np.empty((1, frames, 0, 0, 0), np.float32), text=text, negative=negative)
+    return conditions_of(said, model), negative_of(said, settings, model)
 
 
 def _repeated(rows: np.ndarray, count: int) -> np.ndarray:
@@ -107,19 +128,25 @@ def _repeated(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def own_sample(
-    settings: Settings, model: Any, frames: int, index: int, text: np.ndarray | None = None
+    settings: Settings,
+    model: Any,
+    frames: int,
+    index: int,
+    text: np.ndarray | None = None,
+    negative: np.ndarray | None = None,
 ) -> np.ndarray:
     """A free run from noise, [f c h w], by seed, index and text alone; ValueError where it is not finite."""
     g, seed = model.geometry, seed_of(settings, index, OWN_DRAW)
     like = torch.empty(
         1, frames, g.channels, g.height, g.width, device=settings.device, dtype=getattr(torch, settings.dtype)
     )
-    said = latents.LatentClips(np.empty((1, frames, 0, 0, 0), np.float32), text=text)
-    cond, grid = placed(conditions_of(said, model), like), sigma_grid(settings.steps, settings.shift)
+    cond, away = _conditions(settings, model, frames, text, negative)
+    cond, grid = placed(cond, like), grid_of(settings)
+    sampler = guided(model, settings.guidance, null=away)
     noise, fresh = noise_like(like, seed), seed + 1 if settings.renoise else None
 
     def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:
-        return rollout(model, noise, grid, cond, on_pass=on_pass, renoise=fresh)
+        return rollout(sampler, noise, grid, cond, on_pass=on_pass, renoise=fresh)
 
     video = draw(lambda at: None)
     require_finite(model, video, draw)
@@ -130,10 +157,7 @@ def own_sample(
 def conditions_of(batch: videos.Clips, model: Any) -> Tensor | None:
     """The clips' actions [b f], labels [b] or text [b t w], whichever the model takes; its null condition for
     clips without, None for an unconditional model."""
-    null = getattr(model, "null_condition", None)
-    takes = getattr(model, "takes", None)
-    if takes is None:
-        takes = None if null is None else "text" if isinstance(null, Tensor) else "actions"
+    null, takes = getattr(model, "null_condition", None), _taken(model)
     if takes is None:
         return None
     given = getattr(batch, takes, None)
@@ -148,11 +172,46 @@ def conditions_of(batch: videos.Clips, model: Any) -> Tensor | None:
     return null.expand(*shape, *null.shape) if isinstance(null, Tensor) else torch.full(shape, null)
 
 
+def negative_of(batch: videos.Clips, settings: Settings, model: Any) -> Tensor | None:
+    """The negative prompt [t w] that guidance leads away from; None for the model's null condition, or where
+    nothing is guided.
+
+    Raises ValueError where there is nothing to lead towards or away from. A null prompt of zeros is filling
+    alone, which no text encoder gives for any prompt: it does not stand for the empty one.
+    """
+    scale, takes, null = settings.guidance, _taken(model), getattr(model, "null_condition", None)
+    if scale == 1:
+        return None
+    if takes is None:
+        raise ValueError(f"--guidance {scale} needs a model that takes conditions; this one takes none")
+    if getattr(batch, takes, None) is None:
+        remedy = "make latents --prompts" if takes == "text" else "--videos"
+        raise ValueError(f"--guidance {scale} leads towards {takes}, of which the clips have none ({remedy})")
+    negative = getattr(batch, "negative", None)
+    if takes == "text" and negative is not None:
+        return torch.from_numpy(negative)
+    if takes == "text" and (null is None or not null.any()):
+        raise ValueError(
+            f"--guidance {scale} leads away from a negative prompt, of which the clips have none: make "
+            "latents --prompts writes it, the empty one unless --negative says another"
+        )
+    if null is None:
+        raise ValueError(f"--guidance {scale} leads away from a null condition; the model has none")
+    return None
+
+
+def _taken(model: Any) -> str | None:
+    """What a model is conditioned on: as it says, else as its null condition tells."""
+    null = getattr(model, "null_condition", None)
+    assumed = None if null is None else "text" if isinstance(null, Tensor) else "actions"
+    return getattr(model, "takes", None) or assumed
+
+
 def _clips(batch: videos.Clips, settings: Settings, model: Any) -> list[Clip]:
     video = torch.from_numpy(batch.video).to(settings.device, getattr(torch, settings.dtype))
     cond = placed(conditions_of(batch, model), video)
-    rows = range(len(video))
-    return [Clip(video[i : i + 1], None if cond is None else cond[i : i + 1]) for i in rows]
+    negative, rows = negative_of(batch, settings, model), range(len(video))
+    return [Clip(video[i : i + 1], None if cond is None else cond[i : i + 1], negative) for i in rows]
 
 
 def placed(cond: Tensor | None, video: Tensor) -> Tensor | None:

@@ -6,9 +6,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import av
 import torch
-from av.error import FFmpegError
 from torch import Tensor
 
 from videos import files
@@ -34,14 +32,8 @@ def windows(path: Path, frames: int, stride: int, limit: int | None) -> list[Win
     if min(frames, stride, 1 if limit is None else limit) < 1:
         raise ValueError(f"expected counts from 1, got {frames=}, {stride=}, clips={limit}")
     found = []
-    for file in files._files(path):
-        kept = -(-_frames(file) // stride)
-        if kept < frames:
-            raise ValueError(
-                f"{file} has {kept} frames at stride {stride}, expected at least {frames}: ask for fewer or "
-                "remove the file"
-            )
-        found += [Window(file, index) for index in range(kept // frames)]
+    for file in files.files_of(path):
+        found += [Window(file, index) for index in range(files.count_windows(file, frames, stride))]
         if limit is not None and len(found) >= limit:
             break
     return found[:limit]
@@ -51,7 +43,7 @@ def read(wanted: list[Window], frames: int, size: tuple[int, int], stride: int) 
     """The pixels [1 f c h w] in [-1, 1] of these windows, in their order; one is in memory at a time."""
     for file, group in groupby(wanted, lambda window: window.file):
         indices = [window.index for window in group]
-        held = enumerate(islice(files._windows(file, frames, size, stride), indices[-1] + 1))
+        held = enumerate(islice(files.windows(file, frames, size, stride), indices[-1] + 1))
         given = 0
         for index, images in held:
             if index in indices:
@@ -59,14 +51,3 @@ def read(wanted: list[Window], frames: int, size: tuple[int, int], stride: int) 
                 yield torch.from_numpy(images).float()[None] / 127.5 - 1
         if given != len(indices):
             raise ValueError(f"{file} ends before its last frame: it is damaged, remove or mend it")
-
-
-def _frames(file: Path) -> int:
-    """Frames that the container holds."""
-    try:
-        with av.open(file) as container:
-            if not container.streams.video:
-                raise ValueError(f"cannot read {file}: it has no video stream")
-            return sum(packet.size > 0 for packet in container.demux(video=0))
-    except FFmpegError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from error

@@ -165,7 +165,7 @@ def _embed(request: Request, prompts: Sequence[str], folder: Path) -> dict[str, 
     texts = [*prompts, request.negative]
     assert request.text_encoder is not None
     encoder: TextEncoder = open_text_encoder(request.text_encoder, request.device, request.dtype)
-    notes = encoder.notes(prompts)
+    notes = encoder.notes(prompts, request.negative)
     for note in notes:
         tqdm.write(f"latents: {note}", file=sys.stderr)
     named = list(zip(names, texts, strict=True))

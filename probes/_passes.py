@@ -70,6 +70,11 @@ class Run:
         """Chunks behind the context."""
         return self.chunks - self.settings.context // self.chunk
 
+    @property
+    def branches(self) -> int:
+        """Passes that guidance makes of each step of a rollout."""
+        return 1 if self.settings.guidance == 1 else 2
+
     def rows(self, conditions: int) -> int:
         """Rows of all batches that so many conditions take; the last one is filled up."""
         return ceil(conditions / self.batch) * self.batch * DRAWS
@@ -108,7 +113,7 @@ def _stage(run: Run, wanted: list[str] | tuple[str, ...]) -> int:
 def _memory(run: Run, wanted: list[str] | tuple[str, ...]) -> int:
     """Blocks of the layers that read finished chunks."""
     chunks = run.chunks - 1
-    rollouts = NETWORK_COUNT * 2 * chunks if "rollouts" in wanted else 0
+    rollouts = NETWORK_COUNT * 2 * chunks * run.branches if "rollouts" in wanted else 0
     invariance = NETWORK_COUNT * 2 * chunks if "noise_invariance" in wanted else 0
     readout = NETWORK_COUNT * chunks if "readout" in wanted else 0
     staged = set(wanted) & set(STAGED)
@@ -120,7 +125,7 @@ def _memory(run: Run, wanted: list[str] | tuple[str, ...]) -> int:
 
 
 def _rollouts(run: Run) -> int:
-    return NETWORK_COUNT * run.settings.steps * (run.probed + run.drawn) * run.layers
+    return NETWORK_COUNT * run.branches * run.settings.steps * (run.probed + run.drawn) * run.layers
 
 
 def _noise_invariance(run: Run) -> int:

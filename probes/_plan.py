@@ -6,7 +6,9 @@ scd.config(preset, **found["architecture"])
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +18,46 @@ import xarray as xr
 from analyses._questions import DECISION
 from analyses.kept import summary
 from analyses.split import DATASETS, SUPPORTING, THRESHOLD, Split, dispensable, split
-from probes._prediction import Clock, Use, described, lacking, of_shapes, predicted, shape_in_use
+from models._cost import Shape
+from probes._prediction import (
+    Clock,
+    Use,
+    architecture,
+    described,
+    lacking,
+    of_shapes,
+    predicted,
+    shape_in_use,
+)
 from records import now, write_json
 
 FILE = "plan.json"
+Clocks = Callable[[Shape], Clock]
+"""Gives the rates at which a network of that shape is predicted."""
 
 
 def write_plan(folder: Path, model: Any) -> Path | None:
-    """The plan of a complete run, in its folder, for use as in the run; None where it measured no cuts."""
+    """The plan of a complete run, in its folder, for use as in the run; None where it measured no cuts.
+
+    Rates are measured on the run's device, so nothing else should be at work.
+    """
     if not (folder / "cut.nc").exists():
         return None
     manifest = manifest_of(folder)
     settings, chunk = manifest["settings"], manifest["model"]["geometry"].get("frames_per_chunk", 1)
     use = Use(settings["steps"], max(1, settings["frames"] - chunk), dtype=settings["dtype"])
-    return write_json(folder / FILE, plan(folder, described(model), use))
+    clocks = partial(Clock.now, settings.get("device", "cpu"), use.dtype)
+    return write_json(folder / FILE, plan(folder, described(model), use, clocks))
 
 
-def plan(folder: Path, config: Any, use: Use, clock: Clock | None = None) -> dict[str, Any]:
+def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None) -> dict[str, Any]:
     """The plan of a complete run, as plain values; `config` describes the model, None where nothing does.
 
-    The prediction counts frames that the model makes together as one.
+    The prediction counts frames that the model makes together as one; without clocks, by operations alone.
     """
     from models._fusion import FUSIONS
 
-    if use.fusion not in FUSIONS:
+    if use.fusion not in (None, *FUSIONS):
         raise ValueError(f"no fusion is called {use.fusion!r}; there are {', '.join(FUSIONS)}")
     manifest = manifest_of(folder)
     model, settings = manifest["model"], manifest["settings"]
@@ -60,43 +78,59 @@ def plan(folder: Path, config: Any, use: Use, clock: Clock | None = None) -> dic
         "decision": DECISION,
     }
     if hasattr(config, "encoder_layers"):
-        return _plain(found | _separated_already(config, geometry, use, clock))
+        return _plain(found | _separated_already(config, geometry, use, clocks))
     data = {
         name: _read(folder, name) for name in (*DATASETS, *SUPPORTING) if (folder / f"{name}.nc").exists()
     }
     answer = split(data, geometry["layers"])
-    architecture = prediction = None
+    built = prediction = None
+    remarks = list(answer.remarks)
     if answer.cut is not None and answer.verdict != "not separable":
-        layers = {"encoder_layers": answer.cut.encoder_layers, "decoder_layers": len(answer.cut.decoder)}
-        architecture = layers | {"fusion": use.fusion}
+        built = architecture(answer.cut, use.fusion)
         if not lacking(config):
             shape = shape_in_use(config, geometry, use)
-            prediction = predicted(shape, answer.cut, answer.curves, use, clock)
-    evidence = _evidence(answer) | {"sigma": _sigma(data)}
+            clock = _clock(clocks, shape, remarks)
+            prediction = predicted(shape, answer.cut, answer.curves, use, built["fusion"], clock)
     if lacking(config):
         unsaid = ", ".join(lacking(config))
-        remark = f"What a split would save is not predicted: the model does not say its {unsaid}."
-        evidence["remarks"] = [*evidence["remarks"], remark]
-    return _plain(found | evidence | {"architecture": architecture, "prediction": prediction})
+        remarks.append(f"What a split would save is not predicted: the model does not say its {unsaid}.")
+    evidence = _evidence(answer) | {"remarks": remarks, "sigma": _sigma(data)}
+    return _plain(found | evidence | {"architecture": built, "prediction": prediction})
 
 
-def _separated_already(config: Any, geometry: dict, use: Use, clock: Clock | None) -> dict[str, Any]:
+def _clock(clocks: Clocks | None, shape: Shape, remarks: list[str]) -> Clock | None:
+    """The rates for that shape; none, with a remark, where the device has no memory left to measure them."""
+    from torch import OutOfMemoryError
+
+    try:
+        return None if clocks is None else clocks(shape)
+    except OutOfMemoryError:
+        remarks.append(
+            "The speed-up is predicted by operations alone: measuring rates needs more memory than is free."
+        )
+        return None
+
+
+def _separated_already(config: Any, geometry: dict, use: Use, clocks: Clocks | None) -> dict[str, Any]:
     layers = {"encoder_layers": config.encoder_layers, "decoder_layers": config.decoder_layers}
     own = shape_in_use(config, geometry, use)
-    dense = replace(own, layers=sum(layers.values()), encoder_layers=0, fusion=None, start_token=False)
-    clocked = None if clock is None else clock.predicted(dense, own, use)
+    none = {"encoder_layers": 0, "fusion": None, "start_token": False, "query": False}
+    dense = replace(own, layers=sum(layers.values()), **none)
+    joined = ("fusion", "head", "query", "start_token") if config.fusion == "residual" else ("fusion",)
+    remarks = ["By construction; compared with a dense model of as many layers."]
+    clock = _clock(clocks, dense, remarks)
     return {
         "verdict": "separable",
         "reason": f"It is separated already: its encoder of {config.encoder_layers} layers never sees the "
         f"noisy frame, and its decoder of {config.decoder_layers} only the encoder's output for it.",
         "tests": [],
-        "remarks": ["By construction; compared with a dense model of as many layers."],
+        "remarks": remarks,
         "split": None,
-        "architecture": layers | {"fusion": config.fusion},
+        "architecture": layers | {name: getattr(config, name) for name in joined},
         "sweep": None,
         "curves": {},
         "sigma": None,
-        "prediction": of_shapes(dense, own, use) | {"clock": clocked, "nearby": []},
+        "prediction": of_shapes(dense, own, use, clock) | {"nearby": []},
     }
 
 
@@ -115,7 +149,6 @@ def _evidence(answer: Split) -> dict[str, Any]:
         "verdict": answer.verdict,
         "reason": answer.reason,
         "tests": [vars(test) | {"kind": test.kind} for test in answer.tests],
-        "remarks": answer.remarks,
         "split": placed,
         "sweep": {
             "threshold": sweep.thresholds,

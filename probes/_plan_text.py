@@ -50,20 +50,19 @@ def _prediction(found: dict[str, Any], chunk: int) -> list[str]:
     lines = [
         f"at {found['steps']} steps, {found['history']} {unit}s of history, {found['tokens']} tokens "
         f"a {unit}, batch {found['batch']}, fusion {found['fusion']}:",
-        f"  {found['speed_up']:.2f} times fewer operations a {unit} (more steps: up to "
+    ]
+    if found["clock"]:
+        lines += _clocked(found["clock"], unit)
+    lines += [
+        f"  by operations: {found['speed_up']:.2f} times fewer a {unit} (more steps: up to "
         f"{found['bound']:.2f}); cache {_size(found['cache_bytes'])}, dense "
         f"{_size(found['dense_cache_bytes'])}; parameters "
         f"{found['parameters'] / 1e6:.1f} M, dense {found['dense_parameters'] / 1e6:.1f} M",
     ]
-    if found["clock"]:
-        clock = found["clock"]
-        lines.append(
-            f"  {clock['speed_up']:.2f} times faster on {clock['device_name']}: "
-            f"{1000 * clock['frame_seconds']:.0f} ms a {unit}, "
-            f"dense {1000 * clock['dense_frame_seconds']:.0f} ms"
-        )
     if found["nearby"]:
-        lines += ["", "  encoder + decoder   speed-up       cache   kept of the past (fetched once)"]
+        how = "measured rates" if found["clock"] else "operations"
+        lines += ["", f"  splits around it, speed-up by {how}:"]
+        lines += ["  encoder + decoder   speed-up       cache   kept of the past (fetched once)"]
     for row in found["nearby"]:
         kept = row["kept"]
         share = "not measured" if kept is None else f"{kept['mean']:.2f}"
@@ -71,8 +70,19 @@ def _prediction(found: dict[str, Any], chunk: int) -> list[str]:
             share += f" [{kept['low']:.2f}, {kept['high']:.2f}]"
         mark = "*" if row["chosen"] else " "
         layers, size = f"{row['encoder_layers']:9} + {row['decoder_layers']:<7}", _size(row["cache_bytes"])
-        lines.append(f"{mark} {layers}{row['speed_up']:9.2f}{size:>12}   {share}")
+        speed_up = row.get("clock_speed_up") or row["speed_up"]
+        lines.append(f"{mark} {layers}{speed_up:9.2f}{size:>12}   {share}")
     return lines
+
+
+def _clocked(clock: dict[str, Any], unit: str) -> list[str]:
+    threads = clock["threads"]
+    where = "" if clock["device"].startswith("cuda") else f", {threads} thread{'s' * (threads != 1)}"
+    return [
+        f"  by measured rates: {clock['speed_up']:.2f} times faster on {clock['device_name']} "
+        f"({clock['dtype']}{where}): {1000 * clock['frame_seconds']:.3g} ms a {unit}, "
+        f"dense {1000 * clock['dense_frame_seconds']:.3g} ms",
+    ]
 
 
 def _ranges(layers: list[int]) -> str:

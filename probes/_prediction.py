@@ -1,11 +1,11 @@
-"""What a split would save at the user's steps, history and tokens: arithmetic on shapes, or on a clock.
+"""What a split would save at the user's steps, history and tokens: by operations, and by a machine's clock.
 
 use = Use(steps=50, history=144, tokens=None)
-predicted(dense_shape, answer.cut, answer.curves, use)
+predicted(dense_shape, answer.cut, answer.curves, use, Clock.now("cpu", "float32", dense_shape))
 """
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +25,7 @@ from models._cost import (
     speed_up_bound,
 )
 from models._machine import Machine
+from records import now
 
 NEARBY = range(-2, 4)
 """How much shallower or deeper an encoder is compared."""
@@ -42,7 +43,8 @@ class Use:
     """Tokens per frame; None for the model's own."""
     batch: int = 1
     dtype: str = "float32"
-    fusion: str = "prefix"
+    fusion: str | None = None
+    """How the decoder takes features in; None for residual, where layers are left between its own."""
 
     def __post_init__(self):
         for name in ("steps", "history", "tokens", "batch"):
@@ -88,29 +90,47 @@ def shape_in_use(config: Any, geometry: dict[str, Any], use: Use) -> Shape:
 
 def separated_shape(dense: Shape, encoder_layers: int, decoder_layers: int, fusion: str) -> Shape:
     """The shape of its separated twin."""
-    return replace(
-        dense, layers=decoder_layers, encoder_layers=encoder_layers, fusion=fusion, start_token=True
-    )
+    asks = fusion == "residual"
+    layers = {"layers": decoder_layers, "encoder_layers": encoder_layers}
+    return replace(dense, **layers, fusion=fusion, query=asks, start_token=not asks)
 
 
-def predicted(dense: Shape, cut: Cut, curves: Curves, use: Use, clock: "Clock | None") -> dict[str, Any]:
+def architecture(cut: Cut, fusion: str | None) -> dict[str, Any]:
+    """What models/scd.py is told to build that split; ValueError for one that this fusion cannot join."""
+    from models._scd_config import ASKING
+
+    layers = {"encoder_layers": cut.encoder_layers, "decoder_layers": len(cut.decoder)}
+    fits = len(cut.head) < cut.encoder_layers
+    if fusion == "residual" and not fits:
+        raise ValueError(
+            f"the first {len(cut.head)} layers run at every step and the encoder has no more, so nothing is "
+            "left for a residual to hold; take another --fusion, such as prefix"
+        )
+    if fusion == "residual" or (fusion is None and fits):
+        return layers | {"fusion": "residual", "head": len(cut.head)} | ASKING
+    return layers | {"fusion": fusion or "prefix"}
+
+
+def predicted(
+    dense: Shape, cut: Cut, curves: Curves, use: Use, fusion: str, clock: "Clock | None"
+) -> dict[str, Any]:
     """Speed-up, cache and parameters of the split, and of nearby ones."""
-    chosen = separated_shape(dense, cut.encoder_layers, len(cut.decoder), use.fusion)
+    chosen = separated_shape(dense, cut.encoder_layers, len(cut.decoder), fusion)
     nearby = []
     for depth in (cut.encoder_layers + change for change in NEARBY):
         other = curves.cut_at(depth, THRESHOLD)
         if other is not None:
             layers = len(other.decoder)
-            row = of_shapes(dense, separated_shape(dense, depth, layers, use.fusion), use)
+            row = of_shapes(dense, separated_shape(dense, depth, layers, fusion), use, clock)
             named = {name: row[name] for name in ("speed_up", "cache_bytes", "parameters")}
+            named |= {"clock_speed_up": row["clock"] and row["clock"]["speed_up"]}
             at = {"encoder_layers": depth, "decoder_layers": layers, "chosen": depth == cut.encoder_layers}
             nearby.append(at | named | {"kept": _kept(curves, depth)})
-    clocked = None if clock is None else clock.predicted(dense, chosen, use)
-    return of_shapes(dense, chosen, use) | {"clock": clocked, "nearby": nearby}
+    return of_shapes(dense, chosen, use, clock) | {"nearby": nearby}
 
 
-def of_shapes(dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
-    """Speed-up, bound, cache, operations and parameters of two shapes in that use."""
+def of_shapes(dense: Shape, separated: Shape, use: Use, clock: "Clock | None") -> dict[str, Any]:
+    """Speed-up by operations and by the clock, bound, cache, operations and parameters of two shapes."""
     place = (use.steps, use.history)
     return {
         "steps": use.steps,
@@ -127,6 +147,7 @@ def of_shapes(dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
         "dense_frame_flops": frame_cost(dense, *place).flops,
         "parameters": parameters(separated),
         "dense_parameters": parameters(dense),
+        "clock": None if clock is None else clock.predicted(dense, separated, use),
     }
 
 
@@ -141,10 +162,26 @@ def _kept(curves: Curves, depth: int) -> dict[str, float] | None:
 
 @dataclass(frozen=True)
 class Clock:
-    """A machine whose rates a benchmark has measured."""
+    """A machine's measured rates: where, in which dtype, with how many threads of a CPU, and when."""
 
     device_name: str
+    device: str
+    dtype: str
+    threads: int
+    measured: str
     machine: Machine
+
+    @classmethod
+    def now(cls, device: str, dtype: str, shape: Shape) -> "Clock":
+        """The rates of this machine with blocks of that shape; raises torch.OutOfMemoryError."""
+        import torch
+
+        from models._calibrated import calibrated
+        from models._device import device_name, entrance
+
+        device = entrance(device)
+        machine = calibrated(device, dtype, shape)
+        return cls(device_name(device), device, dtype, torch.get_num_threads(), now(), machine)
 
     @classmethod
     def read(cls, folder: Path) -> "Clock":
@@ -154,22 +191,18 @@ class Clock:
             raise FileNotFoundError(
                 f"{folder} has no manifest.json; make one: python -m benchmarks.scd_bench"
             )
-        said = json.loads(file.read_text()).get("machine", {})
+        manifest = json.loads(file.read_text())
+        said, settings = manifest.get("machine", {}), manifest.get("settings", {})
         rates = {field.name: said.get(field.name) for field in fields(Machine)}
-        if None in rates.values():
+        where = {name: settings.get(name) for name in ("device", "dtype", "threads")}
+        if None in (*rates.values(), *where.values()):
             raise ValueError(f"{folder} is not a benchmark's; make one: python -m benchmarks.scd_bench")
-        return cls(said.get("device_name", "a machine"), Machine(**rates))
+        return cls(said["device_name"], **where, measured=manifest["created"], machine=Machine(**rates))
 
     def predicted(self, dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
-        """Seconds per frame of both, and their ratio."""
-        ours, theirs = (self._seconds(shape, use) for shape in (separated, dense))
-        return {
-            "device_name": self.device_name,
-            "speed_up": theirs / ours,
-            "frame_seconds": ours,
-            "dense_frame_seconds": theirs,
-        }
-
-    def _seconds(self, shape: Shape, use: Use) -> float:
-        sampling = self.machine.sample_seconds(shape, use.steps, use.history)
-        return sampling + self.machine.encode_seconds(shape, use.history)
+        """Seconds per frame of both, their ratio, and by which rates."""
+        ours, theirs = (
+            self.machine.frame_seconds(shape, use.steps, use.history) for shape in (separated, dense)
+        )
+        seconds = {"speed_up": theirs / ours, "frame_seconds": ours, "dense_frame_seconds": theirs}
+        return seconds | {**asdict(self), "machine": asdict(self.machine)}

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 from analyses._low_rank import RANK
 from analyses._sketch import BUCKETS, TOKEN_BUCKETS
-from analyses.feature_pca import Statistic as Components
+from analyses.feature_pca import EXACT_TOKENS, STEPS
 from analyses.step_similarity import Statistic as Similarity
 from probes import names
 from probes._passes import NETWORK_COUNT, STAGED, Run
 from probes._stage import DRAWS
-
-PICTURES = 6
-"""Steps whose principal components are shown."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def room(run: Run, sizes: Sizes) -> dict[str, int]:
     is_staged = bool(wanted & set(STAGED))
     stages = _stages(run, sizes, wanted) if is_staged else 0
     beside = {
-        "rollouts": _cache(run, sizes, run.chunks) + _statistics(run, sizes),
+        "rollouts": _cache(run, sizes, run.chunks, run.branches) + _statistics(run, sizes),
         "noise_invariance": 2 * _cache(run, sizes, run.chunks) + 3 * _residual(run, sizes, 1, 4),
         "readout": _cache(run, sizes, run.chunks) + _residual(run, sizes, 1, 4),
         "mask_drift": 3 * run.chunks * _residual(run, sizes) if run.is_bidirectional else 0,
@@ -112,11 +109,11 @@ def _statistics(run: Run, sizes: Sizes) -> int:
     if whole < tokens:
         similar += 2 * _of_similarity(whole // 2, sizes)
     held = len(settings.watched_steps) * (run.layers + 1) * similar
-    if tokens > Components().exact_tokens and width > 4 * RANK:
+    if tokens > EXACT_TOKENS and width > 4 * RANK:
         picture = 4 * ((tokens + width) * RANK + width)
     else:
         picture = tokens * width * sizes.value_bytes
-    return held + min(PICTURES, len(settings.watched_steps)) * run.layers * picture + _hashes(whole, width)
+    return held + min(STEPS, len(settings.watched_steps)) * run.layers * picture + _hashes(whole, width)
 
 
 def _of_similarity(tokens: int, sizes: Sizes) -> int:

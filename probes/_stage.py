@@ -19,7 +19,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diffusion.sampler import ForwardPass, fresh_noise, stepped
-from diffusion.schedule import noised, sigma_grid
+from diffusion.schedule import noised
 from hooks.attention_edit import AttentionCall, AttentionEdit, frame_diagonal
 from models._contexts import widened
 from probes._layers import Layers
@@ -37,10 +37,14 @@ OnPass = Callable[[ForwardPass], None]
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip as the model takes it: video [1 f c h w] and conditions, such as actions [1 f], or None."""
+    """One clip as the model takes it: video [1 f c h w] and conditions, such as actions [1 f], or None.
+
+    `negative` is the prompt that guidance leads away from, where that is not the model's null condition.
+    """
 
     video: Float[Tensor, "1 f c h w"]
     cond: Shaped[Tensor, "1 ..."] | None
+    negative: Float[Tensor, "tokens width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,7 @@ class Stage:
         pasts: dict[str, Clip],
         noise: Float[Tensor, "draw f c h w"],
         frame: int,
-        steps: int,
-        shift: float,
+        grid: Float[Tensor, " steps_and_1"],
         levels: Float[Tensor, " sigma"],
         renoise: tuple[int, ...] | None = None,
     ):
@@ -76,7 +79,7 @@ class Stage:
         `renoise` holds a seed per noise draw where steps noise the predicted frames anew.
         """
         self.model, self.pasts, self.noise, self.frame = model, pasts, noise, frame
-        self.grid, self.levels = sigma_grid(steps, shift), levels
+        self.grid, self.levels = grid, levels
         self.layers = Layers(model)
         self.chunk, self.renoise = model.geometry.frames_per_chunk, renoise
         self.truth = pasts["own"].video[:, frame : frame + self.chunk]

@@ -9,18 +9,17 @@ Random frames of the model's own size are enough: nothing is said of how good it
 import argparse
 import sys
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
+from models._raised import RAISED, error_line
 from probes.settings import told
+from records.commands import exits_as
 
 CHECKS = (
-    "velocity", "names", "fires", "watched", "edits", "skips", "patterns", "key_age", "context", "rows",
-    "frames", "conditions", "parallel", "copies",
+    "velocity", "names", "fires", "geometry", "watched", "edits", "skips", "patterns", "key_age", "context",
+    "rows", "frames", "conditions", "parallel", "copies",
 )  # fmt: skip
 """In the order in which one mistake explains the next; each is a function of a file _checks_*.py."""
-RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a model that is not as it should be may raise; its check then does not hold."""
 
 
 def examine(
@@ -32,14 +31,15 @@ def examine(
     all_layers: bool = False,
 ) -> Iterator[Any]:
     """Every check of the model, or `only` those, as they are done (probes/_checks_specimen.Check)."""
-    from probes import _checks_attention, _checks_instruments, _checks_past
+    from probes import _checks_attention, _checks_geometry, _checks_instruments, _checks_past
 
     specimen = specimen_of(model, chunks=chunks, steps=steps, seed=seed, all_layers=all_layers)
-    homes = (_checks_instruments, _checks_attention, _checks_past)
+    homes = (_checks_instruments, _checks_geometry, _checks_attention, _checks_past)
+    raised: dict[str, str] = {}
     for name in CHECKS:
         if only is None or name in only:
             (home,) = (home for home in homes if hasattr(home, name))
-            yield _examined(getattr(home, name), specimen)
+            yield _examined(getattr(home, name), specimen, raised)
 
 
 def specimen_of(model: Any, **options: Any) -> Any:
@@ -54,8 +54,11 @@ def failures(model: Any, **options: Any) -> list[Any]:
     return [check for check in examine(model, **options) if check.holds is False]
 
 
-def _examined(check: Any, specimen: Any) -> Any:
-    """The check's result; one that does not hold where it could not be carried out."""
+def _examined(check: Any, specimen: Any, raised: dict[str, str]) -> Any:
+    """The check's result; one that does not hold where it could not be carried out.
+
+    `raised` notes by error the first check that it stopped, to which the others refer.
+    """
     import torch
 
     from probes._checks_specimen import Check
@@ -66,33 +69,25 @@ def _examined(check: Any, specimen: Any) -> Any:
     except torch.OutOfMemoryError:  # pyright: ignore[reportPrivateImportUsage]
         raise
     except RAISED as error:
-        first = (str(error).splitlines() or [""])[0]
-        claim = (check.__doc__ or "").splitlines()[0].rstrip(".")
-        return Check(
-            check.__name__, claim, f"{type(error).__name__}{_place(error)}: {first}", False, _MENDING
-        )
+        claim, found = (check.__doc__ or "").splitlines()[0].rstrip("."), error_line(error)
+        cause = raised.setdefault(found, check.__name__)
+        if cause != check.__name__:
+            return Check(check.__name__, claim, f"the same error as in {cause}", False, f"see {cause}")
+        return Check(check.__name__, claim, found, False, _MENDING)
 
 
 _MENDING = "a pass must be possible before more can be said: mend the line that raised this"
 
 
-def _place(error: BaseException) -> str:
-    """Where in the model's own code, or else anywhere, the error was raised."""
-    frames, trace = [], error.__traceback__
-    while trace is not None:
-        frames.append((Path(trace.tb_frame.f_code.co_filename), trace.tb_lineno))
-        trace = trace.tb_next
-    probing, torch_like = Path(__file__).parent, ("torch", "jaxtyping", "beartype", "<string>")
-    own = [
-        place for place in frames if place[0].parent != probing and not set(torch_like) & set(place[0].parts)
-    ]
-    file, line = (own or frames)[-1]
-    return f" at {file.name}:{line}"
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m probes.check", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m probes.check",
+        description="Checks a model against the contract that every number rests on, one line for each "
+        "promise: what was found, and where it does not hold, what to do (models/README.md). Random frames "
+        "of the model's own size are enough: nothing is said of how good it is.",
+        epilog="Exit status: 0 where every check holds, 1 where one does not, 2 without a model.",
+    )
     parser.add_argument(
         "--model", required=True, help="a shipped model, a checkpoint, a hub id or adapter.py:function"
     )
@@ -114,20 +109,10 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_as("check")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 where every check holds, 1 where one does not, 2 when the request cannot be met."""
     options = parser().parse_args(arguments)
-    try:
-        return _report(options)
-    except (ValueError, OSError) as error:
-        print(f"check: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        print("check: stopped", file=sys.stderr)  # noqa: T201
-        return 130
-
-
-def _report(options: argparse.Namespace) -> int:
     asked = dict(told(options.set))
     import models
 
@@ -139,7 +124,7 @@ def _report(options: argparse.Namespace) -> int:
     verdicts = []
     try:
         for check in examine(model, None, options.chunks, options.steps, options.seed, options.all_layers):
-            print(check.line, flush=True)  # noqa: T201
+            print(check.line, flush=True)
             verdicts.append(check.holds)
     except torch.OutOfMemoryError:  # pyright: ignore[reportPrivateImportUsage]
         raise OSError(
@@ -147,7 +132,7 @@ def _report(options: argparse.Namespace) -> int:
             "bfloat16, or --set with a smaller height and width"
         ) from None
     examined = [verdict for verdict in verdicts if verdict is not None]
-    print(f"{sum(examined)} of {len(examined)} checks hold for {options.model}")  # noqa: T201
+    print(f"{sum(examined)} of {len(examined)} checks hold for {options.model}")
     return 0 if all(examined) else 1
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from probes.settings import Settings
 from records import write_netcdf
+from records.commands import exits_as
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,21 +28,16 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_as("emergence")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
     options = parser().parse_args(arguments)
     out = options.out or options.checkpoints.parent / "emergence.nc"
-    try:
-        settings = Settings(
-            clips=options.clips, steps=options.steps, seed=options.seed, device=options.device, probed=1
-        )
-
-        found = _emergence(_checkpoints(options.checkpoints), settings).astype("float32")
-        write_netcdf(out, found)
-    except (ValueError, OSError) as error:
-        print(f"emergence: {error}", file=sys.stderr)
-        return 2
-    print(out)
+    settings = Settings(
+        clips=options.clips, steps=options.steps, seed=options.seed, device=options.device, probed=1
+    )
+    found = _emergence(_checkpoints(options.checkpoints), settings).astype("float32")
+    print(write_netcdf(out, found))
     return 0
 
 

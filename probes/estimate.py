@@ -5,12 +5,12 @@ arithmetic on shapes. Flags of a run (--steps, --frames, --quick, --tokens, ...)
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from probes.settings import Settings
+from records.commands import exits_as
 
 PRESETS: dict[str, dict[str, int]] = {
     "wan-1.3b": {"layers": 30, "heads": 12, "d_model": 1536, "mlp_width": 8960},
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_as("estimate")
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
     from probes import __main__ as probing
@@ -61,18 +62,16 @@ def main(arguments: Sequence[str]) -> int:
     model = options.pop("model")
     for name in ("run", "out", "workers"):
         del options[name]
-    try:
-        settings, unasked = probing.settings_of(options)
-        if own.preset is None:
-            network, settings = _of_model(model, settings, unasked)
-        else:
-            steps = STEPS if "steps" in unasked and not settings.quick else settings.steps
-            settings = replace(settings, steps=steps, frames=settings.frames or FRAMES)
-            network = _of_preset(own.preset, own.chunk)
-        print("\n".join(text(network, settings, own.teraflops)))
-    except (ValueError, OSError) as error:
-        print(f"estimate: {error}", file=sys.stderr)
-        return 2
+    if own.chunk < 1 or not own.teraflops > 0:
+        raise ValueError(f"--chunk and --teraflops must be positive, got {own.chunk} and {own.teraflops:g}")
+    settings, unasked = probing.settings_of(options)
+    if own.preset is None:
+        network, settings = _of_model(model, settings, unasked)
+    else:
+        steps = STEPS if "steps" in unasked and not settings.quick else settings.steps
+        settings = replace(settings, steps=steps, frames=settings.frames or FRAMES)
+        network = _of_preset(own.preset, own.chunk)
+    print("\n".join(text(network, settings, own.teraflops)))
     return 0
 
 

@@ -12,8 +12,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from records.commands import exits_as
+
 DEFAULT_SIZE = (480, 832)
-STOPPED = 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,19 +55,13 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_as("latents", stopped="the same command goes on from here")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when all is written, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    try:
-        for path in _done(options, shlex.join(["python", "-m", "probes.latents", *arguments])):
-            print(path)
-    except (ValueError, OSError) as error:
-        print(f"latents: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("latents: stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
+    for path in _done(options, shlex.join(["python", "-m", "probes.latents", *arguments])):
+        print(path)
     return 0
 
 

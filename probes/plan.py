@@ -1,22 +1,25 @@
 """python -m probes plan --model X --steps T --history F: can X be separated, where, and what does it save?
 
-Reads a finished run of the model (python -m probes --model X) and prints the verdict with its evidence; the
-JSON's `architecture` is what models/scd.py's config and `python -m training --plan` take.
+Reads a finished run of the model (python -m probes --model X) and prints the verdict with its evidence. What
+the split saves is predicted by rates that are measured on this machine, and by operations. The JSON's
+`architecture` is what models/scd.py's config and `python -m training --plan` take.
 """
 
 import argparse
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from models._cost import VALUE_BYTES
-from probes._plan import FILE, manifest_of, plan
+from probes._plan import FILE, Clocks, manifest_of, plan
 from probes._plan_text import text
 from probes._prediction import Clock, Use, described
 from probes.settings import told
 from records import write_json
+from records.commands import exits_as
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,32 +39,54 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--history", type=int, required=True, help="frames before the generated one")
     parser.add_argument("--tokens", type=int, help="tokens per frame (default: the model's)")
     parser.add_argument("--batch", type=int, default=1, help="clips at a time (default: 1)")
-    parser.add_argument("--fusion", default="prefix", help="how the decoder takes features in")
+    parser.add_argument(
+        "--fusion", help="how the decoder takes features in (default: residual, where the split leaves one)"
+    )
     parser.add_argument("--dtype", default="float32", choices=VALUE_BYTES, help="of weights, keys and values")
-    parser.add_argument("--clock", type=Path, help="folder of a benchmark, for a prediction in seconds")
+    parser.add_argument("--device", default="auto", help="whose rates are measured (default: what there is)")
+    parser.add_argument("--threads", type=int, help="threads of a CPU (default: as torch has)")
+    clock = parser.add_mutually_exclusive_group()
+    clock.add_argument("--clock", type=Path, help="folder of a benchmark whose rates are taken instead")
+    clock.add_argument("--no-clock", action="store_true", help="predict by operations alone")
     parser.add_argument("--out", type=Path, help=f"JSON to write (default: {FILE} in the run's folder)")
     return parser
 
 
+@exits_as("plan")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when there is a plan, whatever it says, 2 when the request cannot be met."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    try:
-        use = Use(
-            options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion
-        )
-        clock = None if options.clock is None else Clock.read(options.clock)
-        folder, config = _subject(options.model, options.run, options.runs, dict(told(options.set)))
-        found = plan(folder, config, use, clock)
-        found["command"] = shlex.join(["python", "-m", "probes", "plan", *arguments])
-        path = write_json(options.out or folder / FILE, found)
-    except (ValueError, OSError) as error:
-        print(f"plan: {error}", file=sys.stderr)
-        return 2
+    use = Use(options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion)
+    clocks = _clocks(options)
+    folder, config = _subject(options.model, options.run, options.runs, dict(told(options.set)))
+    found = plan(folder, config, use, clocks)
+    found["command"] = shlex.join(["python", "-m", "probes", "plan", *arguments])
+    path = write_json(options.out or folder / FILE, found)
     print(text(found))
     print(path)
     return 0
+
+
+def _clocks(options: argparse.Namespace) -> Clocks | None:
+    """Where rates come from: this machine, a benchmark's folder, or nowhere."""
+    if options.no_clock:
+        return None
+    if options.clock is not None:
+        clock = Clock.read(options.clock)
+        return lambda _: clock
+
+    import torch
+
+    from models._device import check_device, entrance
+
+    device = entrance(options.device)
+    check_device(device, options.dtype)
+    if options.threads is not None:
+        if options.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {options.threads}")
+        torch.set_num_threads(options.threads)
+    return partial(Clock.now, device, options.dtype)
 
 
 def _subject(name: str, run: str | None, runs: Path, asked: dict[str, Any]) -> tuple[Path, Any]:

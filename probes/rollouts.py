@@ -57,7 +57,7 @@ def watched_rollout(
 
     def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:
         return rollout(
-            model,
+            subject.sampler(model),
             subject.noise(draw=0),
             subject.sigmas,
             subject.clip.cond,

@@ -6,6 +6,7 @@ runs/<model>/<run>/manifest.json   clips/0000/*.nc ...   step_similarity.nc, fra
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import xarray as xr
 
 import probes
 from probes.settings import Settings
-from probes.subject import probed_frames
+from probes.subject import grid_of, probed_frames
 from records import now, origin, write_json, write_netcdf
 
 VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
-IDENTITY = ("model", "settings", "sigmas")
-"""What must agree before a run is continued."""
+OTHER = {"model": "another model", "settings": "other settings", "sigmas": "other noise levels"}
+"""What must agree before a run is continued, and what it has where it does not."""
+SHOWN, LONGEST, UNSAID = 4, 32, "unsaid"
+"""Differences named in a message, letters of a value in it, and what is not there."""
 
 Datasets = dict[str, xr.Dataset]
 
@@ -44,12 +47,10 @@ class RunFolder:
         self.write_manifest(complete=False)
 
     def _require_same(self, existing: dict[str, Any]) -> None:
-        for name in IDENTITY:
+        for name in OTHER:
             if existing.get(name) != self.manifest[name]:
-                raise ValueError(
-                    f"{self.path} has another {name}: {existing.get(name)}, not {self.manifest[name]}; "
-                    "choose another --run or delete it"
-                )
+                told = _differences(existing.get(name), self.manifest[name])
+                raise ValueError(f"{self.path} has {OTHER[name]} ({told}); choose another --run or delete it")
 
     def missing(self, clips: int) -> list[int]:
         """The clips that have no results yet."""
@@ -114,8 +115,6 @@ def manifest(command: str, model: Any, name: str, settings: Settings, frames: in
     """Everything needed to repeat a run and to know what was measured."""
     from dataclasses import asdict
 
-    from diffusion.schedule import sigma_grid
-
     geometry = asdict(model.geometry) | {"tokens_per_frame": model.geometry.tokens_per_frame}
     metadata, own = model.source.metadata, getattr(model, "sampling", None)
     return {
@@ -129,8 +128,9 @@ def manifest(command: str, model: Any, name: str, settings: Settings, frames: in
             "network": metadata.get("network") or type(model).__name__,
             "videos": metadata.get("videos"),
             "training": metadata.get("training"),
+            "assumed": metadata.get("assumed"),
             "latent": bool(getattr(model, "latent", False)),
-            "sampling": None if own is None else asdict(own),
+            "sampling": None if own is None else own.describe(),
             **{name: getattr(model.source, name, None) for name in ("repo", "revision")},
         },
         "settings": settings.describe()
@@ -138,9 +138,33 @@ def manifest(command: str, model: Any, name: str, settings: Settings, frames: in
             "frames": frames,
             "probed_frames": probed_frames(settings, frames, model.geometry.frames_per_chunk),
         },
-        "sigmas": sigma_grid(settings.steps, settings.shift).tolist(),
+        "sigmas": grid_of(settings).tolist(),
         "sessions": [],
     }
+
+
+def _differences(was: Any, wanted: Any) -> str:
+    """What was and what is wanted, by name where they differ: steps 20, not 10."""
+    found = list(_differing("", was, wanted))
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(f"{name} {_short(a)}, not {_short(b)}".strip() for name, a, b in found[:SHOWN]) + more
+
+
+def _differing(name: str, was: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+    if not (isinstance(was, dict) and isinstance(wanted, dict)):
+        yield name, was, wanted
+        return
+    for part in (*wanted, *(was.keys() - wanted.keys())):
+        before, after = was.get(part, UNSAID), wanted.get(part, UNSAID)
+        if before != after:
+            yield from _differing(f"{name}.{part}".strip("."), before, after)
+
+
+def _short(value: Any) -> str:
+    """The value, of a long one its two ends."""
+    text = str(value)
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

@@ -36,6 +36,12 @@ class Settings:
     """Shift of the sigma grid."""
     renoise: bool = False
     """Whether each step predicts the clean frame and noises it anew, as few-step models are sampled."""
+    levels: tuple[float, ...] | None = None
+    """The model's own noise levels at the beginning of each step, from 1 down; None for an even grid under
+    the shift."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance in rollouts and in the model's own samples, away from the negative
+    prompt of a file or from the model's null condition; 1 for none."""
     queries: int = 64
     """Queries per frame whose attention is read; all of them where a frame has no more tokens."""
     tokens: int | None = None
@@ -52,7 +58,7 @@ class Settings:
     starts: tuple[int, ...] = ()
     """Steps whose features are reused from there on; empty for the first and each quarter of the way."""
     quick: bool = False
-    """Interventions at every second layer or so, with fewer steps and sigmas and no single heads."""
+    """Interventions with fewer steps and noise levels, reuse at six layers or so, no single heads."""
     videos: str | None = None
     """A world of videos/, a video file or folder, a file of latents, "own" for samples of the model itself
     or "own:FILE" for those that follow a file's prompts; None for what the model was trained on, and its own
@@ -74,6 +80,8 @@ class Settings:
         _at_least("stats-steps", 2 if self.stats_steps is None else self.stats_steps, 2)
         if not 0 < self.shift < math.inf:
             raise ValueError(f"--shift must be positive and finite, got {self.shift}")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"--guidance must be 0 or more and finite, got {self.guidance}")
         if self.frames is not None and self.frames <= self.context:
             raise ValueError(
                 f"--frames must exceed --context {self.context}, got {self.frames}: nothing is left to draw"
@@ -133,12 +141,17 @@ class Settings:
     def of_model(self, model: Any, unasked: Collection[str] = ()) -> "Settings":
         """These settings for that model: what was not asked for as it is meant to be sampled (`sampling`),
         the context in whole chunks of the frames that it makes together, and its own samples where nothing
-        says what videos it knows."""
+        says what videos it knows.
+
+        Noise levels of its own are taken unless another number of steps, or a shift, was asked for.
+        """
         own, chunk = getattr(model, "sampling", None), model.geometry.frames_per_chunk
         opinion = {} if own is None else {"shift": own.shift, "renoise": own.renoise}
         if own is not None:
             opinion["steps"] = min(own.steps, QUICK["steps"]) if self.quick else own.steps
         changes: dict[str, Any] = {name: value for name, value in opinion.items() if name in unasked}
+        if own is not None and "shift" in unasked:
+            changes["levels"] = own.levels if changes.get("steps", self.steps) == own.steps else None
         changes["context"] = max(1, self.context // chunk) * chunk
         changes["videos"] = self.videos or (None if model.source.metadata.get("videos") else OWN)
         return replace(self, **changes)
@@ -147,12 +160,12 @@ class Settings:
         """A folder name for these settings: `default` or `quick`, and what differs from it for that model."""
         default = Settings(quick=True, **QUICK) if self.quick else Settings()
         default = default if model is None else default.of_model(model, OF_THE_MODEL)
-        parts = ["quick"] if self.quick else []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != getattr(default, field.name):
-                parts.append(f"{field.name}-{_spelled(value)}".replace("/", "_"))
-        return "_".join(parts) or "default"
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        differing = {name: value for name, value in values.items() if value != getattr(default, name)}
+        if differing.keys() & {"steps", "shift"}:
+            differing.pop("levels", None)  # which they decide
+        parts = [f"{name}-{_spelled(value)}".replace("/", "_") for name, value in differing.items()]
+        return "_".join([*(["quick"] if self.quick else []), *parts]) or "default"
 
     def describe(self) -> dict:
         """The settings as plain values."""
@@ -170,6 +183,12 @@ def _spelled(value: Any) -> str:
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"--{name} must be at least {least}, got {value}")
+
+
+def refuse_path(run: str) -> None:
+    """ValueError for a run's name that would lead out of its model's folder."""
+    if run in ("", ".", "..") or "/" in run or "\\" in run:
+        raise ValueError(f"--run is the name of one folder, got {run!r}; --out says in which folder runs lie")
 
 
 def told(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion.guidance import guided
 from diffusion.sampler import rollout
-from diffusion.schedule import TrainingDensity, sigma_grid
+from diffusion.schedule import Sampling, TrainingDensity
 from probes._stage import DRAWS, Clip, Stage
 from probes.finite import require_finite
 from probes.settings import Settings
@@ -54,7 +55,11 @@ class Subject:
 
     @property
     def sigmas(self) -> Float[Tensor, " steps_and_1"]:
-        return sigma_grid(self.settings.steps, self.settings.shift)
+        return grid_of(self.settings)
+
+    def sampler(self, network: Any) -> Any:
+        """The network as it is sampled: under the run's guidance, away from the clip's negative condition."""
+        return guided(network, self.settings.guidance, null=self.clip.negative)
 
     def stage(self, network: str = "trained") -> Stage:
         """The last chunk with its past in memory, on which interventions are tried; made once."""
@@ -62,10 +67,10 @@ class Subject:
             model, frame = self.networks[network], self.chunks[-1]
             noise = torch.cat([self.noise(draw)[:, frame:] for draw in range(DRAWS)])
             pasts = {"own": self.clip, "other_clip": self.other}
-            steps, shift = self.settings.drawn_steps, self.settings.shift
+            grid = grid_of(self.settings, self.settings.drawn_steps)
             levels = training_density(self.networks["trained"]).quantiles(LEVELS)
             seeds = tuple(self.fresh_seed(draw) for draw in range(DRAWS)) if self.settings.renoise else None
-            stage = Stage(model, pasts, noise, frame, steps, shift, levels, seeds)
+            stage = Stage(model, pasts, noise, frame, grid, levels, seeds)
             require_finite(model, stage.sample, self._rollout_to(model, stage))
             self._stages[network] = stage
         return self._stages[network]
@@ -101,6 +106,14 @@ class Subject:
     def fresh_seed(self, draw: int) -> int:
         """The seed of the noise that is added anew at each step, by draw."""
         return seed_of(self.settings, self.index, FRESH + draw)
+
+
+def grid_of(settings: Settings, steps: int | None = None) -> Float[Tensor, " steps_and_1"]:
+    """The noise levels of a sampler of so many steps, by default of the run's: from 1 down to 0, the model's
+    own where they are as many."""
+    steps = settings.steps if steps is None else steps
+    own = settings.levels if settings.levels and len(settings.levels) == steps else None
+    return Sampling(steps, settings.shift, levels=own).grid
 
 
 def seed_of(settings: Settings, index: int, draw: int) -> int:

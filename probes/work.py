@@ -18,7 +18,8 @@ from models._device import AUTO, entrance
 from models._null import shuffled
 from models._spread import is_spread
 from probes import load, names
-from probes._clips import OWN_FILE, frames_of, is_own, own_clips, read_clips
+from probes._broken import in_one_line
+from probes._clips import OWN_FILE, check_own, frames_of, is_own, own_clips, read_clips
 from probes._layers import Layers
 from probes.run_folder import RunFolder
 from probes.settings import NETWORKS, Settings
@@ -61,11 +62,14 @@ def open_laboratory(name: str, settings: Settings, unasked: Collection[str] = ()
     settings = replace(settings.of_model(model, unasked), device=entrance(settings.device))
     settings.chosen_layers(len(Layers(model)))
     frames = frames_of(settings, model)
-    clips = [] if is_own(settings, model) else read_clips(settings, model, frames)
-    if is_spread(model):  # a copy would share what lies in another place than its passes begin
-        random = models.load_shuffled(name, settings.seed, AUTO, settings.dtype, **asked)
-    else:
-        random = shuffled(model, settings.seed)
+    with in_one_line(name, settings):
+        if is_own(settings, model):
+            check_own(settings, model, frames)  # before there is a folder to draw them into
+        clips = [] if is_own(settings, model) else read_clips(settings, model, frames)
+        if is_spread(model):  # a copy would share what lies in another place than its passes begin
+            random = models.load_shuffled(name, settings.seed, AUTO, settings.dtype, **asked)
+        else:
+            random = shuffled(model, settings.seed)
     return Laboratory({"trained": model, "random": random}, clips, settings, frames)
 
 
@@ -78,7 +82,7 @@ def measured(
         yield from _by_processes(name, laboratory.settings, missing, folder, workers)
         return
     for index in missing:
-        _measure(laboratory, folder, index)
+        _measure(laboratory, name, folder, index)
         yield index
 
 
@@ -89,9 +93,10 @@ def default_workers(device: str, ranks: int = 1) -> int:
     return max(1, len(os.sched_getaffinity(0))) if is_alone else 1
 
 
-def _measure(laboratory: Laboratory, folder: RunFolder, index: int) -> None:
+def _measure(laboratory: Laboratory, name: str, folder: RunFolder, index: int) -> None:
     began = time.perf_counter()
-    datasets = laboratory.measure(index)
+    with in_one_line(name, laboratory.settings):
+        datasets = laboratory.measure(index)
     folder.write_clip(index, datasets, time.perf_counter() - began)
 
 
@@ -120,9 +125,9 @@ _worker: list[Any] = []
 
 def _open_worker(name: str, settings: Settings, folder: RunFolder) -> None:
     torch.set_num_threads(1)
-    _worker[:] = [open_laboratory(name, settings).with_own_clips(folder.path), folder]
+    _worker[:] = [open_laboratory(name, settings).with_own_clips(folder.path), name, folder]
 
 
 def _work(index: int) -> None:
-    laboratory, folder = _worker
-    _measure(laboratory, folder, index)
+    laboratory, name, folder = _worker
+    _measure(laboratory, name, folder, index)

@@ -11,22 +11,20 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from records.commands import exits_as
 from reports import load, names, style
 from reports.page import Drawn, page, write_page
 from reports.plain_page import plain_page
 from reports.runs import PROBE, Run, found, open_run
 
 
+@exits_as("reports")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when something was drawn, 2 when the request cannot be met."""
     options = parser().parse_args(arguments)
-    try:
-        kinds = {kind_of(figure) for figure in options.figure}
-        for run in runs(options.run, kinds):
-            draw(run, options.out, options.figure)
-    except (ValueError, OSError) as error:
-        print(f"reports: {error}", file=sys.stderr)
-        return 2
+    kinds = {kind_of(figure) for figure in options.figure}
+    for run in runs(options.run, kinds):
+        draw(run, options.out, options.figure)
     return 0
 
 
@@ -81,7 +79,7 @@ def draw(run: Run, out: Path, only: list[str]) -> None:
             )
         if missing:
             if not getattr(module, "is_for_some", False):
-                not_drawn[name] = missing
+                not_drawn[module.title] = missing
             continue
         figure, table = module.draw(run)
         png, pdf, csv = style.save(figure, table, out / run.folder.parent.name / run.name / name)

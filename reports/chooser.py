@@ -96,7 +96,7 @@ def _interventions(measured: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     if "reuse" in data:
         sigmas = data["reuse"].start_sigma.values
         steps = (str(int(step)) for step in data["reuse"].start.values)
-        starts = {step: f"{float(sigma):.2f}" for step, sigma in zip(steps, sigmas, strict=True)}
+        starts = {step: f"{float(sigma):.3g}" for step, sigma in zip(steps, sigmas, strict=True)}
     error, sharp = (plain(first, variable) for variable in ("mse", "sharpness"))
     base = [WHOLE, "1.00", "1.00", _number(error, True), _number(sharp, False)]
     rows = {key: layers[key] for key in ordered}

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.intervals import bootstrap
+from records.commands import exits_as
 from reports.runs import Run, open_run
 
 COLUMNS = {
@@ -27,17 +28,13 @@ COLUMNS = {
 }
 
 
+@exits_as("reports")
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table as Markdown; exit status 2 when there is no such run."""
     parser = argparse.ArgumentParser(prog="python -m reports.compare", description=__doc__)
     parser.add_argument("--run", required=True, help="folder of a comparison")
     options = parser.parse_args(arguments)
-    try:
-        run = open_run(options.run)
-        print(markdown(table(run)))
-    except (ValueError, OSError) as error:
-        print(f"reports: {error}", file=sys.stderr)
-        return 2
+    print(markdown(table(open_run(options.run))))
     return 0
 
 

@@ -13,9 +13,9 @@ needs = ("bench_history", "bench_steps", "bench_decoder_layers", "bench_batch")
 order = 4
 title = "Measured over predicted"
 caption = (
-    "Left: time of a frame against its roofline: the longer of computing and moving bytes for each pass, and "
-    "the time to launch its blocks, at rates measured on this machine. Right: speed-up against what was "
-    "predicted by operations alone. On the line the prediction is right; the dashed line is 90% of it."
+    "Left: time of a frame against its roofline: linear layers, attention and the launching of blocks, each "
+    "at the rate that was measured on this machine. Right: speed-up against what was predicted by operations "
+    "alone. On the line the prediction is right; the dashed line is 90% of it."
 )
 
 
@@ -38,8 +38,8 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     right.set(xlabel="speed-up by operations", ylabel="speed-up measured")
     right.set_xlim(left=0)
     right.set_ylim(bottom=0)
-    _diagonal(left, "log")
-    _diagonal(right, "linear")
+    _diagonal(left)
+    _diagonal(right)
     right.axline((0, 0), slope=0.9, color="#7A7A7A", linestyle="--", linewidth=0.8)
     named = dict(zip(*left.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
@@ -47,7 +47,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def _diagonal(axes: Axes, scale: str) -> None:
+def _diagonal(axes: Axes) -> None:
     low = min(axes.get_xlim()[0], axes.get_ylim()[0])
     high = max(axes.get_xlim()[1], axes.get_ylim()[1])
     axes.plot([low, high], [low, high], color="#7A7A7A", linewidth=0.8, zorder=0)

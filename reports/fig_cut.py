@@ -50,7 +50,7 @@ def _ratios(part: FigureBase, cut: xr.Dataset, places: list[str]) -> list[pd.Dat
             values = ratio(cut, network, where=where)
             style.line(axes, values.layer.values, values, network)
             tables.append(tidy(values, panel="error_ratio", where=where, curve=network))
-        axes.set_yscale("log")
+        style.logarithmic(axes)
         axes.axhline(1, color="0.5", linewidth=0.8, zorder=0)
         axes.set_title(WHERE[where], loc="left")
         layer_ticks(axes, values.layer.values, "layer L")

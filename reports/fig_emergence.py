@@ -44,7 +44,8 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     last = figure.axes[-1]
     last.plot(stored.checkpoint, stored.val_loss, "o-", color="0.2", markersize=3)
     last.set_title("Validation loss", loc="left")
-    last.set(ylabel="velocity loss (mean square)", yscale="log")
+    style.logarithmic(last)
+    last.set_ylabel("velocity loss (mean square)")
     tables.append(tidy(stored[["val_loss"]].rename(val_loss="mean"), panel="val_loss"))
     for axes in figure.axes[-2:]:
         axes.set_xlabel("training step")

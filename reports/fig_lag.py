@@ -16,9 +16,10 @@ needs = ("frame_attention",)
 order = 5
 title = "Attention by distance in frames"
 caption = (
-    "Left: attention mass at each lag (0 = the frame being denoised, 1 = the frame before) divided by the "
-    "share of keys at that lag; 1 is what uniform attention gives. Right: the mass itself in a few layers. "
-    "Trained network, mean over heads, queries, steps and the frames that reach back so far."
+    "Left: attention mass at each lag (0 = the frame being denoised, or all of its chunk; 1 = the frame "
+    "before) divided by the share of keys at that lag; 1 is what uniform attention gives. Right: the mass "
+    "itself in a few layers. Trained network, mean over heads, queries, steps and the frames that reach "
+    "back so far."
 )
 LINES = 5
 FACTOR = 16  # The colour bar ends at 16 times more and 16 times less than uniform.

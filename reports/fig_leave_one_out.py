@@ -6,7 +6,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from reports import style
 from reports.averages import spelled, tidy
@@ -38,18 +37,18 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         values = ratio(stored, network)
         style.line(left, values.layer.values, values, network)
         tables.append(tidy(values, panel="error_ratio", curve=network))
-    left.set_yscale("log")
+    style.logarithmic(left)
     left.axhline(1, color="0.5", linewidth=0.8, zorder=0)
-    left.set_ylabel("velocity error / whole network's")
+    left.set_ylabel("velocity error /\nwhole network's")
     left.set_title("Velocity", loc="left")
-    left.legend(loc="lower left", bbox_to_anchor=(0.25, 0.98), ncols=2)
+    left.legend(loc="lower right", bbox_to_anchor=(1.03, 0.98), ncols=2)
     drawn = absolute(stored, "mse")
     style.line(right, drawn.layer.values, drawn, "trained")
     level(right, plain(stored, "mse"))
-    right.set_yscale("log")
+    style.logarithmic(right)
     right.set_ylabel("mean squared error")
     right.set_title("Drawn frame", loc="left")
-    right.legend(loc="lower left", bbox_to_anchor=(0.3, 0.98), ncols=2)
+    right.legend(loc="lower right", bbox_to_anchor=(1.03, 0.98), ncols=2)
     tables.append(tidy(drawn, panel="drawn_mse", curve="trained"))
     for axes in (left, right):
         layer_ticks(axes, drawn.layer.values, "layer left out", most=12)
@@ -74,7 +73,7 @@ def _by_sigma(axes: Axes, values: xr.Dataset) -> pd.DataFrame:
     axes.set(xlabel="layer left out", ylabel="sigma (1 = noise)")
     axes.set_title("Velocity by noise level, trained", loc="left")
     bar = axes.figure.colorbar(image, ax=axes, label="error / whole model's")
-    bar.ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
+    style.plain_ticks(bar.ax)
     return tidy(values, panel="error_ratio_by_sigma", curve="trained")
 
 

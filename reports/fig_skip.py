@@ -37,7 +37,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         for axes, measure in zip(column, ROWS, strict=True):
             tables.append(_panel(axes, stored, measure, spans))
         layers = f"{count} layer{'' if count == 1 else 's'}"
-        column[0].set_yscale("log")
+        style.logarithmic(column[0])
         column[0].legend(
             title=f"Spans of {layers}. Steps with all layers (blocks run):", alignment="left",
             title_fontsize=8, fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(-0.03, 0.98),
@@ -63,8 +63,14 @@ def _panel(axes: Axes, stored: xr.Dataset, measure: str, spans: np.ndarray) -> p
     level(axes, plain(stored, measure), label=None)
     stride = -(-len(spans) // 10)
     shown = range(0, len(spans), stride)
-    axes.set_xticks(shown, [str(spans[i]).replace("-", "–") for i in shown])
+    axes.set_xticks(shown, [_span(spans[i]) for i in shown])
     return tidy(values, panel=measure)
+
+
+def _span(name: str) -> str:
+    """3–5 for layers 3 to 5, 3 for one layer."""
+    first, last = str(name).split("-")
+    return first if first == last else f"{first}–{last}"
 
 
 def words(table: pd.DataFrame) -> str:
@@ -76,5 +82,6 @@ def words(table: pd.DataFrame) -> str:
     when = f"after the first {steps} steps" if steps else "at every step"
     return (
         f"Passed over {when}, error of the drawn frame: least without layers "
-        f"{low['span']} ({spelled(low, 3)}), most without layers {high['span']} ({spelled(high, 3)})."
+        f"{_span(low['span'])} ({spelled(low, 3)}), most without layers {_span(high['span'])} "
+        f"({spelled(high, 3)})."
     )

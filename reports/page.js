@@ -149,7 +149,9 @@
   if (!data.layers.length) return;
   byId("chooser").hidden = false;
   options("choose-layer", data.layers.map((layer) => [layer.key, layer.name]), "layer");
-  chosen.layer = data.layers[0].key;
+  const measured = data.interventions ? data.interventions.layers : {};
+  chosen.layer = (data.layers.find((layer) => layer.key in measured) || data.layers[0]).key;
+  byId("choose-layer").value = chosen.layer;
   if (data.interventions) {
     const starts = Object.keys(data.interventions.starts);
     options("choose-start", starts.map((s) => [s, s + " (sigma " + data.interventions.starts[s] + ")"]), "start");

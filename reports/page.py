@@ -43,8 +43,8 @@ def write_page(
 ) -> Path:
     """Writes page.html into the run folder and returns its path.
 
-    `not_drawn` says for each left-out figure which datasets the run lacks; `compose` makes the page from the
-    same arguments, as `page` does.
+    `not_drawn` says by title which datasets the run lacks for the figures left out; `compose` makes the page
+    from the same arguments, as `page` does.
     """
     target = run.folder / "page.html"
     partial = run.folder / ".page.partial.html"
@@ -148,10 +148,14 @@ def missing_section(not_drawn: Mapping[str, list[str]]) -> list[str]:
     """Which figures are left out and which datasets they would need; nothing where all were drawn."""
     if not not_drawn:
         return []
-    items = [f"<li>{escape(name)}: needs {escape(', '.join(n))}</li>" for name, n in not_drawn.items()]
+    items = [
+        f"<li>{escape(name)}: needs {escape(', '.join(f'{n}.nc' for n in needs))}</li>"
+        for name, needs in not_drawn.items()
+    ]
     return [
         "<h2>Not drawn</h2>",
-        "<p>This run did not measure what these figures need.</p>",
+        "<p>This run has not measured what these figures need: it was not asked to, or its model or clips do "
+        "not allow it.</p>",
         "<ul>",
         *items,
         "</ul>",

@@ -55,9 +55,12 @@ def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
     `unit` is what is made at a time, a frame or a chunk of several.
     """
     steps, history = prediction["steps"], prediction["history"]
-    rows = [
-        [f"speed-up of a {unit}, by operations", f"<b>{prediction['speed_up']:.2f}×</b>"],
-        ["the same, with ever more steps", f"{prediction['bound']:.2f}×"],
+    clock, nearby = prediction.get("clock"), prediction.get("nearby") or []
+    counted = f"{prediction['speed_up']:.2f}×"
+    rows = _clocked(clock, unit) if clock else []
+    rows += [
+        [f"speed-up of a {unit}, by operations", counted if clock else f"<b>{counted}</b>"],
+        ["by operations, with ever more steps", f"{prediction['bound']:.2f}×"],
         ["cache of the past", _than(prediction["cache_bytes"], prediction["dense_cache_bytes"], of_bytes)],
         [
             f"operations per {unit}",
@@ -65,23 +68,18 @@ def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
         ],
         ["parameters", _than(prediction["parameters"], prediction["dense_parameters"], of_many)],
     ]
-    clock = prediction.get("clock")
-    if clock:
-        seconds = _than(clock["frame_seconds"], clock["dense_frame_seconds"], _seconds)
-        device = f"by the clock of {escape(str(clock['device_name']))}"
-        rows.append([device, f"{clock['speed_up']:.2f}× ({seconds} per {unit})"])
     parts = [
         f"<h3>Predicted at {steps} steps and {history} {unit}s of history</h3>",
         f'<p class="quiet">From the cost model: {prediction["tokens"]} tokens per {unit}, batch '
         f"{prediction['batch']}, fusion {escape(str(prediction['fusion']))}. Before any fine-tune.</p>",
         table(["", "separated, against dense"], rows, "numbers"),
     ]
-    nearby = prediction.get("nearby") or []
     if nearby:
+        how = "measured rates" if clock else "operations"
         parts += [
             "<details><summary>Splits around this one</summary>",
             table(
-                ["encoder", "decoder", "kept", "speed-up", "cache", "parameters"],
+                ["encoder", "decoder", "kept", f"speed-up by {how}", "cache", "parameters"],
                 [_nearby(each) for each in nearby],
                 "numbers",
             ),
@@ -90,13 +88,25 @@ def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
     return parts
 
 
+def _clocked(clock: Mapping[str, Any], unit: str) -> list[list[str]]:
+    """The speed-up at a machine's measured rates, and the seconds behind it."""
+    where = f"{clock['device_name']}, {clock['dtype']}"
+    if not str(clock["device"]).startswith("cuda"):
+        where += f", {clock['threads']} thread{'s' * (clock['threads'] != 1)}"
+    seconds = _than(clock["frame_seconds"], clock["dense_frame_seconds"], _seconds)
+    return [
+        [f"speed-up of a {unit}, by measured rates", f"<b>{clock['speed_up']:.2f}×</b>"],
+        [f"seconds per {unit} ({escape(where)})", seconds],
+    ]
+
+
 def _nearby(each: Mapping[str, Any]) -> list[str]:
     chosen = " (chosen)" if each.get("chosen") else ""
     return [
         f"{each['encoder_layers']} layers{chosen}",
         f"{each['decoder_layers']} layers",
         _value(each.get("kept")),
-        f"{each['speed_up']:.2f}×",
+        f"{each.get('clock_speed_up') or each['speed_up']:.2f}×",
         of_bytes(each["cache_bytes"]),
         of_many(each["parameters"]),
     ]

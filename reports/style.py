@@ -20,6 +20,7 @@ import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import LogFormatter
 from PIL import Image
 
 from analyses.intervals import enough
@@ -105,12 +106,43 @@ def arms(names: Iterable[str]) -> dict[str, dict]:
 def line(
     axes: Axes, x: np.ndarray, values: xr.Dataset, kind: str, label: str | None = None, **options
 ) -> None:
-    """A mean as a line and its interval as a band; values has mean, low, high."""
+    """A mean as a line and its interval as a band, at a lone point as a bar; values has mean, low, high."""
     options = {"color": COLOURS.get(kind), "linestyle": DASHES.get(kind, "-"), "marker": "o"} | options
     options.setdefault("markersize", 3 if len(x) <= 16 else 1.6)
     axes.plot(x, values["mean"], label=WORDS.get(kind, kind) if label is None else label, **options)
     if np.isfinite(values["low"]).any():
         axes.fill_between(x, values["low"], values["high"], color=options["color"], alpha=0.2, linewidth=0)
+        lone = _lone(x, values)
+        if lone.sizes["lone"]:
+            axes.vlines(lone.x, lone.low, lone.high, color=options["color"], alpha=0.5, linewidth=1.2)
+
+
+def _lone(x: np.ndarray, values: xr.Dataset) -> xr.Dataset:
+    """x, low and high of the points with an interval and no neighbour, for which a band has no width."""
+    has = np.isfinite(values["mean"].values) & np.isfinite(values["low"].values)
+    beside = np.pad(has, 1)
+    lone = has & ~beside[:-2] & ~beside[2:]
+    columns = {"x": np.asarray(x), "low": values["low"].values, "high": values["high"].values}
+    return xr.Dataset({name: ("lone", column[lone]) for name, column in columns.items()})
+
+
+class _Plain(LogFormatter):
+    """The ticks that matplotlib would name on a logarithmic axis, as 0.02 and not as a power of ten."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def logarithmic(axes: Axes) -> None:
+    """Makes the vertical axis logarithmic, its ticks plain numbers."""
+    axes.set_yscale("log")
+    plain_ticks(axes)
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Names the ticks of a vertical axis that is logarithmic, or of a colour bar, as plain numbers."""
+    axes.yaxis.set_major_formatter(_Plain())
+    axes.yaxis.set_minor_formatter(_Plain(labelOnlyBase=False))
 
 
 def ramp(count: int) -> list:

@@ -22,11 +22,12 @@ from models._cost import (
     start_cost,
 )
 from models._fusion import FUSIONS
+from models._scd_config import ASKING
 
 SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
 SMALL |= {"rope_axes": (4, 2, 2), "rope_theta": 100.0, "mlp_width": 40}
 ACTIONS, TEXT, WINDOW = {"conditions": 5}, {"text_tokens": 3, "text_width": 6}, {"window": 2, "sink": 1}
-KINDS = [None, *FUSIONS]
+KINDS = [None, *FUSIONS, "prefix, asking", "residual, asking"]
 STEPS, BATCH, HISTORY = 3, 2, 4
 
 
@@ -35,7 +36,11 @@ def network(fusion, **changes):
     if fusion is None:
         model = dense.build(dense.Config(layers=3, **SMALL, **changes))
     else:
-        model = scd.build(scd.Config(encoder_layers=2, decoder_layers=3, fusion=fusion, **SMALL, **changes))
+        fusion, _, asking = fusion.partition(", ")
+        asked = ASKING if asking else {}
+        model = scd.build(
+            scd.Config(encoder_layers=2, decoder_layers=3, fusion=fusion, **SMALL, **changes, **asked)
+        )
     return model.eval().requires_grad_(False), shape_of(model.config, batch=BATCH)
 
 
@@ -95,7 +100,7 @@ def test_a_step_reads_the_weights_of_its_stack(fusion):
 def test_the_cache_holds_what_was_foreseen(fusion, changes, history):
     model, shape = network(fusion, **changes)
     context = after(model, history)
-    caches = [context.cache, *([context.prefix] if fusion == "prefix" else [])]
+    caches = [context.cache, *([context.prefix] if shape.fusion == "prefix" else [])]
     held = [layer[:, :, : c.tokens] for c in caches for layer in c.storage.keys + c.storage.values]
     texts = [context.text] if fusion is None else [context.encoder_text, context.decoder_text]
     held += [tensor for text in texts for pair in text or [] for tensor in pair]

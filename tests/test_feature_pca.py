@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.feature_pca import Statistic, principal_components
+from analyses.feature_pca import Statistic, principal_components, spaced
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def test_iterated_components_explain_as_much_as_exact_ones():
 
 
 def test_the_basis_is_shared_by_all_kept_steps():
-    statistic, features = Statistic(keep=3), random(2, 16, 8)
+    statistic, features = Statistic(steps=(0, 3, 6)), random(2, 16, 8)
     for step in range(7):
         statistic.add(At(0, step, 1 - step / 7), "blocks.0.hook_resid_post", features * (1 + step))
     seen = statistic.result()
@@ -58,12 +58,8 @@ def test_the_basis_is_shared_by_all_kept_steps():
 
 
 @pytest.mark.parametrize("steps", [1, 4, 25, 50, 1000])
-def test_kept_steps_are_even_and_few_whatever_their_number(steps):
-    statistic = Statistic()
-    for step in range(steps):
-        statistic.add(At(0, step, 0.5), "blocks.0.hook_resid_post", torch.full((1, 2, 4), float(step)))
-        assert len(statistic._kept["blocks.0.hook_resid_post"]) <= 26
-    chosen = statistic.result().pca_step.values
+def test_chosen_steps_are_even_and_few_whatever_their_number(steps):
+    chosen = spaced(list(range(steps)), 6)
     assert chosen[0] == 0 and chosen[-1] == steps - 1 and len(chosen) == min(6, steps)
     assert np.abs(chosen - np.linspace(0, steps - 1, len(chosen))).max() <= max(1, steps / 25)
 
@@ -80,6 +76,13 @@ def test_chosen_steps_are_kept_as_asked():
     np.testing.assert_allclose(seen.components.sel(frame=0), seen.components.sel(frame=1))
 
 
+def test_a_frame_without_a_chosen_step_is_refused():
+    statistic = Statistic(steps=(1, 2))
+    statistic.add(At(0, 1, 0.5), "blocks.5.hook_resid_post", random(1, 16, 8))
+    with pytest.raises(ValueError, match=r"blocks.5.hook_resid_post has steps \[1\] at frame 0; expected"):
+        statistic.result()
+
+
 def test_random_numbers_elsewhere_are_not_disturbed():
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -92,7 +95,7 @@ def test_many_tokens_kept_by_their_leading_directions_look_as_if_kept_whole():
     maps = [random(2, 300, 96, seed=seed) * spectrum @ random(96, 96, seed=9) for seed in (1, 2)]
     seen = {}
     for exact_tokens in (300, 299):
-        statistic = Statistic(keep=4, exact_tokens=exact_tokens)
+        statistic = Statistic(steps=range(4), exact_tokens=exact_tokens)
         for step in range(4):
             features = (1 - step / 4) * maps[0] + step / 4 * maps[1] + step
             statistic.add(At(0, step, 1 - step / 4), "blocks.0.hook_resid_post", features)

@@ -70,6 +70,11 @@ def test_labels_are_guided_like_actions(model, noise):
     assert torch.equal(sampled, rollout(model, noise, sigma_grid(2), torch.full_like(labels, CONDITIONS)))
 
 
+def test_another_condition_may_stand_for_the_null(model, noise):
+    sampled = rollout(guided(model, 0.0, null=1), noise, sigma_grid(2), ACTIONS)
+    assert torch.equal(sampled, rollout(model, noise, sigma_grid(2), torch.ones_like(ACTIONS)))
+
+
 def test_a_guided_model_shows_the_model_inside(model):
     wrapped = guided(model, 2.0)
     assert wrapped.geometry is model.geometry and wrapped.hook_dict is model.hook_dict

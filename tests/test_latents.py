@@ -16,7 +16,7 @@ def test_what_is_written_is_read_again_with_all_that_comes_with_it(tmp_path):
     actions, labels = np.arange(15).reshape(3, 5), np.array([4, 5, 6])
     file = latents.write(
         tmp_path / "sub" / "a.safetensors", VIDEO, about={"encoder": "x"}, text=TEXT, actions=actions,
-        labels=labels,
+        labels=labels, negative=TEXT[0],
     )  # fmt: skip
     assert latents.about(file) == {"encoder": "x"}
     assert [path.name for path in file.parent.iterdir()] == ["a.safetensors"], "nothing half written is left"
@@ -25,7 +25,9 @@ def test_what_is_written_is_read_again_with_all_that_comes_with_it(tmp_path):
     np.testing.assert_array_equal(batch.actions, actions[:2, :3])
     np.testing.assert_array_equal(batch.text, TEXT[:2])
     assert batch.labels.tolist() == [4, 5] and len(batch) == 2
-    np.testing.assert_array_equal(latents.read_text(file), TEXT)
+    np.testing.assert_array_equal(batch.negative, TEXT[0])
+    for read, written in zip(latents.read_prompts(file), (TEXT, TEXT[0]), strict=True):
+        np.testing.assert_array_equal(read, written)
 
 
 def test_every_format_gives_the_same(tmp_path):
@@ -64,6 +66,12 @@ NAN = np.where(np.arange(3)[:, None, None, None, None] == 1, np.nan, VIDEO).asty
         ({"latents": NAN}, r"latents has values that are not finite, in clips \[1\]"),
         ({"latents": VIDEO, "text": TEXT[0]}, r"text has shape \[4, 6\], expected \[clips, tokens, width\]"),
         ({"latents": VIDEO, "text": TEXT[:2]}, r"text has shape \[2, 4, 6\], expected .* for 3 clips"),
+        ({"latents": VIDEO, "negative": TEXT}, r"negative has shape \[3, 4, 6\], expected \[tokens, width\]"),
+        ({"latents": VIDEO, "negative": TEXT[0] * np.nan}, r"not finite, in tokens \[0, 1, 2, 3\]"),
+        (
+            {"latents": VIDEO, "text": TEXT, "negative": TEXT[0, :2]},
+            r"negative has shape \[2, 6\], expected \[4, 6\] as of text",
+        ),
         (
             {"latents": VIDEO, "actions": np.zeros((3, 4), int)},
             "actions has shape .* for 3 clips of 5 frames",
@@ -99,9 +107,9 @@ def test_damaged_files_and_files_with_code_are_refused(tmp_path, name):
 
 
 def test_only_what_is_known_is_written(tmp_path):
-    with pytest.raises(ValueError, match="may come with text, actions, labels, got masks"):
+    with pytest.raises(ValueError, match="may come with text, actions, labels, negative, got masks"):
         latents.write(tmp_path / "a.safetensors", VIDEO, masks=VIDEO)
     with pytest.raises(ValueError, match="suffix must be .safetensors"):
         latents.write(tmp_path / "a.npy", VIDEO)
     with pytest.raises(ValueError, match="holds latents, expected an array called text"):
-        latents.read_text(latents.write(tmp_path / "a.safetensors", VIDEO))
+        latents.read_prompts(latents.write(tmp_path / "a.safetensors", VIDEO))

@@ -188,7 +188,7 @@ def test_what_a_run_drew_becomes_videos(command, run):
         (["--videos", "nowhere"], "nowhere does not exist"),
         (["--videos", "FOOTAGE", "--size", "16", "20"], "multiples of 8"),
         (["--videos", "FOOTAGE", "--frames", "0"], "--frames must be at least 1"),
-        (["--videos", "FOOTAGE", "--frames", "4"], "has 11 frames at stride 1, expected at least 13"),
+        (["--videos", "FOOTAGE", "--frames", "4"], "has 11 frames, expected at least 13"),
         (["--videos", "FOOTAGE", "--stride", "0"], "counts from 1"),
         (["--videos", "FOOTAGE", "--dtype", "int8"], "unknown dtype"),
         (["--videos", "FOOTAGE", "--model", "nowhere"], "no folder or file nowhere"),

@@ -16,7 +16,7 @@ from reports.effects import datasets, kept_by_random, ratio
 from reports.page import page
 from reports.runs import open_run
 from reports.small_figures import INTERVENTIONS, small_figures
-from reports.split_section import of_bytes, of_many
+from reports.split_section import of_bytes, of_many, split_parts
 from reports.verdict import BANNER, banner, read_plan, verdict_parts
 
 SMALL = {"layers": 4, "steps": 4, "heads": 2, "clips": 5}
@@ -28,6 +28,7 @@ const readout = () => document.querySelector("figure[data-figure=cut] .readout")
 const said = {before: readout(), chooser: !document.getElementById("chooser").hidden, failures};
 const point = (share) => svg.dispatchEvent(new PointerEvent("pointermove",
   {clientX: box.left + share * box.width, clientY: box.top + 20}));
+said.first = text("interventions-title");
 point(0.2); said.left = readout();
 point(0.95); said.right = readout();
 svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"})); said.arrow = readout();
@@ -96,6 +97,7 @@ def test_the_page_loads_without_errors_and_shows_its_chooser(said):
 
 
 def test_pointing_reads_the_nearest_layer(said):
+    assert said["first"] == "Interventions: layer 0", "at the embedding nothing is measured"
     assert said["left"].startswith("Layer 0: velocity 0.0")
     assert said["right"].startswith("Layer 3: velocity ") and "random weights" in said["right"]
     assert said["arrow"].startswith("Layer 2: ") and said["entered"] == "Interventions: layer 2"
@@ -224,3 +226,15 @@ def test_large_counts_are_spelt():
 def test_scripts_and_styles_lie_beside_the_page():
     for name in ("page.js", "page.css"):
         assert (Path(__file__).parent.parent / "reports" / name).stat().st_size < 16_000
+
+
+def test_measured_rates_come_before_operations():
+    plan = fake_interventions.plan({"layer": 6, "clip": 8})
+    assert "measured rates" not in "".join(split_parts(plan))
+    clock = {"device_name": "a <card>", "device": "cpu", "dtype": "float32", "threads": 2, "speed_up": 1.5}
+    plan["prediction"]["clock"] = clock | {"frame_seconds": 0.5, "dense_frame_seconds": 0.75}
+    plan["prediction"]["nearby"][0]["clock_speed_up"] = 1.52
+    page = "".join(split_parts(plan))
+    assert page.index("by measured rates") < page.index("1.50×") < page.index("by operations")
+    assert "a &lt;card&gt;, float32, 2 threads" in page and "500 ms against 750 ms" in page
+    assert "speed-up by measured rates" in page and "1.52×" in page

@@ -7,12 +7,13 @@ import fake_evidence
 import numpy as np
 import pytest
 import tiny
+import torch
 import xarray as xr
 
 from analyses._questions import ASKED
 from analyses.kept import Context, depth_from, summary
 from analyses.split import DATASETS, split
-from models import _cost, dense, scd
+from models import _calibrated, _cost, dense, scd
 from models._machine import Machine
 from models._null import shuffled
 from probes import load, noise_invariance, plan, subject
@@ -207,6 +208,19 @@ def test_a_network_that_fetches_its_past_in_the_first_layer_is_separable(fewer_n
 # The command
 
 
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch):
+    """Rates that need not be right."""
+    monkeypatch.setattr(_calibrated, "ROUNDS", 1)
+    monkeypatch.setitem(_calibrated.COPIED_BYTES, "cpu", 1024)
+
+
+def counted(prediction):
+    """What of a prediction is arithmetic: all but what was measured."""
+    rows = [{k: v for k, v in row.items() if k != "clock_speed_up"} for row in prediction["nearby"]]
+    return {k: v for k, v in prediction.items() if k != "clock"} | {"nearby": rows}
+
+
 @pytest.fixture
 def runs(tmp_path):
     """A model's checkpoint, and a finished run of it."""
@@ -271,14 +285,17 @@ def test_the_prediction_is_the_cost_models_at_the_users_place(runs, tmp_path):
     out = tmp_path / "plan.json"
     places = ["--tokens", "100", "--batch", "3", "--dtype", "bfloat16"]
     assert plan.main([*runs.command, *places, "--out", str(out)]) == 0
-    found = json.loads(out.read_text())["prediction"]
+    planned = json.loads(out.read_text())
+    found, built = planned["prediction"], planned["architecture"]
+    split = {"encoder_layers": 3, "decoder_layers": 6, "fusion": "residual", "head": 1}
+    assert built == split | {"query": "noise", "start_token": False}
     whole = _cost.shape_of(runs.network.config, tokens=100, batch=3, value_bytes=2)
-    own = scd.Config.from_values(
-        {k: v for k, v in runs.network.describe().items() if k != "layers"}
-        | {"encoder_layers": 3, "decoder_layers": 6, "fusion": "prefix"}
-    )
-    twin = _cost.shape_of(own, tokens=100, batch=3, value_bytes=2)
-    assert separated_shape(whole, 3, 6, "prefix") == twin
+    own = {k: v for k, v in runs.network.describe().items() if k != "layers"}
+    twin = _cost.shape_of(scd.Config.from_values(own | built), tokens=100, batch=3, value_bytes=2)
+    assert separated_shape(whole, 3, 6, "residual") == twin
+    prefix = own | {"encoder_layers": 3, "decoder_layers": 6, "fusion": "prefix"}
+    other = _cost.shape_of(scd.Config.from_values(prefix), tokens=100, batch=3, value_bytes=2)
+    assert separated_shape(whole, 3, 6, "prefix") == other
     assert found["speed_up"] == pytest.approx(_cost.predicted_speed_up(whole, twin, 50, 16))
     assert found["cache_bytes"] == _cost.cache_bytes(twin, 16)
     chosen = [row for row in found["nearby"] if row["chosen"]]
@@ -298,15 +315,49 @@ def test_a_clock_predicts_seconds(runs, tmp_path, capsys):
     bench.mkdir()
     command = [*runs.command, "--clock", str(bench), "--out", str(tmp_path / "plan.json")]
     assert plan.main(command) == 2 and "make one: python -m benchmarks.scd_bench" in capsys.readouterr().err
-    rates = vars(Machine(1e12, 1e15, 0.0, False))
-    (bench / "manifest.json").write_text(json.dumps({"machine": rates | {"device_name": "a card"}}))
+    rates = vars(Machine(1e12, 1e12, 1e15, 0.0, False))
+    where = {"device": "cuda", "dtype": "float32", "threads": 4}
+    manifest = {"machine": rates | {"device_name": "a card"}, "settings": where, "created": "2000-01-01"}
+    (bench / "manifest.json").write_text(json.dumps(manifest))
     assert plan.main(command) == 0
+    assert "times faster on a card (float32): " in capsys.readouterr().out
     found = json.loads((tmp_path / "plan.json").read_text())["prediction"]
+    assert found["clock"]["machine"] == rates and where.items() <= found["clock"].items()
     assert found["clock"]["speed_up"] == pytest.approx(found["speed_up"])
     assert found["clock"]["frame_seconds"] == pytest.approx(found["frame_flops"] / 1e12)
     (bench / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="is not a benchmark's"):
         Clock.read(bench)
+
+
+def test_rates_are_measured_unless_they_are_not_wanted(runs, tmp_path, capsys):
+    runs()
+    out = tmp_path / "plan.json"
+    assert plan.main([*runs.command, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("by measured rates: ") < printed.index("by operations: ")
+    found = json.loads(out.read_text())["prediction"]
+    clock = found["clock"]
+    assert clock["speed_up"] == pytest.approx(clock["dense_frame_seconds"] / clock["frame_seconds"])
+    assert (clock["device"], clock["dtype"], clock["threads"]) == ("cpu", "float32", torch.get_num_threads())
+    whole, machine = _cost.shape_of(runs.network.config), Machine(**clock["machine"])
+    assert clock["dense_frame_seconds"] == pytest.approx(machine.frame_seconds(whole, 50, 16))
+    assert next(row for row in found["nearby"] if row["chosen"])["clock_speed_up"] == clock["speed_up"]
+    assert plan.main([*runs.command, "--out", str(out), "--no-clock"]) == 0
+    assert "measured rates" not in capsys.readouterr().out
+    assert json.loads(out.read_text())["prediction"] == counted(found) | {
+        "clock": None, "nearby": [row | {"clock_speed_up": None} for row in counted(found)["nearby"]],
+    }  # fmt: skip
+
+
+def test_a_full_device_leaves_a_finished_run_a_plan_by_operations(runs, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(_calibrated, "calibrated", full)
+    found = json.loads(write_plan(runs(), runs.network).read_text())
+    assert found["prediction"]["clock"] is None and found["prediction"]["speed_up"] > 1
+    assert found["remarks"][-1].startswith("The speed-up is predicted by operations alone")
 
 
 def test_the_largest_finished_run_is_taken_or_the_one_that_is_named(runs, tmp_path):
@@ -327,6 +378,8 @@ def test_the_largest_finished_run_is_taken_or_the_one_that_is_named(runs, tmp_pa
         (["--history", "0"], "--history must be at least 1, got 0"),
         (["--tokens", "-1"], "--tokens must be at least 1, got -1"),
         (["--batch", "0"], "--batch must be at least 1, got 0"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--device", "tpu"], "device 'tpu'"),
         (["--fusion", "sum"], "no fusion is called 'sum'; there are token_concat"),
         (["--run", "other"], "no run 'other' of mine under"),
         (["--runs", "nowhere"], "no finished run of mine with interventions under nowhere; make one: python"),
@@ -379,8 +432,9 @@ def test_a_model_that_does_not_say_what_costs_are_counted_from_gets_a_verdict_al
     assert found["verdict"] == "separable" and found["architecture"] and found["prediction"] is None
     assert found["remarks"][-1].endswith("is not predicted: the model does not say its window.")
     whole = type("Foreign", (), {"describe": lambda self: runs.network.describe()})()
-    predicted = json.loads(write_plan(folder, whole).read_text())["prediction"]
-    assert predicted == json.loads(write_plan(folder, runs.network).read_text())["prediction"]
+    plans = [write_plan(folder, model).read_text() for model in (whole, runs.network)]
+    theirs, ours = (counted(json.loads(each)["prediction"]) for each in plans)
+    assert theirs == ours
 
 
 def test_frames_that_are_made_together_count_as_one(runs):

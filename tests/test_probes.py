@@ -323,7 +323,7 @@ def test_other_settings_or_another_model_do_not_continue_a_run(checkpoint, tmp_p
     for more in (["--seed", "1"], ["--steps", "3"], ["--queries", "5"], ["--shift", "2"]):
         assert run(checkpoint, tmp_path, BRIEF, *more) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"{folder} has another settings" in line and "choose another --run" in line
+        assert f"{folder} has other settings (" in line and "choose another --run" in line
     retrained = tiny.checkpoint(tmp_path / "new" / "tiny.safetensors", tiny.model(seed=1, **tiny.TILES))
     assert run(retrained, tmp_path, BRIEF) == 2
     assert f"{folder} has another model" in capsys.readouterr().err

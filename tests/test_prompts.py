@@ -57,7 +57,8 @@ def test_what_is_cut_is_said(pipeline):
 def test_prompts_beyond_ascii_are_pointed_out_where_they_cannot_be_mended(pipeline, monkeypatch):
     encoder = open_text_encoder(str(pipeline))
     monkeypatch.setattr(_prompts, "mends", lambda: False)
-    assert "prompts 2 are not ASCII" in encoder.notes(["a", "é"])[0]
+    assert "not ASCII: prompt 2; Wan" in encoder.notes(["a", "é"])[0]
+    assert "not ASCII: the negative prompt; Wan" in encoder.notes(["a"], negative="é")[0]
     monkeypatch.setattr(_prompts, "mends", lambda: True)
     mender = SimpleNamespace(fix_text=lambda text: text.replace("；", ";"))
     monkeypatch.setitem(sys.modules, "ftfy", mender)

@@ -11,16 +11,23 @@ from diffusion.sampler import CausalDiffuser, rollout
 from diffusion.schedule import sigma_grid
 from hooks import AttentionTap, Trace
 from models import scd
+from models._fusion import FUSIONS
 
 FRAMES, SIDE = 4, 8
 TOKENS = 4
 
 
-def model(fusion: str = "token_concat", conditions: int = 3, **changes) -> scd.SCD:
+ASKING = {"query": "noise", "start_token": False}
+WAYS = {fusion: {"fusion": fusion} for fusion in FUSIONS} | {"residual": {"fusion": "residual", "head": 1}}
+WAYS |= {f"{way}, asking": WAYS[way] | ASKING for way in ("prefix", "token_concat", "residual")}
+"""How features are made and taken in."""
+
+
+def model(way: str = "token_concat", conditions: int = 3, **changes) -> scd.SCD:
     torch.manual_seed(0)
     small = {"height": SIDE, "width": SIDE, "encoder_layers": 2, "decoder_layers": 2, "heads": 2}
-    small |= {"d_model": 16, "conditions": conditions, "fusion": fusion, "rope_axes": (4, 2, 2)}
-    config = scd.config("tiny", **small | changes)
+    small |= {"d_model": 16, "conditions": conditions, "rope_axes": (4, 2, 2)}
+    config = scd.config("tiny", **small | WAYS[way] | changes)
     network = scd.build(config)
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.2)
@@ -44,10 +51,10 @@ def frame_by_frame(network, clean, noisy, sigma, cond):
     return torch.cat(velocities, dim=1)
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("conditions", [0, 3])
-def test_the_parallel_pass_equals_frame_by_frame(fusion, conditions):
-    network = model(fusion, conditions)
+def test_the_parallel_pass_equals_frame_by_frame(way, conditions):
+    network = model(way, conditions)
     cond = ACTIONS if conditions else None
     together = network.teacher_forced(clip(0), clip(1), SIGMA, cond)
     torch.testing.assert_close(
@@ -55,9 +62,9 @@ def test_the_parallel_pass_equals_frame_by_frame(fusion, conditions):
     )
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_several_noise_levels_share_one_encoder_pass(fusion):
-    network = model(fusion)
+@pytest.mark.parametrize("way", WAYS)
+def test_several_noise_levels_share_one_encoder_pass(way):
+    network = model(way)
     noisy, sigma = torch.cat([clip(1), clip(2)], dim=1), torch.cat([SIGMA, SIGMA.flip(1)], dim=1)
     fired = Counter()
     with Trace(
@@ -69,9 +76,9 @@ def test_several_noise_levels_share_one_encoder_pass(fusion):
     torch.testing.assert_close(both[:, FRAMES:], one, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_a_frame_changes_nothing_that_is_computed_before_it_exists(fusion):
-    network, changed = model(fusion), clip(0)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_frame_changes_nothing_that_is_computed_before_it_exists(way):
+    network, changed = model(way), clip(0)
     changed[:, 2] += 1
     before = network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS)
     after = network.teacher_forced(changed, clip(1), SIGMA, ACTIONS)
@@ -79,9 +86,9 @@ def test_a_frame_changes_nothing_that_is_computed_before_it_exists(fusion):
     assert not torch.allclose(before[:, 3], after[:, 3])
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_an_action_is_known_from_its_own_frame_on(fusion):
-    network, changed = model(fusion), ACTIONS.clone()
+@pytest.mark.parametrize("way", WAYS)
+def test_an_action_is_known_from_its_own_frame_on(way):
+    network, changed = model(way), ACTIONS.clone()
     changed[:, 2] = 0
     before = network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS)
     after = network.teacher_forced(clip(0), clip(1), SIGMA, changed)
@@ -89,9 +96,9 @@ def test_an_action_is_known_from_its_own_frame_on(fusion):
     assert not torch.allclose(before[:, 2], after[:, 2])
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_the_encoder_runs_once_per_frame_and_the_decoder_at_every_step(fusion):
-    network, fired = model(fusion), Counter()
+@pytest.mark.parametrize("way", WAYS)
+def test_the_encoder_runs_once_per_frame_and_the_decoder_at_every_step(way):
+    network, fired = model(way), Counter()
 
     def count(at, name, _value):
         fired[name.split(".")[0], at.role] += 1
@@ -99,14 +106,16 @@ def test_the_encoder_runs_once_per_frame_and_the_decoder_at_every_step(fusion):
     with Trace(network.hook_dict, "*.blocks.1.hook_resid_post", count) as trace:
         rollout(network, clip(), sigma_grid(5), ACTIONS, on_pass=trace.on_pass)
     expected = {("encoder", "encode"): FRAMES, ("decoder", "denoise"): 5 * FRAMES}
-    if fusion == "prefix":
-        expected["decoder", "encode"] = FRAMES
+    if network.asks:
+        expected |= {("encoder", "encode"): FRAMES - 1, ("encoder", "ask"): FRAMES}
+    if way.startswith("prefix"):
+        expected["decoder", "ask" if network.asks else "encode"] = FRAMES
     assert dict(fired) == expected
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_a_context_is_a_value(fusion):
-    network = model(fusion)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_context_is_a_value(way):
+    network = model(way)
     first = network.start(2, ACTIONS)
     second = network.encode(clip(0)[:, :1], first)
     network.encode(clip(3)[:, :1], first)
@@ -131,9 +140,9 @@ def test_keys_know_their_age():
     assert decoder.tolist() == [1] * TOKENS + [0] * TOKENS
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_only_the_queries_of_the_frame_count(fusion):
-    network, queries = model(fusion), []
+@pytest.mark.parametrize("way", WAYS)
+def test_only_the_queries_of_the_frame_count(way):
+    network, queries = model(way), []
     with AttentionTap(
         network.attn_dict, "decoder.*", lambda at, name, p: queries.append((at.role, p.queries))
     ) as tap:
@@ -141,9 +150,9 @@ def test_only_the_queries_of_the_frame_count(fusion):
     assert {count for role, count in queries if role == "denoise"} == {TOKENS}
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_training_reaches_every_weight(fusion):
-    network = model(fusion).train().requires_grad_(True)
+@pytest.mark.parametrize("way", WAYS)
+def test_training_reaches_every_weight(way):
+    network = model(way).train().requires_grad_(True)
     network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS).square().mean().backward()
     assert not [name for name, weight in network.named_parameters() if weight.grad is None]
 
@@ -156,9 +165,9 @@ def test_context_noise_is_for_training_only():
     assert not torch.equal(still, network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS))
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_steps_prepared_together_are_those_taken_alone(fusion):
-    network, sigmas = model(fusion), sigma_grid(3)[:-1]
+@pytest.mark.parametrize("way", WAYS)
+def test_steps_prepared_together_are_those_taken_alone(way):
+    network, sigmas = model(way), sigma_grid(3)[:-1]
     context = network.encode(clip(0)[:, :1], network.start(2, ACTIONS))
     for sigma, prepared in zip(sigmas, network.at_steps(sigmas, context), strict=True):
         level, x = sigma.expand(2), clip(1)[:, :1]
@@ -212,21 +221,22 @@ def test_keys_behind_a_window_know_their_age():
 # Guidance by context
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_guidance_by_context_runs_the_encoder_once_per_frame(fusion):
-    network, fired = model(fusion), Counter()
+@pytest.mark.parametrize("way", WAYS)
+def test_guidance_by_context_runs_the_encoder_once_per_frame(way):
+    network, fired = model(way), Counter()
     with Trace(
         network.hook_dict,
         "*.blocks.0.hook_resid_pre",
         lambda at, name, _v: fired.update([(name[:7], at.role)]),
     ) as trace:
         rollout(guided(network, 2.0, "context"), clip(), sigma_grid(3), ACTIONS, on_pass=trace.on_pass)
-    assert fired["encoder", "encode"] == FRAMES and fired["decoder", "denoise"] == 2 * 3 * FRAMES
+    assert fired["encoder", "ask" if network.asks else "encode"] == FRAMES
+    assert fired["decoder", "denoise"] == 2 * 3 * FRAMES
 
 
-@pytest.mark.parametrize("fusion", scd.FUSIONS)
-def test_guidance_by_context_moves_away_from_a_disturbed_past(fusion):
-    network = model(fusion)
+@pytest.mark.parametrize("way", WAYS)
+def test_guidance_by_context_moves_away_from_a_disturbed_past(way):
+    network = model(way)
     plain = rollout(network, clip(), sigma_grid(2), ACTIONS)
     undisturbed = rollout(guided(network, 2.0, "context", strength=0.0), clip(), sigma_grid(2), ACTIONS)
     torch.testing.assert_close(undisturbed, plain, atol=1e-4, rtol=0)
@@ -259,9 +269,9 @@ def test_without_a_start_token_the_first_frame_must_be_given():
 PROMPT = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("fusion", ["token_concat", "prefix"])
-def test_a_prompt_is_read_by_every_block_in_both_ways_to_run(fusion):
-    network = model(fusion, 0, text_tokens=5, text_width=6)
+@pytest.mark.parametrize("way", ["token_concat", "prefix", "residual, asking"])
+def test_a_prompt_is_read_by_every_block_in_both_ways_to_run(way):
+    network = model(way, 0, text_tokens=5, text_width=6)
     together = network.teacher_forced(clip(0), clip(1), SIGMA, PROMPT)
     alone = frame_by_frame(network, clip(0), clip(1), SIGMA, PROMPT)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)

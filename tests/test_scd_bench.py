@@ -10,16 +10,16 @@ import tiny
 import torch
 import xarray as xr
 
-from benchmarks import _machine, _measure, _scd_memory, _scd_presets, scd_bench
-from benchmarks._machine import Machine
+from benchmarks import _measure, _scd_memory, _scd_presets, scd_bench
 from benchmarks._scd_arms import Arm, network
 from benchmarks._scd_card import card
 from benchmarks._scd_plan import read_plan
 from benchmarks._scd_presets import PRESETS, SLICES, TINY, chosen
 from benchmarks._scd_sweeps import Plan
 from benchmarks.scd_bench import main
-from models import dense, scd
+from models import _calibrated, dense, scd
 from models._cost import Cost, predicted_speed_up
+from models._machine import Machine
 from reports.__main__ import main as draw
 
 SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
@@ -40,9 +40,8 @@ ASKED = ["--preset", "small", "--repeats", "2", "--no-memory"]
 def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "small", PRESET)
-        patch.setattr(_machine, "ROUNDS", 2)
-        patch.setitem(_machine.SIDE, "cpu", 32)
-        patch.setitem(_machine.COPIED_BYTES, "cpu", 1024)
+        patch.setattr(_calibrated, "ROUNDS", 2)
+        patch.setitem(_calibrated.COPIED_BYTES, "cpu", 1024)
         yield
 
 
@@ -122,12 +121,13 @@ def test_a_split_need_not_have_the_layers_of_the_dense_model(tmp_path, capsys):
 def plan_of(checkpoint, tokens=25, **changes):
     """A plan in the schema that planners write, for the model at that path."""
     prediction = {"steps": 2, "history": 3, "tokens": tokens, "batch": 1, "value_bytes": 4, "speed_up": 9.5}
+    clock = {"speed_up": 1.5, "device": "cpu", "threads": torch.get_num_threads()}
     plan = {
         "kind": "plan",
         "verdict": "separable",
         "model": {"name": str(checkpoint)},
         "architecture": {"encoder_layers": 1, "decoder_layers": 2, "fusion": "prefix"},
-        "prediction": prediction | {"clock": {"speed_up": 1.5}},
+        "prediction": prediction | {"clock": clock},
     }
     return plan | changes
 
@@ -301,9 +301,15 @@ def test_preparation_is_off_the_clock_and_before_every_run():
 
 
 def test_launches_add_on_a_cpu_and_hide_on_a_gpu():
-    cost = Cost(flops=100, weight_bytes=30, state_bytes=10, blocks=3)
-    for hidden, seconds in ((False, 10 + 6), (True, 10)):
-        assert Machine(10.0, 8.0, 2.0, hidden).seconds(cost) == seconds
+    cost = Cost(linear_flops=100, attention_flops=20, weight_bytes=30, state_bytes=10, blocks=3)
+    for hidden, seconds in ((False, 10 + 4 + 6), (True, 10 + 4)):
+        assert Machine(10.0, 5.0, 8.0, 2.0, hidden).seconds(cost) == seconds
+    assert Machine(1e9, 1e9, 8.0, 2.0, True).seconds(cost) == 6
+
+
+def test_few_tokens_wait_for_weights_and_keys_to_be_read():
+    cost = Cost(linear_flops=1, attention_flops=1, weight_bytes=30, state_bytes=10)
+    assert Machine(1e9, 1e9, 10.0, 0.0, True).seconds(cost) == 3 + 1
 
 
 def test_the_card_repeats_the_arithmetic_and_its_bounds_bound():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import draw
 
-from diffusion.schedule import TrainingDensity, noised, shifted, sigma_grid
+from diffusion.schedule import Sampling, TrainingDensity, noised, shifted, sigma_grid
 
 
 @pytest.mark.parametrize("shift", [0.3, 1.0, 5.0])
@@ -38,6 +38,25 @@ def test_grids_that_cannot_be_are_refused():
     for shift in (0, -1.0):
         with pytest.raises(ValueError, match="shift must be positive"):
             sigma_grid(5, shift)
+
+
+def test_a_sampler_walks_its_own_levels_where_it_has_them():
+    grid = Sampling(3, 8.0, True, levels=(1.0, 0.757, 0.522)).grid
+    assert torch.equal(grid, torch.tensor([1, 0.757, 0.522, 0])) and grid.dtype == torch.float32
+    assert torch.equal(Sampling(3, 8.0).grid, sigma_grid(3, 8.0))
+
+
+@pytest.mark.parametrize("levels", [(), (0.9, 0.5), (1.0, 0.5, 0.0), (1.0, 0.5, 0.5), (1.0, 0.5)])
+def test_levels_that_a_sampler_cannot_walk_are_refused(levels):
+    with pytest.raises(ValueError, match="levels must fall from 1 and stay above 0") as error:
+        Sampling(2 if levels == (0.9, 0.5) else 3, levels=levels)
+    assert str(levels) in str(error.value)
+
+
+def test_a_sampler_is_described_in_plain_values():
+    plain = {"steps": 2, "shift": 5.0, "renoise": False}
+    assert Sampling(2, 5.0).describe() == plain
+    assert Sampling(2, 5.0, levels=(1.0, 0.5)).describe() == plain | {"levels": [1.0, 0.5]}
 
 
 def test_noising_ends_in_the_clean_frame_and_in_noise():

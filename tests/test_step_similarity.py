@@ -225,8 +225,8 @@ def test_layers_are_read_from_hook_names():
 
 def test_statistics_are_listed_by_file_and_loaded_by_name():
     assert {"block_norms", "feature_pca", "frame_attention", "step_similarity"} <= set(names())
-    assert not {"intervals", "moments", "readout", "noise_invariance"} & set(names())
+    assert not {"intervals", "readout", "noise_invariance"} & set(names())
     for name in names():
-        assert hasattr(load(name).Statistic(), "add") and load(name).reads
+        assert hasattr(load(name).Statistic, "add") and load(name).reads
     with pytest.raises(ValueError, match="no statistic is called 'similarity'; there are .*step_similarity"):
         load("similarity")

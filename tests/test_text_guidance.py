@@ -66,6 +66,14 @@ def test_a_prompt_reaches_whole_clips_at_once_too(build):
     assert not torch.allclose(model.teacher_forced(clean, NOISE, sigma, PROMPT), empty)
 
 
+def test_guidance_leads_away_from_a_negative_prompt_that_is_given():
+    model, negative = tiny.model(**TEXT), tiny.draw(5, 6, seed=4)
+    sampled = rollout(guided(model, 0.0, null=negative), NOISE, sigma_grid(2), PROMPT)
+    of_negative = rollout(model, NOISE, sigma_grid(2), negative.expand(2, -1, -1))
+    torch.testing.assert_close(sampled, of_negative)
+    assert not torch.allclose(sampled, rollout(guided(model, 0.0), NOISE, sigma_grid(2), PROMPT))
+
+
 def test_the_negative_context_of_a_separated_network_keeps_the_prompt():
     model = separated(**TEXT)
     context = rollout(guided(model, 1.5, negative="context"), NOISE, sigma_grid(2), PROMPT)

@@ -78,7 +78,7 @@ def test_watched_steps_are_spread_with_the_first_and_the_last():
     assert Settings(steps=50, stats_steps=5).watched_steps == [0, 12, 24, 37, 49]
     assert Settings(steps=4).watched_steps == Settings(steps=4, stats_steps=9).watched_steps == [0, 1, 2, 3]
     assert Settings(steps=1).watched_steps == [0]
-    assert feature_pca.for_run(Settings(steps=50, stats_steps=5)).steps == (0, 12, 24, 37, 49)
+    assert feature_pca.for_run(Settings(steps=50, stats_steps=5)).steps == [0, 12, 24, 37, 49]
     for wrong in ({"stats_steps": 1}, {"tokens": 7}):
         with pytest.raises(ValueError, match="--(stats-steps|tokens) must be at least"):
             Settings(**wrong)

@@ -344,6 +344,9 @@ def test_names_of_wans_own_code_become_diffusers(network):
         assert (f"blocks.0.{norm}.weight" in ours) == (norm == "norm2")
 
 
+CAUSVID = Sampling(3, 8.0, True, levels=(1.0, 0.757, 0.522))
+
+
 @pytest.mark.parametrize(
     ("place", "variant", "chunk", "sampling"),
     [
@@ -352,7 +355,10 @@ def test_names_of_wans_own_code_become_diffusers(network):
         ("framewise/causal_forcing.pt", "few-step", 1, Sampling(4, 5.0, True)),
         ("checkpoints/self_forcing_dmd.pt", "few-step", 3, Sampling(4, 5.0, True)),
         ("causal-forcing++/framewise-2step.pt", "few-step", 1, Sampling(2, 5.0, True)),
-        ("CausVid/model.pt", "few-step", 3, Sampling(3, 1.9, True)),
+        ("CausVid/model.pt", "few-step", 3, CAUSVID),
+        ("autoregressive_checkpoint/model.pt", "few-step", 3, CAUSVID),
+        ("wan_causal_dmd_warp_4step_cfg2/model.pt", "few-step", 3, Sampling(4, 8.0, True)),
+        ("bidirectional_checkpoint2/model.pt", "bidirectional", 1, CAUSVID),
         ("a/wan.pt", "bidirectional", 1, Sampling(50, 5.0)),
     ],
 )
@@ -379,7 +385,21 @@ def test_few_step_levels_are_the_authors(tmp_path, network):
     path = tiny_wan.released(tmp_path / "x" / "self_forcing_dmd.pt", tiny_wan.original(network))
     sampling = tiny_wan.load(path, heads=2).sampling
     warped = [5 * t / (1 + 4 * t) for t in (1.0, 0.75, 0.5, 0.25)]
-    assert torch.allclose(sigma_grid(sampling.steps, sampling.shift)[:-1], torch.tensor(warped))
+    assert torch.allclose(sampling.grid[:-1], torch.tensor(warped))
+
+
+def test_causvid_is_told_its_authors_timesteps(tmp_path, network, monkeypatch):
+    path = tiny_wan.released(tmp_path / "CausVid" / "model.pt", tiny_wan.original(network))
+    model = tiny_wan.load(path, heads=2, frames_per_chunk=1)
+    rounded = [round(1000 * 8 * t / (1 + 7 * t)) for t in (1, 0.28, 0.12)]
+    assert rounded == [1000, 757, 522], "of a grid of a thousand that shift 8 moves"
+    told, plain = [], type(model).modulations
+    monkeypatch.setattr(
+        type(model), "modulations", lambda self, times: told.append(times) or plain(self, times)
+    )
+    rollout(model, clip(frames=1), model.sampling.grid, TEXT, renoise=0)
+    assert told[0].tolist() == [pytest.approx(rounded)]
+    assert model.source.metadata["assumed"]["sampling"]["levels"] == [1.0, 0.757, 0.522]
 
 
 def test_safetensors_of_both_names_open(tmp_path, network):

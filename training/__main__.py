@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from records.commands import exits_as
 from training.recipes import RECIPES, RELEASED, Recipe, recipe
 
 
@@ -32,19 +33,13 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_as("training", stopped="the same command goes on from here")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when trained, 2 when the request cannot be met, 130 when stopped."""
     options = parser().parse_args(arguments)
-    try:
-        chosen = _recipe(options)
-        out = options.out or Path("runs/train") / options.model
-        print(_train(chosen, out, options.device, options.threads))
-    except (ValueError, OSError) as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("training: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    chosen = _recipe(options)
+    out = options.out or Path("runs/train") / options.model
+    print(_train(chosen, out, options.device, options.threads))
     return 0
 
 

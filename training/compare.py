@@ -10,6 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from records.commands import exits_as
 from training._arms import ARMS, recipe_of
 
 CONTEXT = 3
@@ -34,20 +35,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_as("compare", stopped="the same command goes on from here")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when compared, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    try:
-        _check(options)
-        command = shlex.join(["python", "-m", "training.compare", *arguments])
-        print(compare(options, options.out or Path("runs/compare") / options.videos, command))
-    except (ValueError, OSError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("compare: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    _check(options)
+    command = shlex.join(["python", "-m", "training.compare", *arguments])
+    print(compare(options, options.out or Path("runs/compare") / options.videos, command))
     return 0
 
 

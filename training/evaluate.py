@@ -19,6 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from records.commands import exits_as
+
 AGES = {"never seen": 0, "in view in the last frame": 1, "seen only before the last frame": 2}
 
 
@@ -53,22 +55,19 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exits_as("evaluate")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 2 when the request cannot be met. The last line is JSON."""
     options = vars(parser().parse_args(arguments))
     named = {name: options.pop(name) for name in ("model", "cut_from", "window", "sink")}
-    try:
-        for name in ("clips", "steps", "context"):
-            if options[name] < 1:
-                raise ValueError(f"--{name} must be at least 1, got {options[name]}")
-        networks = opened(**named, device=options["device"])
-        scored = {
-            name: evaluate(networks[name], **options)
-            for name in tqdm(networks, unit="model", leave=False, disable=None)
-        }
-    except (ValueError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
+    for name in ("clips", "steps", "context"):
+        if options[name] < 1:
+            raise ValueError(f"--{name} must be at least 1, got {options[name]}")
+    networks = opened(**named, device=options["device"])
+    scored = {
+        name: evaluate(networks[name], **options)
+        for name in tqdm(networks, unit="model", leave=False, disable=None)
+    }
     print(text(scored))
     print(json.dumps(scored if len(scored) > 1 else next(iter(scored.values()))))
     return 0

@@ -76,6 +76,20 @@ class Recipe:
     """Steps between sample videos."""
 
 
+SPLIT: dict[str, Any] = {"fusion": "residual", "query": "noise", "start_token": False}
+"""A separated network that is put together from the layers of a dense one, where its plan says."""
+
+TUNED: dict[str, Any] = {
+    "steps": 800,
+    "noise_draws": 2,
+    "warmup": 20,
+    "learning_rate": 7e-4,
+    "muon_learning_rate": 1.5e-3,
+    "ema": 0.99,
+    "keep_every": 100,
+}
+"""A fine-tune from a trained network."""
+
 RECIPES = {
     "dense-tiles": Recipe("dense", "tiles", frames=10, steps=2650),
     "dense-digits": Recipe("dense", "digits", muon=False),
@@ -96,6 +110,21 @@ RECIPES = {
         "scd", "tiles", architecture={"fusion": "prefix"}, frames=10, steps=2650, noise_draws=2
     ),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
+    "split-tiles": Recipe(
+        "scd",
+        "tiles",
+        architecture=SPLIT | {"encoder_layers": 6, "decoder_layers": 9, "head": 3},
+        frames=10,
+        initial="dense-tiles",
+        **TUNED,
+    ),
+    "split-digits": Recipe(
+        "scd",
+        "digits",
+        architecture=SPLIT | {"encoder_layers": 11, "decoder_layers": 6, "head": 3},
+        initial="dense-digits",
+        **TUNED,
+    ),
 }
 
 RELEASED = {

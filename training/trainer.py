@@ -21,6 +21,9 @@ import videos
 from diffusion.loss import flow_matching_loss
 from diffusion.schedule import TrainingDensity, noised
 from models._cut import frame_diagonal
+from models._recomposed import recompose
+from models.dense import Dense
+from models.scd import SCD
 from training._optimizers import optimizers
 from training.recipes import Recipe
 from training.state import TrainingFolder
@@ -53,8 +56,15 @@ def build(recipe: Recipe) -> Any:
 
 
 def _start_from(model: Any, recipe: Recipe) -> None:
-    """Gives the model the weights of the recipe's initial one; ValueError where they have other shapes."""
-    weights = models.load(recipe.initial).state_dict()
+    """Gives the model the weights of the recipe's initial one, a separated one those of a dense network.
+
+    ValueError where they have other shapes.
+    """
+    initial = models.load(recipe.initial)
+    if isinstance(model, SCD) and isinstance(initial, Dense):
+        recompose(model, initial)
+        return
+    weights = initial.state_dict()
     own = model.state_dict()
     other = [name for name in own.keys() | weights if name not in own or name not in weights]
     other += [name for name in own.keys() & weights if own[name].shape != weights[name].shape]

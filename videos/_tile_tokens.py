@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
+from videos.targets import grid
+
 
 def tiles_of_tokens(
     state: Mapping[str, np.ndarray], middles: Float[np.ndarray, " side"], tile: int, view: int
@@ -15,7 +17,7 @@ def tiles_of_tokens(
     """
     position, size = state["position"], state["map"].shape[-1]
     frames, pixels, half = np.arange(position.shape[1]), middles.astype(int), view // 2
-    places = (position[:, :, None] + _grid(pixels // tile - half)) % size  # [b f n 2]
+    places = (position[:, :, None] + grid(pixels // tile - half)) % size  # [b f n 2]
     kind = state["map"][np.arange(len(position))[:, None, None], 0, places[..., 0], places[..., 1]]
     apart = np.abs(places[:, :, None] - position[:, None, :, None])  # [b f earlier n 2]
     was_seen = (np.minimum(apart, size - apart) <= half).all(-1)
@@ -35,12 +37,7 @@ def balls_of_tokens(
     extent = tile * state["map"].shape[-1]
     corner = tile * (state["position"] - view // 2)
     in_view = (state["ball_position"] + (tile - 1) / 2 - corner[:, :, None]) % extent
-    apart = np.abs(in_view[:, :, None] - _grid(middles)[:, None])
+    apart = np.abs(in_view[:, :, None] - grid(middles)[:, None])
     near = (np.minimum(apart, extent - apart) < tile / 2 + 1).all(-1)
     velocity = (near[..., None] * state["ball_velocity"][:, :, None]).sum(-2)
     return near, velocity.astype(float)
-
-
-def _grid(along: np.ndarray) -> np.ndarray:
-    """Rows and columns [n 2] of the tokens of a square frame."""
-    return np.stack(np.meshgrid(along, along, indexing="ij"), -1).reshape(-1, 2)

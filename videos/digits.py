@@ -15,7 +15,7 @@ from jaxtyping import Float
 from sklearn.datasets import load_digits
 
 import videos
-from videos.targets import Target, token_centres
+from videos.targets import Target, grid, token_centres
 
 SIDE, DIGIT, DIGITS = 16, 8, 2
 STATE_ERROR = "distance of the ink's centre from its true place (pixels)"
@@ -49,8 +49,7 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
     Which digit is the first one means nothing, so digits are asked for where exactly one covers a token.
     """
     middles = token_centres(SIDE, patch)
-    tokens = np.stack(np.meshgrid(middles, middles, indexing="ij"), -1).reshape(-1, 1, 2)
-    away = clips.state["position"][:, :, None] + (DIGIT - 1) / 2 - tokens  # [b f n digit 2]
+    away = clips.state["position"][:, :, None] + (DIGIT - 1) / 2 - grid(middles)[:, None]  # [b f n digit 2]
     covers = np.all(np.abs(away) < DIGIT / 2, axis=-1)
 
     def of_the_one(values: np.ndarray) -> np.ndarray:
@@ -139,11 +138,8 @@ def _move(rng, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, 
     if rng.random() < 0.5:
         fresh = np.abs(_velocity(rng))
         reflected = np.where(reflected < 0, -fresh, fresh)
-    return (
-        np.clip(np.where(moved < 0, -moved, np.where(moved > wall, 2 * wall - moved, moved)), 0, wall),
-        (reflected),
-        True,
-    )
+    folded = np.where(moved < 0, -moved, np.where(moved > wall, 2 * wall - moved, moved))
+    return np.clip(folded, 0, wall), reflected, True
 
 
 def _draw(canvas: np.ndarray, image: np.ndarray, position: np.ndarray) -> None:

@@ -8,12 +8,14 @@ Reading takes .mp4, .gif and .webm, one file or a folder of them; writing makes 
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.filter import Graph
 from av.video.format import VideoFormat
@@ -38,9 +40,48 @@ def clips(
     """
     if min(frames, *size, stride, limit or 1) < 1 or limit == 0:
         raise ValueError(f"expected counts from 1, got {frames=}, {size=}, {stride=}, {limit=}")
-    windows = (window for file in _files(Path(path)) for window in _windows(file, frames, size, stride))
-    video = np.stack(list(islice(windows, limit)))
+    found = (window for file in files_of(path) for window in windows(file, frames, size, stride))
+    video = np.stack(list(islice(found, limit)))
     return Clips(video.astype(np.float32) / 127.5 - 1)
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """The video file at that path, or those in the folder there, in order of name.
+
+    ValueError for a file of another kind, FileNotFoundError where there is no video.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in READABLE)
+        if not found:
+            raise FileNotFoundError(f"{path} holds no videos; expected {', '.join(READABLE)} files")
+        return found
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a video or a folder of videos")
+    if path.suffix.lower() not in READABLE:
+        raise ValueError(f"cannot read {path}: its suffix must be one of {', '.join(READABLE)}")
+    return [path]
+
+
+def windows(
+    file: Path, frames: int, size: tuple[int, int], stride: int = 1
+) -> Iterator[UInt8[np.ndarray, "f c h w"]]:
+    """The windows of one file as `clips` cuts them, read one at a time; ValueError if it has none."""
+    images = (_fit(frame, size) for frame in islice(_decode(file), 0, None, stride))
+    window = list(islice(images, frames))
+    _require_window(file, len(window), frames, stride)
+    while len(window) == frames:
+        yield np.stack(window)
+        window = list(islice(images, frames))
+
+
+def count_windows(file: Path, frames: int, stride: int = 1) -> int:
+    """How many windows `windows` gives, counted without decoding a frame; ValueError if there are none."""
+    with _opened(file) as container:
+        held = sum(packet.size > 0 for packet in container.demux(video=0))
+    kept = -(-held // stride)
+    _require_window(file, kept, frames, stride)
+    return kept // frames
 
 
 def write(
@@ -71,39 +112,28 @@ def write(
     return path
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in READABLE)
-        if not found:
-            raise FileNotFoundError(f"{path} holds no videos; expected {', '.join(READABLE)} files")
-        return found
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a video or a folder of videos")
-    if path.suffix.lower() not in READABLE:
-        raise ValueError(f"cannot read {path}: its suffix must be one of {', '.join(READABLE)}")
-    return [path]
-
-
-def _windows(
-    file: Path, frames: int, size: tuple[int, int], stride: int
-) -> Iterator[UInt8[np.ndarray, "f c h w"]]:
-    """Complete windows of one file; a file without any raises ValueError."""
-    images = (_fit(frame, size) for frame in islice(_decode(file), 0, None, stride))
-    window = list(islice(images, frames))
-    if len(window) < frames:
-        kept = f"{len(window)} frames" if stride == 1 else f"{len(window)} frames at stride {stride}"
-        raise ValueError(f"{file} has {kept}, expected at least {frames}: ask for fewer or remove the file")
-    while len(window) == frames:
-        yield np.stack(window)
-        window = list(islice(images, frames))
+def _require_window(file: Path, kept: int, frames: int, stride: int) -> None:
+    """ValueError where a file has fewer kept frames than a window."""
+    if kept < frames:
+        at = "" if stride == 1 else f" at stride {stride}"
+        raise ValueError(
+            f"{file} has {kept} frames{at}, expected at least {frames}: ask for fewer or remove the file"
+        )
 
 
 def _decode(file: Path) -> Iterator[av.VideoFrame]:
+    with _opened(file) as container:
+        yield from container.decode(video=0)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[InputContainer]:
+    """The file's container while the block lasts; ValueError for what in it cannot be read."""
     try:
         with av.open(file) as container:
             if not container.streams.video:
                 raise ValueError(f"cannot read {file}: it has no video stream")
-            yield from container.decode(video=0)
+            yield container
     except FFmpegError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
 

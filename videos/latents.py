@@ -3,8 +3,9 @@
     batch = latents.read("clips.safetensors", frames=24, limit=9)      # LatentClips
     latents.write("clips.safetensors", batch.video, text=batch.text, about={"encoder": "..."})
 
-.safetensors holds the tensor `latents` [n f c h w] and, where they are known, `text` [n t w], `actions` [n f]
-or [n f a] and `labels` [n]; .npz and .pt the same names, or a single array of that shape, as .npy does.
+.safetensors holds the tensor `latents` [n f c h w] and, where they are known, `text` [n t w] with the
+`negative` prompt [t w] that guidance leads away from, `actions` [n f] or [n f a] and `labels` [n]; .npz and
+.pt the same names, or a single array of that shape, as .npy does.
 """
 
 import json
@@ -21,7 +22,9 @@ from safetensors import SafetensorError
 from videos import Clips
 
 READABLE = (".safetensors", ".npy", ".npz", ".pt")
-ALONGSIDE = ("text", "actions", "labels")
+ALONGSIDE = ("text", "actions", "labels", "negative")
+SHAPES = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "labels": "[clips]"}
+"""Of what there is for each clip; `negative` is there once."""
 DAMAGE = (
     OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError,
 )  # fmt: skip
@@ -30,10 +33,14 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class LatentClips(Clips):
-    """Clips that may come with the embeddings of a prompt, float32 [b t w], or labels, int64 [b]."""
+    """Clips that may come with the embeddings of a prompt, float32 [b t w], or labels, int64 [b].
+
+    `negative` is the prompt that guidance leads away from, the same for all, float32 [t w].
+    """
 
     text: np.ndarray | None = None
     labels: np.ndarray | None = None
+    negative: np.ndarray | None = None
 
 
 def is_file(source: str) -> bool:
@@ -48,38 +55,33 @@ def read(path: str | Path, frames: int | None = None, limit: int | None = None) 
     or too short.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a file of latents")
-    held = _opened(path)
-    if "latents" not in held:
-        raise ValueError(f"{path} holds {', '.join(held) or 'nothing'}, expected an array called latents")
-    video = _checked(path, "latents", held["latents"], (5,), "[clips, frames, channels, height, width]")
+    held = _opened(path, "latents", "a file of latents")
+    video = _checked(path, "latents", held["latents"], 5, "[clips, frames, channels, height, width]")
     if frames is not None and video.shape[1] < frames:
         raise ValueError(
             f"{path} has clips of {video.shape[1]} frames, expected at least {frames}: lower --frames"
         )
-    beside = {name: _beside(path, name, held[name], video) for name in ALONGSIDE if name in held}
+    negative = _negative(path, held)
+    beside = {name: _beside(path, name, held[name], video) for name in SHAPES if name in held}
     actions = beside.pop("actions", None)
     actions = actions if actions is None else actions[:limit, :frames]
     beside = {name: values[:limit] for name, values in beside.items()}
-    return LatentClips(video[:limit, :frames], actions, text=beside.get("text"), labels=beside.get("labels"))
+    text, labels = beside.get("text"), beside.get("labels")
+    return LatentClips(video[:limit, :frames], actions, text=text, labels=labels, negative=negative)
 
 
-def read_text(path: str | Path) -> np.ndarray:
-    """The embeddings of prompts [n t w] in a file, which need not hold latents; raises as `read`."""
+def read_prompts(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The embeddings of prompts [n t w] in a file, which need not hold latents, and of the negative one [t w]
+    if there is one; raises as `read`."""
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a file of prompts' embeddings")
-    held = _opened(path)
-    if "text" not in held:
-        raise ValueError(f"{path} holds {', '.join(held) or 'nothing'}, expected an array called text")
-    return _checked(path, "text", held["text"], (3,), "[clips, tokens, width]")
+    held = _opened(path, "text", "a file of prompts' embeddings")
+    return _checked(path, "text", held["text"], 3, SHAPES["text"]), _negative(path, held)
 
 
 def write(
     path: str | Path, latents: np.ndarray, *, about: Mapping[str, Any] | None = None, **beside: Any
 ) -> Path:
-    """A .safetensors file of latents [n f c h w] and of `text`, `actions` or `labels` where they are given.
+    """A .safetensors file of latents [n f c h w] and of what else is given, by the names of ALONGSIDE.
 
     `about` is kept as JSON in the file's metadata, under `framelens`. The file appears whole or not at all.
     """
@@ -114,12 +116,18 @@ def about(path: str | Path) -> dict[str, Any]:
         return json.loads((file.metadata() or {}).get("framelens", "{}"))
 
 
-def _opened(path: Path) -> dict[str, Any]:
+def _opened(path: Path, wanted: str, expected: str) -> dict[str, Any]:
+    """The arrays in a file by name, `wanted` among them."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected {expected}")
     try:
-        return _held(path)
+        held = _held(path)
     except DAMAGE as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"cannot read {path} as latents: {reason or type(error).__name__}") from None
+    if wanted not in held:
+        raise ValueError(f"{path} holds {', '.join(held) or 'nothing'}, expected an array called {wanted}")
+    return held
 
 
 def _held(path: Path) -> dict[str, Any]:
@@ -154,24 +162,37 @@ def _array(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-def _checked(path: Path, name: str, values: np.ndarray, ranks: tuple[int, ...], shape: str) -> np.ndarray:
-    """Finite float32 of one of these ranks, or ValueError."""
+def _checked(path: Path, name: str, values: np.ndarray, rank: int, shape: str) -> np.ndarray:
+    """Finite float32 of that rank, or ValueError."""
     if values.dtype.kind != "f":
         raise ValueError(f"{path}: {name} is {values.dtype}, expected floating point")
-    if values.ndim not in ranks or 0 in values.shape:
+    if values.ndim != rank or 0 in values.shape:
         raise ValueError(f"{path}: {name} has shape {list(values.shape)}, expected {shape}")
     if not np.isfinite(values).all():
-        bad = sorted(set(np.nonzero(~np.isfinite(values))[0].tolist()))
-        raise ValueError(f"{path}: {name} has values that are not finite, in clips {bad[:10]}")
+        bad, rows = sorted(set(np.nonzero(~np.isfinite(values))[0].tolist())), shape[1:].split(",")[0]
+        raise ValueError(f"{path}: {name} has values that are not finite, in {rows} {bad[:10]}")
     return values.astype(np.float32)
+
+
+def _negative(path: Path, held: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The negative prompt, as long and as wide as the others."""
+    if "negative" not in held:
+        return None
+    negative = _checked(path, "negative", held["negative"], 2, "[tokens, width]")
+    text = held.get("text", negative)
+    if text.shape[-2:] != negative.shape:
+        raise ValueError(
+            f"{path}: negative has shape {list(negative.shape)}, expected {list(text.shape[-2:])} as of text"
+        )
+    return negative
 
 
 def _beside(path: Path, name: str, values: np.ndarray, video: np.ndarray) -> np.ndarray:
     """What comes with the latents, checked against them."""
     clips, frames = video.shape[:2]
-    expected = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "labels": "[clips]"}[name]
+    expected = SHAPES[name]
     if name == "text" or (name == "actions" and values.dtype.kind == "f"):
-        values = _checked(path, name, values, (3,), expected.replace("frames]", "frames, width]"))
+        values = _checked(path, name, values, 3, expected.replace("frames]", "frames, width]"))
     elif values.dtype.kind not in "iu" or values.ndim != {"actions": 2, "labels": 1}[name]:
         raise ValueError(
             f"{path}: {name} is {values.dtype} {list(values.shape)}, expected integers {expected}"

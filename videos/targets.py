@@ -8,7 +8,7 @@ A world with known state has `targets(clips, patch)`, which gives a Target by na
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 GROUPS = ("in view", "out of view", "motion", "control")
 
@@ -34,6 +34,11 @@ class Target:
             raise ValueError(f"a target's group is one of {GROUPS}, got {self.group!r}")
         if self.classes and self.values.shape[-1] != 1:
             raise ValueError(f"classes have one value at a place, got {self.values.shape[-1]}")
+
+
+def grid(along: Shaped[np.ndarray, " side"]) -> Shaped[np.ndarray, "n 2"]:
+    """Rows and columns of the places of a square, row by row, from those along one side."""
+    return np.stack(np.meshgrid(along, along, indexing="ij"), -1).reshape(-1, 2)
 
 
 def token_centres(side: int, patch: int) -> Float[np.ndarray, " n"]:

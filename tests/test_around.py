@@ -1,0 +1,41 @@
+"""A model around another one says what that says, and lacks what that lacks."""
+
+import pytest
+import tiny
+
+from diffusion.around import Around
+from diffusion.guidance import guided
+from diffusion.sampler import CausalDiffuser
+from models import scd
+from models._captured import Captured
+from models._cut import Cut
+
+HANDED_ON = [name for name, value in vars(Around).items() if isinstance(value, property)]
+SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16, "conditions": 5}
+
+
+def separated():
+    small = {**SMALL, "rope_axes": (4, 2, 2), "rope_theta": 100.0}
+    return scd.build(scd.Config(encoder_layers=1, decoder_layers=1, **small)).eval()
+
+
+@pytest.mark.parametrize("make", [lambda: tiny.model(conditions=5), separated], ids=["dense", "scd"])
+def test_what_is_handed_on_is_that_of_the_inner_model(make):
+    outer, inner = Around(), make()
+    outer.model = inner
+    assert "geometry" in HANDED_ON and "start" in HANDED_ON
+    for name in HANDED_ON:
+        assert hasattr(outer, name) == hasattr(inner, name), name
+        assert getattr(outer, name, None) == getattr(inner, name, None), name
+    assert not hasattr(outer, "denoise") and not hasattr(outer, "teacher_forced")
+
+
+def test_wrapped_models_keep_the_contract():
+    model = tiny.model(conditions=5)
+    for outer in (Cut(model, []), Captured(model, "graph"), guided(model, 2.0)):
+        assert isinstance(outer, CausalDiffuser) and outer.geometry == model.geometry
+
+
+def test_a_captured_model_without_features_cannot_be_guided_by_context():
+    with pytest.raises(ValueError, match="needs a separated model"):
+        guided(Captured(tiny.model(conditions=5), "graph"), 1.5, "context")

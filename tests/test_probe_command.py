@@ -1,0 +1,205 @@
+"""What `python -m probes` says to somebody who did not write it: of his model, of his options, of its own."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+import models
+from probes import _broken, work
+from probes.__main__ import _say_what_was_rounded, main
+from probes._options import parser, settings_of
+from probes.run_folder import RunFolder, _differences
+from probes.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+SMALL = "--clips 1 --steps 2 --frames 5 --context 3 --probed 1 --workers 1 --run trial".split()
+SMALL += "--experiments noise_invariance".split()
+CLASS = (
+    "from dataclasses import replace\nfrom models.adapter_template import Adapter, Net\n\n\n"
+    "class Mine(Adapter):\n{body}\n\n\ndef load(seed=0):\n    return Mine(Net())\n"
+)
+DENOISE = "    def denoise(self, x, sigma, context):\n        "
+BROKEN = {
+    "raises": (DENOISE + "return sigma.nothing", "AttributeError at mine.py:7: .* 'nothing'"),
+    "refuses": (DENOISE + "raise ValueError('no such size')", "ValueError at mine.py:7: no such size"),
+    "drops": (DENOISE + "return super().denoise(x, sigma, context)[:, 0]", "RuntimeError.*: .* tensor "),
+    "silent": (
+        "    hook_dict = property(lambda self: Adapter.hook_dict.fget(self) | "
+        "{'blocks.1.hook_resid_post': self.net.embed.__class__(1, 1)})",
+        "SilentHookError: 'blocks.1.hook_resid_post' fired never in ",
+    ),
+}
+
+
+@pytest.fixture
+def probed(tmp_path, monkeypatch, capsys):
+    """Probes with that adapter's class; gives the status and the lines on stderr without the progress bar."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def run(body, *arguments):
+        (tmp_path / "mine.py").write_text(CLASS.format(body=body))
+        status = main(["--model", f"{tmp_path}/mine.py:load", "--out", str(tmp_path), *SMALL, *arguments])
+        lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+        return status, [line for line in lines if line and "%|" not in line]
+
+    return run
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_model_that_breaks_its_contract_ends_in_one_line(probed, tmp_path, kind):
+    body, found = BROKEN[kind]
+    status, (line,) = probed(body, "--set", "seed=1")
+    name = f"{tmp_path}/mine.py:load"
+    assert status == 2 and re.match(f"probes: {name}: {found}", line)
+    assert f"; run: make check MODEL={name} ARGS='--set seed=1' (traceback: " in line
+    trace = Path(line.rpartition(": ")[2].rstrip(")")).read_text()
+    assert trace.startswith("Traceback") and re.search("^(\\w+\\.)*\\w+Error: ", trace, re.MULTILINE)
+
+
+def test_a_broken_model_is_one_line_from_a_worker_too(tmp_path, monkeypatch):
+    """What a worker raises is all that it hands on."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    network = models.load("models/adapter_template.py:load")
+    laboratory = work.Laboratory({"trained": network, "random": network}, [], Settings(clips=1), 5)
+    monkeypatch.setattr(
+        work, "_worker", [laboratory, "models/adapter_template.py:load", RunFolder(tmp_path, {}, False)]
+    )
+    with pytest.raises(
+        ValueError, match="adapter_template.py:load: IndexError: list index .*; run: make check"
+    ):
+        work._work(0)
+
+
+def test_our_own_mistakes_are_not_put_down_to_a_shipped_model():
+    with pytest.raises(TypeError, match="ours"), _broken.in_one_line("dense-tiles", Settings()):
+        raise TypeError("ours")
+
+
+def test_what_says_itself_what_to_do_is_left_as_it_is():
+    with (
+        pytest.raises(ValueError, match="^--clips must be at least 1, got 0$"),
+        _broken.in_one_line("models/adapter_template.py:load", Settings()),
+    ):
+        Settings(clips=0)
+    memory = torch.OutOfMemoryError  # pyright: ignore[reportPrivateImportUsage]
+    with pytest.raises(memory), _broken.in_one_line("models/adapter_template.py:load", Settings()):
+        raise memory("")
+
+
+@pytest.mark.parametrize("run", ["../x", "a/b", "..", ".", "", "/x", "a\\b"])
+def test_the_name_of_a_run_does_not_lead_out_of_the_models_folder(tmp_path, capsys, run):
+    assert main(["--out", str(tmp_path / "runs" / "here"), "--run", run]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"probes: --run is the name of one folder, got {run!r}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_guidance_of_own_samples_is_refused_before_there_is_a_folder(tmp_path, capsys):
+    checkpoint = tiny.checkpoint(tmp_path / "models" / "tiny.safetensors")
+    for videos, why in (
+        ("own", "--guidance 3.0 leads towards actions, of which the clips have none"),
+        (f"own:{tmp_path}/none.safetensors", "none.safetensors"),
+    ):
+        asked = ["--videos", videos, "--guidance", "3", "--out", str(tmp_path / "runs")]
+        assert main(["--model", str(checkpoint), *SMALL, *asked]) == 2
+        assert why in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+# Options
+
+
+def asked_for(*arguments):
+    options = vars(parser().parse_args([*arguments]))
+    for name in ("model", "run", "out", "workers"):
+        options.pop(name)
+    return settings_of(options)
+
+
+def rounded(capsys, *arguments, frames=12):
+    """What is said of the command line's counts to a model of three frames at a time."""
+    settings, unasked = asked_for(*arguments)
+    network = tiny.model()
+    network.geometry = replace(network.geometry, frames_per_chunk=3)
+    laboratory = work.Laboratory({"trained": network}, [], replace(settings, context=3), frames)
+    _say_what_was_rounded(settings, laboratory, unasked)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_only_counts_that_were_asked_for_are_said_to_be_rounded(capsys):
+    assert rounded(capsys) == rounded(capsys, "--quick") == rounded(capsys, "--probed", "3") == []
+    (line,) = rounded(capsys, "--context", "4")
+    assert line == "probes: the model makes 3 frames at a time: --context 4 becomes 3"
+    (line,) = rounded(capsys, "--probed", "40")
+    assert line == "probes: 3 chunks of 3 frames follow the context: --probed 40 becomes 3"
+
+
+def test_defaults_are_those_of_the_settings_and_of_a_quick_run():
+    assert asked_for()[0] == Settings()
+    assert asked_for("--quick")[0] == Settings(quick=True, steps=10, probed=2)
+    settings, unasked = asked_for("--quick", "--probed", "7", "--context", "2")
+    assert (settings.probed, settings.context, settings.steps) == (7, 2, 10)
+    assert set(unasked) == {"steps", "shift", "renoise"}
+
+
+def test_help_names_the_other_commands_and_those_show_their_own_options(capsys):
+    said = {}
+    for command in ([], ["estimate"], ["plan"]):
+        try:
+            assert main([*command, "--help"]) == 0
+        except SystemExit as stop:
+            assert stop.code == 0
+        said["".join(command)] = capsys.readouterr().out
+    for other in ("probes plan", "probes estimate", "probes.check", "probes.latents", "probes.emergence"):
+        assert f"python -m {other} " in said[""]
+    assert "adapter.py:function" in said[""]
+    assert "--preset" in said["estimate"] and "--quick" in said["estimate"]
+    assert "other commands" not in said["estimate"]
+
+
+def test_help_answers_without_torch():
+    ask = (
+        "import sys, probes.__main__ as p\ntry: p.main(['--help'])\nexcept SystemExit: pass\n"
+        "p.main(['estimate', '-h'])\nassert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", ask], cwd=ROOT, check=True, capture_output=True)
+
+
+# Another run in the folder
+
+
+def test_only_what_differs_is_named_and_long_values_are_shortened():
+    was = {"name": "a", "sha256": "0" * 64, "geometry": {"layers": 12, "heads": 4}, "old": None}
+    wanted = {"name": "a", "sha256": "1" * 64, "geometry": {"layers": 6, "heads": 4}}
+    assert _differences(was, wanted) == (
+        f"sha256 {'0' * 16}...{'0' * 16}, not {'1' * 16}...{'1' * 16}, geometry.layers 12, not 6, "
+        "old None, not unsaid"
+    )
+    many = {str(index): index for index in range(6)}
+    assert _differences(many, dict.fromkeys(many, 9)).endswith("3 3, not 9 and 2 more")
+    assert _differences([1.0, 0.0], [1.0, 0.5, 0.0]) == "[1.0, 0.0], not [1.0, 0.5, 0.0]"
+
+
+# The door
+
+
+@pytest.mark.parametrize(
+    ("behind", "got"), [("", "the name is missing"), ("load()", "got 'load()'"), ("a.b", "got 'a.b'")]
+)
+def test_an_adapters_function_is_named(behind, got):
+    with pytest.raises(ValueError) as error:
+        models.find(f"mine.py:{behind}")
+    assert str(error.value).endswith(f"the function that makes the model, as in mine.py:load; {got}")
+
+
+def test_a_network_of_nobodys_is_sent_to_the_guide(tmp_path):
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "mine.pt")
+    with pytest.raises(ValueError, match=r"'layer.weight'\]; another network .* models/README.md\)$"):
+        models.load(str(tmp_path / "mine.pt"))
