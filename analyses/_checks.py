@@ -3,7 +3,8 @@
 A check whose data are missing, NaN, or of too few clips is open, and says why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -30,17 +31,21 @@ class _Checks:
 
     def all(self) -> list[Check]:
         found = {name: getattr(self, f"_{name}")() for name in ASKED}
-        benefit = found["uses_past"]
-        if benefit.passed is not True and not np.isnan(benefit.low):
-            why = "There is no measurable benefit of the past to share out."
+        if found["uses_past"].is_measured and self.context is not None and not self.context.has_benefit():
+            why = "Not asked: the past brings no clear benefit of which a share could be kept."
             found |= {name: self._open(name, why) for name in ("own_past", *CORE)}
         return list(found.values())
 
+    def _check(
+        self, name: str, measured: str, value: Value, passed: bool | None = None, beside: str = ""
+    ) -> Check:
+        question, threshold, side, asked, because, failing = ASKED[name]
+        threshold, asked = threshold or self.layers, asked.format(layers=self.layers)
+        numbers = (float(value.mean), float(value.low), float(value.high), threshold)
+        return Check(name, question, measured, beside, *numbers, side, asked, because, failing, passed)
+
     def _open(self, name: str, why: str, value: float = np.nan) -> Check:
-        question, threshold, side, because, failing = ASKED[name]
-        return Check(
-            name, question, why, value, np.nan, np.nan, threshold or self.layers, side, because, failing, None
-        )
+        return self._check(name, why, Value(value, np.nan, np.nan))
 
     def _missing(self, name: str, *datasets: str) -> Check | None:
         missing = [dataset for dataset in datasets if dataset not in self.data]
@@ -54,25 +59,27 @@ class _Checks:
             return self._open(name, why)
         return None
 
-    def _answered(self, name: str, rows: np.ndarray, text: str, digits: int = 2) -> Check:
+    def _answered(
+        self, name: str, rows: np.ndarray, text: str, spell: Callable[[Value], str], beside: str = ""
+    ) -> Check:
         """`text` with {} for the value; rows are its resamples, row 0 the mean."""
-        question, threshold, side, because, failing = ASKED[name]
-        threshold = threshold or self.layers  # of layers: fewer than all
-        value = summary(rows)
-        if np.isnan(value.mean):
-            return self._open(name, "It does not apply here: " + text.format("not a number"))
-        sign = 1 if side == "above" else -1
+        found = self._check(name, "", summary(rows), beside=beside)
+        if not found.is_measured:
+            return self._open(name, "It does not apply here: what was measured is not a number.")
+        sign = 1 if found.side == "above" else -1
+        worst, best = (found.low, found.high)[::sign]
         passed = None
-        if sign * (value.low if sign > 0 else value.high) > sign * threshold:
+        if sign * worst > sign * found.threshold:
             passed = True
-        elif sign * (value.high if sign > 0 else value.low) <= sign * threshold:
+        elif sign * best <= sign * found.threshold:
             passed = False
-        measured = text.format(spelled(value, digits))
-        if np.isnan(value.low):
+        measured = text.format(spell(summary(rows)))
+        if np.isnan(found.low):
             clips = 0 if self.context is None else self.context.clips
             measured += f" {clips} clips are too few for an interval: probe at least 5."
-        where = (float(value.mean), float(value.low), float(value.high))
-        return Check(name, question, measured, *where, threshold, side, because, failing, passed)
+        elif passed is None:
+            measured += f" Asked for: {found.asked}; the interval lies on both sides of that, so undecided."
+        return replace(found, measured=measured, passed=passed)
 
     def _controls(self) -> Check:
         if "controls" not in self.data:
@@ -85,13 +92,9 @@ class _Checks:
             for name, passed in outcomes.items()
             if passed is False
         ]
-        question, threshold, side, because, failing = ASKED["controls"]
         share = 1 - len(failed) / max(1, applying)
         text = f"Failed: {', '.join(failed)}." if failed else f"All {applying} controls passed."
-        passed = not failed if applying else None
-        return Check(
-            "controls", question, text, share, share, share, threshold, side, because, failing, passed
-        )
+        return self._check("controls", text, Value(share, share, share), not failed if applying else None)
 
     def _predicts(self) -> Check:
         if missing := self._missing("predicts", "cut"):
@@ -102,15 +105,17 @@ class _Checks:
             return self._open("predicts", "This run did not measure a network with random weights.")
         random = self.context.rows(error(cut, "velocity", prefix="plain_", network="random"))
         ratio = self.context.plain["velocity"] / random
-        return self._answered("predicts", ratio, "Velocity error over that with random weights: {}.")
+        text = "Its velocity error is {} of that with its weights in random order."
+        return self._answered("predicts", ratio, text, shared)
 
     def _uses_past(self) -> Check:
         if missing := self._missing("uses_past", "cut"):
             return missing
         assert self.context is not None
         rows = {measure: self.context.benefit(measure) for measure in MEASURES}
-        text = "Of the error with the own frame only, the past takes away {} ({})."
-        return self._answered("uses_past", np.minimum(*rows.values()), _by_measure(text, rows))
+        text = "Seeing the past removes {} of the error that remains when each frame sees only itself."
+        beside = f"{_each(rows)}; the smaller counts."
+        return self._answered("uses_past", np.minimum(*rows.values()), text, shared, beside)
 
     def _own_past(self) -> Check:
         if missing := self._missing("own_past", "reuse_controls"):
@@ -121,8 +126,9 @@ class _Checks:
             return self._open("own_past", f"Reuse in all layers was not measured: layer {last} is missing.")
         place = {"source": "other_clip", "kind": "cross", "layer": last}
         rows = {m: self.context.kept(m, controls, **place) for m in MEASURES}
-        text = _by_measure("With another clip's past {} is kept ({}).", rows)
-        return self._answered("own_past", np.maximum(*rows.values()), text)
+        beside = f"{_each(rows)}; the larger counts. Below 0: worse than no past."
+        text = "Another clip's past gives {} of the benefit."
+        return self._answered("own_past", np.maximum(*rows.values()), text, shared, beside)
 
     def _once(self) -> Check:
         if missing := self._missing("once", "reuse"):
@@ -132,9 +138,9 @@ class _Checks:
         if last not in reuse.layer or 0 not in reuse.start:
             return self._open("once", f"Reuse from step 0 in all layers, to layer {last}, was not measured.")
         rows = {m: self.context.kept(m, reuse, kind="cross", layer=last, start=0) for m in MEASURES}
-        return self._answered(
-            "once", np.minimum(*rows.values()), _by_measure("{} of the benefit is kept ({}).", rows)
-        )
+        text = "Fetched once, at the first step, the past keeps {} of its benefit."
+        beside = f"{_each(rows)}; the smaller counts."
+        return self._answered("once", np.minimum(*rows.values()), text, shared, beside)
 
     def _depth(self) -> Check:
         if missing := self._missing("depth", "cut"):
@@ -142,7 +148,7 @@ class _Checks:
         rows = self.curves.depth(THRESHOLD, "live")
         assert rows is not None
         text = f"It is enough that the first {{}} of {self.layers} layers see the past."
-        return self._answered("depth", rows.astype(float), text, digits=0)
+        return self._answered("depth", rows.astype(float), text, counted)
 
     def _decoder(self) -> Check:
         if missing := self._missing("decoder", "leave_one_out", "reuse"):
@@ -150,7 +156,8 @@ class _Checks:
         rows, known = (self.curves.decoder_layers(THRESHOLD, known_only) for known_only in (False, True))
         if rows is None or known is None:
             return self._open("decoder", "Reuse from step 0 was not measured.")
-        found = self._answered("decoder", rows, f"{{}} of {self.layers} layers have to run at every step.", 0)
+        text = f"{{}} of {self.layers} layers have to run at every step."
+        found = self._answered("decoder", rows, text, counted)
         is_coarse = self.curves.work is not None and len(self.curves.work[0]) < self.layers
         if is_coarse and found.passed is not True and summary(known).mean < self.layers:
             text = "Too few layers were measured to tell which have to run at every step."
@@ -167,10 +174,13 @@ class _Checks:
         stored = self.data["noise_invariance"]
         own = stored.isel(sigma=int(np.argmax(stored.sigma.values)))
         own = own.sel(layer=depth - 1, network="trained", drop=True)
-        gain = (own.centred_cosine - own.other_context).mean("frame", skipna=False)
-        cosine = float(own.centred_cosine.mean())
-        text = f"Centred cosine behind layer {depth - 1}: {cosine:.2f}; minus that in another past: {{}}."
-        return self._answered("invariant", self.context.rows(gain), text)
+        gain, cosine = (
+            self.context.rows(values.mean("frame", skipna=False))
+            for values in (own.centred_cosine - own.other_context, own.centred_cosine)
+        )
+        text = "Features of two noise draws are more alike by {} where both see their own past."
+        beside = f"Centred cosine behind layer {depth - 1}: {spelled(summary(cosine))}."
+        return self._answered("invariant", gain, text, spelled, beside)
 
     def _sharp(self) -> Check:
         if missing := self._missing("sharp", "reuse"):
@@ -182,7 +192,9 @@ class _Checks:
         reuse = self.data["reuse"]
         served = reuse.sharpness.sel(kind="cross_only", layer=depth - 1, start=0)
         ratio = self.context.rows(served) / self.context.rows(reuse.plain_sharpness)
-        return self._answered("sharp", ratio, "Gradient energy over that of the whole model's frames: {}.")
+        return self._answered(
+            "sharp", ratio, "The frame has {} of the whole model's gradient energy.", shared
+        )
 
     def _place(self, name: str) -> int | Check:
         if self.depth is None:
@@ -190,13 +202,24 @@ class _Checks:
         return self.depth
 
 
-def _by_measure(text: str, rows: dict[str, np.ndarray]) -> str:
-    """The text with each measure's own mean in its second place."""
-    each = ", ".join(f"{SPELLED[measure]} {float(row[0]):.2f}" for measure, row in rows.items())
-    return text.format("{}", each)
+def _each(rows: dict[str, np.ndarray]) -> str:
+    """Each measure's own value."""
+    text = ", ".join(f"{SPELLED[measure]} {shared(summary(each))}" for measure, each in rows.items())
+    return text[:1].upper() + text[1:]
 
 
-def spelled(value: Value, digits: int = 2) -> str:
+def spelled(value: Value, digits: int = 2, scale: float = 1, unit: str = "") -> str:
     """`0.83 [0.80, 0.86]`, or `0.83` where there is no interval."""
-    interval = "" if np.isnan(value.low) else f" [{value.low:z.{digits}f}, {value.high:z.{digits}f}]"
-    return f"{value.mean:z.{digits}f}{interval}"
+    low, high = (f"{scale * end:z.{digits}f}" for end in (value.low, value.high))
+    interval = "" if np.isnan(value.low) else f" [{low}, {high}]"
+    return f"{scale * value.mean:z.{digits}f}{unit}{interval}"
+
+
+def shared(value: Value) -> str:
+    """`83 % [80, 86]`."""
+    return spelled(value, 0, 100, " %")
+
+
+def counted(value: Value) -> str:
+    """`6 [6, 7]`."""
+    return spelled(value, 0)

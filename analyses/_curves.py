@@ -5,7 +5,7 @@ found.cut(threshold=0.9)                 # encoder depth, and the layers that ru
 swept(found).said                        # what other thresholds would have answered
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
+from analyses._questions import percent
 from analyses.kept import MEASURES, Context, Value, depth_from, summary
 
 THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -160,17 +161,20 @@ class Sweep:
         """The same in words."""
         low, high = self.thresholds[0], self.thresholds[-1]
         if not self.found:
-            return f"Fetched once, the past is kept to a share of {low} at no depth."
+            return f"Fetched once, the past keeps {percent(low)} of its benefit at no depth of the encoder."
         least, most = min(self.found), max(self.found)
         depth = f"{least}" if least == most else f"{least} to {most}"
         if len(self.found) < len(self.depths):
             reached = self.thresholds[len(self.found) - 1]
-            shares = f"{low}" if reached == low else f"{low} to {reached}"
+            shares = percent(low) if reached == low else f"{100 * low:.0f} to {percent(reached)}"
             return (
-                f"Fetched once, a share of {shares} of the benefit asks for an encoder of {depth} "
-                "layers; more is kept at no depth: the answer hangs on the threshold."
+                f"Fetched once, the past keeps {shares} of its benefit in an encoder of {depth} layers, "
+                "and more at no depth: the answer hangs on the threshold."
             )
-        text = f"A share of {low} to {high} of the benefit asks for an encoder of {depth} layers: "
+        text = (
+            f"To keep {100 * low:.0f} to {percent(high)} of the past's benefit takes an encoder of {depth} "
+            "layers: "
+        )
         if self.tracks_threshold:
             return f"{text}the answer just tracks the threshold, nothing in the network marks a place to cut."
         return f"{text}the answer does not hang on the threshold."
@@ -186,3 +190,17 @@ def swept(curves: Curves) -> Sweep:
     cuts = [curves.cut(threshold) for threshold in THRESHOLDS]
     decoders = [None if cut is None else cut.decoder for cut in cuts]
     return Sweep(list(THRESHOLDS), depths("once"), depths("live"), decoders, curves.layers)
+
+
+def spans(layers: Iterable[int]) -> str:
+    """`layers 0 to 3 and 9`."""
+    ordered, runs = sorted(layers), []
+    for layer in ordered:
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    if not ordered:
+        return "no layer"
+    named = [f"{first} to {last}" if last > first else f"{first}" for first, last in runs]
+    return f"layer{'s' * (len(ordered) > 1)} {' and '.join(named)}"

@@ -20,6 +20,8 @@ from analyses.intervals import enough
 MEASURES = {"velocity": "velocity_error", "frame": "mse"}
 """The error of each measure: of the velocity at the true frame, and of the frame that is drawn."""
 DRAWS, SEED, TAIL = 1000, 0, 0.025
+BENEFIT = 0.05
+"""The least share of the error that the past has to take away for a share of that to mean something."""
 
 
 class Value(NamedTuple):
@@ -78,6 +80,14 @@ class Context(Resample):
     def benefit(self, measure: str) -> Float[np.ndarray, " draw"]:
         """The share of own-frame-only's error that the past takes away."""
         return 1 - self.plain[measure] / self.own[measure]
+
+    def has_benefit(self) -> bool:
+        """Whether the past takes away more than BENEFIT of both errors: the whole interval, if there is one.
+
+        Else there is nothing of which a share could be kept.
+        """
+        value = summary(np.minimum(*(self.benefit(measure) for measure in MEASURES)))
+        return bool((value.mean if np.isnan(value.low) else value.low) > BENEFIT)
 
     def kept(self, measure: str, dataset: xr.Dataset, **where: Any) -> Float[np.ndarray, "draw *place"]:
         """The kept share at that place of a dataset."""

@@ -17,7 +17,7 @@ import xarray as xr
 
 from analyses._checks import checks, spelled
 from analyses._curves import Curves, Cut, Sweep, curves, swept
-from analyses._questions import CONDITIONS, THRESHOLD, Check, verdict
+from analyses._questions import CONDITIONS, THRESHOLD, Check, percent, verdict
 from analyses.intervals import enough
 from analyses.kept import Context, Resample, summary
 
@@ -36,10 +36,14 @@ class Split:
     reason: str
     tests: list[Check]
     remarks: list[str]
+    would_decide: str
+    """What to do where the verdict is open; empty elsewhere."""
     cut: Cut | None
-    """Where to cut; None where no depth is enough, or it was not measured."""
+    """Where to cut, provisionally where the verdict is open. None where no depth is enough or was measured,
+    where the model is not separable, and where a condition of any cut was measured and is not passed."""
     curves: Curves
-    sweep: Sweep
+    sweep: Sweep | None
+    """None, as a remark on it is missing, where no share of a benefit can be read."""
     clips: int
 
 
@@ -56,54 +60,78 @@ def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
             )
     context = Context(data["cut"]) if "cut" in data and 0 in data["cut"].layer else None
     found = curves(data, context, layers)
-    tests, cut = checks(data, found, context), found.cut(THRESHOLD)
-    answer, sweep = verdict(tests), swept(found)
-    remarks = [sweep.said, *_remarks(data, found, cut)]
-    clips = 0 if context is None else context.clips
-    reason = _reason(answer, tests, cut, layers, clips)
-    return Split(answer, reason, tests, remarks, cut, found, sweep, clips)
-
-
-def _reason(answer: str, tests: list[Check], cut: Cut | None, layers: int, clips: int) -> str:
-    """One sentence under the verdict."""
+    tests = checks(data, found, context)
+    answer, clips = verdict(tests), 0 if context is None else context.clips
     by_name = {test.name: test for test in tests}
-    failed = [test for test in tests if test.passed is False]
+    is_readable = by_name["controls"].passed is not False and context is not None and context.has_benefit()
+    unmet = [name for name in CONDITIONS if by_name[name].is_measured and not by_name[name].passed]
+    is_placed = is_readable and not unmet and answer != "not separable"
+    cut, sweep = found.cut(THRESHOLD) if is_placed else None, swept(found) if is_readable else None
+    said = [] if sweep is None else [sweep.said]
+    reason, decides = _reason(answer, by_name, cut, layers, clips), _would_decide(answer, by_name, clips)
+    remarks = [*said, *_remarks(data, found, cut)]
+    return Split(answer, reason, tests, remarks, decides, cut, found, sweep, clips)
+
+
+def _reason(answer: str, tests: dict[str, Check], cut: Cut | None, layers: int, clips: int) -> str:
+    """A few sentences under the verdict."""
+    failed = [test for test in tests.values() if test.passed is False]
     if answer == "open" and clips and not enough(clips):
         return f"Not decided: {clips} clips are too few for an interval; probe at least 5 (--clips 8)."
     if answer == "open":
-        controls = by_name["controls"]
-        undecided = [test for test in tests if test.passed is None]
+        controls = tests["controls"]
+        undecided = [test for test in tests.values() if test.passed is None]
         first = controls if controls.passed is False or not undecided else undecided[0]
         return f"Not decided: {first.measured[0].lower()}{first.measured[1:]}"
     if answer == "not separable":
         conditions = [test for test in failed if test.name in CONDITIONS]
-        return _since("Not to be separated", conditions[:1] or failed)
+        return f"Not to be separated, since {_failing(conditions[:1] or failed)}"
     where = "" if cut is None else _placed(cut, layers)
     if answer == "separable":
-        kept = by_name["once"]
-        return f"What it fetches from its past at sigma 1 serves every later step: {kept.measured} {where}"
-    yes = "The past can be fetched once" if by_name["once"].passed else "The last layers do not need the past"
-    doubtful = failed or [test for test in tests if test.passed is None]
-    return f"{_since(yes + ', but not more', doubtful)} {where}".strip()
+        return f"{tests['uses_past'].measured} {tests['once'].measured} {where}"
+    yes = "the past can be fetched once" if tests["once"].passed else "the last layers do not need the past"
+    return f"Only in part: {yes}, but {_failing(failed)} {where}".strip()
 
 
-def _since(text: str, tests: list[Check]) -> str:
-    return f"{text}, since {', and '.join(test.failing for test in tests)}: {tests[0].measured}"
+def _failing(tests: list[Check]) -> str:
+    return f"{', and '.join(test.failing for test in tests)}. {tests[0].measured}"
+
+
+def _would_decide(answer: str, tests: dict[str, Check], clips: int) -> str:
+    """What to do next where the verdict is open, in one or two sentences."""
+    if answer != "open":
+        return ""
+    if tests["controls"].passed is False:
+        return "To decide: find out why a control failed (make check MODEL=...), then probe again."
+    if clips and not enough(clips):
+        return "To decide: probe at least 5 clips (--clips 8)."
+    straddling = [test for test in tests.values() if test.passed is None and not np.isnan(test.low)]
+    is_unmeasured = any(test.passed is None and np.isnan(test.low) for test in tests.values())
+    steps = [f"probe more clips (--clips {4 * clips} halves the intervals, roughly)"] * bool(straddling)
+    if is_unmeasured and tests["uses_past"] not in straddling:
+        steps.append("measure what is missing (a run without --quick, --layers and --experiments)")
+    return f"To decide: {', and '.join(steps)}."
 
 
 def _placed(cut: Cut, layers: int) -> str:
     head = f"the first {len(cut.head) if len(cut.head) > 1 else 'one'} and " if cut.head else ""
     tail = f"the last {len(cut.tail) if len(cut.tail) > 1 else 'one'}"
     return (
-        f"An encoder of {cut.encoder_layers} of {layers} layers holds all that needs the past; at every step "
-        f"run {head}{tail}."
+        f"An encoder of {cut.encoder_layers} of {layers} layers, run once per frame, holds all that needs "
+        f"the past; at every step run {head}{tail}."
     )
 
 
 def _remarks(data: Mapping[str, xr.Dataset], found: Curves, cut: Cut | None) -> list[str]:
     if cut is None:
         return []
+    once = found.depth(THRESHOLD)
     remarks = _coarse(found, cut)
+    if once is not None and once[0] > found.layers:
+        remarks.append(
+            f"Fetched once, the past keeps {percent(THRESHOLD)} of its benefit at no depth, so the encoder "
+            "ends where the past is no longer needed when it is fetched at every step."
+        )
     if found.work is not None:
         layers, work = found.work[0], summary(found.work[1]["own_work"])
         inside = [
@@ -124,8 +152,8 @@ def _remarks(data: Mapping[str, xr.Dataset], found: Curves, cut: Cut | None) -> 
         spare = dispensable(found, cut)
         if spare:
             remarks.append(
-                f"Behind the encoder, {_listed(spare)} can be left out (alone) with {THRESHOLD:.0%} of the "
-                "benefit kept: a decoder with fewer layers is worth a try."
+                f"Behind the encoder, {_listed(spare)} can be left out (alone) with {percent(THRESHOLD)} of "
+                "the past's benefit kept: a decoder with fewer layers is worth a try."
             )
     return remarks + _supporting(data, cut)
 
@@ -160,7 +188,7 @@ def _supporting(data: Mapping[str, xr.Dataset], cut: Cut) -> list[str]:
         similarity = data["step_similarity"].centred_cosine.sel(layer=cut.encoder_layers - 1)
         different = similarity.step != similarity.step_b
         text = _by_network(similarity.where(different))
-        remarks.append(f"Centred cosine of different steps behind the encoder's last layer: {text}.")
+        remarks.append(f"Similarity (centred cosine) of steps behind the encoder's last layer: {text}.")
     if "frame_attention" in data and cut.tail:
         mass = data["frame_attention"].cross_mass
         tail = mass.sel(layer=[layer for layer in cut.tail if layer in mass.layer])
@@ -176,7 +204,8 @@ def _by_network(values: xr.DataArray) -> str:
     named = sorted(map(str, values.network.values), key=lambda name: name != "trained")
     each = {name: values.sel(network=name, drop=True) for name in named}
     rows = {name: spelled(summary(Resample(v.sizes["clip"]).rows(v))) for name, v in each.items()}
-    return "; ".join(f"{text} ({name})" for name, text in rows.items())
+    words = {"random": "random weights"}
+    return "; ".join(f"{text} ({words.get(name, name)})" for name, text in rows.items())
 
 
 def _listed(layers: list[int]) -> str:

@@ -6,11 +6,13 @@ error_line(error)         # "RuntimeError at my_adapter.py:12: shapes cannot be 
 import re
 import sysconfig
 from pathlib import Path
+from typing import Literal
 
 RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What a model that is not as it should be may raise."""
 ROOT, STANDARD = Path(__file__).parents[1], Path(sysconfig.get_paths()["stdlib"])
 AROUND = tuple(ROOT / name for name in ("analyses", "diffusion", "hooks", "probes", "videos"))
+"""Where models are run, and watched."""
 
 
 def error_line(error: BaseException) -> str:
@@ -22,19 +24,24 @@ def error_line(error: BaseException) -> str:
 def place(error: BaseException) -> str:
     """The last line of the model's own code that the error passed through, as ` at file:line`: the user's
     where there is such code, else of models/; nothing where it passed only around the model."""
-    theirs, ours, trace = "", "", error.__traceback__
+    passed = _passed(error)
+    own = [at for whose, at in passed if whose == "user"] or [at for whose, at in passed if whose == "models"]
+    return own[-1] if own else ""
+
+
+def is_of_model(error: BaseException) -> bool:
+    """Whether it was raised by the model's own code, or by a library that this called."""
+    passed = _passed(error)
+    return bool(passed) and passed[-1][0] != "around"
+
+
+def _passed(error: BaseException) -> list[tuple[Literal["around", "models", "user"], str]]:
+    """Whose code the error passed through and where, from the outside in, libraries left out."""
+    passed, trace = [], error.__traceback__
     while trace is not None:
         file = Path(trace.tb_frame.f_code.co_filename)
-        at = f" at {file.name}:{trace.tb_lineno}"
-        if file.parent == ROOT / "models":
-            ours = at
-        elif not _is_around(file):
-            theirs = at
+        whose = "around" if file.parent in AROUND else "models" if file.parent == ROOT / "models" else "user"
+        if STANDARD not in file.parents and not re.search("site-packages|dist-packages|<", str(file)):
+            passed.append((whose, f" at {file.name}:{trace.tb_lineno}"))
         trace = trace.tb_next
-    return theirs or ours
-
-
-def _is_around(file: Path) -> bool:
-    """Whether it runs models, or belongs to a library."""
-    is_library = re.search("site-packages|dist-packages|<", str(file)) or STANDARD in file.parents
-    return bool(is_library) or file.parent in AROUND
+    return passed

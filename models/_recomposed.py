@@ -5,7 +5,7 @@
     recompose(model, dense)
 
 The encoder is the dense network's first layers; the decoder its first `head` layers and its last ones, so
-that layers may be in both (Bai et al. 2026, section 6: of Wan's 30 layers the encoder gets 0 to 24, the
+that layers may be in both (Bai et al. 2026, section 6.2: of Wan's 30 layers the encoder gets 0 to 24, the
 decoder 0 to 4 and 25 to 29).
 """
 

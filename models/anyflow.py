@@ -16,7 +16,7 @@ own, with its numbers. What to know of them:
 
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -54,6 +54,8 @@ def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["AnyFlow", dict[
 class Config:
     """The shapes of a network and of what it is given."""
 
+    shared_modulation: ClassVar[bool] = True
+    """All blocks share one projection of the time embedding, to which each adds a table."""
     channels: int
     height: int
     width: int

@@ -101,7 +101,7 @@ def probe(
     return folder.path if ranks.is_first else None
 
 
-def _say_what_was_rounded(asked: Settings, laboratory: Any, unasked: Collection[str] = ()) -> None:
+def _say_what_was_rounded(asked: Settings, laboratory: Any, unasked: Collection[str]) -> None:
     """One line on stderr for each count that was asked for and cannot be had: of frames that are no whole
     chunks, of probed frames that are more than chunks."""
     chunk, settings = laboratory.networks["trained"].geometry.frames_per_chunk, laboratory.settings

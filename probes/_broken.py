@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import torch
 
 import models
-from hooks._instrument import SilentHookError
-from models._raised import RAISED, error_line, place
+from hooks import SilentHookError
+from models._raised import RAISED, error_line, is_of_model
 from probes.settings import Settings
 
 
@@ -44,7 +44,7 @@ def _is_the_models(error: Exception, name: str) -> bool:
     if isinstance(error, SilentHookError):
         return True
     is_adapter = models.find(name).kind == "adapter"
-    return is_adapter and (not isinstance(error, ValueError) or bool(place(error)))
+    return is_adapter and (not isinstance(error, ValueError) or is_of_model(error))
 
 
 def _kept() -> str:

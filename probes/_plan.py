@@ -17,8 +17,9 @@ import xarray as xr
 
 from analyses._questions import DECISION
 from analyses.kept import summary
-from analyses.split import DATASETS, SUPPORTING, THRESHOLD, Split, dispensable, split
+from analyses.split import DATASETS, SUPPORTING, THRESHOLD, Split, Sweep, dispensable, split
 from models._cost import Shape
+from probes._acting import acting
 from probes._prediction import (
     Clock,
     Use,
@@ -50,10 +51,13 @@ def write_plan(folder: Path, model: Any) -> Path | None:
     return write_json(folder / FILE, plan(folder, described(model), use, clocks))
 
 
-def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None) -> dict[str, Any]:
+def plan(
+    folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file: Path | None = None
+) -> dict[str, Any]:
     """The plan of a complete run, as plain values; `config` describes the model, None where nothing does.
 
     The prediction counts frames that the model makes together as one; without clocks, by operations alone.
+    `file` is where the plan will lie, in the run's folder unless it is given.
     """
     from models._fusion import FUSIONS
 
@@ -85,17 +89,19 @@ def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None) -> d
     answer = split(data, geometry["layers"])
     built = prediction = None
     remarks = list(answer.remarks)
-    if answer.cut is not None and answer.verdict != "not separable":
+    how = None
+    if answer.cut is not None:
         built = architecture(answer.cut, use.fusion)
+        how = acting(manifest, config, answer.cut, built, file or folder / FILE)
         if not lacking(config):
             shape = shape_in_use(config, geometry, use)
             clock = _clock(clocks, shape, remarks)
             prediction = predicted(shape, answer.cut, answer.curves, use, built["fusion"], clock)
-    if lacking(config):
+    if built is not None and lacking(config):
         unsaid = ", ".join(lacking(config))
         remarks.append(f"What a split would save is not predicted: the model does not say its {unsaid}.")
     evidence = _evidence(answer) | {"remarks": remarks, "sigma": _sigma(data)}
-    return _plain(found | evidence | {"architecture": built, "prediction": prediction})
+    return _plain(found | evidence | {"architecture": built, "acting": how, "prediction": prediction})
 
 
 def _clock(clocks: Clocks | None, shape: Shape, remarks: list[str]) -> Clock | None:
@@ -123,10 +129,12 @@ def _separated_already(config: Any, geometry: dict, use: Use, clocks: Clocks | N
         "verdict": "separable",
         "reason": f"It is separated already: its encoder of {config.encoder_layers} layers never sees the "
         f"noisy frame, and its decoder of {config.decoder_layers} only the encoder's output for it.",
+        "would_decide": "",
         "tests": [],
         "remarks": remarks,
         "split": None,
         "architecture": layers | {name: getattr(config, name) for name in joined},
+        "acting": None,
         "sweep": None,
         "curves": {},
         "sigma": None,
@@ -135,33 +143,39 @@ def _separated_already(config: Any, geometry: dict, use: Use, clocks: Clocks | N
 
 
 def _evidence(answer: Split) -> dict[str, Any]:
-    cut, sweep = answer.cut, answer.sweep
-    placed = None
-    if cut is not None and answer.verdict != "not separable":
+    cut, placed = answer.cut, None
+    if cut is not None:
         placed = {"encoder_layers": cut.encoder_layers, "head": cut.head, "tail": cut.tail}
         placed |= {"decoder": cut.decoder, "threshold": THRESHOLD}
+        placed |= {"is_provisional": answer.verdict == "open"}
         placed |= {"dispensable": dispensable(answer.curves, cut)}
+    return {
+        "verdict": answer.verdict,
+        "reason": answer.reason,
+        "would_decide": answer.would_decide,
+        "tests": [vars(test) | {"kind": test.kind} for test in answer.tests],
+        "split": placed,
+        "sweep": None if answer.sweep is None else _sweep(answer.sweep),
+        "curves": {} if answer.sweep is None else _curves(answer),
+    }
+
+
+def _sweep(sweep: Sweep) -> dict[str, Any]:
+    """By threshold; a depth of one more than there are layers says that none is enough."""
 
     def at(values: list, name: str) -> list:
         return [None if value is None else float(getattr(value, name)) for value in values]
 
     return {
-        "verdict": answer.verdict,
-        "reason": answer.reason,
-        "tests": [vars(test) | {"kind": test.kind} for test in answer.tests],
-        "split": placed,
-        "sweep": {
-            "threshold": sweep.thresholds,
-            "encoder_layers": at(sweep.depths, "mean"),
-            "low": at(sweep.depths, "low"),
-            "high": at(sweep.depths, "high"),
-            "live": at(sweep.live, "mean"),
-            "decoder": sweep.decoders,
-            "spread": sweep.spread,
-            "tracks_threshold": sweep.tracks_threshold,
-            "said": sweep.said,
-        },
-        "curves": _curves(answer),
+        "threshold": sweep.thresholds,
+        "encoder_layers": at(sweep.depths, "mean"),
+        "low": at(sweep.depths, "low"),
+        "high": at(sweep.depths, "high"),
+        "live": at(sweep.live, "mean"),
+        "decoder": sweep.decoders,
+        "spread": sweep.spread,
+        "tracks_threshold": sweep.tracks_threshold,
+        "said": sweep.said,
     }
 
 

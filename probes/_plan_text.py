@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from analyses._curves import spans
+
 MARKS = {True: "passed", False: "FAILED", None: "open"}
 
 
@@ -9,37 +11,41 @@ def text(plan: dict[str, Any]) -> str:
     """What the command prints."""
     model, run = plan["model"], plan["run"]
     quick = ", a quick run" if run["quick"] else ""
-    lines = [
-        f"{model['name']}: {plan['verdict'].upper()}",
-        plan["reason"],
-        "",
-        f"evidence: {run['clips']} clip{'s' * (run['clips'] != 1)}{quick}, {run['folder']}",
-    ]
+    lines = [f"{model['name']}: {plan['verdict'].upper()}", plan["reason"]]
+    lines += [plan["would_decide"]] * bool(plan["would_decide"])
+    lines += ["", f"evidence: {run['clips']} clip{'s' * (run['clips'] != 1)}{quick}, {run['folder']}"]
     for test in plan["tests"]:
-        lines += [f"  {MARKS[test['passed']]:7} {test['question']}", f"          {test['measured']}"]
+        lines += [f"  {MARKS[test['passed']]:7} {test['question']}"]
+        lines += [f"          {test['measured']} {test['beside']}".rstrip()]
     lines += [f"  {remark}" for remark in plan["remarks"]]
     if plan["sweep"]:
         lines += ["", *_sweep(plan["sweep"], model["layers"])]
     if plan["split"]:
-        split = plan["split"]
-        lines += ["", f"split: encoder layers 0 to {split['encoder_layers'] - 1}, computed once a frame; at "]
-        lines[-1] += f"every step {_ranges(split['decoder'])}"
+        lines += ["", *_split(plan["split"], "frame" if model.get("frames_per_chunk", 1) == 1 else "chunk")]
+    if plan["acting"]:
+        lines += [f"to act on it: {plan['acting']}"]
     if plan["prediction"]:
         lines += ["", *_prediction(plan["prediction"], model.get("frames_per_chunk", 1))]
     if plan["architecture"] is None:
-        lines += ["", "no architecture: nothing for models/scd.py or training"]
+        lines += ["", "no split, so no architecture: nothing for models/scd.py or training"]
     return "\n".join(lines)
+
+
+def _split(split: dict[str, Any], unit: str) -> list[str]:
+    provisional = " (provisional, the verdict is open)" if split["is_provisional"] else ""
+    encoder, decoder = spans(range(split["encoder_layers"])), spans(split["decoder"])
+    return [f"split{provisional}: encoder {encoder}, computed once a {unit}; at every step {decoder}"]
 
 
 def _sweep(sweep: dict[str, Any], layers: int) -> list[str]:
     """The answers by threshold; - where none was found or measured."""
-    rows: list[Any] = [("kept share asked for", sweep["threshold"], "{:.2f}")]
+    rows: list[Any] = [("share of the benefit to keep", sweep["threshold"], "{:.2f}")]
     rows += [("encoder layers, past fetched once", sweep["encoder_layers"], "{:.0f}")]
-    rows += [("layers that need the past", sweep["live"], "{:.0f}")]
+    rows += [("the same, past fetched at every step", sweep["live"], "{:.0f}")]
     decoders = [None if decoder is None else len(decoder) for decoder in sweep["decoder"]]
     rows += [("layers at every step", decoders, "{:.0f}")]
     return [
-        f"  {name:35}"
+        f"  {name:38}"
         + "".join(("-" if v is None or v > layers else cell.format(v)).rjust(7) for v in values)
         for name, values, cell in rows
     ]
@@ -83,18 +89,6 @@ def _clocked(clock: dict[str, Any], unit: str) -> list[str]:
         f"({clock['dtype']}{where}): {1000 * clock['frame_seconds']:.3g} ms a {unit}, "
         f"dense {1000 * clock['dense_frame_seconds']:.3g} ms",
     ]
-
-
-def _ranges(layers: list[int]) -> str:
-    """`layers 0 to 1 and 6 to 11`."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    spelled = [f"{a} to {b}" if a < b else f"{a}" for a, b in runs]
-    return f"layer{'s' * (len(layers) > 1)} {' and '.join(spelled)}"
 
 
 def _size(count: float) -> str:

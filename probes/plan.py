@@ -60,9 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     use = Use(options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion)
     clocks = _clocks(options)
     folder, config = _subject(options.model, options.run, options.runs, dict(told(options.set)))
-    found = plan(folder, config, use, clocks)
+    file = options.out or folder / FILE
+    found = plan(folder, config, use, clocks, file)
     found["command"] = shlex.join(["python", "-m", "probes", "plan", *arguments])
-    path = write_json(options.out or folder / FILE, found)
+    path = write_json(file, found)
     print(text(found))
     print(path)
     return 0

@@ -144,10 +144,10 @@ def manifest(command: str, model: Any, name: str, settings: Settings, frames: in
 
 
 def _differences(was: Any, wanted: Any) -> str:
-    """What was and what is wanted, by name where they differ: steps 20, not 10."""
+    """What was and what is wanted, by name where they differ: steps 20, not 10; seed 0, not 1."""
     found = list(_differing("", was, wanted))
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(f"{name} {_short(a)}, not {_short(b)}".strip() for name, a, b in found[:SHOWN]) + more
+    return "; ".join(f"{name} {_short(a)}, not {_short(b)}".strip() for name, a, b in found[:SHOWN]) + more
 
 
 def _differing(name: str, was: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:

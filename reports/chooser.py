@@ -98,7 +98,8 @@ def _interventions(measured: Mapping[str, xr.Dataset]) -> dict[str, Any]:
         steps = (str(int(step)) for step in data["reuse"].start.values)
         starts = {step: f"{float(sigma):.3g}" for step, sigma in zip(steps, sigmas, strict=True)}
     error, sharp = (plain(first, variable) for variable in ("mse", "sharpness"))
-    base = [WHOLE, "1.00", "1.00", _number(error, True), _number(sharp, False)]
+    whole = "–" if context is None else "1.00"
+    base = [WHOLE, whole, whole, _number(error, True), _number(sharp, False)]
     rows = {key: layers[key] for key in ordered}
     return {"heads": HEADS, "whole": base, "layers": rows, "names": names, "starts": starts}
 

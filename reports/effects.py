@@ -71,6 +71,16 @@ def ratio(stored: xr.Dataset, network: str = TRAINED, by_sigma: bool = False, **
     )
     if not by_sigma:
         changed, whole = changed.mean("sigma", skipna=False), whole.mean("sigma", skipna=False)
+    return _ratio(changed, whole)
+
+
+def frame_ratio(stored: xr.Dataset, **where: Any) -> xr.Dataset:
+    """Squared error of the drawn frame under an intervention over that of the whole network's."""
+    return _ratio(_at(stored.mse, where), stored.plain_mse)
+
+
+def _ratio(changed: xr.DataArray, whole: xr.DataArray) -> xr.Dataset:
+    """The ratio of means over clips, drawn together, so that what clips have in common cancels."""
     resample = Resample(changed.sizes["clip"])
     rows, base = resample.rows(changed), resample.rows(whole)
     # Where sigma is kept, it is the last axis of both.
@@ -79,10 +89,16 @@ def ratio(stored: xr.Dataset, network: str = TRAINED, by_sigma: bool = False, **
 
 
 def context_of(data: Mapping[str, xr.Dataset]) -> Context | None:
-    """What shares are taken of; None where own-frame-only everywhere was not measured."""
-    if "cut" not in data or not has(data["cut"], where="from", layer=0):
+    """What shares are taken of; None where the past brings no benefit, or own-frame-only was not measured."""
+    if not is_shared(data):
         return None
-    return Context(data["cut"])
+    context = Context(data["cut"])
+    return context if context.has_benefit() else None
+
+
+def is_shared(data: Mapping[str, xr.Dataset]) -> bool:
+    """Whether own-frame-only everywhere was measured."""
+    return "cut" in data and has(data["cut"], where="from", layer=0)
 
 
 def has(stored: xr.Dataset, **where: Any) -> bool:

@@ -37,7 +37,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         for line, shade in enumerate(style.ramp(len(chosen))):
             curve = drawn.isel(layer=line)
             if curve["mean"].notnull().any():
-                style.line(axes, curve.checkpoint, curve, "", label=depth.short(line), color=shade)
+                style.line(axes, curve.checkpoint.values, curve, "", label=depth.short(line), color=shade)
         axes.set_title(panel, loc="left")
         axes.set_ylabel(unit)
         tables.append(tidy(drawn, panel=name))

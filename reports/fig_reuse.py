@@ -8,7 +8,17 @@ from matplotlib.figure import Figure, FigureBase
 
 from reports import style
 from reports.averages import spelled, tidy
-from reports.effects import SERVED, absolute, datasets, has, is_empty, layer_ticks, level, plain
+from reports.effects import (
+    SERVED,
+    absolute,
+    datasets,
+    frame_ratio,
+    has,
+    is_empty,
+    layer_ticks,
+    level,
+    plain,
+)
 from reports.runs import Run
 
 needs = ("reuse",)
@@ -18,7 +28,8 @@ caption = (
     "Mean squared error of the drawn frame (mean of two noise draws) when what layers "
     "0 to L computed at one step serves every later step. Top: computed once, at the first step, with the "
     "controls: the same from another clip's past, and nothing in its place. Middle: computed from a later "
-    "step on, or again every few steps. Bottom: gradient energy relative to the truth (below 1 is "
+    "step on, or again every few steps, as a ratio to the whole model's error, in which what clips have in "
+    "common cancels (1: nothing changes). Bottom: gradient energy relative to the truth (below 1 is "
     "blurred; squared error alone rewards blur) and the difference between the frames of two noise draws. "
     "The dashed level is the whole model. Attention to the past: its cross-frame part only, while all "
     "else runs at every step."
@@ -33,7 +44,10 @@ SHORT = {
     "hard": "Whole residual stream", "delta": "Layers' summed update",
     "cross": "Attention to the past", "cross_only": "Same, none above L",
 }  # fmt: skip
-MSE = "mean squared error\nof the drawn frame"
+LABELS = {
+    "mse": "mean squared error\nof the drawn frame",
+    "ratio": "the same error /\nthe whole model's",
+}
 BESIDE = {"sharpness": "Sharpness", "diversity": "Diversity over noise draws"}
 
 
@@ -48,9 +62,9 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     later = stored.sizes["start"] > 1 or "reuse_refresh" in data
     figure = style.canvas(height=7.2 if later else 5.2)
     *rows, last = figure.subfigures(3 if later else 2, 1)
-    tables = _row(rows[0], data, kinds, _controls)
+    tables = _row(rows[0], data, kinds, "mse", _controls)
     if later:
-        tables += _row(rows[1], data, kinds, _starts)
+        tables += _row(rows[1], data, kinds, "ratio", _starts)
     for axes, (measure, name) in zip(last.subplots(1, 2), BESIDE.items(), strict=True):
         for kind in kinds:
             values = absolute(stored, measure, kind=kind, start=first)
@@ -69,7 +83,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 
 def _row(
-    part: FigureBase, data: Mapping[str, xr.Dataset], kinds: list[str], curves: Callable
+    part: FigureBase, data: Mapping[str, xr.Dataset], kinds: list[str], panel: str, curves: Callable
 ) -> list[pd.DataFrame]:
     """One panel per kind on a shared logarithmic scale; returns what was drawn."""
     tables, named, layers = [], {}, data["reuse"].layer.values
@@ -78,13 +92,16 @@ def _row(
         drawn = [(label, values, look) for label, values, look in curves(data, kind) if not is_empty(values)]
         for label, values, look in drawn:
             style.line(axes, layers, values, kind, label, **look)
-            tables.append(tidy(values, panel="mse", kind=kind, curve=label))
-        level(axes, plain(data["reuse"], "mse"))
+            tables.append(tidy(values, panel=panel, kind=kind, curve=label))
+        if panel == "mse":
+            level(axes, plain(data["reuse"], "mse"))
+        else:
+            axes.axhline(1, color="black", linestyle=(0, (4, 2)), linewidth=1, label="whole model", zorder=1)
         style.logarithmic(axes)
         axes.set_title(SHORT[kind], loc="left")
         layer_ticks(axes, layers, "last reused layer L", most=6)
         named |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    panels[0].set_ylabel(MSE)
+    panels[0].set_ylabel(LABELS[panel])
     part.legend(named.values(), named.keys(), loc="outside lower center", ncols=8, fontsize=6)
     return tables
 
@@ -105,12 +122,12 @@ def _starts(data: Mapping[str, xr.Dataset], kind: str) -> list[tuple[str, xr.Dat
     """By the step at which the features are computed, and with features refreshed every few steps."""
     starts = data["reuse"].start.values
     curves = [
-        (f"from step {start}", absolute(data["reuse"], "mse", kind=kind, start=start), {"color": shade})
+        (f"from step {start}", frame_ratio(data["reuse"], kind=kind, start=start), {"color": shade})
         for start, shade in zip(starts, style.ramp(len(starts)), strict=True)
     ]
     if "reuse_refresh" in data and has(data["reuse_refresh"], kind=kind):
         for every, colour in zip(data["reuse_refresh"].refresh.values, ("#CC79A7", "#E69F00"), strict=False):
-            values = absolute(data["reuse_refresh"], "mse", kind=kind, refresh=every)
+            values = frame_ratio(data["reuse_refresh"], kind=kind, refresh=every)
             curves.append(
                 (f"every {every} steps", values, {"color": colour, "linestyle": "--", "marker": "x"})
             )

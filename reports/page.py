@@ -108,11 +108,12 @@ def document(name: str, parts: list[str]) -> str:
 def summary_line(run: Run) -> str:
     """What was run, in one sentence."""
     settings = run.manifest["settings"]
-    sigmas = run.manifest["sigmas"]
+    sigmas, scale = run.manifest["sigmas"], settings.get("guidance", 1)
+    guided = "" if scale == 1 else f", guidance scale {scale:g} in rollouts"
     return (
         f"{settings['clips']} clips of {settings['frames']} frames, the first {settings['context']} given; "
         f"{settings['steps']} denoising steps from sigma {max(sigmas):.2g} (noise) to {min(sigmas):.2g} "
-        f"(clean); probed frames {', '.join(str(frame) for frame in settings['probed_frames'])}."
+        f"(clean){guided}; probed frames {', '.join(str(frame) for frame in settings['probed_frames'])}."
     )
 
 
@@ -149,7 +150,7 @@ def missing_section(not_drawn: Mapping[str, list[str]]) -> list[str]:
     if not not_drawn:
         return []
     items = [
-        f"<li>{escape(name)}: needs {escape(', '.join(f'{n}.nc' for n in needs))}</li>"
+        f"<li>{escape(name)}: needs {escape(', '.join(n if ' ' in n else f'{n}.nc' for n in needs))}</li>"
         for name, needs in not_drawn.items()
     ]
     return [

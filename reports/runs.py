@@ -13,6 +13,7 @@ import xarray as xr
 ROOT = Path(__file__).resolve().parent.parent
 MODES = ("teacher_forced", "free_running")
 PROBE = "probe"
+ATTENTION = "frame_attention"
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,19 @@ class Run:
         return shipped if shipped.exists() else own
 
     def missing(self, needs: tuple[str, ...]) -> list[str]:
-        """Those of `needs` that this run does not have."""
-        return [dataset for dataset in needs if not self.path(dataset).exists()]
+        """Those of `needs` that this run does not have.
+
+        Attention is not there where no frame that was probed sees an earlier one, as in a separated model
+        whose decoder sees the frame at hand alone.
+        """
+        lacking = [dataset for dataset in needs if not self.path(dataset).exists()]
+        if ATTENTION in needs and ATTENTION not in lacking and not self._sees_past():
+            lacking.append("attention to earlier frames")
+        return lacking
+
+    def _sees_past(self) -> bool:
+        with self._open(ATTENTION) as stored:
+            return float(stored["uniform"].where(stored["lag"] >= 1).sum("lag").max()) > 0
 
     def read(self, dataset: str, *variables: str, **where: str) -> xr.Dataset:
         """Variables of one dataset, loaded, at the labels in `where` (network=, mode=).

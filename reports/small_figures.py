@@ -16,6 +16,7 @@ from reports.effects import (
     TRAINED,
     context_of,
     has,
+    is_shared,
     kept,
     kept_by_random,
     layer_keys,
@@ -27,7 +28,8 @@ from reports.layers import Depth, depth_of
 from reports.runs import Run
 from reports.svg import Chart, Curve
 
-KEPT = "kept share of what the past gives"
+KEPT = "kept share of the past's benefit"
+NO_BENEFIT = "The past brings no clear benefit of which a share could be kept."
 ENOUGH = 0.9
 """The kept share that is asked for where the plan does not say."""
 INTERVENTIONS = ("reuse", "reuse_controls", "cut", "leave_one_out")
@@ -100,8 +102,10 @@ def _sparsity(run: Run, where: int | None) -> Small:
 def _reuse(
     data: Mapping[str, xr.Dataset], context: Context | None, threshold: float, where: int | None
 ) -> Small:
-    about = ("reuse", "Reuse", "Can the past be fetched once, at sigma 1?", KEPT)
+    about = ("reuse", "Reuse", "Can the past be fetched once, at the first step?", KEPT)
     if "reuse" not in data or context is None or not has(data["reuse"], kind="cross", start=0):
+        if context is None and is_shared(data):
+            return Small(*about, NO_BENEFIT)
         return Small(*about, _unmeasured("reuse from the first step" if "reuse" in data else "reuse", "cut"))
     own = kept(context, data["reuse"], kind="cross", start=0)
     curves = [Curve("own past, once", "trained", own)]
@@ -123,6 +127,8 @@ def _cut(
     about = ("cut", "Cut", "From which layer on is the past not needed?", KEPT)
     if "cut" not in data:
         return Small(*about, _unmeasured("cut"))
+    if context is None and is_shared(data):
+        return Small(*about, NO_BENEFIT)
     if context is None:
         return Small(*about, "Not to be said: the run did not cut all layers, from layer 0 on.")
     live = kept(context, data["cut"], where="from")
@@ -164,9 +170,7 @@ def _leave_one_out(data: Mapping[str, xr.Dataset], where: int | None) -> Small:
     return Small(*about, takeaway, _chart(values, where, _by_network(values), is_log=True))
 
 
-def _chart(
-    values: Mapping[str, xr.Dataset], where: int | None, curves: list[Curve], **options: Any
-) -> Chart:
+def _chart(values: Mapping[str, xr.Dataset], where: int | None, curves: list[Curve], **options: Any) -> Chart:
     """`where` is the encoder's number of layers."""
     depth = depth_of(values[TRAINED])
     is_grouped = len(set(depth.groups)) > 1

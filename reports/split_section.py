@@ -4,23 +4,46 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from analyses._curves import spans
+
+TERMS = (
+    "Benefit of the past: the error that seeing earlier frames removes, against each frame seeing only "
+    "itself. Kept: how much of that is left under an intervention (1 all of it, 0 none, below 0 worse than "
+    "no past). Fetched once: what attention brings from earlier frames is computed at the first denoising "
+    "step, from pure noise, and reused at all later ones; live: it is computed anew at every step."
+)
+"""What the words mean that figures and tables share."""
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def split_parts(plan: Mapping[str, Any]) -> list[str]:
-    """The split as a row of layers and in words, and what the cost model predicts of it."""
+    """The split as a row of layers and in words, what the cost model predicts of it, and how to act on it."""
     split, prediction = plan.get("split"), plan.get("prediction")
-    parts = ['<h2 id="split">The split</h2>']
-    if split is None:
-        parts.append("<p>None is proposed.</p>")
-    else:
-        parts += _layers(split, int(plan["model"]["layers"]))
     together = int(plan["model"].get("frames_per_chunk", 1))
-    return parts + (_prediction(prediction, "frame" if together == 1 else "chunk") if prediction else [])
+    unit = "frame" if together == 1 else "chunk"
+    is_provisional = bool(split and split.get("is_provisional"))
+    parts = [f'<h2 id="split">The split{" (provisional)" * is_provisional}</h2>']
+    if split is None:
+        parts.append(f"<p>{_none(plan)}</p>")
+    else:
+        if is_provisional:
+            why = "Provisional: the verdict is open, and what is still to be measured may move it."
+            parts.append(f"<p>{why} {escape(plan.get('would_decide', ''))}</p>")
+        parts += _layers(split, int(plan["model"]["layers"]), unit)
+    if plan.get("acting"):
+        parts.append(f"<p>To act on it: <code>{escape(plan['acting'])}</code></p>")
+    return parts + (_prediction(prediction, unit) if prediction else [])
 
 
-def _layers(split: Mapping[str, Any], layers: int) -> list[str]:
-    """One box per layer: what runs once per frame, what at every step, what both."""
+def _none(plan: Mapping[str, Any]) -> str:
+    """Why there is no split, and what would give one."""
+    if plan.get("architecture"):
+        return "None is proposed: it is separated already."
+    return f"None is proposed. {escape(plan.get('would_decide') or '')}".strip()
+
+
+def _layers(split: Mapping[str, Any], layers: int, unit: str) -> list[str]:
+    """One box per layer: what runs once per frame (or chunk, the unit), what at every step, what both."""
     encoder, decoder = set(range(split["encoder_layers"])), set(split["decoder"])
     boxes = []
     for layer in range(layers):
@@ -28,24 +51,24 @@ def _layers(split: Mapping[str, Any], layers: int) -> list[str]:
         words = {"both": "encoder and decoder", "decoder": "decoder", "encoder": "encoder"}[role]
         boxes.append(f'<li class="{role}" title="layer {layer}: {words}">{layer}</li>')
     text = (
-        f"Encoder: {_spans(encoder)}, once per frame. Decoder: {_spans(decoder)}, at every step"
+        f"Encoder: {spans(encoder)}, once per {unit}. Decoder: {spans(decoder)}, at every step"
         f" ({len(decoder)} of {layers} layers)."
     )
     if split["head"]:
-        text += f" The decoder starts with copies of the encoder's {_spans(split['head'])}."
+        text += f" The decoder starts with copies of the encoder's {spans(split['head'])}."
     if split.get("dispensable"):
-        text += f" A decoder without {_spans(split['dispensable'])} (one at a time) is worth a try."
+        text += f" A decoder without {spans(split['dispensable'])} (one at a time) is worth a try."
     keys = "".join(
         f'<span class="key {role}"><i></i>{words}</span>'
         for role, words in (
-            ("encoder", "encoder: once per frame"),
+            ("encoder", f"encoder: once per {unit}"),
             ("decoder", "decoder: every step"),
             ("both", "both"),
         )
     )
     return [
         f'<ol class="layers" aria-label="{escape(text)}">{"".join(boxes)}</ol><p class="keys">{keys}</p>',
-        f"<p>{escape(text)} Threshold: {split['threshold']:.0%} of what the past gives is kept.</p>",
+        f"<p>{escape(text)} Asked for: {100 * split['threshold']:.0f} % of the past's benefit is kept.</p>",
     ]
 
 
@@ -124,16 +147,18 @@ def sweep_parts(plan: Mapping[str, Any]) -> list[str]:
         decoder = sweep["decoder"][at]
         rows.append(
             [
-                f"{threshold:.0%}",
+                f"{100 * threshold:.0f} %",
                 _depth(value, none),
                 _depth({"mean": sweep["live"][at]}, none),
-                "–" if decoder is None else escape(_spans(decoder)),
+                "–" if decoder is None else escape(spans(decoder)),
             ]
         )
-    heads = ["kept share asked for", "encoder layers", "with the past live", "decoder"]
+    heads = ["benefit to keep", "encoder layers, past fetched once", "the same, past live", "decoder"]
     return [
         "<h3>If the threshold were another</h3>",
         f"<p>{escape(str(sweep.get('said', '')))}</p>",
+        '<p class="quiet">Benefit of the past: the error that seeing it removes. Fetched once: at the first '
+        "step, and reused at all later ones; live: at every step. Decoder: what runs at every step.</p>",
         table(heads, rows, "numbers"),
     ]
 
@@ -154,9 +179,9 @@ def _depth(value: Mapping[str, Any], none: int) -> str:
     if mean is None:
         return "–"
     text = "none is enough" if mean >= none else f"{mean:g}"
-    if low is None or high is None:
+    if low is None or high is None or low >= none:
         return text
-    return f"{text} [{low:g}, {'none' if high >= none else f'{high:g}'}]"
+    return f"{text} [{low:g} to {'none' if high >= none else f'{high:g}'}]"
 
 
 def _value(value: Mapping[str, Any] | None) -> str:
@@ -168,20 +193,6 @@ def _value(value: Mapping[str, Any] | None) -> str:
 
 def _than(value: int | float, dense: int | float, spell: Any) -> str:
     return f"{spell(value)} against {spell(dense)}"
-
-
-def _spans(layers: Iterable[int]) -> str:
-    """`layers 0 to 3 and 9`."""
-    ordered, spans = sorted(layers), []
-    for layer in ordered:
-        if spans and layer == spans[-1][1] + 1:
-            spans[-1][1] = layer
-        else:
-            spans.append([layer, layer])
-    if not ordered:
-        return "no layer"
-    named = [f"{first} to {last}" if last > first else f"{first}" for first, last in spans]
-    return f"layer{'s' * (len(ordered) > 1)} {' and '.join(named)}"
 
 
 def of_bytes(count: int | float) -> str:

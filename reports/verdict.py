@@ -13,7 +13,7 @@ from analyses.intervals import enough
 from reports.fig_controls import failed
 from reports.runs import Run
 from reports.small_figures import INTERVENTIONS, Small
-from reports.split_section import split_parts, sweep_parts, table
+from reports.split_section import TERMS, split_parts, sweep_parts, table
 
 FILE = "plan.json"
 OUTCOMES = {True: "passed", False: "failed", None: "open"}
@@ -76,6 +76,7 @@ def _answer(plan: Mapping[str, Any]) -> list[str]:
         '<p class="quiet">Can this model be separated into a causal encoder and a per-frame decoder?</p>',
         f'<p class="large">{escape(text)}</p>',
         f'<p class="reason">{escape(reason[:1].upper() + reason[1:])}</p>',
+        *([f"<p>{escape(plan['would_decide'])}</p>"] if plan.get("would_decide") else []),
         "</section>",
     ]
 
@@ -87,10 +88,13 @@ def five(small: list[Small], clips: int) -> list[str]:
         if enough(clips)
         else f"{clips} clip{'s' * (clips != 1)}: too few for an interval."
     )
+    has_split = any(figure.chart is not None and figure.chart.split is not None for figure in small)
+    edge = "Vertical: where the encoder of the split would end. " * has_split
     return [
         '<h2 id="evidence">The evidence in five figures</h2>',
+        f'<p class="quiet">{TERMS}</p>',
         '<p class="quiet">The first two observe, the other three intervene and decide. Dotted: the share '
-        f"that is asked for. Vertical: where the encoder of the split would end. {bands}</p>",
+        f"that is asked for. {edge}{bands}</p>",
         '<p class="quiet with-script" hidden>Point at a figure to read its values (keyboard: the arrow keys '
         "on a figure); a click, or Enter, shows all that was measured at that layer further down.</p>",
         '<div class="five">',
@@ -127,16 +131,17 @@ def _tests(plan: Mapping[str, Any]) -> list[str]:
     rows = []
     for test in tests:
         outcome = OUTCOMES[test["passed"]]
-        side = "" if test["name"] == "controls" else f"{test['side']} {test['threshold']:.3g}: "
+        side = f"{test['asked']}: " if test.get("asked") else ""
         asked = f"{escape(side)}<span class='quiet'>{escape(test['because'])}</span>"
+        measured = f"{escape(test['measured'])} <span class='quiet'>{escape(test.get('beside', ''))}</span>"
         verdict = f'<span class="outcome {outcome}">{outcome}</span>'
-        rows.append([escape(test["question"]), escape(test["measured"]), asked, verdict])
+        rows.append([escape(test["question"]), measured, asked, verdict])
     conditions = sum(test["kind"] == "condition" for test in tests)
     return [
         '<h2 id="tests">The tests behind the verdict</h2>',
         f'<p class="quiet">{escape(str(plan.get("decision", "")))} The first {conditions} are conditions '
         "without which the rest says nothing.</p>",
-        table(["question", "measured", "has to lie", "outcome"], rows, "tests"),
+        table(["question", "measured", "asked for", "outcome"], rows, "tests"),
     ]
 
 

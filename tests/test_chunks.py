@@ -332,7 +332,7 @@ def test_latents_are_shown_by_three_channels_or_decoded(folder):
 
 def test_what_was_rounded_is_one_line(model, capsys):
     laboratory = work.Laboratory({"trained": model}, [], Settings(context=2), 6)
-    program._say_what_was_rounded(Settings(context=3, frames=7), laboratory)
+    program._say_what_was_rounded(Settings(context=3, frames=7), laboratory, ["probed"])
     (line,) = capsys.readouterr().err.splitlines()
     assert line == ("probes: the model makes 2 frames at a time: --context 3 becomes 2, --frames 7 becomes 6")
 

@@ -13,7 +13,7 @@ import pytest
 
 from analyses.kept import Context
 from reports.effects import datasets, kept_by_random, ratio
-from reports.page import page
+from reports.page import page, summary_line
 from reports.runs import open_run
 from reports.small_figures import INTERVENTIONS, small_figures
 from reports.split_section import of_bytes, of_many, split_parts
@@ -238,3 +238,33 @@ def test_measured_rates_come_before_operations():
     assert page.index("by measured rates") < page.index("1.50×") < page.index("by operations")
     assert "a &lt;card&gt;, float32, 2 threads" in page and "500 ms against 750 ms" in page
     assert "speed-up by measured rates" in page and "1.52×" in page
+
+
+def test_without_a_benefit_no_share_of_it_is_shown(tmp_path):
+    run = write(tmp_path, verdict=None)
+    cut = run.read("cut")
+    for name in ("mse", "velocity_error"):
+        whole = cut[f"plain_{name}"]
+        cut[name] = cut[name] * 0 + whole
+    cut.to_netcdf(run.folder / "cut2.nc", engine="h5netcdf")
+    (run.folder / "cut2.nc").replace(run.folder / "cut.nc")
+    run = open_run(run.folder)
+    data = datasets(run, *INTERVENTIONS)
+    figures = {small.name: small for small in small_figures(run, data)}
+    for name in ("reuse", "cut"):
+        assert figures[name].chart is None and "no clear benefit" in figures[name].takeaway
+    assert figures["leave-one-out"].chart is not None
+
+
+def test_words_are_explained_before_they_are_used_in_figures(html):
+    body = html[html.index("<main>") :]
+    first = body.index("Benefit of the past: ")
+    assert first < body.index("Fetched once: ") < body.index('<figure class="small"')
+
+
+def test_guidance_is_named_where_there_is_some(run):
+    assert "guidance" not in summary_line(run)
+    run.manifest["settings"]["guidance"] = 5.0
+    said = summary_line(run)
+    del run.manifest["settings"]["guidance"]
+    assert "guidance scale 5 in rollouts" in said

@@ -1,6 +1,7 @@
 """The planner: says yes, partly and no when it should, says why, and what it writes is accepted as it is."""
 
 import json
+import shlex
 
 import by_hand
 import fake_evidence
@@ -13,18 +14,22 @@ import xarray as xr
 from analyses._questions import ASKED
 from analyses.kept import Context, depth_from, summary
 from analyses.split import DATASETS, split
+from benchmarks import scd_bench
 from models import _calibrated, _cost, dense, scd
 from models._machine import Machine
 from models._null import shuffled
-from probes import load, noise_invariance, plan, subject
+from probes import _acting, load, noise_invariance, plan, subject
 from probes._plan import write_plan
 from probes._plan_text import text
 from probes._prediction import Clock, Use, separated_shape, shape_in_use
 from probes._stage import Clip
 from probes.settings import Settings
+from reports.split_section import split_parts, sweep_parts
 from training import __main__ as training
+from training.recipes import RECIPES
 
 LAYERS, FRAMES, CLIPS = 8, 2, 5
+OF_WORLDS = ("channels", "height", "width", "conditions")
 
 
 def answer(drop=(), layers=LAYERS, **chosen):
@@ -45,7 +50,8 @@ def test_a_network_that_fetches_its_past_once_and_early_is_separable():
     assert found.cut is not None and found.cut.encoder_layers == 3
     assert (found.cut.head, found.cut.tail) == ([0], [3, 4, 5, 6, 7])
     assert found.sweep.found == [3] * 6 and found.sweep.tracks_threshold is False
-    assert "0.98 [0.97, 1.00] of the benefit is kept" in found.reason
+    assert "removes 90 % [90, 90] of the error that remains when each frame sees only itself" in found.reason
+    assert "the past keeps 98 % [97, 100] of its benefit" in found.reason
     assert "An encoder of 3 of 8 layers" in found.reason
 
 
@@ -101,9 +107,44 @@ def test_too_few_clips_are_one_clear_line_and_no_test_but_the_controls_is_answer
     assert {name for name, outcome in passed(found).items() if outcome is not None} == {"controls"}
 
 
-def test_an_interval_on_both_sides_of_the_threshold_decides_nothing():
+def test_an_interval_on_both_sides_of_the_threshold_decides_nothing_and_says_so():
     found = answer(once=0.9, wobble=0.2, live=[0.0, 0.1, 0.4] + [2.0] * (LAYERS - 2))
     assert passed(found)["once"] is None and found.verdict == "open"
+    assert "Asked for: more than 90 %; the interval lies on both sides of that" in found.tests[4].measured
+    assert found.would_decide == "To decide: probe more clips (--clips 32 halves the intervals, roughly)."
+
+
+UNREADABLE = [
+    ({"benefit": 0.05}, "probe more clips (--clips 32"),
+    ({"random_error": 0.1, "failing": "own_frame_only"}, ""),
+    ({"failing": "own_frame_only"}, "find out why a control failed"),
+    ({"clips": 4}, "at least 5 clips"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "decides"), UNREADABLE)
+def test_where_no_split_can_be_read_none_is_placed(chosen, decides):
+    found = answer(**chosen)
+    assert found.cut is None and found.verdict in ("open", NOT)
+    assert decides in found.would_decide and bool(decides) == bool(found.would_decide)
+    if "clips" not in chosen:
+        assert found.sweep is None, "shares of no benefit, or of one that a failed control measured"
+
+
+@pytest.mark.parametrize("name", ["controls", "reuse_controls", "noise_invariance"])
+def test_what_was_not_measured_leaves_a_split_and_says_what_would_decide(name):
+    found = answer(drop=[name])
+    assert found.verdict == "open" and found.cut is not None and found.cut.encoder_layers == 3
+    assert "a run without --quick" in found.would_decide
+
+
+def test_a_benefit_needs_both_measures_and_the_whole_interval():
+    assert Context(fake_evidence.datasets(benefit=0.06)["cut"]).has_benefit()
+    assert not Context(fake_evidence.datasets(benefit=0.05)["cut"]).has_benefit()
+    velocity = fake_evidence.datasets()["cut"]
+    velocity["plain_mse"] = velocity.mse.sel(where="from", layer=0, drop=True)
+    assert not Context(velocity).has_benefit(), "the drawn frame gains nothing"
+    assert Context(fake_evidence.datasets(clips=3)["cut"]).has_benefit(), "by the mean, without an interval"
 
 
 def test_cuts_that_do_not_begin_with_the_first_layer_and_layers_of_another_model_are_told():
@@ -141,8 +182,17 @@ def test_an_answer_that_tracks_the_threshold_is_said_to():
     assert found.sweep.spread == 5 and found.sweep.tracks_threshold
     assert "just tracks the threshold" in found.sweep.said
     partly = answer(once=0.82, wobble=0.001).sweep
-    assert partly.tracks_threshold and "0.7 to 0.8 of the benefit" in partly.said
+    assert partly.tracks_threshold and "keeps 70 to 80 % of its benefit" in partly.said
     assert "at no depth" in answer(once=0.3).sweep.said
+
+
+def test_a_depth_beyond_the_layers_is_no_depth():
+    sweep = {"threshold": [0.7, 0.8, 0.9], "encoder_layers": [3, 9, 9], "low": [3, 7, 9], "high": [4, 9, 9]}
+    sweep |= {"live": [2, None, 8], "decoder": [[0], None, None], "said": ""}
+    page = "".join(sweep_parts({"sweep": sweep, "model": {"layers": LAYERS}}))
+    for cell in ("3 [3 to 4]", "none is enough [7 to none]", "none is enough", "–", "8"):
+        assert f"<td>{cell}</td>" in page
+    assert "[9" not in page
 
 
 def test_layers_that_were_not_measured_are_not_said_to_be_needed():
@@ -278,6 +328,51 @@ def test_a_plan_without_a_split_trains_nothing(runs, tmp_path, capsys):
         assert training.main(["--model", model, "--plan", str(file), "--out", str(tmp_path / "t")]) == 2
         error = capsys.readouterr().err
         assert line in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("chosen", [{"failing": "own_frame_only"}, {"benefit": 0.05}, {"clips": 4}])
+def test_a_plan_that_is_not_decided_shows_no_split_and_is_refused(runs, tmp_path, capsys, chosen):
+    runs(**chosen)
+    out = tmp_path / "plan.json"
+    assert plan.main([*runs.command, "--out", str(out)]) == 0
+    printed, found = capsys.readouterr().out, json.loads(out.read_text())
+    assert found["verdict"] == "open" and "To decide: " in printed
+    assert {found[name] for name in ("split", "architecture", "acting", "prediction")} == {None}
+    assert "at every step layers" not in printed and "kept of the past" not in printed
+    assert "None is proposed. To decide: " in "".join(split_parts(found))
+    assert training.main(["--model", "split-tiles", "--plan", str(out), "--out", str(tmp_path / "t")]) == 2
+    assert "has no split to train: the model is open" in capsys.readouterr().err
+    assert scd_bench.main(["--plan", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "has no split to time: mine is open" in error and error.count("\n") == 1
+
+
+def test_a_split_that_more_measurements_may_move_is_provisional(runs, capsys):
+    folder = runs()
+    (folder / "noise_invariance.nc").unlink()
+    assert plan.main(runs.command) == 0
+    found, printed = json.loads((folder / "plan.json").read_text()), capsys.readouterr().out
+    assert found["split"]["is_provisional"] and found["architecture"]
+    assert "split (provisional" in printed and "The split (provisional)" in "".join(split_parts(found))
+
+
+def test_a_plan_says_how_to_act_on_it(runs, tmp_path, capsys):
+    model = runs.manifest["model"] | {"videos": "tiles"}
+    runs(changes={"model": model, "command": "python -m probes --model=my.pt"})
+    out = tmp_path / "plan.json"
+    assert plan.main([*runs.command, "--out", str(out)]) == 0
+    said = json.loads(out.read_text())["acting"]
+    assert f"to act on it: {said}" in capsys.readouterr().out
+    make, train, model, arguments = shlex.split(said)
+    assert (make, train, model) == ("make", "train", "MODEL=split-tiles")
+    options = shlex.split(arguments.removeprefix("ARGS="))
+    recipe = training._recipe(training.parser().parse_args(["--model", "split-tiles", *options]))
+    assert recipe.initial == "my.pt" and recipe.architecture["encoder_layers"] == 3
+    theirs = scd.Config.from_values(scd.config("tiny").values() | recipe.architecture).values()
+    assert {k: v for k, v in runs.network.describe().items() if theirs.get(k, v) != v}.keys() <= {*OF_WORLDS}
+    found = json.loads(write_plan(runs("other"), runs.network).read_text())
+    assert "an encoder of layers 0 to 2 and a decoder of layers 0 and 3 to 7" in found["acting"]
+    assert all(name in RECIPES for name in _acting.RECIPES.values())
 
 
 def test_the_prediction_is_the_cost_models_at_the_users_place(runs, tmp_path):

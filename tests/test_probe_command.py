@@ -20,7 +20,7 @@ from probes.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--clips 1 --steps 2 --frames 5 --context 3 --probed 1 --workers 1 --run trial".split()
-SMALL += "--experiments noise_invariance".split()
+SMALL += "--experiments rollouts --statistics block_norms".split()
 CLASS = (
     "from dataclasses import replace\nfrom models.adapter_template import Adapter, Net\n\n\n"
     "class Mine(Adapter):\n{body}\n\n\ndef load(seed=0):\n    return Mine(Net())\n"
@@ -29,7 +29,7 @@ DENOISE = "    def denoise(self, x, sigma, context):\n        "
 BROKEN = {
     "raises": (DENOISE + "return sigma.nothing", "AttributeError at mine.py:7: .* 'nothing'"),
     "refuses": (DENOISE + "raise ValueError('no such size')", "ValueError at mine.py:7: no such size"),
-    "drops": (DENOISE + "return super().denoise(x, sigma, context)[:, 0]", "RuntimeError.*: .* tensor "),
+    "crops": (DENOISE + "return super().denoise(x, sigma, context)[..., 1:]", r"\w+Error: "),
     "silent": (
         "    hook_dict = property(lambda self: Adapter.hook_dict.fget(self) | "
         "{'blocks.1.hook_resid_post': self.net.embed.__class__(1, 1)})",
@@ -179,7 +179,7 @@ def test_only_what_differs_is_named_and_long_values_are_shortened():
     was = {"name": "a", "sha256": "0" * 64, "geometry": {"layers": 12, "heads": 4}, "old": None}
     wanted = {"name": "a", "sha256": "1" * 64, "geometry": {"layers": 6, "heads": 4}}
     assert _differences(was, wanted) == (
-        f"sha256 {'0' * 16}...{'0' * 16}, not {'1' * 16}...{'1' * 16}, geometry.layers 12, not 6, "
+        f"sha256 {'0' * 16}...{'0' * 16}, not {'1' * 16}...{'1' * 16}; geometry.layers 12, not 6; "
         "old None, not unsaid"
     )
     many = {str(index): index for index in range(6)}

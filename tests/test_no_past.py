@@ -1,0 +1,36 @@
+"""A run whose frames see no earlier one, as those of a separated model: what needs a past is left out."""
+
+import fake_run
+import pytest
+import xarray as xr
+
+from reports.__main__ import main
+from reports.findings import findings
+from reports.runs import open_run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = fake_run.write(tmp_path / "fake" / "first", layers=4, steps=4, heads=2, clips=5)
+    path = folder / "frame_attention.nc"
+    own = xr.load_dataset(path, engine="h5netcdf").sel(lag=[0])
+    own["cross_mass"] *= 0
+    own.to_netcdf(path, engine="h5netcdf")
+    return folder
+
+
+def test_the_page_says_what_was_not_drawn(folder, tmp_path, capsys):
+    assert main(["--run", str(folder), "--out", str(tmp_path / "figures")]) == 0
+    page = (folder / "page.html").read_text()
+    assert "Attention to earlier frames: needs attention to earlier frames" in page
+    assert not list((tmp_path / "figures").glob("**/cross_attention.png"))
+
+
+def test_the_finding_on_attention_stays_open(folder):
+    sparse = next(finding for finding in findings(open_run(folder)) if "attend" in finding.claim)
+    assert {test.passed for test in sparse.tests} == {None}
+
+
+def test_a_figure_that_was_asked_for_is_refused_in_one_line(folder, capsys):
+    assert main(["--run", str(folder), "--figure", "lag"]) == 2
+    assert "figure lag needs attention to earlier frames" in capsys.readouterr().err
