@@ -23,9 +23,6 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["estimate"]:
         from probes import estimate
 
-        if {"-h", "--help"} & {*arguments}:
-            parser("python -m probes estimate", estimate.__doc__, [estimate.parser()]).print_help()
-            return 0
         return estimate.main(arguments[1:])
     options = vars(parser().parse_args(arguments))
     model, run, out, workers = (options.pop(name) for name in ("model", "run", "out", "workers"))

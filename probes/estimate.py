@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from probes._options import parser as run_parser
+from probes._options import settings_of
 from probes.settings import Settings
 from records.commands import exits_as
 
@@ -42,8 +44,8 @@ class Network:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line, beside the flags of a run."""
-    parser = argparse.ArgumentParser(prog="python -m probes estimate", description=__doc__, add_help=False)
+    """The options beside those of a run."""
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--preset", choices=PRESETS, help="instead of --model: its sizes, without weights")
     parser.add_argument("--chunk", type=int, default=1, help="frames that a preset makes together")
     parser.add_argument(
@@ -55,23 +57,21 @@ def parser() -> argparse.ArgumentParser:
 @exits_as("estimate")
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
-    from probes import __main__ as probing
-
-    own, others = parser().parse_known_args(arguments)
-    options = vars(probing.parser().parse_args(others))
-    model = options.pop("model")
-    for name in ("run", "out", "workers"):
-        del options[name]
-    if own.chunk < 1 or not own.teraflops > 0:
-        raise ValueError(f"--chunk and --teraflops must be positive, got {own.chunk} and {own.teraflops:g}")
-    settings, unasked = probing.settings_of(options)
-    if own.preset is None:
+    whole = run_parser("python -m probes estimate", __doc__, [parser()])
+    options = vars(whole.parse_args(arguments))
+    model, preset, chunk, teraflops, *_ = (
+        options.pop(name) for name in ("model", "preset", "chunk", "teraflops", "run", "out", "workers")
+    )
+    if chunk < 1 or not teraflops > 0:
+        raise ValueError(f"--chunk and --teraflops must be positive, got {chunk} and {teraflops:g}")
+    settings, unasked = settings_of(options)
+    if preset is None:
         network, settings = _of_model(model, settings, unasked)
     else:
         steps = STEPS if "steps" in unasked and not settings.quick else settings.steps
         settings = replace(settings, steps=steps, frames=settings.frames or FRAMES)
-        network = _of_preset(own.preset, own.chunk)
-    print("\n".join(text(network, settings, own.teraflops)))
+        network = _of_preset(preset, chunk)
+    print("\n".join(text(network, settings, teraflops)))
     return 0
 
 
