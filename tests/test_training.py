@@ -299,9 +299,12 @@ def test_training_can_go_on_from_another_model_with_layers_cut_off(tmp_path):
 
 
 def test_a_start_or_a_cut_that_does_not_fit_is_refused(tmp_path):
-    first = train(tmp_path / "first")
+    apart = trainer.train(separated(), tmp_path / "apart", "cpu", progress=False)
     with pytest.raises(ValueError, match="is another network than the recipe's"):
-        trainer.build(separated(initial=str(first)))
+        trainer.build(short(initial=str(apart)))
+    whole = train(tmp_path / "whole")
+    with pytest.raises(ValueError, match="the dense network has other shapes than the separated one"):
+        trainer.build(separated(initial=str(whole), architecture={"mlp_width": 8}))
     with pytest.raises(ValueError, match="cut_from is for dense networks"):
         trainer.Run(separated(cut_from=0), trainer.build(separated()), "cpu")._loss()
     with pytest.raises(ValueError, match="are not all among the 2 layers"):
