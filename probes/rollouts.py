@@ -94,12 +94,14 @@ def attach(
     steps: set[int] | None = None,
 ) -> Callable[[ForwardPass], None]:
     """Feeds the statistics from denoising passes of those frames, at those steps; gives the sampler's
-    callback."""
+    callback. Attention is also read where an encoder asks for such a frame, at sigma 1 as the first step."""
     readers = {name: analyses.load(name).reads for name in statistics}
     instruments = []
     for name, statistic in statistics.items():
-        sink = _of_probed_frames(statistic.add, frames, steps)
-        if readers[name] == "attention":
+        is_attention = readers[name] == "attention"
+        roles = {"denoise", "ask"} if is_attention else {"denoise"}
+        sink = _of_probed_frames(statistic.add, frames, steps, roles)
+        if is_attention:
             instruments.append(stack.enter_context(AttentionTap(model.attn_dict, "*", sink)))
         else:
             instruments.append(stack.enter_context(Trace(model.hook_dict, readers[name], sink)))
@@ -111,10 +113,10 @@ def attach(
     return on_pass
 
 
-def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None) -> Callable:
+def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None, roles: set[str]) -> Callable:
     def sink(at: ForwardPass, name: str, value: Any) -> None:
         is_watched = at.frame in frames and (steps is None or at.step in steps)
-        if is_watched and at.role == "denoise" and at.branch == "cond":
+        if is_watched and at.role in roles and at.branch == "cond":
             add(at, name, value)
 
     return sink

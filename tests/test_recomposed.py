@@ -1,14 +1,18 @@
 """A dense network put together again as a separated one computes what the dense one did, where it can."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 
 import models
+from analyses.frame_attention import Statistic
 from diffusion.sampler import rollout
 from diffusion.schedule import sigma_grid
 from models import dense, scd
 from models._cut import Cut, layers_from
 from models._recomposed import recompose
+from probes.rollouts import attach
 from training.recipes import recipe
 from training.trainer import build
 
@@ -102,6 +106,20 @@ def test_a_model_that_asks_announces_it():
         ("ask", 1, 1.0), ("denoise", 1, 1.0), ("encode", 1, 0.0),
         ("ask", 2, 1.0), ("denoise", 2, 1.0),
     ]  # fmt: skip
+
+
+def test_attention_is_read_where_the_encoder_asks_for_a_probed_frame():
+    model, statistic = separated(2, 2, 1), Statistic(queries=None)
+    with ExitStack() as stack:
+        on_pass = attach(stack, model, {"frame_attention": statistic}, {2})
+        rollout(model, torch.randn(2, 4, 3, 8, 8), sigma_grid(2), ACTIONS, on_pass=on_pass)
+    read = statistic.result()
+    encoder = read.isel(layer=[name.startswith("encoder.") for name in read.point.values])
+    decoder = read.drop_isel(layer=range(encoder.sizes["layer"]))
+    assert encoder.sizes["layer"] == decoder.sizes["layer"] == 2 and read.frame.values.tolist() == [2]
+    assert (encoder.cross_mass.isel(step=0) > 0).all() and encoder.cross_mass.isel(step=1).isnull().all()
+    assert (decoder.cross_mass == 0).all()
+    assert encoder.mass.isel(step=0).sum("lag").values == pytest.approx(1, abs=1e-5)
 
 
 def test_settings_that_contradict_say_so():
