@@ -57,8 +57,10 @@ class Preset:
         decoder = decoder_layers or self.scd.decoder_layers
         both = self.scd.encoder_layers + self.scd.decoder_layers
         layers = {"encoder_layers": both - decoder, "decoder_layers": decoder}
-        asked = ASKING if fusion == "residual" else {}
-        if self.scd.fusion == "residual" != fusion:  # of the others none is put together from dense layers
+        asked = {}
+        if fusion == "residual":
+            asked = ASKING
+        elif self.scd.fusion == "residual":  # of the others none is put together from dense layers
             asked = {"query": "past", "start_token": True}
         return replace(self.scd, fusion=fusion, head=0, **layers, **asked)
 

@@ -28,6 +28,13 @@ def silent(*_: Any) -> None:
     """An announcement that nobody hears."""
 
 
+def started(model: Any, batch: int, cond: Tensor | None, announce: Callable[..., None]) -> Any:
+    """The context in which nothing was seen; where making it is a pass of the network, that is announced."""
+    if getattr(model, "start_is_pass", False):
+        announce(getattr(model, "asks", False))
+    return model.start(batch, cond)
+
+
 def taken_in(model: Any, x: Tensor, context: Any, announce: Callable[..., None]) -> Any:
     """The context after a finished frame. Each pass is announced: one, or two of a model that `asks`.
 
@@ -52,20 +59,18 @@ class Alone:
         return {"cond": cond}
 
     def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> Contexts:
-        """The empty context by branch; where making it is a pass of the network, that is announced."""
-        started: Contexts = {}
-        for branch, own in self.conditions(cond).items():
-            if getattr(self.model, "start_is_pass", False):
-                announce(branch, getattr(self.model, "asks", False))
-            started[branch] = self.model.start(batch, own)
-        return started
+        """The empty context by branch."""
+        return {
+            branch: started(self.model, batch, own, partial(announce, branch))
+            for branch, own in self.conditions(cond).items()
+        }
 
     def encode(self, x: Tensor, contexts: Contexts, announce: Announce = silent) -> Contexts:
         """Every branch's context after a finished frame."""
-        encoded: Contexts = {}
-        for branch, own in contexts.items():
-            encoded[branch] = taken_in(self.model, x, own, partial(announce, branch))
-        return encoded
+        return {
+            branch: taken_in(self.model, x, own, partial(announce, branch))
+            for branch, own in contexts.items()
+        }
 
     def denoise(self, x: Tensor, sigma: Tensor, contexts: Contexts, announce: Announce = silent) -> Tensor:
         """The velocity that the branches together say."""

@@ -130,7 +130,7 @@ def rollout(
     _check(frames, given, teacher_forced, denoised_frames, model.geometry.frames_per_chunk)
     branches = _branches(model)
     sigmas = sigmas.to(noise.device)
-    contexts = branches.start(len(noise), cond, _announcing(on_pass, -1, 0, 0.0, "encode"))
+    contexts = branches.start(len(noise), cond, announcing(on_pass, -1, 0, 0.0, "encode"))
     chunk, video = model.geometry.frames_per_chunk, []
     for frame in range(0, frames, chunk):
         span = slice(frame, frame + chunk)
@@ -141,7 +141,7 @@ def rollout(
         video.append(x)
         if frame + chunk < frames:
             finished = given[:, span] if is_given else x
-            announce = _announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + chunk)
+            announce = announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + chunk)
             contexts = branches.encode(finished, contexts, announce)
     return torch.cat(video, dim=1)
 
@@ -150,14 +150,14 @@ def _branches(model: Any) -> Alone:
     return model if isinstance(model, Alone) else Alone(model)
 
 
-def _announcing(
+def announcing(
     on_pass: OnPass, frame: int, step: int, sigma: float, role: Role, coming: int = 0
 ) -> Announce:
     """Announces passes of that moment, or such that ask for the coming frame."""
 
     def announce(branch: Branch, asks: bool = False) -> None:
-        asking = ForwardPass(coming, 0, 1.0, "ask", branch)
-        on_pass(asking if asks else ForwardPass(frame, step, sigma, role, branch))
+        moment = (coming, 0, 1.0, "ask") if asks else (frame, step, sigma, role)
+        on_pass(ForwardPass(*moment, branch))
 
     return announce
 
@@ -208,7 +208,7 @@ def _sample(
 ) -> Tensor:
     levels = sigmas.tolist()
     for step, own in enumerate(branches.at_steps(sigmas[:-1], contexts)):
-        announce = _announcing(on_pass, frame, step, levels[step], "denoise")
+        announce = announcing(on_pass, frame, step, levels[step], "denoise")
         velocity = branches.denoise(x, sigmas[step].expand(len(x)), own, announce)
         fresh = None if renoise is None else fresh_noise(x, renoise, frame, step)
         x = stepped(x, velocity, levels[step], levels[step + 1], fresh)

@@ -10,20 +10,20 @@ In such a pass the hook points hold [a coarse frame | fine frames], the frame at
 of attention hear the queries of that frame.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusion.schedule import Sampling
-from hooks.attention import AttentionPoint
 from models._blocks import Rope
 from models._cache import KVCache, KVStorage
+from models._cached_stack import CachedStack
 from models._config import StackConfig, check_conditions, condition_of
 from models._far_long_blocks import LongBlock, Recoding
-from models._stack import CLEAN_TIMESTEP, Modulations, Stack, patches
+from models._stack import CLEAN_TIMESTEP, Modulations, patches
 
 COARSE_TIMESTEP = 2 * CLEAN_TIMESTEP
 
@@ -71,9 +71,11 @@ class LongContext:
     """The newest finished frames, at most short_frames - 1 of them; None before the first."""
     modulations: Modulations | None = None
     """Those of the denoising step at hand, where the sampler prepared its steps."""
+    text: ClassVar[None] = None
+    """It reads no prompt."""
 
 
-class FarLong(Stack):
+class FarLong(CachedStack):
     """A frame-causal DiT over a fine recent and a coarse far past."""
 
     sampling = Sampling(steps=50)
@@ -92,14 +94,6 @@ class FarLong(Stack):
         self._initialise()
         nn.init.zeros_(self.context_unembed.weight)
         self.setup()
-
-    @property
-    def attn_dict(self) -> dict[str, AttentionPoint]:
-        """Where attention happens; keys lie in frame order, coarse frames first, the current frame last."""
-        return {
-            f"blocks.{layer}.attn": AttentionPoint(self.get_submodule(f"blocks.{layer}.attn"), self._key_age)
-            for layer in range(len(self.blocks))
-        }
 
     def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
         """Of frame + 1 frames, of which as many are coarse as the number of keys says."""
@@ -170,27 +164,6 @@ class FarLong(Stack):
         first = places[: g.tokens_per_frame].view(g.rows, g.cols)[::ratio, ::ratio].flatten()
         kept = torch.cat([first, places[g.tokens_per_frame :]])
         return cos[kept], sin[kept]
-
-    def at_steps(self, sigmas: Float[Tensor, " s"], context: LongContext) -> Iterator[LongContext]:
-        """The context at each step of a sampler with these noise levels, all modulated at once."""
-        modulations = self.modulations_of_steps(sigmas, condition_of(context.cond, context.frame))
-        return (replace(context, modulations=modulations.at(step)) for step in range(len(sigmas)))
-
-    def denoise(
-        self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: LongContext
-    ) -> Float[Tensor, "b 1 c h w"]:
-        """The velocity of the current frame at noise level sigma, all layers run over the cached past."""
-        modulations = context.modulations
-        if modulations is None:
-            modulations = self.modulations(1000 * sigma[:, None], condition_of(context.cond, context.frame))
-        tokens = self.through(self.tokens(x), modulations, context.rope, context.cache)
-        return self.velocity(tokens, modulations)
-
-    forward = denoise
-
-    def describe(self) -> dict:
-        """The configuration as plain values, as it is stored beside the weights."""
-        return self.config.values()
 
 
 def _first(cache: KVCache, tokens: int, room: int) -> KVCache:

@@ -14,8 +14,7 @@ from torch import Tensor
 from diffusion.schedule import noised
 from models._config import conditions_of
 from models._fusion import features_of
-from models._history import CleanThenNoisy, FrameCausal, Prefix
-from models._stack import CLEAN_TIMESTEP
+from models._history import FrameCausal, Prefix
 from models._text import TextKeys
 
 
@@ -76,19 +75,16 @@ def _asked(
 
     In training these are the true ones at noise levels from `query_sigma` to 1.
     """
-    frames, n = clean.shape[1], model.geometry.tokens_per_frame
-    asked = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
+    frames = clean.shape[1]
     sigma = torch.ones_like(clean[:, :, 0, 0, 0])
     if model.training:
         sigma = 1 - (1 - model.config.query_sigma) * torch.rand_like(sigma)
         asked = noised(clean, torch.randn_like(clean), sigma)
-    timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
-    twice = None if actions is None else torch.cat([actions, actions], dim=1)
-    modulations = model.encoder.modulations(timestep, twice)
-    rope = model.encoder.rotation([*range(frames)] * 2)
-    history = CleanThenNoisy(frames, n, model.config.reach)
-    tokens = model.encoder.tokens(torch.cat([clean, asked], dim=1))
-    return features_of(model.encoder, model.config, tokens, modulations, rope, history, text)[:, frames * n :]
+    else:
+        asked = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
+    tokens, modulations, rope, history = model.encoder.beside_clean(clean, asked, sigma, actions)
+    features = features_of(model.encoder, model.config, tokens, modulations, rope, history, text)
+    return features[:, frames * model.geometry.tokens_per_frame :]
 
 
 def _repeated(text: TextKeys | None, frames: int) -> TextKeys | None:

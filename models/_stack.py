@@ -22,7 +22,7 @@ from models._blocks import (
     per_frame,
 )
 from models._config import StackConfig
-from models._history import History
+from models._history import CleanThenNoisy, History
 from models._text import CrossAttention, TextEmbedding, TextKeys
 
 CLEAN_TIMESTEP = -1.0
@@ -150,6 +150,23 @@ class Stack(HookedRootModule, Conditioned):
         if cond is None:
             return self.modulations(timestep, None)
         return self.modulations(timestep.expand(len(cond), -1), cond.expand(-1, len(sigmas)))
+
+    def beside_clean(
+        self,
+        clean: Float[Tensor, "b f c h w"],
+        noisy: Float[Tensor, "b f c h w"],
+        sigma: Float[Tensor, "b f"],
+        actions: Int[Tensor, "b f"] | None,
+    ) -> tuple[Float[Tensor, "b n d"], Modulations, Rope, CleanThenNoisy]:
+        """What `through` takes for one pass over [clean frames | noisy frames] of a clip."""
+        frames = clean.shape[1]
+        timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
+        modulations = self.modulations(
+            timestep, None if actions is None else torch.cat([actions, actions], dim=1)
+        )
+        history = CleanThenNoisy(frames, self.geometry.tokens_per_frame, self.config.reach)
+        tokens = self.tokens(torch.cat([clean, noisy], dim=1))
+        return tokens, modulations, self.rotation([*range(frames)] * 2), history
 
     def rotation(self, frames: list[int]) -> Rope:
         """RoPE tables for the tokens of frames with these numbers."""

@@ -7,15 +7,14 @@ Every denoising step runs all layers over the current frame and the cached past.
 past, carry timestep -1; noisy ones 1000 sigma.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.attention import AttentionPoint
 from models._cache import KVCache, KVStorage
+from models._cached_stack import CachedStack
 from models._config import (
     LATENT,
     TINY,
@@ -27,8 +26,7 @@ from models._config import (
     preset,
 )
 from models._contexts import DenseContext
-from models._history import CleanThenNoisy
-from models._stack import CLEAN_TIMESTEP, Stack
+from models._stack import CLEAN_TIMESTEP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +54,12 @@ def build(config: Config | dict) -> "Dense":
     return Dense(Config.from_values(config) if isinstance(config, dict) else config)
 
 
-class Dense(Stack):
+class Dense(CachedStack):
     """A frame-causal DiT; offers TransformerLens' run_with_cache, hooks and names_filter on `denoise`."""
 
     def __init__(self, config: Config):
         super().__init__(config, config.layers, unembed=True)
         self.setup()
-
-    @property
-    def attn_dict(self) -> dict[str, AttentionPoint]:
-        """Where attention happens; keys lie in frame order, the current frame last."""
-        return {
-            f"blocks.{layer}.attn": AttentionPoint(self.get_submodule(f"blocks.{layer}.attn"), self._key_age)
-            for layer in range(len(self.blocks))
-        }
 
     def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
         seen = torch.cat([frame - self.config.reach.past(frame), torch.zeros(1, dtype=torch.long)])
@@ -92,23 +82,6 @@ class Dense(Stack):
         cache = cache.appended(tokens).within(self.config.reach, tokens)
         return DenseContext(frame, cache, self.rotation([frame]), context.cond, context.text)
 
-    def at_steps(self, sigmas: Float[Tensor, " s"], context: DenseContext) -> Iterator[DenseContext]:
-        """The context at each step of a sampler with these noise levels, all modulated at once."""
-        modulations = self.modulations_of_steps(sigmas, condition_of(context.cond, context.frame))
-        return (replace(context, modulations=modulations.at(step)) for step in range(len(sigmas)))
-
-    def denoise(
-        self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: DenseContext
-    ) -> Float[Tensor, "b 1 c h w"]:
-        """The velocity of the current frame at noise level sigma, all layers run over the cached past."""
-        modulations = context.modulations
-        if modulations is None:
-            modulations = self.modulations(1000 * sigma[:, None], condition_of(context.cond, context.frame))
-        tokens = self.through(self.tokens(x), modulations, context.rope, context.cache, context.text)
-        return self.velocity(tokens, modulations)
-
-    forward = denoise
-
     def teacher_forced(
         self,
         clean: Float[Tensor, "b f c h w"],
@@ -119,13 +92,8 @@ class Dense(Stack):
         """The velocity of every noisy frame given its clean past, in one pass over [clean | noisy]."""
         check_conditions(cond, self.config, len(clean))
         frames, text = clean.shape[1], self.text_keys(cond)
-        timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
         actions = None if self.condition is None else conditions_of(cond, frames)
-        modulations = self.modulations(
-            timestep, None if actions is None else torch.cat([actions, actions], dim=1)
-        )
-        rope = self.rotation(list(range(frames)) * 2)
-        history = CleanThenNoisy(frames, self.geometry.tokens_per_frame, self.config.reach)
-        tokens = self.through(self.tokens(torch.cat([clean, noisy], dim=1)), modulations, rope, history, text)
+        tokens, modulations, rope, history = self.beside_clean(clean, noisy, sigma, actions)
+        tokens = self.through(tokens, modulations, rope, history, text)
         ours = replace(modulations, final=modulations.final[:, frames:])
         return self.velocity(tokens[:, tokens.shape[1] // 2 :], ours)

@@ -1,15 +1,15 @@
 """A model under examination: random clips of its own geometry and conditions, and walks through them."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.guidance import silent, taken_in
-from diffusion.sampler import ForwardPass, OnPass, rollout
+from diffusion.guidance import silent, started, taken_in
+from diffusion.sampler import ForwardPass, OnPass, announcing, rollout
 from diffusion.schedule import sigma_grid
 
 ROUND_OFF = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -166,21 +166,17 @@ class Specimen:
     @torch.no_grad()
     def encoded(self, video: Tensor, chunk: int, context: Any, on_pass: OnPass = silent) -> Any:
         """The context after that chunk, the pass announced."""
+        frame = chunk * self.chunk
+        announce = announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + self.chunk)
+        return taken_in(self.model, video[:, self.frames(chunk)], context, partial(announce, "cond"))
 
-        def announce(asks: bool = False) -> None:
-            coming = ForwardPass((chunk + 1) * self.chunk, 0, 1.0, "ask")
-            on_pass(coming if asks else ForwardPass(chunk * self.chunk, 0, 0.0, "encode"))
-
-        return taken_in(self.model, video[:, self.frames(chunk)], context, announce)
-
+    @torch.no_grad()
     def walk(
         self, video: Tensor, noisy: Tensor, cond: Tensor | None, on_pass: OnPass = silent
     ) -> list[Tensor]:
         """The velocity of every chunk that can be denoised, in its true past; every pass announced."""
-        if getattr(self.model, "start_is_pass", False):
-            asks = getattr(self.model, "asks", False)
-            on_pass(ForwardPass(0, 0, 1.0, "ask") if asks else ForwardPass(-1, 0, 0.0, "encode"))
-        context, velocities = self.remembered(video, 0, cond), []
+        announce = partial(announcing(on_pass, -1, 0, 0.0, "encode"), "cond")
+        context, velocities = started(self.model, len(video), cond, announce), []
         for chunk in range(self.chunks):
             if chunk >= self.first:
                 velocities.append(self.velocity(noisy, chunk, context, on_pass))

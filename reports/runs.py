@@ -6,6 +6,7 @@ run.read("frame_attention", "cross_mass", network="trained")    # loaded, the fi
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import xarray as xr
@@ -58,10 +59,11 @@ class Run:
         whose decoder sees the frame at hand alone.
         """
         lacking = [dataset for dataset in needs if not self.path(dataset).exists()]
-        if ATTENTION in needs and ATTENTION not in lacking and not self._sees_past():
+        if ATTENTION in needs and ATTENTION not in lacking and not self._sees_past:
             lacking.append("attention to earlier frames")
         return lacking
 
+    @cached_property
     def _sees_past(self) -> bool:
         with self._open(ATTENTION) as stored:
             return float(stored["uniform"].where(stored["lag"] >= 1).sum("lag").max()) > 0
