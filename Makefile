@@ -26,33 +26,33 @@ help: ## list the commands
 setup: $(INSTALLED) ## install into .venv; other commands do it by themselves (PYTHON=python3.12 chooses the Python)
 
 check: $(INSTALLED) ## whether a model keeps the contract that every number rests on: MODEL=my_adapter.py:load
-	$(BIN)/python -m probes.check --model $(MODEL) $(ARGS)
+	$(BIN)/python -m framelens.probes.check --model $(MODEL) $(ARGS)
 
 latents: $(INSTALLED) ## encode videos and prompts for probing: MODEL=... ARGS="--videos footage/ --out clips.safetensors"
-	$(BIN)/python -m probes.latents --model $(MODEL) $(ARGS)
+	$(BIN)/python -m framelens.probes.latents --model $(MODEL) $(ARGS)
 
 probe: $(INSTALLED) ## probe a model and write its page: MODEL=dense-tiles ARGS="--clips 8"
-	run=$$($(BIN)/python -m probes --model $(MODEL) $(ARGS)) && $(BIN)/python -m reports --run "$$run"
+	run=$$($(BIN)/python -m framelens.probes --model $(MODEL) $(ARGS)) && $(BIN)/python -m framelens.reports --run "$$run"
 
 figures: $(INSTALLED) ## redraw figures and page from results: RUN=runs/dense-tiles/first, or all runs
-	$(BIN)/python -m reports $(if $(RUN),--run $(RUN)) $(ARGS)
+	$(BIN)/python -m framelens.reports $(if $(RUN),--run $(RUN)) $(ARGS)
 
 train: $(INSTALLED) ## train a network: MODEL=dense-tiles ARGS="--steps 2000"
-	$(BIN)/python -m training --model $(MODEL) $(ARGS)
+	$(BIN)/python -m framelens.training --model $(MODEL) $(ARGS)
 
 evaluate: $(INSTALLED) ## score a model's next frame on held-out clips: MODEL=dense-tiles ARGS="--clips 32"
-	$(BIN)/python -m training.evaluate --model $(MODEL) $(ARGS)
+	$(BIN)/python -m framelens.training.evaluate --model $(MODEL) $(ARGS)
 
 compare: $(INSTALLED) ## table and figures, dense against separated at an equal budget: RUN=runs/compare/tiles
 	for run in $(or $(RUN),$(COMPARED)); do \
-	  $(BIN)/python -m reports.compare --run $$run && $(BIN)/python -m reports --run $$run || exit $$?; done
+	  $(BIN)/python -m framelens.reports.compare --run $$run && $(BIN)/python -m framelens.reports --run $$run || exit $$?; done
 
 compare-train: $(INSTALLED) ## train that comparison anew, then draw it: ARGS="--videos tiles --seeds 2"
-	run=$$($(BIN)/python -m training.compare $(ARGS)) && $(MAKE) compare RUN="$$run"
+	run=$$($(BIN)/python -m framelens.training.compare $(ARGS)) && $(MAKE) compare RUN="$$run"
 
 scd-bench: $(INSTALLED) ## cost card and timing of dense against separated: ARGS="--preset minecraft"
 	run=$(or $(RUN),runs/bench/$$(date +%Y%m%d-%H%M%S)) && \
-	  $(BIN)/python -m benchmarks.scd_bench --out "$$run" $(ARGS) && $(BIN)/python -m reports --run "$$run"
+	  $(BIN)/python -m framelens.benchmarks.scd --out "$$run" $(ARGS) && $(BIN)/python -m framelens.reports --run "$$run"
 
 test: lint ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
 	$(BIN)/python -m pytest $(ARGS)
@@ -70,7 +70,8 @@ clean: ## remove .venv and caches; runs/ stays
 
 # The stamp is written last, so an interrupted installation leaves none; what
 # such an installation did leave is thrown away. torch goes first and alone: pip
-# then keeps whichever build of it the machine's package index offers.
+# then keeps whichever build of it the machine's package index offers. The link is for
+# editors and pyright, which do not see what an editable installation adds to Python's imports.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || \
 	  { echo "framelens needs Python 3.11 or 3.12, but '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing): try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -78,4 +79,5 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@echo "installing into .venv, which takes minutes the first time"
 	$(PIP) install --constraint constraints.txt torch
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@ln -sfn "$(CURDIR)" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/framelens"
 	@touch $@

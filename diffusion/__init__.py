@@ -1,7 +1,7 @@
 """Noise, time and sampling: tensors only, nothing about networks.
 
-    from diffusion.sampler import rollout
-    from diffusion.schedule import sigma_grid
+    from framelens.diffusion.sampler import rollout
+    from framelens.diffusion.schedule import sigma_grid
 
 Sigma runs from 1 (noise) to 0 (clean): x_sigma = (1 - sigma) x_0 + sigma eps, velocity = eps - x_0.
 """

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from diffusion.around import handed_on
+from framelens.diffusion.around import handed_on
 
 Branch = Literal["cond", "uncond"]
 Announce = Callable[..., None]

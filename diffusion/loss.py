@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.schedule import noised
+from framelens.diffusion.schedule import noised
 
 
 def flow_matching_loss(

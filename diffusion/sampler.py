@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion.guidance import Alone, Announce, Branch, silent
+from framelens.diffusion.guidance import Alone, Announce, Branch, silent
 
 Context = Any
 """What a model remembers of finished frames: a value, passed in and returned, never kept on the module."""
@@ -150,9 +150,7 @@ def _branches(model: Any) -> Alone:
     return model if isinstance(model, Alone) else Alone(model)
 
 
-def announcing(
-    on_pass: OnPass, frame: int, step: int, sigma: float, role: Role, coming: int = 0
-) -> Announce:
+def announcing(on_pass: OnPass, frame: int, step: int, sigma: float, role: Role, coming: int = 0) -> Announce:
     """Announces passes of that moment, or such that ask for the coming frame."""
 
     def announce(branch: Branch, asks: bool = False) -> None:

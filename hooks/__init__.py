@@ -1,33 +1,33 @@
 """Instruments for any torch network: watch values, replace values, see attention.
 
-    from hooks import Trace
+    from framelens.hooks import Trace
 
     with Trace(model.hook_dict, "blocks.*.hook_resid_post", sink) as trace:
-        rollout(model, clip, on_pass=trace.on_pass)
+        rollout(model, noise, sigmas, on_pass=trace.on_pass)
 
-Nothing here knows diffusion, and nothing is imported before its name is used.
+Nothing here knows diffusion. `hooks.source` reads with nnsight, and is imported by its name only.
 """
 
-from importlib import import_module
+from framelens.hooks._instrument import SilentHookError
+from framelens.hooks.attention import AttentionPoint, AttentionTap, Pattern
+from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, cut
+from framelens.hooks.bypass import Bypass
+from framelens.hooks.cache import Cache, record, run_with_cache
+from framelens.hooks.edit import Edit
+from framelens.hooks.trace import Trace
 
-_HOMES = {
-    "Trace": "trace",
-    "Edit": "edit",
-    "AttentionPoint": "attention",
-    "AttentionTap": "attention",
-    "Pattern": "attention",
-    "AttentionCall": "attention_edit",
-    "AttentionEdit": "attention_edit",
-    "cut": "attention_edit",
-    "Bypass": "bypass",
-    "Cache": "cache",
-    "record": "cache",
-    "run_with_cache": "cache",
-    "SilentHookError": "_instrument",
-}
-
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"hooks has no {name!r}; there are {sorted(_HOMES)}")
-    return getattr(import_module(f"hooks.{_HOMES[name]}"), name)
+__all__ = [
+    "AttentionCall",
+    "AttentionEdit",
+    "AttentionPoint",
+    "AttentionTap",
+    "Bypass",
+    "Cache",
+    "Edit",
+    "Pattern",
+    "SilentHookError",
+    "Trace",
+    "cut",
+    "record",
+    "run_with_cache",
+]

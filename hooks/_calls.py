@@ -11,8 +11,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hooks._fold import apart, side_by_side
-from hooks._instrument import Instrument, outside_graphs
+from framelens.hooks._instrument import Instrument, outside_graphs
+from framelens.hooks.fold import apart, side_by_side
 
 
 @dataclass(frozen=True)

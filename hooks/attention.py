@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks._calls import AttentionCall, AttentionInstrument, AttentionPoint
-from hooks._pattern import Pattern
+from framelens.hooks._calls import AttentionCall, AttentionInstrument, AttentionPoint
+from framelens.hooks.pattern import Pattern
 
 __all__ = ["AttentionPoint", "AttentionTap", "Pattern", "self_test"]
 

@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as kernel  # the function that nobody replaced
 
-from hooks._calls import AttentionCall, AttentionInstrument, AttentionPoint
-from hooks._fold import apart, side_by_side
-from hooks.edit import alike
+from framelens.hooks._calls import AttentionCall, AttentionInstrument, AttentionPoint
+from framelens.hooks.edit import alike
+from framelens.hooks.fold import apart, side_by_side
 
 __all__ = ["AttentionCall", "AttentionEdit", "cut", "frame_causal", "frame_diagonal"]
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hooks._instrument import Instrument, outside_graphs
-from hooks.edit import alike
+from framelens.hooks._instrument import Instrument, outside_graphs
+from framelens.hooks.edit import alike
 
 Substitute = Callable[[Any, str, Tensor], Tensor | None]
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hooks._instrument import matching
-from hooks.trace import Trace
+from framelens.hooks._instrument import matching
+from framelens.hooks.trace import Trace
 
 NamesFilter = str | Iterable[str] | Callable[[str], bool] | None
 """Names or globs, or a function of a name; None for every point."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hooks._instrument import Instrument, outside_graphs
-from hooks.trace import tensor_of
+from framelens.hooks._instrument import Instrument, outside_graphs
+from framelens.hooks.trace import tensor_of
 
 Replace = Callable[[Any, str, Tensor], Tensor]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hooks._instrument import Instrument, outside_graphs
+from framelens.hooks._instrument import Instrument, outside_graphs
 
 
 class Trace(Instrument):

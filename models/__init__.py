@@ -7,29 +7,32 @@
     model = models.load("my_adapter.py:load")                   # what a function of yours returns
 
 A network's file offers `build(config)` and `config(preset, **changes)`; a family's file, which reads other
-people's checkpoints, `CLASSES`, `UNSAID`, `recognises(names)` and `read(checkpoint, said)` (models/_door.py).
+people's checkpoints, `CLASSES`, `UNSAID`, `recognises(names)` and `read(checkpoint, said)`
+(models/loading/read.py).
 """
 
-import importlib
-import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from models._place import Place
-from models._place import find as find_place
+from framelens.models.loading.locate import Place
+from framelens.models.loading.locate import find as find_place
+from framelens.records.registry import Registry
 
 WEIGHTS = Path(__file__).parent / "weights"
+SHARED = frozenset({"adapter_template", "cost", "encoders", "loading", "parts", "variants", "weights"})
+"""What networks and families share; every other public file or folder here is a network or a family."""
+_ARCHITECTURES = Registry(__name__, "network", SHARED)
 
 
 def networks() -> list[str]:
-    """The networks that can be built and trained: the public files of this folder with a `build`."""
-    return _files_with("build")
+    """The networks that can be built and trained: those that offer `build`. Imports them all."""
+    return [name for name in _ARCHITECTURES.names() if hasattr(network(name), "build")]
 
 
 def families() -> list[str]:
-    """The families whose checkpoints can be read: the public files of this folder with `recognises`."""
-    return _files_with("recognises")
+    """The families whose checkpoints can be read: those that offer `recognises`. Imports them all."""
+    return [name for name in _ARCHITECTURES.names() if hasattr(network(name), "recognises")]
 
 
 def names() -> list[str]:
@@ -38,11 +41,8 @@ def names() -> list[str]:
 
 
 def network(name: str) -> ModuleType:
-    """The file of that network or family; an unknown one raises ValueError with those that exist."""
-    known = sorted({*networks(), *families()})
-    if name not in known:
-        raise ValueError(f"no network is called {name!r}; there are {', '.join(known)}")
-    return importlib.import_module(f"models.{name}")
+    """The module of that network or family; an unknown one raises ValueError with those that exist."""
+    return _ARCHITECTURES.load(name)
 
 
 def find(name: str) -> Place:
@@ -61,7 +61,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", copies: int = 1
     Raises ValueError or OSError with one line that names the file and what is wrong with it.
     """
     place = find(name)  # before the heavy imports: a misspelt name answers at once
-    from models._door import read
+    from framelens.models.loading.read import read
 
     return read(place, device, dtype, asked, copies)
 
@@ -69,14 +69,14 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", copies: int = 1
 def load_shuffled(name: str, seed: int, device: str = "cpu", dtype: str = "float32", **asked: Any) -> Any:
     """The same with random weights: the entries of each tensor are permuted."""
     place = find(name)
-    from models._door import read
+    from framelens.models.loading.read import read
 
     return read(place, device, dtype, asked, 1, seed)
 
 
 def save(model: Any, path: Path | str) -> None:
     """A loaded model as a checkpoint of ours, which says all that its own file left unsaid."""
-    from models._checkpoint import write
+    from framelens.models.loading.checkpoint import write
 
     write(Path(path), model.state_dict(), model.source.metadata | {"config": model.describe()})
 
@@ -84,9 +84,3 @@ def save(model: Any, path: Path | str) -> None:
 def label(name: str) -> str:
     """What that model's results are filed under: its shipped name, or a checkpoint's file or folder."""
     return find(name).label
-
-
-def _files_with(function: str) -> list[str]:
-    defines = re.compile(rf"^def {function}\b", re.MULTILINE)
-    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
-    return [file.stem for file in files if defines.search(file.read_text())]

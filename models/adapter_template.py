@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from diffusion.sampler import Geometry
-from hooks.attention import AttentionPoint
-from models._blocks import GuardedHookPoint
+from framelens.diffusion.sampler import Geometry
+from framelens.hooks.attention import AttentionPoint
+from framelens.models.parts.blocks import GuardedHookPoint
 
 CHANNELS, SIDE, PATCH, LAYERS, HEADS, WIDTH, ACTIONS = 3, 20, 4, 4, 4, 64, 5
 TOKENS = (SIDE // PATCH) ** 2

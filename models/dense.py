@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models._cache import KVCache, KVStorage
-from models._cached_stack import CachedStack
-from models._config import (
+from framelens.models.parts.cache import KVCache, KVStorage
+from framelens.models.parts.cached_stack import CachedStack
+from framelens.models.parts.config import (
     LATENT,
     TINY,
     WAN,
@@ -25,8 +25,8 @@ from models._config import (
     conditions_of,
     preset,
 )
-from models._contexts import DenseContext
-from models._stack import CLEAN_TIMESTEP
+from framelens.models.parts.contexts import DenseContext
+from framelens.models.parts.stack import CLEAN_TIMESTEP
 
 
 @dataclass(frozen=True, kw_only=True)

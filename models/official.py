@@ -29,9 +29,9 @@ from typing import Any
 import torch
 from torch import nn
 
-import models
-from diffusion.schedule import Sampling
-from models._checkpoint import Checkpoint
+from framelens import models
+from framelens.diffusion.schedule import Sampling
+from framelens.models.loading.checkpoint import Checkpoint
 
 HEAD = 64
 CLASSES: tuple[str, ...] = ()

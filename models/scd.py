@@ -17,18 +17,18 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hooks.attention import AttentionPoint
-from models._blocks import HookedRootModule
-from models._cache import KVCache, KVStorage
-from models._config import check_conditions, condition_of, preset
-from models._contexts import SCDContext
-from models._fusion import Join, features_of
-from models._history import Prefix, Together
-from models._parallel import teacher_forced
-from models._scd_config import PRESETS as PRESETS
-from models._scd_config import Config as Config
-from models._stack import CLEAN_TIMESTEP, Conditioned, Modulations, Stack
-from models._text import TextKeys
+from framelens.hooks.attention import AttentionPoint
+from framelens.models.parts.blocks import HookedRootModule
+from framelens.models.parts.cache import KVCache, KVStorage
+from framelens.models.parts.config import check_conditions, condition_of, preset
+from framelens.models.parts.contexts import SCDContext
+from framelens.models.parts.fusion import Join, features_of
+from framelens.models.parts.history import Prefix, Together
+from framelens.models.parts.scd_config import PRESETS as PRESETS
+from framelens.models.parts.scd_config import Config as Config
+from framelens.models.parts.scd_parallel import teacher_forced
+from framelens.models.parts.stack import CLEAN_TIMESTEP, Conditioned, Modulations, Stack
+from framelens.models.parts.text import TextKeys
 
 
 def config(name: str, **changes) -> Config:

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.schedule import Sampling
-from models._checkpoint import Checkpoint
-from models._wan_assumed import MANY_STEPS, scheduled_shift
-from models._wan_config import config_of
-from models._wan_names import SKYREELS_MARK, is_wan_like
-from models._wan_network import Wan
-from models._wan_read import stock, with_our_names
+from framelens.diffusion.schedule import Sampling
+from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.wan.assumed import MANY_STEPS, scheduled_shift
+from framelens.models.wan.config import config_of
+from framelens.models.wan.names import SKYREELS_MARK, is_wan_like
+from framelens.models.wan.network import Wan
+from framelens.models.wan.read import stock, with_our_names
 
 CLASSES: tuple[str, ...] = ("SkyReelsV2Transformer3DModel",)
 UNSAID: dict[str, Any] = {

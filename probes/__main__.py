@@ -1,4 +1,4 @@
-"""python -m probes --model dense-tiles: probes a model on held-out clips, or goes on where it was stopped."""
+"""python -m framelens.probes --model dense-tiles: probes a model on clips, or resumes a stopped run."""
 
 import shlex
 import sys
@@ -7,9 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from probes._options import parser, settings_of
-from probes.settings import Settings, refuse_path
-from records.commands import exits_as
+from framelens.probes.run.options import parser, settings_of
+from framelens.probes.run.settings import Settings, refuse_path
+from framelens.records.commands import exits_as
 
 
 @exits_as("probes", stopped="the same command goes on from here")
@@ -17,11 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when the run is complete, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["plan"]:
-        from probes import plan
+        from framelens.probes.plan import __main__ as plan
 
         return plan.main(arguments[1:])
     if arguments[:1] == ["estimate"]:
-        from probes import estimate
+        from framelens.probes.estimate import __main__ as estimate
 
         return estimate.main(arguments[1:])
     options = vars(parser().parse_args(arguments))
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings, unasked = settings_of(options)
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}")
-    command = shlex.join(["python", "-m", "probes", *arguments])
+    command = shlex.join(["python", "-m", "framelens.probes", *arguments])
     folder = probe(model, settings, out, run, workers, command, unasked)
     if folder is not None:
         print(folder)
@@ -49,20 +49,20 @@ def probe(
 ) -> Path | None:
     """The folder of the finished run, for the first of the processes that a launcher started; what was not
     asked for is as the model is meant to be sampled."""
-    import models
+    from framelens import models
 
     models.find(name)  # before the heavy imports: a misspelt name answers at once
 
     import torch
     from tqdm import tqdm
 
-    from hooks.attention import self_test
-    from models._device import device_name
-    from probes._broken import in_one_line
-    from probes._plan import write_plan
-    from probes._ranks import joined
-    from probes.run_folder import RunFolder, manifest
-    from probes.work import default_workers, measured, open_laboratory
+    from framelens.hooks.attention import self_test
+    from framelens.models.loading.devices import device_name
+    from framelens.probes.plan.build import write_plan
+    from framelens.probes.run.failures import in_one_line
+    from framelens.probes.run.folder import RunFolder, manifest
+    from framelens.probes.run.ranks import joined
+    from framelens.probes.run.work import default_workers, measured, open_laboratory
 
     ranks = joined(settings.device)
     workers = default_workers(settings.device, ranks.size) if workers is None else workers

@@ -1,4 +1,4 @@
-"""python -m probes.emergence --checkpoints runs/train/dense-tiles/checkpoints: the findings during training.
+"""python -m framelens.probes.emergence --checkpoints runs/train/X/checkpoints: the findings during training.
 
 For every kept checkpoint, by layer: noise-seed invariance at sigma 1, similarity between denoising steps and
 attention to earlier frames, at the last frame of a few held-out clips, beside the validation loss.
@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from probes.settings import Settings
-from records import write_netcdf
-from records.commands import exits_as
+from framelens.probes.run.settings import Settings
+from framelens.records import write_netcdf
+from framelens.records.commands import exits_as
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m probes.emergence", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m framelens.probes.emergence", description=__doc__)
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder of step-*.safetensors")
     parser.add_argument("--out", type=Path, help="netCDF file (default: emergence.nc beside the folder)")
     parser.add_argument("--clips", type=int, default=6, help="held-out clips")
@@ -57,11 +57,11 @@ def _emergence(files: list[Path], settings: Settings) -> xr.Dataset:
 
 def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     """noise_invariance, step_similarity_centred and cross_mass (clip, layer) of one checkpoint."""
-    import models
-    from probes import noise_invariance
-    from probes._clips import read_clips
-    from probes.rollouts import watched_rollout
-    from probes.subject import Subject, recipe_of
+    from framelens import models
+    from framelens.probes.experiments import noise_invariance
+    from framelens.probes.experiments.rollouts import watched_rollout
+    from framelens.probes.run.clips import read_clips
+    from framelens.probes.run.subject import Subject, recipe_of
 
     model = models.load(str(file), settings.device, settings.dtype)
     training = model.source.metadata["training"]

@@ -1,7 +1,7 @@
 """Draws the figures and the page of finished runs.
 
-    python -m reports --run runs/dense-tiles/first
-    python -m reports --run all --figure depth --figure lag
+    python -m framelens.reports --run runs/dense-tiles/first
+    python -m framelens.reports --run all --figure depth --figure lag
 
 Writes <out>/<model>/<run>/<figure>.png, .pdf and .csv, and page.html into the run folder.
 """
@@ -11,11 +11,12 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from records.commands import exits_as
-from reports import load, names, style
-from reports.page import Drawn, page, write_page
-from reports.plain_page import plain_page
-from reports.runs import PROBE, Run, found, open_run
+from framelens.records.commands import exits_as
+from framelens.reports import plots
+from framelens.reports.drawing import style
+from framelens.reports.page.page import Drawn, page, write_page
+from framelens.reports.page.plain_page import plain_page
+from framelens.reports.runs import PROBE, Run, found, open_run
 
 
 @exits_as("reports")
@@ -31,13 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m reports", description="figures and page of finished runs"
+        prog="python -m framelens.reports", description="figures and page of finished runs"
     )
     parser.add_argument("--run", default="all", help="a run folder, runs/<model>/<run>, or all (default)")
     parser.add_argument("--out", type=Path, default=Path("reports/figures"), help="folder for the figures")
     parser.add_argument(
         "--figure", action="extend", nargs="+", default=[], metavar="NAME",
-        help=f"only these figures, and no page: {', '.join(names())}",
+        help=f"only these figures, and no page: {', '.join(plots.names())}",
     )  # fmt: skip
     return parser
 
@@ -63,14 +64,14 @@ def runs(wanted: str, kinds: Collection[str] = ()) -> list[Run]:
 
 def kind_of(figure: str) -> str:
     """The kind of run that a figure shows; its file says so where it is not a probe's."""
-    return getattr(load(figure), "kind", PROBE)
+    return getattr(plots.load(figure), "kind", PROBE)
 
 
 def draw(run: Run, out: Path, only: list[str]) -> None:
     """Draws one run's figures, and its page unless only some figures were asked for."""
     drawn, not_drawn = [], {}
-    own = [name for name in names() if kind_of(name) == run.kind]
-    modules = {name: load(name) for name in only or own}
+    own = [name for name in plots.names() if kind_of(name) == run.kind]
+    modules = {name: plots.load(name) for name in only or own}
     for name, module in sorted(modules.items(), key=lambda item: item[1].order):
         missing = run.missing(module.needs)
         if missing and only:

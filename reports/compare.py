@@ -1,4 +1,4 @@
-"""python -m reports.compare --run runs/compare/tiles: the equal-budget comparison as a table.
+"""python -m framelens.reports.compare --run runs/compare/tiles: the equal-budget comparison as a table.
 
 Budgets: equal steps, and equal time, in units of dense steps: what a step costs was measured with all
 networks interleaved, so that the unit does not depend on how busy the machine was.
@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.intervals import bootstrap
-from records.commands import exits_as
-from reports.runs import Run, open_run
+from framelens.analyses.intervals import bootstrap
+from framelens.records.commands import exits_as
+from framelens.reports.runs import Run, open_run
 
 COLUMNS = {
     "parameters": "parameters",
@@ -31,7 +31,7 @@ COLUMNS = {
 @exits_as("reports")
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table as Markdown; exit status 2 when there is no such run."""
-    parser = argparse.ArgumentParser(prog="python -m reports.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m framelens.reports.compare", description=__doc__)
     parser.add_argument("--run", required=True, help="folder of a comparison")
     options = parser.parse_args(arguments)
     print(markdown(table(open_run(options.run))))

@@ -13,7 +13,6 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 torch.set_num_threads(1)
 
-SHAPE_CHECKED = "records hooks diffusion videos models analyses probes training benchmarks reports".split()
 # The setting of beartype lets an int stand where a float is asked for, as Python's typing rules do.
-# (pytest's --jaxtyping-packages cannot pass a setting to the checker of several packages.)
-install_import_hook(SHAPE_CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+# (pytest's --jaxtyping-packages cannot pass a setting to the checker.)
+install_import_hook("framelens", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

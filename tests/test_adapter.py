@@ -10,16 +10,16 @@ import pytest
 import torch
 from tiny import draw
 
-import models
-import probes.__main__
-from diffusion.sampler import CausalDiffuser, rollout
-from diffusion.schedule import sigma_grid
-from models._null import shuffled
-from models.adapter_template import Adapter
-from probes.check import failures
+from framelens import models
+from framelens.diffusion.sampler import CausalDiffuser, rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.models.adapter_template import Adapter
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes.__main__ import main as probes_main
+from framelens.probes.check.__main__ import failures
 
 ROOT = Path(__file__).parents[1]
-OUTSIDER = f"{ROOT}/tests/outsider_adapter.py:load"
+OUTSIDER = f"{ROOT}/tests/networks/outsider_adapter.py:load"
 TEMPLATE = f"{ROOT}/models/adapter_template.py:load"
 FRAMES = 4
 
@@ -133,7 +133,7 @@ def test_an_adapter_finds_what_lies_beside_it_and_may_delay_its_annotations(tmp_
     (tmp_path / "beside_the_adapter.py").write_text("SEED = 5\n")
     (tmp_path / "mine.py").write_text(
         "from __future__ import annotations\n\nfrom dataclasses import dataclass\n\n"
-        "from beside_the_adapter import SEED\n\nfrom models import adapter_template\n\n\n"
+        "from beside_the_adapter import SEED\n\nfrom framelens.models import adapter_template\n\n\n"
         "@dataclass\nclass Options:\n    seed: int = SEED\n\n\n"
         "def load():\n    return adapter_template.load(Options().seed)\n"
     )
@@ -148,7 +148,7 @@ def test_an_adapters_model_is_probed_like_any_other(tmp_path, capsys):
         "--quick --clips 1 --steps 2 --frames 5 --context 3 --probed 1 --workers 1 --run trial".split()
     )
     arguments += ["--experiments", "rollouts", "noise_invariance"]
-    status = probes.__main__.main(["--model", OUTSIDER, "--out", str(tmp_path), *arguments])
+    status = probes_main(["--model", OUTSIDER, "--out", str(tmp_path), *arguments])
     assert status == 0, capsys.readouterr().err
     run = tmp_path / "outsider_adapter/trial"
     manifest = json.loads((run / "manifest.json").read_text())
@@ -158,7 +158,10 @@ def test_an_adapters_model_is_probed_like_any_other(tmp_path, capsys):
 
 def test_make_check_runs_from_the_command_line():
     done = subprocess.run(
-        [sys.executable, "-m", "probes.check", "--model", OUTSIDER], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "framelens.probes.check", "--model", OUTSIDER],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"13 of 13 checks hold for {OUTSIDER}"

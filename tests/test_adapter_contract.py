@@ -5,12 +5,12 @@ import re
 import pytest
 import tiny
 
-import models
-from models import adapter_template
-from probes.check import examine, failures
+from framelens import models
+from framelens.models import adapter_template
+from framelens.probes.check.__main__ import examine, failures
 
 HEAD = (
-    "from diffusion.sampler import Geometry\nfrom models.adapter_template import Adapter, Net\n\n\n"
+    "from framelens.diffusion.sampler import Geometry\nfrom models.adapter_template import Adapter, Net\n\n\n"
     "class Mine(Adapter):\n{body}\n\n\ndef load():\n    model = Mine(Net())\n{after}    return model\n"
 )
 GEOMETRY = "    model.geometry = Geometry(1, 3, 20, 20, {}, {}, {}, {})\n"

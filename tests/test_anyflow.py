@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny import draw
 
-from diffusion.sampler import CausalDiffuser, ForwardPass, rollout
-from diffusion.schedule import sigma_grid
-from hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
-from models import anyflow, load
-from models._checkpoint import Checkpoint
-from models._null import shuffled
-from probes._layers import Layers
+from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
+from framelens.models import anyflow, load
+from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes.chunk.layers import Layers
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -3,12 +3,12 @@
 import pytest
 import tiny
 
-from diffusion.around import Around
-from diffusion.guidance import guided
-from diffusion.sampler import CausalDiffuser
-from models import scd
-from models._captured import Captured
-from models._cut import Cut
+from framelens.diffusion.around import Around
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import CausalDiffuser
+from framelens.models import scd
+from framelens.models.variants.captured import Captured
+from framelens.models.variants.cut import Cut
 
 HANDED_ON = [name for name, value in vars(Around).items() if isinstance(value, property)]
 SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16, "conditions": 5}

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from hooks import AttentionEdit, AttentionPoint, AttentionTap, SilentHookError, cut
-from hooks.attention_edit import frame_causal, frame_diagonal
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.hooks import AttentionEdit, AttentionPoint, AttentionTap, SilentHookError, cut
+from framelens.hooks.attention_edit import frame_causal, frame_diagonal
 
 FRAMES, STEPS = 3, 2
 

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hooks import AttentionPoint, AttentionTap, Pattern, SilentHookError, _kernel, _pattern
-from hooks.attention import self_test
+from framelens.hooks import AttentionPoint, AttentionTap, Pattern, SilentHookError
+from framelens.hooks import kernel as kernel_file
+from framelens.hooks import pattern as pattern_file
+from framelens.hooks.attention import self_test
 
 AGES = {
     "one frame": [0] * 5,
@@ -28,7 +30,7 @@ PATHS = {
 @pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
     for name, value in PATHS[request.param].items():
-        monkeypatch.setattr(_pattern, name, value)
+        monkeypatch.setattr(pattern_file, name, value)
 
 
 def draw(keys, queries=6, width=8, dtype=torch.float64, seed=0):
@@ -144,9 +146,9 @@ def test_half_precision_costs_no_accuracy_in_mass_and_entropy(dtype, path):
 def test_attention_without_a_fused_kernel_is_the_same(monkeypatch):
     q, k = draw(10)
     v = torch.randn_like(k)
-    fused = _kernel.attend(q, k, v, 0.4)
-    monkeypatch.setattr(_kernel, "BLOCK_SCORES", 130)
-    for got, expected in zip(_kernel._attend_in_blocks(q, k, v, 0.4), fused, strict=True):
+    fused = kernel_file.attend(q, k, v, 0.4)
+    monkeypatch.setattr(kernel_file, "BLOCK_SCORES", 130)
+    for got, expected in zip(kernel_file._attend_in_blocks(q, k, v, 0.4), fused, strict=True):
         torch.testing.assert_close(got, expected)
 
 
@@ -165,10 +167,10 @@ def test_the_kernels_of_the_gpu_pass_the_self_test(dtype):
 
 def test_the_self_test_refuses_a_kernel_whose_normaliser_is_off(monkeypatch):
     def base_two(q, k, v, scale):
-        out, log_sum = _kernel.attend(q, k, v, scale)
+        out, log_sum = kernel_file.attend(q, k, v, scale)
         return out, log_sum / torch.log(torch.tensor(2.0))
 
-    monkeypatch.setattr(_pattern, "attend", base_two)
+    monkeypatch.setattr(pattern_file, "attend", base_two)
     with pytest.raises(RuntimeError, match="log_normaliser on cpu"):
         self_test("cpu")
 

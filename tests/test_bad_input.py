@@ -12,12 +12,12 @@ import tiny
 import torch
 import xarray as xr
 
-import models
-import probes.__main__
-import training.__main__
-from models import dense
-from training import recipes, trainer
-from videos import files
+from framelens import models
+from framelens.models import dense
+from framelens.probes.__main__ import main as probes_main
+from framelens.training import recipes, trainer
+from framelens.training.__main__ import main as training_main
+from framelens.videos import files
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--clips 1 --steps 2 --frames 5 --context 3 --probed 2 --workers 1 --run trial".split()
@@ -54,7 +54,7 @@ def results(out):
     return found + manifests + [clip for clip in out.rglob("clips/*") if clip.is_dir()]
 
 
-# python -m probes
+# python -m framelens.probes
 
 
 @pytest.fixture
@@ -62,9 +62,7 @@ def refused(checkpoint, tmp_path, capsys):
     """Runs the probe with wrong arguments, a later option overriding an earlier one; gives the complaint."""
 
     def run(*arguments, model=checkpoint, out=tmp_path / "runs"):
-        status = probes.__main__.main(
-            ["--model", str(model), "--out", str(out), *SMALL, *map(str, arguments)]
-        )
+        status = probes_main(["--model", str(model), "--out", str(out), *SMALL, *map(str, arguments)])
         assert status == 2
         assert not results(tmp_path)
         return complaint(capsys, "probes")
@@ -117,7 +115,17 @@ def test_a_model_that_is_not_there_is_refused(refused, tmp_path):
 
 def test_a_misspelt_model_is_answered_at_once_and_by_the_exit_status(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "probes", "--model", "tinny", "--out", tmp_path / "runs"],
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "framelens.probes",
+            "--model",
+            "tinny",
+            "--out",
+            tmp_path / "runs",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -138,7 +146,7 @@ def test_a_context_as_long_as_the_clips_of_training_is_refused(checkpoint, tmp_p
     small = [argument for argument in SMALL if argument not in ("--frames", "5")]
     for context in ("6", "9"):
         arguments = ["--model", str(checkpoint), "--out", str(tmp_path), *small, "--context", context]
-        assert probes.__main__.main(arguments) == 2
+        assert probes_main(arguments) == 2
         assert "--context" in complaint(capsys, "probes") and not results(tmp_path)
 
 
@@ -221,16 +229,16 @@ def test_weights_that_are_no_numbers_are_traced_to_layer_frame_and_step(refused,
 
 
 def test_numbers_are_asked_for_where_numbers_belong(capsys):
-    for program in (probes.__main__, training.__main__):
+    for program in (probes_main, training_main):
         with pytest.raises(SystemExit) as stop:
-            program.main(["--steps", "many"])
+            program(["--steps", "many"])
         assert stop.value.code == 2
         assert (
             capsys.readouterr().err.splitlines()[-1].endswith("argument --steps: invalid int value: 'many'")
         )
 
 
-# python -m training
+# python -m framelens.training
 
 
 @pytest.fixture(autouse=True)
@@ -247,7 +255,7 @@ def untrained(tmp_path, capsys):
     """Trains with wrong arguments; gives the complaint."""
 
     def run(*arguments, out=tmp_path / "train"):
-        assert training.__main__.main(["--model", "short", "--out", str(out), *map(str, arguments)]) == 2
+        assert training_main(["--model", "short", "--out", str(out), *map(str, arguments)]) == 2
         assert not list(tmp_path.rglob("model.safetensors"))
         return complaint(capsys, "training")
 
@@ -286,7 +294,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path, untrained, capsys, mo
     out = tmp_path / "train"
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Run, "advance", stop)
-        assert training.__main__.main(["--model", "short", "--out", str(out)]) == 130
+        assert training_main(["--model", "short", "--out", str(out)]) == 130
     assert "stopped; the same command goes on from here" in complaint(capsys, "training")
     assert f"{out} was trained with steps=2, not 3; choose another --out or delete it" in untrained(
         "--steps", 3

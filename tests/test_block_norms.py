@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.block_norms import Statistic
+from framelens.analyses.statistics.block_norms import Statistic
 
 
 @dataclass(frozen=True)

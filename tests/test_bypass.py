@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hooks import Bypass, SilentHookError
+from framelens.hooks import Bypass, SilentHookError
 
 
 class Block(nn.Module):

@@ -5,12 +5,12 @@ import tiny
 import torch
 from torch import nn
 
-import models
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from hooks import Cache, SilentHookError, record, run_with_cache
-from hooks.cache import Entry
-from models import scd
+from framelens import models
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.hooks import Cache, SilentHookError, record, run_with_cache
+from framelens.hooks.cache import Entry
+from framelens.models import scd
 
 FRAMES, TOKENS = 3, 4
 SIGMA = torch.tensor([0.5, 0.8])

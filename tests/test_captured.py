@@ -6,13 +6,14 @@ import pytest
 import tiny
 import torch
 
-from diffusion.guidance import guided
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from hooks.trace import Trace
-from models import _captured, scd
-from models._captured import Captured, captured
-from models._fusion import FUSIONS
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.hooks.trace import Trace
+from framelens.models import scd
+from framelens.models.parts.fusion import FUSIONS
+from framelens.models.variants import captured as _captured
+from framelens.models.variants.captured import Captured, captured
 
 SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
 SMALL |= {"rope_axes": (4, 2, 2), "rope_theta": 100.0, "conditions": 5}

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import models
-import probes.check
-from hooks.attention import AttentionPoint
-from models import adapter_template, scd
-from models._blocks import GuardedHookPoint
-from models.adapter_template import Adapter, Attention, Block, Net
-from probes.check import examine, failures
+from framelens import models
+from framelens.hooks.attention import AttentionPoint
+from framelens.models import adapter_template, scd
+from framelens.models.adapter_template import Adapter, Attention, Block, Net
+from framelens.models.parts.blocks import GuardedHookPoint
+from framelens.probes.check.__main__ import examine, failures
+from framelens.probes.check.__main__ import main as check_main
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "models/adapter_template.py:load"
@@ -371,7 +371,7 @@ def command(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
 
     def run(*arguments):
-        status = probes.check.main([*map(str, arguments)])
+        status = check_main([*map(str, arguments)])
         said = capsys.readouterr()
         return status, said.out.splitlines(), said.err.splitlines()
 
@@ -387,7 +387,7 @@ def test_the_template_passes_and_the_status_says_so(command):
 def test_a_model_that_does_not_keep_the_contract_gives_status_1(command, tmp_path):
     adapter = tmp_path / "broken.py"
     adapter.write_text(
-        "import torch\nfrom models.adapter_template import Adapter, Net\n\n\n"
+        "import torch\nfrom framelens.models.adapter_template import Adapter, Net\n\n\n"
         "class Forgets(Adapter):\n    def encode(self, x, context):\n"
         "        return type(context)(context.frame + 1, context.cache, context.actions)\n\n\n"
         "def load():\n    return Forgets(Net())\n"
@@ -417,7 +417,8 @@ def test_a_bad_request_gets_status_2_and_one_line(command, arguments, message):
 
 def test_help_answers_without_torch():
     ask = (
-        "import sys, probes.check\ntry: probes.check.main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom framelens.probes.check.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", ask], cwd=ROOT, check=True, capture_output=True)

@@ -8,11 +8,11 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-import models
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from models import _checkpoint, _device
-from models._null import shuffled
+from framelens import models
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.models.loading import checkpoint, devices
+from framelens.models.loading.shuffled import shuffled
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_model_knows_where_it_came_from(path):
     assert len(source.sha256) == 64 and models.load(str(path)).source.sha256 != source.sha256
 
 
-@pytest.mark.parametrize("dtype", _device.DTYPES)
+@pytest.mark.parametrize("dtype", devices.DTYPES)
 def test_a_model_is_loaded_in_the_type_asked_for(path, dtype):
     assert {w.dtype for w in models.load(str(path), "cpu", dtype).parameters()} == {getattr(torch, dtype)}
 
@@ -154,7 +154,7 @@ def test_an_interrupted_write_leaves_the_old_checkpoint_and_nothing_else(path, m
         Path(partial).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_checkpoint, "save_file", interrupted)
+    monkeypatch.setattr(checkpoint, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiny.checkpoint(path, tiny.model(seed=1))
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]

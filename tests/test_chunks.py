@@ -10,22 +10,26 @@ import torch
 from chunked_twin import CHANNELS, CHUNK, PROMPT, SIDE
 from matplotlib.text import Text
 
-import models
-import probes
-import reports.__main__
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from models._null import shuffled
-from probes import __main__ as program
-from probes import _clips, _cross, _stage, known_state, readout, subject, work
-from probes._clips import own_clips, own_sample, read_clips
-from probes._scale import Scale
-from probes._stage import DRAWS, Clip
-from probes.settings import OF_THE_MODEL, Settings
-from probes.subject import Subject
-from reports import fig_samples
-from reports.runs import open_run
-from videos import latents
+from framelens import models
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes import __main__ as program
+from framelens.probes import experiments
+from framelens.probes.chunk import cross_frame
+from framelens.probes.chunk import stage as _stage
+from framelens.probes.chunk.scale import Scale
+from framelens.probes.chunk.stage import DRAWS, Clip
+from framelens.probes.experiments import known_state, readout
+from framelens.probes.run import clips as _clips
+from framelens.probes.run import subject, work
+from framelens.probes.run.clips import own_clips, own_sample, read_clips
+from framelens.probes.run.settings import OF_THE_MODEL, Settings
+from framelens.probes.run.subject import Subject
+from framelens.reports.__main__ import main as reports_main
+from framelens.reports.plots import samples as fig_samples
+from framelens.reports.runs import open_run
+from framelens.videos import latents
 
 FRAMES = 6
 
@@ -88,8 +92,8 @@ def test_the_stage_draws_the_last_chunk_as_a_rollout_does(model):
 def test_conditions_are_drawn_with_the_same_fresh_noise(model):
     """Rows of a batch that change nothing give the plain frames, so interventions can be compared."""
     stage = about(model).stage()
-    nothing = torch.stack([_cross.live(stage)] * 3)
-    for drawn in _cross.drawn(stage, nothing, {}, first=1):
+    nothing = torch.stack([cross_frame.live(stage)] * 3)
+    for drawn in cross_frame.drawn(stage, nothing, {}, first=1):
         torch.testing.assert_close(drawn, stage.sample, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(stage.sample[0], stage.sample[1], atol=1e-2)
 
@@ -97,8 +101,8 @@ def test_conditions_are_drawn_with_the_same_fresh_noise(model):
 def test_own_chunk_only_is_a_network_without_memory(model):
     subject = about(model)
     stage = subject.stage()
-    modes = _cross.through(stage, len(stage.layers) - 1, _cross.CUT)[None]
-    alone = _cross.drawn(stage, modes, {})[0]
+    modes = cross_frame.through(stage, len(stage.layers) - 1, cross_frame.CUT)[None]
+    alone = cross_frame.drawn(stage, modes, {})[0]
     assert not torch.allclose(alone, stage.sample, atol=1e-2)
     forgetful = subject.networks["trained"].start(DRAWS, subject.clip.cond.expand(DRAWS, -1, -1))
     stage._contexts[DRAWS, "own"] = forgetful.__class__(
@@ -178,7 +182,9 @@ def test_a_file_of_latents_gives_clips_with_prompts_cut_to_frames(model, tmp_pat
 
 def test_video_of_a_model_of_latents_says_how_to_encode_it(model, tmp_path):
     for source in ("tiles", str(tmp_path)):
-        with pytest.raises(ValueError, match="takes latents, .* is video; encode it first .*probes.latents"):
+        with pytest.raises(
+            ValueError, match="takes latents, .* is video; encode it first .*framelens.probes.latents"
+        ):
             read_clips(Settings(videos=source), model, 6)
     with pytest.raises(FileNotFoundError, match="nowhere.mp4 does not exist"):
         read_clips(Settings(videos="nowhere.mp4"), model, 6)
@@ -252,7 +258,7 @@ def test_every_experiment_gives_numbers(model, tmp_path):
     networks = {"trained": model, "random": shuffled(model, 0)}
     laboratory = work.Laboratory(networks, [], settings, FRAMES).with_own_clips(tmp_path)
     found = laboratory.measure(0)
-    assert set(probes.names()) - {"rollouts", "readout", "known_state", "mask_drift"} <= set(found)
+    assert set(experiments.names()) - {"rollouts", "readout", "known_state", "mask_drift"} <= set(found)
     for name, dataset in found.items():
         for variable in dataset.data_vars.values():
             values = variable.dropna("frame", how="all") if "frame" in variable.dims else variable
@@ -300,7 +306,7 @@ FIGURES = ("samples", "pca", "lag")
 
 def test_figures_are_drawn_of_it(folder, tmp_path, capsys):
     arguments = ["--run", str(folder), "--out", str(tmp_path), "--figure", *FIGURES]
-    assert reports.__main__.main(arguments) == 0
+    assert reports_main(arguments) == 0
     assert {file.stem for file in tmp_path.rglob("*.png")} == set(FIGURES)
 
 

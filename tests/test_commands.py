@@ -2,7 +2,7 @@
 
 import pytest
 
-from records.commands import exits_as
+from framelens.records.commands import exits_as
 
 
 def ended(error, **options):

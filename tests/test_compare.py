@@ -7,11 +7,12 @@ import pytest
 import torch
 import xarray as xr
 
-import videos
-from training import _arms, _scores, compare, trainer
-from training._arms import ARMS, recipe_of
-from training.state import TrainingFolder
-from videos import digits, scores, tiles
+from framelens.training import compare, trainer
+from framelens.training import scores as training_scores
+from framelens.training.arms import ARMS, recipe_of
+from framelens.training.state import TrainingFolder
+from framelens.videos import scores, worlds
+from framelens.videos.worlds import digits, tiles
 
 CHOSEN = ["dense 12", "prefix 8+4"]
 
@@ -24,8 +25,8 @@ def small(monkeypatch):
         "dense 12": {"layers": 1},
         "prefix 8+4": ARMS["prefix 8+4"] | {"encoder_layers": 1, "decoder_layers": 1},
     }
-    monkeypatch.setattr(_arms, "SMALL", tiny)
-    monkeypatch.setattr(_arms, "ARMS", arms)
+    monkeypatch.setattr(arms_file, "SMALL", tiny)
+    monkeypatch.setattr(arms_file, "ARMS", arms)
     monkeypatch.setattr(trainer, "validation_loss", lambda *_: dict.fromkeys(trainer.VALIDATION_SIGMAS, 0.5))
     monkeypatch.setattr(TrainingFolder, "_write_sample", lambda folder, run: None)
 
@@ -68,7 +69,7 @@ def test_a_comparison_that_was_stopped_trains_only_what_is_missing(tmp_path, sma
     [
         (["--arms", "dense"], "no arm is called 'dense'; there are dense 12, prefix 8+4"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
-        (["--videos", "films"], "no video source is called 'films'"),
+        (["--videos", "films"], "no world is called 'films'"),
         (["--device", "cuda"], "no CUDA GPU"),
     ],
 )
@@ -99,7 +100,7 @@ def test_all_arms_have_the_same_budget_and_nearly_the_same_size():
 
 
 def test_a_step_is_timed_as_often_as_asked(small):
-    seconds = _scores.step_seconds([recipe_of(arm, "digits", 0, 9) for arm in CHOSEN], 3, "cpu")
+    seconds = training_scores.step_seconds([recipe_of(arm, "digits", 0, 9) for arm in CHOSEN], 3, "cpu")
     assert seconds.shape == (2, 3) and (seconds > 0).all()
 
 
@@ -131,7 +132,7 @@ def test_a_shift_of_the_ink_is_an_error_of_as_many_pixels():
 
 
 def test_scores_know_equal_frames_and_order_worse_ones():
-    truth = videos.load("tiles").clips([0], 3).video[0]
+    truth = worlds.load("tiles").clips([0], 3).video[0]
     noise = np.random.default_rng(0).standard_normal(truth.shape).astype(np.float32)
     near, far = truth + 0.05 * noise, truth + 0.5 * noise
     for score in (scores.psnr, scores.ssim):

@@ -4,9 +4,10 @@ import fake_compare
 import numpy as np
 import pytest
 
-from reports import __main__ as command
-from reports import compare, fig_compare_frames, fig_compare_training
-from reports.runs import open_run
+from framelens.reports import __main__ as command
+from framelens.reports import compare
+from framelens.reports.plots import compare_frames, compare_training
+from framelens.reports.runs import open_run
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +51,11 @@ def test_figures_and_page_are_drawn_from_the_folder_alone(run, tmp_path, capsys)
 
 def test_a_world_without_a_state_has_three_panels(tmp_path):
     run = open_run(fake_compare.write(tmp_path / "compare" / "films", seeds=1, clips=2, state_error=False))
-    figure, table = fig_compare_frames.draw(run)
+    figure, table = compare_frames.draw(run)
     assert len(figure.axes) == 3 and "state" not in compare.table(run)
-    assert "Free run, PSNR at the last frame" in fig_compare_frames.words(table)
+    assert "Free run, PSNR at the last frame" in compare_frames.words(table)
 
 
 def test_words_say_both_budgets(run):
-    _, table = fig_compare_training.draw(run)
-    assert "dense 12 0.2000 (0.4000)" in fig_compare_training.words(table)
+    _, table = compare_training.draw(run)
+    assert "dense 12 0.2000 (0.4000)" in compare_training.words(table)

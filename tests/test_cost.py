@@ -7,8 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import dense, scd
-from models._cost import (
+from framelens.models import dense, scd
+from framelens.models.cost.operations import (
     Shape,
     cache_bytes,
     denoise_cost,
@@ -21,8 +21,8 @@ from models._cost import (
     speed_up_bound,
     start_cost,
 )
-from models._fusion import FUSIONS
-from models._scd_config import ASKING
+from framelens.models.parts.fusion import FUSIONS
+from framelens.models.parts.scd_config import ASKING
 
 SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
 SMALL |= {"rope_axes": (4, 2, 2), "rope_theta": 100.0, "mlp_width": 40}

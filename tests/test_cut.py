@@ -4,10 +4,10 @@ import pytest
 import tiny
 import torch
 
-from diffusion.sampler import ForwardPass, rollout
-from diffusion.schedule import sigma_grid
-from hooks import cut
-from models._cut import Cut, frame_diagonal, layers_from
+from framelens.diffusion.sampler import ForwardPass, rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.hooks import cut
+from framelens.models.variants.cut import Cut, frame_diagonal, layers_from
 
 FRAMES = 4
 

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusion.sampler import ForwardPass, rollout
-from diffusion.schedule import noised, sigma_grid
-from hooks import AttentionTap, Edit, Trace
-from models import dense
-from models._blocks import AxialRope, rotated
-from models._history import CleanThenNoisy, FrameCausal, Reach
+from framelens.diffusion.sampler import ForwardPass, rollout
+from framelens.diffusion.schedule import noised, sigma_grid
+from framelens.hooks import AttentionTap, Edit, Trace
+from framelens.models import dense
+from framelens.models.parts.blocks import AxialRope, rotated
+from framelens.models.parts.history import CleanThenNoisy, FrameCausal, Reach
 
 BATCH, FRAMES, TOKENS = 2, 4, 4
 ACTIONS = torch.tensor([[0, 1, 2, 0], [0, 2, 2, 1]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hooks import Edit, SilentHookError, Trace
+from framelens.hooks import Edit, SilentHookError, Trace
 
 
 class Guarded(nn.Module):

@@ -7,15 +7,17 @@ import tiny
 import tiny_wan
 import torch
 
-import probes
-from models._null import shuffled
-from probes import _stage, noise_invariance, subject
-from probes.__main__ import main
-from probes._passes import COUNTED, STAGED, Run, evaluations, uncounted
-from probes._room import Sizes, room
-from probes.estimate import PRESETS, _of_preset
-from probes.settings import Settings
-from probes.subject import Clip, Subject
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes import experiments
+from framelens.probes.__main__ import main
+from framelens.probes.chunk import stage as _stage
+from framelens.probes.estimate.__main__ import PRESETS, _of_preset
+from framelens.probes.estimate.memory import Sizes, room
+from framelens.probes.estimate.passes import COUNTED, STAGED, Run, evaluations, uncounted
+from framelens.probes.experiments import noise_invariance
+from framelens.probes.run import subject
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.subject import Clip, Subject
 
 FRAMES, LAYERS, HEADS = 5, 3, 2
 SIZES = Sizes(parameters=1_000_000, d_model=64, mlp_width=256, value_bytes=2)
@@ -42,7 +44,7 @@ def measured(name, run, model):
                 return plain(self, x, *rest)
 
             patch.setattr(type(model), kind, counting)
-        probes.load(name).measure(about)
+        experiments.load(name).measure(about)
     stages = about._stages.values()
     return sum(stage.evaluations for stage in stages) if stages else counted["denoise"], counted["encode"]
 
@@ -62,11 +64,11 @@ COUNTS += [(name, QUICK) for name in ("cut", "reuse_refresh", "skip")]
 @pytest.mark.parametrize(("name", "changes"), COUNTS)
 def test_passes_are_counted_as_they_are_run(model, name, changes, monkeypatch):
     monkeypatch.setattr(noise_invariance, "SIGMAS", (1.0,))
-    monkeypatch.setattr("probes._passes.SIGMAS", (1.0,))
+    monkeypatch.setattr("framelens.probes.estimate.passes.SIGMAS", (1.0,))
     monkeypatch.setattr(_stage, "TOKENS", 16)  # two conditions to a batch
-    monkeypatch.setattr("probes._passes.TOKENS", 16)
+    monkeypatch.setattr("framelens.probes.estimate.passes.TOKENS", 16)
     monkeypatch.setattr(subject, "LEVELS", 2)
-    monkeypatch.setattr("probes._passes.LEVELS", 2)
+    monkeypatch.setattr("framelens.probes.estimate.passes.LEVELS", 2)
     about = run(experiments=(name,), **changes)
     expected = evaluations(about)
     denoised, remembered = measured(name, about, model)
@@ -82,7 +84,9 @@ def test_the_pass_over_whole_clips_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(kind, "_through", lambda self, x, *rest: calls.append(x) or plain(self, x, *rest))
     clips = [Clip(tiny_wan.clip(4, 1, seed), tiny_wan.prompt(1)) for seed in (1, 2)]
     settings = Settings(clips=1, context=2, frames=4, steps=2, experiments=("mask_drift",))
-    probes.load("mask_drift").measure(Subject(0, {"trained": model, "random": model}, *clips, settings, 4))
+    experiments.load("mask_drift").measure(
+        Subject(0, {"trained": model, "random": model}, *clips, settings, 4)
+    )
     about = Run(2, 2, 2, 4, 1, 4, settings, is_bidirectional=True)
     layers = 2
     assert evaluations(about)["mask_drift"] == len(calls) * layers * 4
@@ -90,7 +94,7 @@ def test_the_pass_over_whole_clips_is_counted(tmp_path, monkeypatch):
 
 
 def test_every_experiment_is_counted_or_said_not_to_be():
-    assert set(COUNTED) | set(uncounted(run())) == set(probes.names())
+    assert set(COUNTED) | set(uncounted(run())) == set(experiments.names())
     assert uncounted(run()) == ["known_state"] and set(STAGED) < set(COUNTED)
 
 

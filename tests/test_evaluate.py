@@ -6,9 +6,9 @@ import pytest
 import test_scd
 import tiny
 
-import models
-from models import _checkpoint
-from training import evaluate
+from framelens import models
+from framelens.models.loading import checkpoint
+from framelens.training import evaluate
 
 SHORT = ["--clips", "2", "--steps", "2", "--context", "2"]
 
@@ -22,7 +22,7 @@ def dense(tmp_path):
 def separated(tmp_path):
     network = test_scd.model("prefix", 5, height=20, width=20)
     described = tiny.metadata(network, frames=4) | {"network": "scd"}
-    _checkpoint.write(tmp_path / "scd.safetensors", network.state_dict(), described)
+    checkpoint.write(tmp_path / "scd.safetensors", network.state_dict(), described)
     return str(tmp_path / "scd.safetensors")
 
 

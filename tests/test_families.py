@@ -3,8 +3,8 @@
 import pytest
 import twins
 
-import models
-from probes.check import examine
+from framelens import models
+from framelens.probes.check.__main__ import examine
 
 
 @pytest.mark.parametrize("name", twins.FAMILIES)

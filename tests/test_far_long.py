@@ -6,13 +6,13 @@ import test_official
 import tiny
 import torch
 
-import models
-from diffusion.guidance import guided
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from hooks import AttentionTap, Edit, Trace
-from models import far_long, official
-from models._checkpoint import Checkpoint
+from framelens import models
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.hooks import AttentionTap, Edit, Trace
+from framelens.models import far_long, official
+from framelens.models.loading.checkpoint import Checkpoint
 
 CHANNELS, LAYERS, FRAMES, COARSE, SHORT = 4, 2, 6, 2, 3
 HEIGHT, WIDTH = 2, 4

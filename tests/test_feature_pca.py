@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.feature_pca import Statistic, principal_components, spaced
+from framelens.analyses.statistics.feature_pca import Statistic, principal_components, spaced
 
 
 @dataclass(frozen=True)

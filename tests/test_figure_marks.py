@@ -3,8 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from reports import fig_skip, style
-from reports.page import missing_section
+from framelens.reports.drawing import style
+from framelens.reports.page.page import missing_section
+from framelens.reports.plots import skip
 
 
 def ticks(axes):
@@ -42,4 +43,4 @@ def test_the_page_names_left_out_figures_by_title_and_their_files():
 
 
 def test_a_span_of_one_layer_is_called_by_that_layer():
-    assert [fig_skip._span(name) for name in ("4-4", "8-10")] == ["4", "8–10"]
+    assert [skip._span(name) for name in ("4-4", "8-10")] == ["4", "8–10"]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hooks import AttentionEdit, AttentionPoint, AttentionTap, Pattern, _pattern, cut
-from hooks._fold import apart, side_by_side
+from framelens.hooks import AttentionEdit, AttentionPoint, AttentionTap, Pattern, cut
+from framelens.hooks import pattern as pattern_file
+from framelens.hooks.fold import apart, side_by_side
 
 CLIPS, FOLD, HEADS, QUERIES, KEYS, WIDTH = 2, 5, 3, 2, 6, 8
 AGES = torch.tensor([2, 2, 1, 1, 0, 0])
@@ -50,7 +51,7 @@ def test_rows_side_by_side_and_apart_are_each_others_inverse():
 @pytest.mark.parametrize("scores", [2**18, 0], ids=["explicit", "fused"])
 @pytest.mark.parametrize("answer", ["lag_mass", "entropy", "mean_lag", "log_normaliser"])
 def test_a_folded_pattern_is_the_patterns_of_its_rows(answer, scores, monkeypatch):
-    monkeypatch.setattr(_pattern, "EXPLICIT_SCORES", scores)
+    monkeypatch.setattr(pattern_file, "EXPLICIT_SCORES", scores)
     whole, rows = folded(), [pattern_of(row) for row in range(CLIPS * FOLD)]
     assert whole.queries == FOLD * QUERIES and whole.keys == KEYS
     expected = by_clip([getattr(row, answer)() for row in rows])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.frame_attention import Statistic
+from framelens.analyses.statistics.frame_attention import Statistic
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import pytest
 import tiny
 import torch
 
-from diffusion.guidance import Guided, guided
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
+from framelens.diffusion.guidance import Guided, guided
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
 
 CONDITIONS = 3
 

@@ -12,12 +12,12 @@ import torch
 from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
 
-import models
-from models import _hub
-from models._files import files_of
-from models._place import find
-from probes.run_folder import manifest
-from probes.settings import Settings
+from framelens import models
+from framelens.models.loading import hub
+from framelens.models.loading.files import files_of
+from framelens.models.loading.locate import find
+from framelens.probes.run.folder import manifest
+from framelens.probes.run.settings import Settings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40
@@ -164,7 +164,7 @@ def test_a_file_that_is_not_there_is_answered_with_those_that_are(monkeypatch, t
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo, revision=None: files)
     line = refused("org/name/x.pt")
     assert line.startswith("org/name has no file x.pt; it has checkpoints/0.pt, ")
-    assert line.endswith(f"checkpoints/{_hub.LISTED - 1}.pt and 2 more")
+    assert line.endswith(f"checkpoints/{hub.LISTED - 1}.pt and 2 more")
 
 
 def test_offline_what_is_not_in_the_cache_is_said_so(cache):
@@ -205,7 +205,7 @@ def test_another_architecture_is_named_before_its_weights_are_fetched(cache, mon
     monkeypatch.setattr(huggingface_hub, "snapshot_download", noting)
     line = refused("org/other")
     assert said in line and "WanTransformer3DModel" in line
-    assert asked == [_hub.CONFIGURATIONS]
+    assert asked == [hub.CONFIGURATIONS]
 
 
 # The files of a folder

@@ -1,55 +1,101 @@
-"""Imports run one way, heavy ones stay where they belong, and commands answer without torch."""
+"""Imports run one way, private files stay in their folder, heavy packages stay where they belong.
+
+python tests/test_imports.py      prints every folder with the folders that it imports
+"""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+NO_ONE: set[str] = set()
 
 MAY_IMPORT = {
-    "records": set(),
-    "hooks": set(),
-    "diffusion": set(),
-    "videos": set(),
+    "": {"hooks", "diffusion", "models", "reports"},  # the public interface, imported when a name is used
+    "records": NO_ONE,
+    "hooks": NO_ONE,
+    "diffusion": {"records"},
+    "videos": {"records"},
     "models": {"hooks", "diffusion", "records"},
-    "analyses": set(),
+    "analyses": {"records"},
     "probes": {"analyses", "models", "hooks", "diffusion", "videos", "records"},
     "training": {"models", "diffusion", "videos", "records"},
     "benchmarks": {"models", "diffusion", "videos", "records"},
     "reports": {"analyses", "records"},
 }
-# What is timed here are the instruments themselves.
-MAY_IMPORT_AS_WELL = {
-    "benchmarks/probe_overhead.py": {"analyses", "hooks", "probes"},
-    "benchmarks/_probe_card.py": {"analyses", "probes"},
+"""What a top-level folder may import of the others."""
+
+INSIDE = {
+    "models/parts": NO_ONE,
+    "models/cost": {"models/parts", "models"},  # calibration runs blocks of models/dense.py
+    "models/encoders": {"models/loading"},
+    "models/loading": {"models"},  # the registry; families only through it
+    "models/variants": {"models/parts", "models"},
+    "models": {"models/parts", "models/loading", "models/wan", "models/far_long"},
+    "models/wan": {"models/parts", "models/loading"},
+    "models/oasis": {"models/parts", "models/loading"},
+    "models/anyflow": {"models/parts", "models/loading"},
+    "models/far_long": {"models/parts", "models/loading", "models"},  # models/official.py
+    "analyses/sums": {"analyses"},
+    "analyses/statistics": {"analyses/sums", "analyses"},
+    "analyses/decision": {"analyses"},
+    "analyses": NO_ONE,
+    "probes/chunk": NO_ONE,
+    "probes/experiments": {"probes/chunk", "probes/run"},
+    "probes/run": {"probes/chunk", "probes/experiments"},  # the registry; experiments only through it
+    "probes/plan": {"probes/run"},
+    "probes/check": {"probes/run", "probes/chunk"},
+    "probes/estimate": {"probes/run", "probes/experiments", "probes/chunk"},
+    "probes/latents": {"probes/run"},
+    "probes": {"probes/run", "probes/plan", "probes/estimate", "probes/experiments"},
+    "benchmarks/scd": {"benchmarks"},
+    "benchmarks/overhead": {"benchmarks"},
+    "reports/drawing": {"reports"},
+    "reports/plots": {"reports/drawing", "reports"},
+    "reports/findings": {"reports/drawing", "reports/plots", "reports"},
+    "reports/page": {"reports/drawing", "reports/plots", "reports/findings", "reports"},
+    "reports": {"reports/page", "reports/plots", "reports/drawing"},
+    "videos/worlds": {"videos"},
 }
-ONLY_IN = {"nnsight": "hooks/source.py", "transformer_lens": "models/_blocks.py"}
+"""What a folder may import of the other folders of its package."""
+
+REGISTRIES = {"probes/run/": "probes/experiments", "models/loading/": "models"}
+"""Files that may import a registry's package itself, and none of its entries."""
+
+MAY_IMPORT_AS_WELL = {"benchmarks/overhead": {"analyses", "hooks", "probes"}}
+"""What is timed here are the instruments themselves."""
+
+ONLY_IN = {"nnsight": "hooks/source.py", "transformer_lens": "models/parts/blocks.py"}
 INSIDE_FUNCTIONS = {"nnsight", "diffusers", "transformers", "accelerate", "huggingface_hub"}
-WITHOUT_TORCH = ("reports/", "records/", "analyses/__init__.py", "analyses/intervals.py")
+WITHOUT_TORCH = ("__init__.py", "reports/", "records/", "analyses/__init__.py", "analyses/intervals.py")
+HEAVY = {"transformer_lens", "nnsight", "transformers", "diffusers"}
 
-PATHS = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
-FILES = [path.relative_to(ROOT).as_posix() for path in PATHS]
-COMMANDS = [package for package in MAY_IMPORT if (ROOT / package / "__main__.py").exists()]
+PACKAGES = [package for package in MAY_IMPORT if package]
+FILES = ["__init__.py"] + sorted(
+    path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+)
+TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
+COMMANDS = [package for package in PACKAGES if (ROOT / package / "__main__.py").exists()]
 
 
-def imported(node: ast.AST, package: str) -> Iterator[str]:
-    """The top-level packages that a statement imports, also through import_module("name")."""
+def imported(node: ast.AST) -> Iterator[str]:
+    """The dotted names that a statement imports, also through import_module("name")."""
     match node:
         case ast.Import(names=names):
-            yield from (alias.name.split(".")[0] for alias in names)
-        case ast.ImportFrom(level=0, module=str(module)):
-            yield module.split(".")[0]
-        case ast.ImportFrom():
-            yield package
+            yield from (alias.name for alias in names)
+        case ast.ImportFrom(level=0, module=str(module), names=names):
+            yield from (f"{module}.{alias.name}" for alias in names)
         case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__")):
             name = node.args[0] if node.args else None
             start = name.values[0] if isinstance(name, ast.JoinedStr) else name
             if isinstance(start, ast.Constant):
-                yield start.value.split(".")[0]
+                yield start.value
 
 
 def at_import(tree: ast.AST) -> Iterator[ast.AST]:
@@ -60,50 +106,177 @@ def at_import(tree: ast.AST) -> Iterator[ast.AST]:
             yield from at_import(node)
 
 
+@functools.cache
+def parsed(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
 def imports(file: str) -> set[str]:
-    tree = ast.parse((ROOT / file).read_text())
-    return {name for node in ast.walk(tree) for name in imported(node, file.split("/")[0])}
+    """The dotted names that a file imports anywhere."""
+    return {name for node in ast.walk(parsed(file)) for name in imported(node)}
+
+
+def top_levels(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def home(name: str) -> str | None:
+    """The file of ours that a dotted name of framelens is in: that of the module, or of its package."""
+    parts = name.split(".")
+    if parts[0] != "framelens":
+        return None
+    for n in range(len(parts), 0, -1):
+        path = "/".join(parts[1:n])
+        for file in (f"{path}.py", f"{path}/__init__.py".removeprefix("/")):
+            if path and file in FILES or file == "__init__.py":
+                return file
+    return None
+
+
+def folder(file: str) -> str:
+    """The folder of a file, "" for the root."""
+    return file.rpartition("/")[0]
+
+
+def arrows(file: str) -> set[str]:
+    """The files of ours that a file imports."""
+    found = {home(name) for name in imports(file)}
+    return {target for target in found if target is not None and target != file}
+
+
+def graph() -> dict[str, set[str]]:
+    """Every folder with the folders that its files import. A registry's own file is no arrow."""
+    folders: dict[str, set[str]] = {folder(file): set() for file in FILES}
+    for file in FILES:
+        folders[folder(file)] |= {folder(target) for target in arrows(file) if not is_registry(file, target)}
+        folders[folder(file)] -= {folder(file)}
+    return folders
+
+
+def is_registry(file: str, target: str) -> bool:
+    """Whether the import asks a registry for an entry by name, and imports none itself."""
+    return any(file.startswith(by) and target == f"{of}/__init__.py" for by, of in REGISTRIES.items())
+
+
+def table() -> str:
+    """Every folder in the order of the arrows: what is imported stands above what imports it."""
+    found = graph()
+    lines = (
+        f"{name or 'framelens':22} -> {', '.join(sorted(found[name])) or '-'}" for name in in_order(found)
+    )
+    return "\n".join(lines)
+
+
+def in_order(found: dict[str, set[str]]) -> list[str]:
+    """The folders so that each comes after those it imports; raises CycleError where that cannot be.
+
+    What a folder imports of the files of the folder above it is no arrow here: those serve its siblings too.
+    """
+    below = {
+        name: {t for t in targets if t and not name.startswith(f"{t}/")} for name, targets in found.items()
+    }
+    return list(TopologicalSorter(below).static_order())
 
 
 def loaded_after(program: str) -> set[str]:
     """The top-level modules that are there once a fresh Python has run the program."""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{program}\nprint('\\n'.join(sys.modules), file=sys.stderr)"],
-        cwd=ROOT,
+        cwd=ROOT.parent,
         capture_output=True,
         text=True,
         timeout=120,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
-    return {name.split(".")[0] for name in done.stderr.splitlines()}
+    return top_levels(set(done.stderr.splitlines()))
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_our_packages_are_imported_one_way(file):
-    package = file.split("/")[0]
-    ours = imports(file) & set(MAY_IMPORT) - {package}
-    allowed = MAY_IMPORT[package] | MAY_IMPORT_AS_WELL.get(file, set())
-    assert ours <= allowed, f"{file} may import {allowed or 'none of ours'}"
+def test_no_file_imports_a_folder_of_ours_as_if_it_were_a_package_of_its_own():
+    offenders = {file: top_levels(imports(file)) & set(PACKAGES) for file in FILES + TESTS}
+    assert not {file: names for file, names in offenders.items() if names}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_heavy_packages_stay_in_their_files(file):
-    for name, home in ONLY_IN.items():
-        assert name not in imports(file) or file == home, f"only {home} imports {name}"
-    tree = ast.parse((ROOT / file).read_text())
-    early = {name for node in at_import(tree) for name in imported(node, "")} & INSIDE_FUNCTIONS
-    assert not early, f"import {early} inside the function that needs it"
-    assert "torch" not in imports(file) or not file.startswith(WITHOUT_TORCH), f"{file} must do without torch"
+def test_packages_are_imported_one_way():
+    offenders = {}
+    for file in FILES:
+        package = file.split("/")[0] if "/" in file else ""
+        ours = {target.split("/")[0] for target in arrows(file) if "/" in target} - {package}
+        allowed = MAY_IMPORT[package] | MAY_IMPORT_AS_WELL.get(folder(file), NO_ONE)
+        if ours - allowed:
+            offenders[file] = ours - allowed
+    assert not offenders
 
 
-def test_hooks_and_analyses_load_neither_transformer_lens_nor_nnsight():
-    assert not loaded_after("import hooks, analyses") & {"transformer_lens", "nnsight", "transformers"}
+def test_folders_inside_a_package_are_imported_one_way():
+    offenders = {}
+    for name, targets in graph().items():
+        inside = {target for target in targets if target.split("/")[0] == name.split("/")[0] and name}
+        if inside - INSIDE.get(name, NO_ONE):
+            offenders[name] = inside - INSIDE.get(name, NO_ONE)
+    assert not offenders
+
+
+def test_no_two_folders_import_each_other_and_the_table_shows_every_arrow(capsys):
+    shown = table()
+    assert shown.count("\n") + 1 == len(graph())
+    with capsys.disabled():
+        print(f"\n{shown}")
+
+
+def test_the_files_of_a_folder_import_each_other_in_no_circle():
+    TopologicalSorter(
+        {file: {t for t in arrows(file) if not is_registry(file, t)} for file in FILES}
+    ).prepare()
+
+
+def test_a_private_file_is_imported_by_its_own_folder_only():
+    offenders = set()
+    for file in FILES + TESTS:
+        for target in {home(name) for name in imports(file)} - {None}:
+            name = target.rpartition("/")[2]
+            if name.startswith("_") and not name.startswith("__") and folder(target) != folder(file):
+                offenders.add(f"{file} imports {target}")
+    assert not offenders
+
+
+def test_a_private_name_is_imported_by_its_own_folder_only():
+    offenders = set()
+    for file in FILES:
+        for name in imports(file):
+            last, target = name.rpartition(".")[2], home(name)
+            if (
+                target
+                and last.startswith("_")
+                and not last.startswith("__")
+                and folder(target) != folder(file)
+            ):
+                offenders.add(f"{file} imports {name}")
+    assert not offenders
+
+
+def test_heavy_packages_stay_in_their_files():
+    for file in FILES:
+        names = top_levels(imports(file))
+        for name, only in ONLY_IN.items():
+            assert name not in names or file == only, f"only {only} imports {name}"
+        early = {name for node in at_import(parsed(file)) for name in imported(node)}
+        early = top_levels(early) & INSIDE_FUNCTIONS
+        assert not early, f"{file}: import {early} inside the function that needs it"
+        assert "torch" not in names or not file.startswith(WITHOUT_TORCH), f"{file} must do without torch"
+
+
+def test_hooks_and_analyses_load_no_heavy_package():
+    assert not loaded_after("from framelens import hooks, analyses") & HEAVY
+
+
+def test_the_package_itself_loads_nothing():
+    assert not loaded_after("import framelens; framelens.__all__") & {"torch", "numpy", "xarray"}
 
 
 def test_every_report_is_drawn_without_torch():
     drawn = [file.removesuffix(".py").replace("/", ".") for file in FILES if file.startswith("reports/")]
-    names = [name.removesuffix(".__init__") for name in drawn if not name.endswith("__main__")]
+    names = [f"framelens.{name.removesuffix('.__init__')}" for name in drawn if not name.endswith("__main__")]
     assert "torch" not in loaded_after("\n".join(f"import {name}" for name in names))
 
 
@@ -113,7 +286,7 @@ def test_the_help_of_a_command_answers_without_torch(package):
 import runpy
 sys.argv = [{package!r}, "--help"]
 try:
-    runpy.run_module({package!r}, run_name="__main__", alter_sys=True)
+    runpy.run_module("framelens.{package}", run_name="__main__", alter_sys=True)
 except SystemExit as exit:
     assert not exit.code, exit.code
 else:
@@ -131,5 +304,9 @@ def f():
     import_module(f"g.{name}")
 """
     tree = ast.parse(source)
-    assert {name for node in ast.walk(tree) for name in imported(node, "")} == {"a", "c", "e", "g"}
-    assert {name for node in at_import(tree) for name in imported(node, "")} == {"a"}
+    assert {name for node in ast.walk(tree) for name in imported(node)} == {"a.b", "c.d", "e.f", "g."}
+    assert {name for node in at_import(tree) for name in imported(node)} == {"a.b"}
+
+
+if __name__ == "__main__":
+    print(table())

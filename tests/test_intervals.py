@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from analyses.intervals import bootstrap, enough
+from framelens.analyses.intervals import bootstrap, enough
 
 
 def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
@@ -59,5 +59,6 @@ def test_equal_clips_have_an_interval_of_no_width():
 
 
 def test_reading_intervals_does_not_import_torch():
-    check = "import sys, analyses, analyses.intervals; analyses.names(); sys.exit('torch' in sys.modules)"
+    check = "import sys\nfrom framelens.analyses import intervals, statistics\nstatistics.names()"
+    check += "\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], timeout=60).returncode == 0

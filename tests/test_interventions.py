@@ -6,21 +6,23 @@ import tiny
 import torch
 import xarray as xr
 
-import probes
-from diffusion.sampler import rollout
-from hooks import cut
-from models import scd
-from models._null import shuffled
-from probes import _cross, _stage, _stored, controls, leave_one_out, skip
-from probes import cut as cutting
-from probes import subject as subjects
-from probes.__main__ import main
-from probes._cross import CUT, LIVE, STORED
-from probes._layers import Layers
-from probes._stage import DRAWS, Clip
-from probes.settings import Settings
-from probes.subject import Subject
-from probes.work import Laboratory
+from framelens.diffusion.sampler import rollout
+from framelens.hooks import cut
+from framelens.models import scd
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes import experiments
+from framelens.probes.__main__ import main
+from framelens.probes.chunk import cross_frame, stored_features
+from framelens.probes.chunk import stage as _stage
+from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
+from framelens.probes.chunk.layers import Layers
+from framelens.probes.chunk.stage import DRAWS, Clip
+from framelens.probes.experiments import controls, leave_one_out, skip
+from framelens.probes.experiments import cut as cutting
+from framelens.probes.run import subject as subjects
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.subject import Subject
+from framelens.probes.run.work import Laboratory
 
 LAYERS, FRAMES = 3, 3
 EVIDENCE = ("controls", "cut", "leave_one_out", "reuse", "reuse_controls", "reuse_refresh", "skip")
@@ -158,51 +160,56 @@ def test_features_served_to_the_pass_they_come_from_change_nothing(stage):
         x, features = stage.path[step], stage.features(step)
         plain = stage.velocity(x, stage.sigma(step), step)
         for layer in range(LAYERS):
-            stored = tuple(_stored.both(part) for part in _stored.ends(features, layer))
-            served = _stored.velocity(stage, layer, stored, _stored.both(x), stage.sigma(step), step)
-            for velocity in _stored.by_kind(served).values():
+            stored = tuple(stored_features.both(part) for part in stored_features.ends(features, layer))
+            served = stored_features.velocity(
+                stage, layer, stored, stored_features.both(x), stage.sigma(step), step
+            )
+            for velocity in stored_features.by_kind(served).values():
                 close(velocity, plain)
-            modes = _cross.through(stage, layer, STORED).expand(DRAWS, -1, -1)
-            with _cross.crossed(stage, modes, features.cross) as on_pass:
+            modes = cross_frame.through(stage, layer, STORED).expand(DRAWS, -1, -1)
+            with cross_frame.crossed(stage, modes, features.cross) as on_pass:
                 close(stage.velocity(x, stage.sigma(step), step, [on_pass]), plain)
 
 
 def test_features_refreshed_at_every_step_draw_the_plain_frame_and_else_another(stage):
-    modes = torch.stack([_cross.through(stage, layer, STORED) for layer in range(LAYERS)])
+    modes = torch.stack([cross_frame.through(stage, layer, STORED) for layer in range(LAYERS)])
     for every, is_plain in {1: True, 2: False}.items():
-        frames = [*_cross.drawn_refreshed(stage, modes, every)]
+        frames = [*cross_frame.drawn_refreshed(stage, modes, every)]
         for layer in range(LAYERS):
-            frames += _stored.drawn_refreshed(stage, layer, every).values()
+            frames += stored_features.drawn_refreshed(stage, layer, every).values()
         for drawn in frames:
             assert torch.allclose(drawn, stage.sample, atol=1e-3) == is_plain
 
 
 def test_refreshing_after_the_last_step_is_reusing_the_first(stage):
     for layer in range(LAYERS):
-        once = _stored.drawn(stage, layer, stage.features(0), first=1)
-        refreshed = _stored.drawn_refreshed(stage, layer, every=stage.steps)
-        for kind in _stored.KINDS:
+        once = stored_features.drawn(stage, layer, stage.features(0), first=1)
+        refreshed = stored_features.drawn_refreshed(stage, layer, every=stage.steps)
+        for kind in stored_features.KINDS:
             close(once[kind], refreshed[kind])
-    modes = torch.stack([_cross.through(stage, 1, STORED)])
+    modes = torch.stack([cross_frame.through(stage, 1, STORED)])
     close(
-        _cross.drawn(stage, modes, stage.features(0).cross, 1),
-        _cross.drawn_refreshed(stage, modes, stage.steps),
+        cross_frame.drawn(stage, modes, stage.features(0).cross, 1),
+        cross_frame.drawn_refreshed(stage, modes, stage.steps),
     )
 
 
 def test_a_hard_reuse_of_all_layers_repeats_the_first_velocity_in_new_modulation(stage):
     """Behind the last layer only the final norm knows the step: what enters it does not move."""
     last = LAYERS - 1
-    stored = tuple(_stored.both(part) for part in _stored.ends(stage.features(0), last))
-    a, b = (_stored.both(stage.noise * scale) for scale in (1, 5))
-    hard = [_stored.by_kind(_stored.velocity(stage, last, stored, x, 0.5, 1))["hard"] for x in (a, b)]
+    stored = tuple(stored_features.both(part) for part in stored_features.ends(stage.features(0), last))
+    a, b = (stored_features.both(stage.noise * scale) for scale in (1, 5))
+    hard = [
+        stored_features.by_kind(stored_features.velocity(stage, last, stored, x, 0.5, 1))["hard"]
+        for x in (a, b)
+    ]
     assert torch.equal(*hard)
 
 
 def test_the_share_of_blocks_is_counted_by_hand(stage):
     assert stage.steps == 4
-    assert _stored.block_share(stage, LAYERS, lambda step: step == 0) == pytest.approx(1 / 4)
-    assert _stored.block_share(stage, 1, lambda step: step % 2 == 0) == pytest.approx(1 - 2 / 12)
+    assert stored_features.block_share(stage, LAYERS, lambda step: step == 0) == pytest.approx(1 / 4)
+    assert stored_features.block_share(stage, 1, lambda step: step % 2 == 0) == pytest.approx(1 - 2 / 12)
 
 
 # Cut
@@ -210,16 +217,16 @@ def test_the_share_of_blocks_is_counted_by_hand(stage):
 
 def test_nothing_cut_is_the_plain_model_and_all_cut_sees_no_past(model):
     stage = subject(model).stage()
-    nothing = _cross.live(stage)[None]
-    close(_cross.drawn(stage, nothing, {})[0], stage.sample)
-    close(_cross.velocities(stage, nothing, {})[0], stage.plain_velocities)
+    nothing = cross_frame.live(stage)[None]
+    close(cross_frame.drawn(stage, nothing, {})[0], stage.sample)
+    close(cross_frame.velocities(stage, nothing, {})[0], stage.plain_velocities)
     everything = torch.full_like(nothing, CUT)
     # Rotary positions are relative: a frame alone is the same wherever it stands.
     alone = stage.drawn(
         stage.noise,
         lambda x, step: model.denoise(x, torch.full((DRAWS,), stage.sigma(step)), model.start(DRAWS)),
     )
-    close(_cross.drawn(stage, everything, {})[0], alone)
+    close(cross_frame.drawn(stage, everything, {})[0], alone)
     assert not torch.allclose(alone, stage.sample, atol=1e-2)
 
 
@@ -234,8 +241,8 @@ def test_a_row_of_cuts_is_what_the_instrument_cuts(model, stage, place):
         expected = stage.drawn(
             stage.noise, lambda x, step: stage.velocity(x, stage.sigma(step), step, [edit.on_pass])
         )
-    table = torch.stack([_cross.live(stage), modes, torch.full_like(modes, CUT)])
-    close(_cross.drawn(stage, table, {})[1], expected)
+    table = torch.stack([cross_frame.live(stage), modes, torch.full_like(modes, CUT)])
+    close(cross_frame.drawn(stage, table, {})[1], expected)
 
 
 def test_cuts_from_the_first_and_up_to_the_last_are_the_same(stage):
@@ -364,7 +371,7 @@ def results(model):
 
 
 def test_everything_promised_is_measured(results):
-    assert set(results) == set(AXES) and set(EVIDENCE) <= set(probes.names())
+    assert set(results) == set(AXES) and set(EVIDENCE) <= set(experiments.names())
 
 
 @pytest.mark.parametrize("name", AXES)
@@ -399,7 +406,7 @@ def test_shared_prefixes_are_counted_as_saved(results):
 
 
 def test_the_error_of_the_truth_is_nothing_and_its_sharpness_one(stage):
-    from probes._measures import of_frames
+    from framelens.probes.chunk.measures import of_frames
 
     truth = stage.truth.expand(DRAWS, -1, -1, -1, -1)
     assert of_frames(truth, truth, stage.truth) == {

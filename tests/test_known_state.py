@@ -9,15 +9,16 @@ import tiny
 import torch
 import xarray as xr
 
-import videos
-from probes import _state_features, known_state, noise_invariance
-from probes.settings import Settings
-from probes.subject import Subject
-from probes.work import open_laboratory
-from reports import fig_known_state
-from reports.runs import open_run
-from videos import digits, tiles
-from videos.targets import Target, token_centres
+from framelens import videos
+from framelens.probes.experiments import known_state, noise_invariance
+from framelens.probes.run import world_features
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.subject import Subject
+from framelens.probes.run.work import open_laboratory
+from framelens.reports.plots import known_state as fig_known_state
+from framelens.reports.runs import open_run
+from framelens.videos.targets import Target, token_centres
+from framelens.videos.worlds import digits, tiles
 
 # What the worlds know
 
@@ -152,7 +153,7 @@ def test_the_clips_are_none_that_a_run_measures_otherwise_and_the_numbers_come_a
     np.testing.assert_array_equal(again.features[0], stored.features[1])
     assert not np.array_equal(stored.features[0], stored.features[1])
     model = laboratory.networks["trained"]
-    first = videos.VALIDATION_SEED + _state_features.FIRST_SEED
+    first = videos.VALIDATION_SEED + world_features.FIRST_SEED
     batch = tiles.clips(range(first, first + 6), 5)
     expected = tiles.targets(batch, model.geometry.patch)["action"].values[:, stored.frame.values]
     names = {v.attrs["name"]: v for v in stored.values() if "name" in v.attrs}
@@ -160,10 +161,10 @@ def test_the_clips_are_none_that_a_run_measures_otherwise_and_the_numbers_come_a
 
 
 def test_clips_measured_together_have_the_features_of_each_alone(laboratory, monkeypatch):
-    monkeypatch.setattr(_state_features, "QUICK_SIGMAS", (0.0,))  # where no noise is in the way
+    monkeypatch.setattr(world_features, "QUICK_SIGMAS", (0.0,))  # where no noise is in the way
     model, batch = laboratory.networks["trained"], tiles.clips(range(3), 5)
     subject = subject_of(laboratory)
-    together, points = _state_features.features(subject, model, batch, [3, 4], 1)
+    together, points = world_features.features(subject, model, batch, [3, 4], 1)
     assert points == ["hook_embed", "blocks.1.hook_resid_post"] and together.shape == (3, 2, 1, 2, 25, 16)
     video, actions = torch.from_numpy(batch.video[1:2]), torch.from_numpy(batch.actions[1:2])
     context = model.start(1, actions)
@@ -175,9 +176,9 @@ def test_clips_measured_together_have_the_features_of_each_alone(laboratory, mon
 
 
 def test_wide_features_are_made_narrow_and_numbers_keep_ten_bits():
-    assert _state_features._projected(tiny.draw(2, 3, 300)).shape == (2, 3, _state_features.CHANNELS)
+    assert world_features._projected(tiny.draw(2, 3, 300)).shape == (2, 3, world_features.CHANNELS)
     values = tiny.draw(100).numpy()
-    np.testing.assert_allclose(_state_features._rounded(values), values, rtol=2.0**-10)
+    np.testing.assert_allclose(world_features._rounded(values), values, rtol=2.0**-10)
 
 
 def test_videos_without_a_known_state_are_left_out_or_refused_in_one_line(laboratory, monkeypatch):

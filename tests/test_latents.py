@@ -6,7 +6,7 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from videos import latents
+from framelens.videos import latents
 
 VIDEO = tiny.draw(3, 5, 2, 4, 4).numpy()
 TEXT = tiny.draw(3, 4, 6, seed=1).numpy()

@@ -1,4 +1,4 @@
-"""python -m probes.latents: one file, as its reader expects it; resumed without loss; shown again."""
+"""The latents command: one file, as its reader expects it; resumed without loss; shown again."""
 
 import json
 import subprocess
@@ -12,12 +12,13 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file, save_file
 
-from models._prompts import open_text_encoder
-from models._vae import open_vae
-from probes import _latents_made, latents
-from records import write_netcdf
-from videos import files
-from videos import latents as reader
+from framelens.models.encoders.prompts import open_text_encoder
+from framelens.models.encoders.vae import open_vae
+from framelens.probes.latents import __main__ as latents
+from framelens.probes.latents import make
+from framelens.records import write_netcdf
+from framelens.videos import files
+from framelens.videos import latents as reader
 
 PROMPTS = "a red ball\nthe green cat\n"
 
@@ -66,9 +67,7 @@ def test_one_file_holds_latents_prompts_and_their_origin(command, footage, promp
     assert torch.equal(held["negative"], encoder.embed([""])[0])
     said = reader.about(tmp_path / "clips.safetensors")
     assert said["prompts"] == ["a red ball", "the green cat"] and said["negative"] == ""
-    assert said["sources"] == [
-        {"file": "one.mp4", "first_frame": first, "stride": 1} for first in (0, 5)
-    ]
+    assert said["sources"] == [{"file": "one.mp4", "first_frame": first, "stride": 1} for first in (0, 5)]
     assert said["vae"]["class"] == "AutoencoderKLWan" and said["text"]["class"] == "UMT5EncoderModel"
     assert said["versions"]["torch"] == torch.__version__ and said["size"] == [16, 24]
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
@@ -94,7 +93,7 @@ def test_prompts_alone_and_videos_alone(command, footage, prompts, tmp_path):
 
 def test_a_stopped_command_goes_on_where_it_was(command, footage, prompts, tmp_path, monkeypatch, capsys):
     assert command("--videos", footage, "--prompts", prompts, out=tmp_path / "whole.safetensors") == 0
-    write, written = _latents_made.write, []
+    write, written = make.write, []
 
     def stops_after_one(path, *rest):
         if written:
@@ -102,14 +101,12 @@ def test_a_stopped_command_goes_on_where_it_was(command, footage, prompts, tmp_p
         written.append(path)
         write(path, *rest)
 
-    monkeypatch.setattr(_latents_made, "write", stops_after_one)
+    monkeypatch.setattr(make, "write", stops_after_one)
     assert command("--videos", footage, "--prompts", prompts) == 130
     assert "goes on from here" in capsys.readouterr().err
     assert not (tmp_path / "clips.safetensors").exists()
     written.clear()
-    monkeypatch.setattr(
-        _latents_made, "write", lambda path, *rest: (written.append(path), write(path, *rest))
-    )
+    monkeypatch.setattr(make, "write", lambda path, *rest: (written.append(path), write(path, *rest)))
     assert command("--videos", footage, "--prompts", prompts) == 0
     assert len(written) == 5  # the second clip, two prompts, the negative one, the file
     whole, resumed = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "clips"))
@@ -216,8 +213,9 @@ def test_latents_of_another_vae_and_runs_of_pixels_are_refused(command, run, tmp
 
 
 def test_help_needs_no_torch():
-    ask = "import sys, runpy\nsys.argv = ['latents', '--help']\ntry:\n    runpy.run_module('probes.latents', "
-    ask += "run_name='__main__')\nexcept SystemExit:\n    print('torch' in sys.modules)"
+    ask = "import sys, runpy\nsys.argv = ['latents', '--help']\ntry:\n    "
+    ask += "runpy.run_module('framelens.probes.latents', run_name='__main__')\nexcept SystemExit:"
+    ask += "\n    print('torch' in sys.modules)"
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", ask], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False" and "--text-encoder" in done.stdout

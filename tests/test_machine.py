@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models import _calibrated, dense
-from models._calibrated import calibrated
-from models._cost import Shape, denoise_cost, parameters, shape_of
-from models._machine import Machine
-from models._wan_config import WanConfig
-from probes.estimate import _of_preset
+from framelens.models import dense
+from framelens.models.cost import calibration
+from framelens.models.cost.calibration import calibrated
+from framelens.models.cost.machine import Machine
+from framelens.models.cost.operations import Shape, denoise_cost, parameters, shape_of
+from framelens.models.wan.config import WanConfig
+from framelens.probes.estimate.__main__ import _of_preset
 
 SHAPE = shape_of(dense.config("tiny"))
 LARGE = Shape(layers=30, d_model=1536, heads=12, mlp_width=8960, tokens=1560, values=64, text_tokens=512)
@@ -23,10 +24,10 @@ def seconds(machine, shape, past):
 
 
 def test_the_rates_give_back_the_times_that_they_come_from(monkeypatch):
-    monkeypatch.setattr(_calibrated, "_seconds", lambda runs, device: TIMED)
+    monkeypatch.setattr(calibration, "_seconds", lambda runs, device: TIMED)
     machine = calibrated("cpu", "float32", SHAPE)
-    timed = _calibrated._timed_shape(SHAPE, on_gpu=False)
-    past = _calibrated._frames(timed)
+    timed = calibration._timed_shape(SHAPE, on_gpu=False)
+    past = calibration._frames(timed)
     assert seconds(machine, replace(timed, tokens=1), 0) == pytest.approx(TIMED["token"])
     assert seconds(machine, timed, 0) == pytest.approx(TIMED["frame"])
     assert seconds(machine, timed, past) == pytest.approx(TIMED["past"])
@@ -34,15 +35,15 @@ def test_the_rates_give_back_the_times_that_they_come_from(monkeypatch):
 
 def test_times_that_contradict_each_other_give_rates_all_the_same(monkeypatch):
     timed = {"copy": 1e-3, "token": 2.0, "frame": 1.0, "past": 0.5}
-    monkeypatch.setattr(_calibrated, "_seconds", lambda runs, device: timed)
+    monkeypatch.setattr(calibration, "_seconds", lambda runs, device: timed)
     rates = vars(calibrated("cpu", "float32", SHAPE))
     assert all(0 <= rate < math.inf for rate in rates.values())
 
 
 @pytest.mark.parametrize("changes", [{}, {"text_tokens": 3, "text_width": 6}, {"batch": 3}])
 def test_this_machine_is_measured(changes, monkeypatch):
-    monkeypatch.setattr(_calibrated, "ROUNDS", 2)
-    monkeypatch.setitem(_calibrated.COPIED_BYTES, "cpu", 1024)
+    monkeypatch.setattr(calibration, "ROUNDS", 2)
+    monkeypatch.setitem(calibration.COPIED_BYTES, "cpu", 1024)
     shape = Shape(layers=2, d_model=16, heads=2, mlp_width=24, tokens=4, values=3, **changes)
     state = torch.random.get_rng_state()
     machine = calibrated("cpu", "float32", shape)
@@ -52,13 +53,13 @@ def test_this_machine_is_measured(changes, monkeypatch):
 
 
 def test_what_is_timed_has_the_heads_of_the_model_and_ends_in_seconds():
-    timed = _calibrated._timed_shape(LARGE, on_gpu=False)
+    timed = calibration._timed_shape(LARGE, on_gpu=False)
     assert timed.d_model / timed.heads == LARGE.d_model / LARGE.heads
     assert timed.mlp_width / timed.d_model == pytest.approx(LARGE.mlp_width / LARGE.d_model, rel=0.01)
     assert timed.layers == 1 and denoise_cost(timed, 0).flops < 12e9
-    small = _calibrated._timed_shape(SHAPE, on_gpu=False)
+    small = calibration._timed_shape(SHAPE, on_gpu=False)
     assert (small.tokens, small.d_model, small.mlp_width) == (SHAPE.tokens, SHAPE.d_model, SHAPE.mlp_width)
-    on_gpu = _calibrated._timed_shape(SHAPE, on_gpu=True)
+    on_gpu = calibration._timed_shape(SHAPE, on_gpu=True)
     assert on_gpu.tokens == SHAPE.tokens and on_gpu.batch * on_gpu.tokens > 10_000
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusion.sampler import ForwardPass
-from hooks import AttentionEdit, AttentionPoint
-from hooks.attention_edit import frame_causal
-from probes.mask_drift import mask_drift, measure
-from probes.settings import Settings
-from probes.subject import Clip, Subject
-from reports import load
-from reports.runs import Run
+from framelens.diffusion.sampler import ForwardPass
+from framelens.hooks import AttentionEdit, AttentionPoint
+from framelens.hooks.attention_edit import frame_causal
+from framelens.probes.experiments.mask_drift import mask_drift, measure
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.subject import Clip, Subject
+from framelens.reports.plots import load
+from framelens.reports.runs import Run
 
 LAYERS, FRAMES, TOKENS = 3, 3, 4
 

@@ -5,19 +5,21 @@ import tiny
 import tiny_wan
 import torch
 
-import models
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from hooks.attention import AttentionTap
-from hooks.trace import Trace
-from models import _memory, _spread, scd
-from models._memory import bytes_as, free_bytes, values_in
-from models._null import shuffled
-from models._spread import is_spread, spread
-from probes import _stage, cut, reuse_controls
-from probes.__main__ import main
-from probes.settings import Settings
-from probes.subject import Clip, Subject
+from framelens import models
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.hooks.attention import AttentionTap
+from framelens.hooks.trace import Trace
+from framelens.models import scd
+from framelens.models.loading import memory, multi_device
+from framelens.models.loading.memory import bytes_as, free_bytes, values_in
+from framelens.models.loading.multi_device import is_spread, spread
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes.__main__ import main
+from framelens.probes.chunk import stage as _stage
+from framelens.probes.experiments import cut, reuse_controls
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.subject import Clip, Subject
 
 FRAMES = 3
 
@@ -54,7 +56,7 @@ def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch):
         (tmp_path / "memory.current").write_text(f"{used}\n")
         return free_bytes("cpu")
 
-    monkeypatch.setattr(_memory, "CGROUPS", ((tmp_path / "memory.max", tmp_path / "memory.current"),))
+    monkeypatch.setattr(memory, "CGROUPS", ((tmp_path / "memory.max", tmp_path / "memory.current"),))
     machine = free_bytes("cpu")
     assert told("max", 5) == pytest.approx(machine, rel=0.1)
     assert told(10_000, 4_000) == 6_000
@@ -66,8 +68,8 @@ def test_too_little_memory_is_one_line_before_anything_is_read(
     checkpoint, folder, tmp_path, monkeypatch, capsys
 ):
     for name in ("read_file", "read_folder"):
-        monkeypatch.setattr(f"models._door.{name}", lambda path: pytest.fail("it was read"))
-    monkeypatch.setattr(_memory, "free_bytes", lambda device: 1000)
+        monkeypatch.setattr(f"framelens.models.loading.read.{name}", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
     for path, said in ((checkpoint, {}), (folder, tiny_wan.SAID)):
         with pytest.raises(
             ValueError, match=r"needs .* GB as bfloat16, 0.0 GB are free on cpu: try a machine"
@@ -82,7 +84,7 @@ def test_too_little_memory_is_one_line_before_anything_is_read(
 
 def test_both_networks_of_a_probe_count(checkpoint, monkeypatch):
     one = bytes_as([checkpoint], torch.float32)
-    monkeypatch.setattr(_memory, "free_bytes", lambda device: 1.5 * one)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1.5 * one)
     assert models.load(str(checkpoint)).source.file == checkpoint
     with pytest.raises(ValueError, match="2 networks"):
         models.load(str(checkpoint), copies=2)
@@ -94,8 +96,8 @@ def test_a_gpu_that_is_too_small_names_the_remedies(checkpoint, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1000, 2000))
     with pytest.raises(ValueError, match="free on cuda:1: try --dtype bfloat16, --device auto, or a machine"):
         models.load(str(checkpoint), device="cuda:1")
-    monkeypatch.setattr(_memory, "MEMINFO", checkpoint.with_name("none"))
-    monkeypatch.setattr(_memory, "CGROUPS", ())
+    monkeypatch.setattr(memory, "MEMINFO", checkpoint.with_name("none"))
+    monkeypatch.setattr(memory, "CGROUPS", ())
     assert free_bytes("auto") == 2000
     with pytest.raises(ValueError, match="are free on all devices: try --dtype bfloat16, or a machine"):
         models.load(str(checkpoint), device="auto")
@@ -157,7 +159,7 @@ def test_a_model_that_cannot_be_divided_says_so():
 def test_what_no_device_holds_is_refused(monkeypatch):
     monkeypatch.setattr("accelerate.utils.get_max_memory", lambda: {0: 100, "cpu": 100})
     with pytest.raises(ValueError, match="its weights take 0.0 GB, more than 60% of what all GPUs"):
-        _spread._fitted(tiny.model())
+        multi_device._fitted(tiny.model())
 
 
 # A past in memory once

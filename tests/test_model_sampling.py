@@ -11,18 +11,18 @@ import torch
 from chunked_twin import CHANNELS, CHUNK, PROMPT, SIDE
 from safetensors.torch import save_file
 
-import models
-from diffusion.guidance import guided
-from diffusion.sampler import rollout
-from diffusion.schedule import Sampling, sigma_grid
-from models._null import shuffled
-from probes import __main__ as program
-from probes._clips import own_clips, own_sample, read_clips
-from probes._passes import Run, evaluations
-from probes.rollouts import attach, measure, watched_rollout
-from probes.settings import OF_THE_MODEL, Settings
-from probes.subject import Clip, Subject, grid_of
-from videos import latents
+from framelens import models
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import Sampling, sigma_grid
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes import __main__ as program
+from framelens.probes.estimate.passes import Run, evaluations
+from framelens.probes.experiments.rollouts import attach, measure, watched_rollout
+from framelens.probes.run.clips import own_clips, own_sample, read_clips
+from framelens.probes.run.settings import OF_THE_MODEL, Settings
+from framelens.probes.run.subject import Clip, Subject, grid_of
+from framelens.videos import latents
 
 LEVELS = (1.0, 0.757, 0.522)
 FRAMES = 4

@@ -4,9 +4,9 @@ import fake_run
 import pytest
 import xarray as xr
 
-from reports.__main__ import main
-from reports.findings import findings
-from reports.runs import open_run
+from framelens.reports.__main__ import main
+from framelens.reports.findings.findings import findings
+from framelens.reports.runs import open_run
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import torch
 
-from analyses.noise_invariance import noise_invariance
+from framelens.analyses.noise_invariance import noise_invariance
 
 
 def random(*shape, seed=0):

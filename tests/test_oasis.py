@@ -8,15 +8,15 @@ import pytest
 import torch
 from tiny import draw
 
-from analyses.frame_attention import Statistic
-from diffusion.sampler import CausalDiffuser, ForwardPass, rollout
-from diffusion.schedule import noised, sigma_grid
-from hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
-from models import load, oasis
-from models._checkpoint import Checkpoint
-from models._null import shuffled
-from models._oasis_noise import level_of, log_odds_of, sigma_of, signal_shares, velocity_of
-from probes._layers import Layers
+from framelens.analyses.statistics.frame_attention import Statistic
+from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, rollout
+from framelens.diffusion.schedule import noised, sigma_grid
+from framelens.hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
+from framelens.models import load, oasis
+from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.loading.shuffled import shuffled
+from framelens.models.oasis.noise import level_of, log_odds_of, sigma_of, signal_shares, velocity_of
+from framelens.probes.chunk.layers import Layers
 
 BATCH, FRAMES, WINDOW, PLACES = 2, 6, 3, 6
 SAID = {"height": 4, "width": 6, "max_frames": WINDOW, "stabilization": 15}

@@ -10,12 +10,12 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-import models
-import probes.__main__
-from diffusion.sampler import rollout
-from diffusion.schedule import Sampling, sigma_grid
-from models import official
-from models._checkpoint import Checkpoint
+from framelens import models
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import Sampling, sigma_grid
+from framelens.models import official
+from framelens.models.loading.checkpoint import Checkpoint, write
+from framelens.probes.__main__ import main as probes_main
 
 COMBINES = {
     "token_concat": "token_concat",
@@ -237,7 +237,7 @@ def test_a_model_of_the_released_code_goes_on_from_a_given_frame_only(file):
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """The line with which `python -m probes` and `models.load` refuse a file."""
+    """The line with which `python -m framelens.probes` and `models.load` refuse a file."""
 
     def line(path, **unsaid):
         with pytest.raises(ValueError) as error:
@@ -245,7 +245,7 @@ def refused(tmp_path, capsys):
         (said,) = str(error.value).splitlines()
         assert said.startswith(str(path))
         if not unsaid:
-            status = probes.__main__.main(["--model", str(path), "--out", str(tmp_path / "runs")])
+            status = probes_main(["--model", str(path), "--out", str(tmp_path / "runs")])
             assert status == 2 and capsys.readouterr().err == f"probes: {said}\n"
             assert not (tmp_path / "runs").exists()
         return said.removeprefix(str(path))
@@ -329,10 +329,10 @@ def test_a_checkpoint_under_the_other_networks_name_is_named(refused, tmp_path):
     metadata = tiny.metadata(network)
     config = {k: v for k, v in metadata["config"].items() if k != "layers"}
     scd = metadata | {"network": "scd", "config": config | {"encoder_layers": 1, "decoder_layers": 1}}
-    models._checkpoint.write(path, network.state_dict(), scd)
+    write(path, network.state_dict(), scd)
     line = refused(path)
     assert " is of another network: " in line and "'decoder.blocks.0.attn.k.bias'" in line
-    models._checkpoint.write(path, network.state_dict(), metadata | {"network": "scd"})
+    write(path, network.state_dict(), metadata | {"network": "scd"})
     assert ": its configuration does not fit a scd network: " in refused(path)
 
 

@@ -11,13 +11,13 @@ import fake_run
 import numpy as np
 import pytest
 
-from analyses.kept import Context
-from reports.effects import datasets, kept_by_random, ratio
-from reports.page import page, summary_line
-from reports.runs import open_run
-from reports.small_figures import INTERVENTIONS, small_figures
-from reports.split_section import of_bytes, of_many, split_parts
-from reports.verdict import BANNER, banner, read_plan, verdict_parts
+from framelens.analyses.decision.kept import Context
+from framelens.reports.drawing.effects import datasets, kept_by_random, ratio
+from framelens.reports.page.page import page, summary_line
+from framelens.reports.page.small_figures import INTERVENTIONS, small_figures
+from framelens.reports.page.split_section import of_bytes, of_many, split_parts
+from framelens.reports.page.verdict import BANNER, banner, read_plan, verdict_parts
+from framelens.reports.runs import open_run
 
 SMALL = {"layers": 4, "steps": 4, "heads": 2, "clips": 5}
 ERRORS = "<script>window.failures = []; addEventListener('error', (e) => failures.push(e.message));</script>"
@@ -175,11 +175,11 @@ def test_failed_controls_are_said_in_red_before_anything_else(tmp_path):
 
 def test_without_a_plan_the_page_says_what_to_run(tmp_path):
     run = write(tmp_path, verdict=None)
-    assert "python -m probes plan --model fake" in verdict_parts(run, None, [])[0]
+    assert "python -m framelens.probes plan --model fake" in verdict_parts(run, None, [])[0]
     for name in fake_interventions.datasets({"clip": 1, "layer": 4, "head": 1}):
         (run.folder / f"{name}.nc").unlink()
     html = page(run, [], {})
-    assert "python -m probes --model fake" in html and "five figures" not in html
+    assert "python -m framelens.probes --model fake" in html and "five figures" not in html
     assert "Two findings" in html and "<svg" not in html
 
 
@@ -225,7 +225,7 @@ def test_large_counts_are_spelt():
 
 def test_scripts_and_styles_lie_beside_the_page():
     for name in ("page.js", "page.css"):
-        assert (Path(__file__).parent.parent / "reports" / name).stat().st_size < 16_000
+        assert (Path(__file__).parent.parent / "reports/page" / name).stat().st_size < 16_000
 
 
 def test_measured_rates_come_before_operations():

@@ -11,22 +11,26 @@ import tiny
 import torch
 import xarray as xr
 
-from analyses._questions import ASKED
-from analyses.kept import Context, depth_from, summary
-from analyses.split import DATASETS, split
-from benchmarks import scd_bench
-from models import _calibrated, _cost, dense, scd
-from models._machine import Machine
-from models._null import shuffled
-from probes import _acting, load, noise_invariance, plan, subject
-from probes._plan import write_plan
-from probes._plan_text import text
-from probes._prediction import Clock, Use, separated_shape, shape_in_use
-from probes._stage import Clip
-from probes.settings import Settings
-from reports.split_section import split_parts, sweep_parts
-from training import __main__ as training
-from training.recipes import RECIPES
+from framelens.analyses.decision.kept import Context, depth_from, summary
+from framelens.analyses.decision.questions import ASKED
+from framelens.analyses.decision.split import DATASETS, split
+from framelens.benchmarks.scd import __main__ as scd_bench
+from framelens.models import dense, scd
+from framelens.models.cost import calibration, operations
+from framelens.models.cost.machine import Machine
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes.chunk.stage import Clip
+from framelens.probes.experiments import load, noise_invariance
+from framelens.probes.plan import __main__ as plan
+from framelens.probes.plan import next_step
+from framelens.probes.plan.build import write_plan
+from framelens.probes.plan.prediction import Clock, Use, separated_shape, shape_in_use
+from framelens.probes.plan.text import text
+from framelens.probes.run import subject
+from framelens.probes.run.settings import Settings
+from framelens.reports.page.split_section import split_parts, sweep_parts
+from framelens.training import __main__ as training
+from framelens.training.recipes import RECIPES
 
 LAYERS, FRAMES, CLIPS = 8, 2, 5
 OF_WORLDS = ("channels", "height", "width", "conditions")
@@ -261,8 +265,8 @@ def test_a_network_that_fetches_its_past_in_the_first_layer_is_separable(fewer_n
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch):
     """Rates that need not be right."""
-    monkeypatch.setattr(_calibrated, "ROUNDS", 1)
-    monkeypatch.setitem(_calibrated.COPIED_BYTES, "cpu", 1024)
+    monkeypatch.setattr(calibration, "ROUNDS", 1)
+    monkeypatch.setitem(calibration.COPIED_BYTES, "cpu", 1024)
 
 
 def counted(prediction):
@@ -358,7 +362,7 @@ def test_a_split_that_more_measurements_may_move_is_provisional(runs, capsys):
 
 def test_a_plan_says_how_to_act_on_it(runs, tmp_path, capsys):
     model = runs.manifest["model"] | {"videos": "tiles"}
-    runs(changes={"model": model, "command": "python -m probes --model=my.pt"})
+    runs(changes={"model": model, "command": "python -m framelens.probes --model=my.pt"})
     out = tmp_path / "plan.json"
     assert plan.main([*runs.command, "--out", str(out)]) == 0
     said = json.loads(out.read_text())["acting"]
@@ -372,7 +376,7 @@ def test_a_plan_says_how_to_act_on_it(runs, tmp_path, capsys):
     assert {k: v for k, v in runs.network.describe().items() if theirs.get(k, v) != v}.keys() <= {*OF_WORLDS}
     found = json.loads(write_plan(runs("other"), runs.network).read_text())
     assert "an encoder of layers 0 to 2 and a decoder of layers 0 and 3 to 7" in found["acting"]
-    assert all(name in RECIPES for name in _acting.RECIPES.values())
+    assert all(name in RECIPES for name in next_step.RECIPES.values())
 
 
 def test_the_prediction_is_the_cost_models_at_the_users_place(runs, tmp_path):
@@ -384,15 +388,15 @@ def test_the_prediction_is_the_cost_models_at_the_users_place(runs, tmp_path):
     found, built = planned["prediction"], planned["architecture"]
     split = {"encoder_layers": 3, "decoder_layers": 6, "fusion": "residual", "head": 1}
     assert built == split | {"query": "noise", "start_token": False}
-    whole = _cost.shape_of(runs.network.config, tokens=100, batch=3, value_bytes=2)
+    whole = operations.shape_of(runs.network.config, tokens=100, batch=3, value_bytes=2)
     own = {k: v for k, v in runs.network.describe().items() if k != "layers"}
-    twin = _cost.shape_of(scd.Config.from_values(own | built), tokens=100, batch=3, value_bytes=2)
+    twin = operations.shape_of(scd.Config.from_values(own | built), tokens=100, batch=3, value_bytes=2)
     assert separated_shape(whole, 3, 6, "residual") == twin
     prefix = own | {"encoder_layers": 3, "decoder_layers": 6, "fusion": "prefix"}
-    other = _cost.shape_of(scd.Config.from_values(prefix), tokens=100, batch=3, value_bytes=2)
+    other = operations.shape_of(scd.Config.from_values(prefix), tokens=100, batch=3, value_bytes=2)
     assert separated_shape(whole, 3, 6, "prefix") == other
-    assert found["speed_up"] == pytest.approx(_cost.predicted_speed_up(whole, twin, 50, 16))
-    assert found["cache_bytes"] == _cost.cache_bytes(twin, 16)
+    assert found["speed_up"] == pytest.approx(operations.predicted_speed_up(whole, twin, 50, 16))
+    assert found["cache_bytes"] == operations.cache_bytes(twin, 16)
     chosen = [row for row in found["nearby"] if row["chosen"]]
     assert len(found["nearby"]) > 3 and chosen[0]["speed_up"] == found["speed_up"]
     assert chosen[0]["kept"]["mean"] == pytest.approx(0.97, abs=0.03)
@@ -409,7 +413,9 @@ def test_a_clock_predicts_seconds(runs, tmp_path, capsys):
     bench = tmp_path / "bench"
     bench.mkdir()
     command = [*runs.command, "--clock", str(bench), "--out", str(tmp_path / "plan.json")]
-    assert plan.main(command) == 2 and "make one: python -m benchmarks.scd_bench" in capsys.readouterr().err
+    assert (
+        plan.main(command) == 2 and "make one: python -m framelens.benchmarks.scd" in capsys.readouterr().err
+    )
     rates = vars(Machine(1e12, 1e12, 1e15, 0.0, False))
     where = {"device": "cuda", "dtype": "float32", "threads": 4}
     manifest = {"machine": rates | {"device_name": "a card"}, "settings": where, "created": "2000-01-01"}
@@ -435,7 +441,7 @@ def test_rates_are_measured_unless_they_are_not_wanted(runs, tmp_path, capsys):
     clock = found["clock"]
     assert clock["speed_up"] == pytest.approx(clock["dense_frame_seconds"] / clock["frame_seconds"])
     assert (clock["device"], clock["dtype"], clock["threads"]) == ("cpu", "float32", torch.get_num_threads())
-    whole, machine = _cost.shape_of(runs.network.config), Machine(**clock["machine"])
+    whole, machine = operations.shape_of(runs.network.config), Machine(**clock["machine"])
     assert clock["dense_frame_seconds"] == pytest.approx(machine.frame_seconds(whole, 50, 16))
     assert next(row for row in found["nearby"] if row["chosen"])["clock_speed_up"] == clock["speed_up"]
     assert plan.main([*runs.command, "--out", str(out), "--no-clock"]) == 0
@@ -449,7 +455,7 @@ def test_a_full_device_leaves_a_finished_run_a_plan_by_operations(runs, monkeypa
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(_calibrated, "calibrated", full)
+    monkeypatch.setattr(calibration, "calibrated", full)
     found = json.loads(write_plan(runs(), runs.network).read_text())
     assert found["prediction"]["clock"] is None and found["prediction"]["speed_up"] > 1
     assert found["remarks"][-1].startswith("The speed-up is predicted by operations alone")
@@ -515,8 +521,8 @@ def test_a_separated_model_is_separable_by_construction(runs):
     assert found["verdict"] == "separable" and "separated already" in found["reason"]
     assert scd.config("tiny", **found["architecture"]) == config
     twins = dense.config("tiny", layers=8), config
-    shapes = [_cost.shape_of(each) for each in twins]
-    assert found["prediction"]["speed_up"] == pytest.approx(_cost.predicted_speed_up(*shapes, 20, 9))
+    shapes = [operations.shape_of(each) for each in twins]
+    assert found["prediction"]["speed_up"] == pytest.approx(operations.predicted_speed_up(*shapes, 20, 9))
 
 
 def test_a_model_that_does_not_say_what_costs_are_counted_from_gets_a_verdict_all_the_same(runs):

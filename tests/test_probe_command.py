@@ -1,4 +1,4 @@
-"""What `python -m probes` says to somebody who did not write it: of his model, of his options, of its own."""
+"""What `python -m framelens.probes` says to somebody who did not write it: of the model, of the options."""
 
 import re
 import subprocess
@@ -11,18 +11,18 @@ import pytest
 import tiny
 import torch
 
-import models
-from probes import _broken, work
-from probes.__main__ import _say_what_was_rounded, main
-from probes._options import parser, settings_of
-from probes.run_folder import RunFolder, _differences
-from probes.settings import Settings
+from framelens import models
+from framelens.probes.__main__ import _say_what_was_rounded, main
+from framelens.probes.run import failures, work
+from framelens.probes.run.folder import RunFolder, _differences
+from framelens.probes.run.options import parser, settings_of
+from framelens.probes.run.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--clips 1 --steps 2 --frames 5 --context 3 --probed 1 --workers 1 --run trial".split()
 SMALL += "--experiments rollouts --statistics block_norms".split()
 CLASS = (
-    "from dataclasses import replace\nfrom models.adapter_template import Adapter, Net\n\n\n"
+    "from dataclasses import replace\nfrom framelens.models.adapter_template import Adapter, Net\n\n\n"
     "class Mine(Adapter):\n{body}\n\n\ndef load(seed=0):\n    return Mine(Net())\n"
 )
 DENOISE = "    def denoise(self, x, sigma, context):\n        "
@@ -78,18 +78,18 @@ def test_a_broken_model_is_one_line_from_a_worker_too(tmp_path, monkeypatch):
 
 
 def test_our_own_mistakes_are_not_put_down_to_a_shipped_model():
-    with pytest.raises(TypeError, match="ours"), _broken.in_one_line("dense-tiles", Settings()):
+    with pytest.raises(TypeError, match="ours"), failures.in_one_line("dense-tiles", Settings()):
         raise TypeError("ours")
 
 
 def test_what_says_itself_what_to_do_is_left_as_it_is():
     with (
         pytest.raises(ValueError, match="^--clips must be at least 1, got 0$"),
-        _broken.in_one_line("models/adapter_template.py:load", Settings()),
+        failures.in_one_line("models/adapter_template.py:load", Settings()),
     ):
         Settings(clips=0)
     memory = torch.OutOfMemoryError  # pyright: ignore[reportPrivateImportUsage]
-    with pytest.raises(memory), _broken.in_one_line("models/adapter_template.py:load", Settings()):
+    with pytest.raises(memory), failures.in_one_line("models/adapter_template.py:load", Settings()):
         raise memory("")
 
 
@@ -157,8 +157,8 @@ def test_help_names_the_other_commands_and_those_show_their_own_options(capsys):
         except SystemExit as stop:
             assert stop.code == 0
         said["".join(command)] = capsys.readouterr().out
-    for other in ("probes plan", "probes estimate", "probes.check", "probes.latents", "probes.emergence"):
-        assert f"python -m {other} " in said[""]
+    for other in (" plan", " estimate", ".check", ".latents", ".emergence"):
+        assert f"python -m framelens.probes{other} " in said[""]
     assert "adapter.py:function" in said[""]
     assert "--preset" in said["estimate"] and "--quick" in said["estimate"]
     assert "other commands" not in said["estimate"]
@@ -166,7 +166,7 @@ def test_help_names_the_other_commands_and_those_show_their_own_options(capsys):
 
 def test_help_answers_without_torch():
     ask = (
-        "import sys, probes.__main__ as p\ntry: p.main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys, framelens.probes.__main__ as p\ntry: p.main(['--help'])\nexcept SystemExit: pass\n"
         "p.main(['estimate', '-h'])\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", ask], cwd=ROOT, check=True, capture_output=True)

@@ -9,10 +9,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import analyses
-from benchmarks import _measure, probe_overhead
-from benchmarks._probe_card import Rollout, added, naive_bytes, plain_flops
-from benchmarks.probe_overhead import Arms, arms_of, card, main
+from framelens.analyses import statistics
+from framelens.benchmarks import measure
+from framelens.benchmarks.overhead import __main__ as probe_overhead
+from framelens.benchmarks.overhead.__main__ import Arms, arms_of, card, main
+from framelens.benchmarks.overhead.card import Rollout, added, naive_bytes, plain_flops
 
 SMALL = ["--tokens", "4", "--frames", "2", "--steps", "2", "--repeats", "1", "--layers", "1", "--no-memory"]
 
@@ -37,7 +38,7 @@ def test_the_card_knows_what_naive_capture_keeps():
 def test_the_card_knows_what_statistics_keep(tokens, monkeypatch):
     setting, kept = small(tokens), {}
     for name in ("feature_pca", "step_similarity"):
-        Statistic = analyses.load(name).Statistic
+        Statistic = statistics.load(name).Statistic
         finish = Statistic._finish
 
         def weigh(statistic, name=name, finish=finish):
@@ -66,7 +67,7 @@ def test_watching_leaves_nothing_attached():
 
 
 def test_every_statistic_has_an_arm_and_a_line_on_the_card():
-    assert set(analyses.names()) <= set(arms_of(small())) & set(card(small()))
+    assert set(statistics.names()) <= set(arms_of(small())) & set(card(small()))
 
 
 def test_naive_capture_is_left_out_where_it_does_not_fit():
@@ -77,22 +78,22 @@ def test_naive_capture_is_left_out_where_it_does_not_fit():
 def test_arms_take_turns_after_a_warm_up():
     ran = []
     arms = {name: partial(ran.append, name) for name in "abc"}
-    taken = _measure.interleaved(arms, 3, "cpu", seed=0)
+    taken = measure.interleaved(arms, 3, "cpu", seed=0)
     rounds = [ran[start : start + 3] for start in range(0, 12, 3)]
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds) and len(ran) == 12
     assert all(len(each.wall_seconds) == len(each.cpu_seconds) == 3 for each in taken.values())
 
 
 def test_ratios_are_taken_within_a_round():
-    slow, fast = _measure.Taken([2.0, 20.0], [1.0, 1.0]), _measure.Taken([1.0, 10.0], [1.0, 2.0])
+    slow, fast = measure.Taken([2.0, 20.0], [1.0, 1.0]), measure.Taken([1.0, 10.0], [1.0, 2.0])
     assert slow.over(fast) == {"wall_seconds": [2.0, 2.0], "cpu_seconds": [1.0, 0.5]}
-    assert _measure.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+    assert measure.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
-@pytest.mark.skipif(not _measure.can_measure_memory("cpu"), reason="this system does not tell peak memory")
+@pytest.mark.skipif(not measure.can_measure_memory("cpu"), reason="this system does not tell peak memory")
 def test_peak_memory_is_that_of_the_arm_alone():
     before = dict(os.environ)
-    peak = _measure.alone(_measure.peak_bytes, partial(os.urandom, 30_000_000), "cpu")
+    peak = measure.alone(measure.peak_bytes, partial(os.urandom, 30_000_000), "cpu")
     assert peak == pytest.approx(30_000_000, rel=0.1) and dict(os.environ) == before
 
 

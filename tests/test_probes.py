@@ -11,17 +11,19 @@ import tiny
 import torch
 import xarray as xr
 
-import analyses
-import models
-import probes
-import videos
-from diffusion.schedule import sigma_grid
-from models import _checkpoint
-from probes import _clips, noise_invariance, readout, run_folder, subject, work
-from probes.__main__ import main
-from probes._scale import IN_PIXELS
-from probes.settings import Settings
-from videos import files, latents
+from framelens import models, videos
+from framelens.analyses import statistics
+from framelens.diffusion.schedule import sigma_grid
+from framelens.models.loading import checkpoint as _checkpoint
+from framelens.probes import experiments
+from framelens.probes.__main__ import main
+from framelens.probes.chunk.scale import IN_PIXELS
+from framelens.probes.experiments import noise_invariance, readout
+from framelens.probes.run import clips as _clips
+from framelens.probes.run import folder as run_folder
+from framelens.probes.run import subject, work
+from framelens.probes.run.settings import Settings
+from framelens.videos import files, latents, worlds
 
 SMALL = "--clips 2 --steps 2 --frames 5 --context 3 --probed 2 --workers 1 --run small".split()
 SMALL += "--experiments noise_invariance readout rollouts".split()
@@ -154,7 +156,7 @@ def test_attention_adds_up(results):
 
 def test_samples_stand_beside_the_truth(results, checkpoint):
     samples = results["samples"]
-    truth = videos.load("tiles").clips(range(videos.VALIDATION_SEED, videos.VALIDATION_SEED + 2), 5).video
+    truth = worlds.load("tiles").clips(range(videos.VALIDATION_SEED, videos.VALIDATION_SEED + 2), 5).video
     np.testing.assert_array_equal(samples.truth, truth)
     given = samples.video.sel(mode="free_running", frame=slice(0, 2))
     np.testing.assert_array_equal(given, samples.truth.sel(frame=slice(0, 2)))
@@ -173,7 +175,7 @@ def test_samples_stand_beside_the_truth(results, checkpoint):
 def test_the_manifest_says_what_was_measured(whole, checkpoint):
     about = manifest(whole)
     model = models.load(str(checkpoint))
-    assert about["complete"] is True and about["command"].startswith("python -m probes")
+    assert about["complete"] is True and about["command"].startswith("python -m framelens.probes")
     assert about["model"]["name"] == "tiny" and about["model"]["sha256"] == model.source.sha256
     assert about["model"]["parameters"] == sum(weight.numel() for weight in model.parameters())
     assert about["model"]["geometry"]["tokens_per_frame"] == 25
@@ -201,8 +203,7 @@ BRIEF += ["--statistics", "block_norms", "frame_attention"]
 
 def leave_out_other_experiments(patch):
     """Only the rollouts: they are enough to stop and to go on with."""
-    for place in (probes, work):
-        patch.setattr(place, "names", lambda: ["rollouts"])
+    patch.setattr(experiments, "names", lambda: ["rollouts"])
 
 
 @pytest.fixture
@@ -364,15 +365,15 @@ def test_a_run_takes_its_frames_from_the_training_and_its_clips_from_a_file(tmp_
 
 
 def test_the_experiments_are_the_files_with_a_measurement():
-    assert {"noise_invariance", "readout", "rollouts"} <= set(probes.names())
-    assert not {"settings", "subject", "run_folder", "finite"} & set(probes.names())
+    assert {"noise_invariance", "readout", "rollouts"} <= set(experiments.names())
+    assert not {"settings", "subject", "run_folder", "finite"} & set(experiments.names())
     with pytest.raises(ValueError, match="no experiment is called 'magic'; there are controls, cut, "):
-        probes.load("magic")
+        experiments.load("magic")
 
 
 def test_every_statistic_is_run_unless_some_are_named(results, reference):
-    assert set(analyses.names()) <= set(results)
-    assert set(datasets(reference)) & set(analyses.names()) == {"block_norms", "frame_attention"}
+    assert set(statistics.names()) <= set(results)
+    assert set(datasets(reference)) & set(statistics.names()) == {"block_norms", "frame_attention"}
 
 
 def test_a_readout_of_four_clips_is_concluded_and_of_fewer_is_not(whole):

@@ -8,10 +8,10 @@ import pytest
 import tiny_vae
 import torch
 
-from models import _prompts
-from models._memory import bytes_as
-from models._prompts import TOKENS, clean, open_text_encoder, read_prompts
-from models._vae import open_vae
+from framelens.models.encoders import prompts as _prompts
+from framelens.models.encoders.prompts import TOKENS, clean, open_text_encoder, read_prompts
+from framelens.models.encoders.vae import open_vae
+from framelens.models.loading.memory import bytes_as
 
 SENTENCES = ["a red ball runs", "", "the  cat\ton the\u00a0lawn &amp;amp; .", "green " * 600]
 
@@ -125,7 +125,7 @@ def test_too_little_memory_is_said_before_the_weights_are_read(pipeline, monkeyp
     file = pipeline / "text_encoder" / "model.safetensors"
     parameters = sum(p.numel() for p in tiny_vae.text_encoder().parameters())
     assert bytes_as([file], torch.bfloat16) == 2 * parameters
-    monkeypatch.setattr("models._memory.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("framelens.models.loading.memory.free_bytes", lambda device: 1000)
     with pytest.raises(ValueError, match="GB are free on cpu"):
         open_text_encoder(str(pipeline))
 

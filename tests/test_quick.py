@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tiny
 
-from analyses._curves import Curves, Cut
-from analyses.split import _coarse
-from probes import cut, leave_one_out
-from probes.settings import Settings
-from probes.subject import Clip, Subject
+from framelens.analyses.decision.curves import Curves, Cut
+from framelens.analyses.decision.split import _coarse
+from framelens.probes.experiments import cut, leave_one_out
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.subject import Clip, Subject
 
 DEPTH = 12
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from analyses.readout import ridge_readout, shuffle_clips
+from framelens.analyses.readout import ridge_readout, shuffle_clips
 
 
 def random(*shape, seed=0):

@@ -5,16 +5,16 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-import models
-from analyses.frame_attention import Statistic
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from models import dense, scd
-from models._cut import Cut, layers_from
-from models._recomposed import recompose
-from probes.rollouts import attach
-from training.recipes import recipe
-from training.trainer import build
+from framelens import models
+from framelens.analyses.statistics.frame_attention import Statistic
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.models import dense, scd
+from framelens.models.variants.cut import Cut, layers_from
+from framelens.models.variants.recomposed import recompose
+from framelens.probes.experiments.rollouts import attach
+from framelens.training.recipes import recipe
+from framelens.training.trainer import build
 
 SMALL = {"height": 8, "width": 8, "heads": 2, "d_model": 16, "conditions": 3, "rope_axes": (4, 2, 2)}
 ACTIONS = torch.tensor([[0, 1, 2, 1], [2, 0, 1, 1]])

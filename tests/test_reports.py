@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from reports import load, names
-from reports.__main__ import kind_of, main
-from reports.findings import Check, Finding, findings
-from reports.layers import depth_of
-from reports.runs import open_run
+from framelens.reports.__main__ import kind_of, main
+from framelens.reports.drawing.layers import depth_of
+from framelens.reports.findings.findings import Check, Finding, findings
+from framelens.reports.plots import load, names
+from framelens.reports.runs import open_run
 
 ROOT = Path(__file__).parent.parent
 FIGURES = [name for name in names() if kind_of(name) == "probe"]
@@ -30,7 +30,7 @@ class NoTorch:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, NoTorch())
-from reports.__main__ import main
+from framelens.reports.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 

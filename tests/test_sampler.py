@@ -6,9 +6,9 @@ import pytest
 import tiny
 import torch
 
-from diffusion.guidance import Guided
-from diffusion.sampler import CausalDiffuser, ForwardPass, Geometry, fresh_noise, rollout, stepped
-from diffusion.schedule import sigma_grid
+from framelens.diffusion.guidance import Guided
+from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, Geometry, fresh_noise, rollout, stepped
+from framelens.diffusion.schedule import sigma_grid
 
 BATCH, SHAPE = 2, (3, 8, 8)
 

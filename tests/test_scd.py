@@ -6,12 +6,12 @@ import pytest
 import tiny
 import torch
 
-from diffusion.guidance import guided
-from diffusion.sampler import CausalDiffuser, rollout
-from diffusion.schedule import sigma_grid
-from hooks import AttentionTap, Trace
-from models import scd
-from models._fusion import FUSIONS
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import CausalDiffuser, rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.hooks import AttentionTap, Trace
+from framelens.models import scd
+from framelens.models.parts.fusion import FUSIONS
 
 FRAMES, SIDE = 4, 8
 TOKENS = 4

@@ -10,17 +10,20 @@ import tiny
 import torch
 import xarray as xr
 
-from benchmarks import _measure, _scd_memory, _scd_presets, scd_bench
-from benchmarks._scd_arms import Arm, network
-from benchmarks._scd_card import card
-from benchmarks._scd_plan import read_plan
-from benchmarks._scd_presets import PRESETS, SLICES, TINY, chosen
-from benchmarks._scd_sweeps import Plan
-from benchmarks.scd_bench import main
-from models import _calibrated, dense, scd
-from models._cost import Cost, predicted_speed_up
-from models._machine import Machine
-from reports.__main__ import main as draw
+from framelens.benchmarks import measure
+from framelens.benchmarks.scd import __main__ as scd_bench
+from framelens.benchmarks.scd import memory, presets
+from framelens.benchmarks.scd.__main__ import main
+from framelens.benchmarks.scd.arms import Arm, network
+from framelens.benchmarks.scd.card import card
+from framelens.benchmarks.scd.plan import read_plan
+from framelens.benchmarks.scd.presets import PRESETS, SLICES, TINY, chosen
+from framelens.benchmarks.scd.sweeps import Plan
+from framelens.models import dense, scd
+from framelens.models.cost import calibration
+from framelens.models.cost.machine import Machine
+from framelens.models.cost.operations import Cost, predicted_speed_up
+from framelens.reports.__main__ import main as draw
 
 SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
 SMALL |= {"rope_axes": (4, 2, 2), "rope_theta": 100.0, "conditions": 5}
@@ -40,8 +43,8 @@ ASKED = ["--preset", "small", "--repeats", "2", "--no-memory"]
 def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "small", PRESET)
-        patch.setattr(_calibrated, "ROUNDS", 2)
-        patch.setitem(_calibrated.COPIED_BYTES, "cpu", 1024)
+        patch.setattr(calibration, "ROUNDS", 2)
+        patch.setitem(calibration.COPIED_BYTES, "cpu", 1024)
         yield
 
 
@@ -84,7 +87,7 @@ def test_the_folder_says_what_was_done_and_holds_named_dimensions(ran):
     folder, _ = ran
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"] and manifest["kind"] == "bench" and "cost card of small" in manifest["text"]
-    assert manifest["command"].startswith("python -m benchmarks.scd_bench --preset small")
+    assert manifest["command"].startswith("python -m framelens.benchmarks.scd --preset small")
     with xr.open_dataset(folder / "bench_history.nc", engine="h5netcdf") as stored:
         assert stored.sample_seconds.dims == ("history", "arm", "round")
         assert dict(stored.sizes) == {"history": 2, "arm": 3, "round": 2}
@@ -185,10 +188,10 @@ def test_shapes_can_be_those_of_a_separated_model():
 def test_the_interval_of_a_median_holds_it_as_often_as_it_says():
     rng = np.random.default_rng(0)
     for count, share in ((25, 0.95), (6, 0.95), (3, 0.7)):
-        ends = [_measure.median_interval(list(rng.normal(size=count))) for _ in range(2000)]
+        ends = [measure.median_interval(list(rng.normal(size=count))) for _ in range(2000)]
         held = np.mean([low <= 0 <= high for low, high in ends])
         assert share - 0.02 < held < share + 0.05 or count == 3 and held > share
-    assert _measure.median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert measure.median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
 
 
 def test_results_that_are_there_are_not_overwritten(ran, capsys):
@@ -223,7 +226,10 @@ def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
         (["--vary", "steps="], "does not list whole numbers"),
         (["--split", "0", "2"], "encoder and decoder need at least one layer each, got 0 and 2"),
         (["--preset", "minecraft", "--split", "6", "9"], "a CPU times a slice of minecraft"),
-        (["--plan", "nowhere.json"], "there is no plan at nowhere.json; make one: python -m probes plan"),
+        (
+            ["--plan", "nowhere.json"],
+            "there is no plan at nowhere.json; make one: python -m framelens.probes plan",
+        ),
         (["--repeats", "0"], "--repeats must be at least 1"),
         (["--threads", "0"], "--threads must be at least 1"),
         (["--dtype", "int8"], "unknown dtype 'int8'"),
@@ -246,13 +252,13 @@ def test_a_missing_gpu_is_one_line_and_status_2(preset, capsys):
 
 def test_what_does_not_fit_is_refused_with_what_would(capsys, tmp_path, monkeypatch):
     arms = ["dense", "token_concat", "prefix"]
-    free = _scd_memory.needed_bytes(PRESET, arms, "float32", 2, 1)
-    monkeypatch.setattr(_scd_memory, "free_bytes", lambda device: free)
+    free = memory.needed_bytes(PRESET, arms, "float32", 2, 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
     assert main([*ASKED, "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert "small with 3 frames of history at batch 1 needs" in said
     assert "a history of 2 frames fits at batch 1" in said
-    assert "none fits alone" in _scd_memory.what_fits(PRESET, arms, "float32", 0, 3, 1)
+    assert "none fits alone" in memory.what_fits(PRESET, arms, "float32", 0, 3, 1)
 
 
 def test_running_out_of_memory_is_a_line_and_keeps_what_was_finished(capsys, tmp_path, monkeypatch):
@@ -274,7 +280,7 @@ def test_what_arms_need_is_at_least_what_they_hold():
     for context in arm.contexts.values():
         parts = context.cache.storage.keys + context.cache.storage.values
         held += sum(part[:, :, : context.cache.tokens].numel() * part.element_size() for part in parts)
-    assert held <= _scd_memory.needed_bytes(PRESET, ["dense"], "float32", 3, 2)
+    assert held <= memory.needed_bytes(PRESET, ["dense"], "float32", 3, 2)
 
 
 def test_an_arm_goes_on_from_where_it_stands_and_stays_there():
@@ -295,7 +301,7 @@ def test_an_arm_goes_on_from_where_it_stands_and_stays_there():
 def test_preparation_is_off_the_clock_and_before_every_run():
     done = []
     runs = {"a": lambda: done.append("run a"), "b": lambda: done.append("run b")}
-    _measure.interleaved(runs, 2, "cpu", 0, {"a": lambda: done.append("before a")})
+    measure.interleaved(runs, 2, "cpu", 0, {"a": lambda: done.append("before a")})
     assert done.count("before a") == done.count("run a") == 3
     assert all(done[place - 1] == "before a" for place, what in enumerate(done) if what == "run a")
 
@@ -355,4 +361,4 @@ def test_on_a_gpu_plain_and_graph_are_measured(tmp_path, capsys):
 
 
 def test_presets_are_listed_once():
-    assert set(SLICES) < set(_scd_presets.PRESETS)
+    assert set(SLICES) < set(presets.PRESETS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import draw
 
-from diffusion.schedule import Sampling, TrainingDensity, noised, shifted, sigma_grid
+from framelens.diffusion.schedule import Sampling, TrainingDensity, noised, shifted, sigma_grid
 
 
 @pytest.mark.parametrize("shift", [0.3, 1.0, 5.0])

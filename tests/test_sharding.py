@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from probes import _ranks
-from probes.__main__ import main
-from probes._ranks import Ranks, joined
+from framelens.probes.__main__ import main
+from framelens.probes.run import ranks as _ranks
+from framelens.probes.run.ranks import Ranks, joined
 
 ROOT = Path(__file__).parents[1]
 ASKED = "--steps 2 --frames 4 --context 2 --probed 1 --experiments rollouts --statistics block_norms".split()
@@ -39,7 +39,7 @@ def rank(number, port, words):
     """One of two processes, as launchers start them."""
     told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
     environment = os.environ | {name: str(value) for name, value in (told | {"MASTER_PORT": port}).items()}
-    command = [sys.executable, "-m", "probes", *words]
+    command = [sys.executable, "-m", "framelens.probes", *words]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=-1, stderr=-1)
 
 

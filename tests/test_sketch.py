@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses._sketch import CountSketch, kept_pairs
+from framelens.analyses.sums.sketch import CountSketch, kept_pairs
 
 
 def random(*shape, seed=0):

@@ -5,11 +5,11 @@ import tiny_wan
 import torch
 from tiny_wan import FRAMES, SIGMA, TEXT, chunk_by_chunk, clip, largest, levels, prompt, stock_pass
 
-from diffusion.sampler import rollout
-from diffusion.schedule import Sampling, sigma_grid
-from hooks.attention import AttentionTap
-from hooks.trace import Trace
-from models import skyreels, wan
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import Sampling, sigma_grid
+from framelens.hooks.attention import AttentionTap
+from framelens.hooks.trace import Trace
+from framelens.models import skyreels, wan
 
 ONE = prompt(1)
 """The stock network adds the frame rate right for one clip only."""

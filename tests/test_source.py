@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hooks import Trace
+from framelens.hooks import Trace
 
 pytest.importorskip("nnsight")
 
-from hooks.source import read, view  # noqa: E402
+from framelens.hooks.source import read, view  # noqa: E402
 
 
 class Block(nn.Module):
@@ -165,7 +165,7 @@ def test_an_operation_is_read_of_a_model_without_a_forward(kind, block):
 
 
 def test_the_template_is_viewed_by_standard_names():
-    from models import adapter_template
+    from framelens.models import adapter_template
 
     model = adapter_template.load().requires_grad_(False)
     x, sigma, context = torch.randn(1, 1, 3, 20, 20), torch.tensor([0.5]), model.start(1)

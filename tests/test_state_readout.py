@@ -6,9 +6,9 @@ import tiny
 import torch
 from sklearn.linear_model import Ridge
 
-from analyses import state_readout as readout
-from analyses.readout import shuffle_clips
-from analyses.state_readout import state_readout
+from framelens.analyses import state_readout as readout
+from framelens.analyses.readout import shuffle_clips
+from framelens.analyses.state_readout import state_readout
 
 
 def classes(*shape, many=4, seed=0):

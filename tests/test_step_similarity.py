@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from analyses import load, names
-from analyses.points import layer_of
-from analyses.step_similarity import Statistic
+from framelens.analyses.points import layer_of
+from framelens.analyses.statistics import load, names
+from framelens.analyses.statistics.step_similarity import Statistic
 
 POINT = "blocks.2.hook_resid_post"
 

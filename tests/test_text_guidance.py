@@ -4,10 +4,10 @@ import pytest
 import tiny
 import torch
 
-from diffusion.guidance import guided
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from models import dense, scd
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.models import dense, scd
 
 TEXT = {"text_tokens": 5, "text_width": 6}
 PROMPT = tiny.draw(2, 5, 6, seed=3)

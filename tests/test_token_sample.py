@@ -8,11 +8,12 @@ import tiny
 import torch
 import xarray as xr
 
-from analyses import feature_pca, noise_invariance, step_similarity
-from analyses.token_sample import STDERR, Sampled, half_difference, spread_tokens
-from probes import noise_invariance as experiment
-from probes.__main__ import main
-from probes.settings import Settings
+from framelens.analyses import noise_invariance
+from framelens.analyses.statistics import feature_pca, step_similarity
+from framelens.analyses.sums.token_sample import STDERR, Sampled, half_difference, spread_tokens
+from framelens.probes.__main__ import main
+from framelens.probes.experiments import noise_invariance as experiment
+from framelens.probes.run.settings import Settings
 
 TOKENS, WIDTH, STEPS = 192, 12, 3
 

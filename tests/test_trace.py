@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hooks import SilentHookError, Trace
+from framelens.hooks import SilentHookError, Trace
 
 
 class Guarded(nn.Module):
@@ -262,7 +262,7 @@ def test_a_compiled_block_can_itself_be_watched_where_it_was_wrapped(x):
 
 @torch.no_grad()
 def test_the_hook_points_of_our_networks_are_guarded_against_every_way_to_attach(x):
-    from models._blocks import GuardedHookPoint
+    from framelens.models.parts.blocks import GuardedHookPoint
 
     model = Network(GuardedHookPoint)
     run = compiled(model, "model")

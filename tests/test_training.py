@@ -12,16 +12,17 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-import models
-import videos
-from diffusion.loss import flow_matching_loss
-from diffusion.schedule import noised
-from models import dense, scd
-from training import __main__ as command
-from training import trainer
-from training.recipes import RECIPES, RELEASED, Recipe, recipe
-from training.state import TrainingFolder
-from videos import tiles
+from framelens import models, videos
+from framelens.diffusion.loss import flow_matching_loss
+from framelens.diffusion.schedule import noised
+from framelens.models import dense, scd
+from framelens.training import __main__ as command
+from framelens.training import trainer
+from framelens.training.averaging import averaged_weights
+from framelens.training.recipes import RECIPES, RELEASED, Recipe, recipe
+from framelens.training.state import TrainingFolder
+from framelens.videos import worlds
+from framelens.videos.worlds import tiles
 
 STEPS = 7
 
@@ -109,7 +110,7 @@ def test_a_training_leaves_weights_checkpoints_log_and_sample(whole):
 def test_what_was_trained_can_be_loaded_and_says_how_it_was_made(whole):
     model = models.load(str(whole))
     training = model.source.metadata["training"]
-    assert model.geometry.height == 20 and model.null_condition == videos.load("tiles").CONDITIONS
+    assert model.geometry.height == 20 and model.null_condition == worlds.load("tiles").CONDITIONS
     assert Recipe(**training["recipe"]) == short() and training["step"] == STEPS
     assert training["validation"]["loss"] == pytest.approx(float(rows(whole)[-1]["loss"]))
     assert models.label(str(whole)) == whole.name
@@ -275,7 +276,7 @@ def test_a_share_of_the_history_may_be_seen_noisy():
 
 def test_validation_is_without_the_noise_of_training():
     run = trainer.Run(separated(), trainer.build(separated()), "cpu")
-    with trainer.averaged(run) as model:
+    with averaged_weights(run.model, run.average) as model:
         assert not model.training
     assert run.model.training
     run.validate()
@@ -327,7 +328,7 @@ def test_the_average_follows_the_weights(tmp_path):
             average[name] = decay * average[name] + (1 - decay) * weight
             torch.testing.assert_close(run.average[name], average[name])
     own = {name: weight.clone() for name, weight in run.model.state_dict().items()}
-    with trainer.averaged(run) as model:
+    with averaged_weights(run.model, run.average) as model:
         assert all(torch.equal(weight, run.average[name]) for name, weight in model.state_dict().items())
     assert all(torch.equal(weight, own[name]) for name, weight in run.model.state_dict().items())
 
@@ -368,7 +369,7 @@ def test_recipes_name_things_that_exist():
     for name in RECIPES:
         with torch.device("cpu" if recipe(name).initial else "meta"):
             network = trainer.build(recipe(name))
-        assert network.geometry.channels == videos.load(recipe(name).videos).SHAPE[0]
+        assert network.geometry.channels == worlds.load(recipe(name).videos).SHAPE[0]
     with pytest.raises(ValueError, match="no recipe is called 'dense'; there are dense-tiles, dense-digits"):
         recipe("dense")
 

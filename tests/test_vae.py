@@ -7,7 +7,7 @@ import tiny_vae
 import torch
 from tiny_vae import WAN, WAN22, dc, video, wan
 
-from models._vae import open_vae
+from framelens.models.encoders.vae import open_vae
 
 
 def stock_latents(network, x):

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from videos import files
+from framelens.videos import files
 
 
 def waves(frames: int = 10, height: int = 32, width: int = 48) -> np.ndarray:

@@ -10,22 +10,23 @@ import tiny_wan
 import torch
 from tiny_wan import FRAMES, SIGMA, TEXT, chunk_by_chunk, clip, largest, levels, prompt, stock_pass
 
-import models
-from diffusion.guidance import guided
-from diffusion.sampler import CausalDiffuser, ForwardPass, rollout
-from diffusion.schedule import Sampling, sigma_grid
-from hooks.attention import AttentionTap
-from hooks.attention_edit import AttentionEdit, cut
-from hooks.edit import Edit
-from hooks.trace import Trace
-from models import _cost, wan
-from models._cache import KVCache, KVStorage
-from models._checkpoint import Checkpoint
-from models._null import shuffled
-from models._wan_config import WanConfig, config_of
-from models._wan_names import for_diffusers
-from probes._layers import Layers
-from probes.mask_drift import mask_drift
+from framelens import models
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, rollout
+from framelens.diffusion.schedule import Sampling, sigma_grid
+from framelens.hooks.attention import AttentionTap
+from framelens.hooks.attention_edit import AttentionEdit, cut
+from framelens.hooks.edit import Edit
+from framelens.hooks.trace import Trace
+from framelens.models import wan
+from framelens.models.cost import operations
+from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.loading.shuffled import shuffled
+from framelens.models.parts.cache import KVCache, KVStorage
+from framelens.models.wan.config import WanConfig, config_of
+from framelens.models.wan.names import for_diffusers
+from framelens.probes.chunk.layers import Layers
+from framelens.probes.experiments.mask_drift import mask_drift
 
 CHUNKS = pytest.mark.parametrize("chunk", [1, 3])
 REACHES = pytest.mark.parametrize("reach", [{}, {"window": 2}, {"window": 2, "sink": 1}], ids=str)
@@ -317,7 +318,7 @@ def test_a_copy_and_a_shuffled_copy_are_networks_of_their_own(model):
 
 
 def test_the_description_serves_the_cost_arithmetic(model, network):
-    shape = _cost.shape_of(model.config)
+    shape = operations.shape_of(model.config)
     assert (shape.layers, shape.heads, shape.d_model, shape.text_tokens, shape.tokens) == (2, 2, 24, 5, 4)
     assert model.describe()["frames_per_chunk"] == 3
     assert WanConfig.from_values(model.describe()) == model.config

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import videos
-from videos import digits, tiles
+from framelens import videos
+from framelens.videos import worlds
+from framelens.videos.worlds import digits, tiles
 
 SOURCES = {"tiles": tiles, "digits": digits}
 
@@ -19,13 +20,13 @@ def same(first, second):
 
 @pytest.fixture(params=SOURCES)
 def source(request):
-    return videos.load(request.param)
+    return worlds.load(request.param)
 
 
 def test_the_sources_are_the_files_there_are():
-    assert {"digits", "tiles"} <= set(videos.names())
-    with pytest.raises(ValueError, match="no video source is called 'moon'; there are digits, tiles"):
-        videos.load("moon")
+    assert {"digits", "tiles"} <= set(worlds.names())
+    with pytest.raises(ValueError, match="no world is called 'moon'; there are digits, tiles"):
+        worlds.load("moon")
 
 
 def test_a_seed_is_a_clip_whatever_its_neighbours_are(source):

@@ -1,1 +1,1 @@
-"""Training from scratch: `python -m training --model dense-tiles`, resumable at any moment."""
+"""Training from scratch: `python -m framelens.training --model dense-tiles`, resumable at any moment."""

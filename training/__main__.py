@@ -1,4 +1,4 @@
-"""python -m training --model dense-tiles: trains a model from scratch, or goes on where it was stopped."""
+"""python -m framelens.training --model dense-tiles: trains a model, or resumes a stopped training."""
 
 import argparse
 import json
@@ -7,13 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from records.commands import exits_as
-from training.recipes import RECIPES, RELEASED, Recipe, recipe
+from framelens.records.commands import exits_as
+from framelens.training.recipes import RECIPES, RELEASED, Recipe, recipe
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m framelens.training", description=__doc__)
     parser.add_argument("--model", default="dense-tiles", help=f"a recipe: {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/train/<model>)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the recipe's)")
@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
         "--released", action=argparse.BooleanOptionalAction, default=False,
         help="optimiser, averaging and noise as in the released recipe for Minecraft",
     )  # fmt: skip
-    parser.add_argument("--plan", type=Path, help="architecture of `python -m probes plan`, for a scd recipe")
+    parser.add_argument(
+        "--plan", type=Path, help="architecture of `python -m framelens.probes plan`, for a scd recipe"
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and noise")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
@@ -78,7 +80,7 @@ def _planned(path: Path | None, plain: Recipe) -> dict[str, Any]:
         raise ValueError(f"{path} is not a plan: {error}") from None
     if not isinstance(plan, dict) or "architecture" not in plan:
         raise ValueError(
-            f"{path} has no architecture; make a plan: python -m probes plan --model X --out {path}"
+            f"{path} has no architecture; make a plan: python -m framelens.probes plan --model X --out {path}"
         )
     if plan["architecture"] is None:
         raise ValueError(f"{path} has no split to train: the model is {plan.get('verdict', 'not decided')}")
@@ -101,8 +103,8 @@ def _value(name: str, text: str, kind: type | None) -> Any:
 def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path:
     import torch
 
-    from models._device import check_device
-    from training.trainer import train
+    from framelens.models.loading.devices import check_device
+    from framelens.training.trainer import train
 
     if threads is not None:
         torch.set_num_threads(threads)

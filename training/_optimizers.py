@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training.recipes import Recipe
+from framelens.training.recipes import Recipe
 
 
 def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

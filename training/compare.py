@@ -1,8 +1,8 @@
-"""python -m training.compare --videos tiles: dense and separated networks at an equal budget.
+"""python -m framelens.training.compare --videos tiles: dense and separated networks at an equal budget.
 
-Trains every arm (training/_arms.py) on the same clips for the same number of steps, resumable, measures what
+Trains every arm (training/arms.py) on the same clips for the same number of steps, resumable, measures what
 a step of each costs, all arms interleaved in this process, and scores what they draw: the next frame from its
-true past, and free runs. Writes compare.nc and manifest.json, which `python -m reports --run` draws.
+true past, and free runs. Writes compare.nc and manifest.json, which `framelens.reports` draws.
 """
 
 import argparse
@@ -10,8 +10,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from records.commands import exits_as
-from training._arms import ARMS, recipe_of
+from framelens.records.commands import exits_as
+from framelens.training.arms import ARMS, recipe_of
 
 CONTEXT = 3
 """Frames before the first that is predicted."""
@@ -20,7 +20,7 @@ DENOISING_STEPS = 20
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m framelens.training.compare", description=__doc__)
     parser.add_argument("--videos", default="tiles", help="a world of videos/")
     parser.add_argument("--steps", type=int, default=500, help="optimiser steps per network (default: 500)")
     parser.add_argument(
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     _check(options)
-    command = shlex.join(["python", "-m", "training.compare", *arguments])
+    command = shlex.join(["python", "-m", "framelens.training.compare", *arguments])
     print(compare(options, options.out or Path("runs/compare") / options.videos, command))
     return 0
 
@@ -60,15 +60,15 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
     import torch
     import xarray as xr
 
-    import records
-    import videos
-    from models._device import check_device, device_name
-    from training._scores import step_seconds, table
-    from training.trainer import train
+    from framelens import records
+    from framelens.models.loading.devices import check_device, device_name
+    from framelens.training.scores import step_seconds, table
+    from framelens.training.trainer import train
+    from framelens.videos import worlds
 
     torch.set_num_threads(options.threads)
     check_device(options.device, "float32")
-    world = videos.load(options.videos)
+    world = worlds.load(options.videos)
     recipes = {
         (arm, seed): recipe_of(arm, options.videos, seed, options.steps)
         for arm in options.arms

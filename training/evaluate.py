@@ -1,10 +1,10 @@
-"""python -m training.evaluate --model dense-tiles: how well a trained model predicts held-out clips.
+"""python -m framelens.training.evaluate --model dense-tiles: how well a model predicts held-out clips.
 
 The next frame, sampled from its true past, against copying the last frame and against the mean frame of the
 past; in a world with memory also by when each pixel's place was last seen. Then a free run from the first
 frames, and where the world's state can be read off a frame, how far it is from the truth.
 
-    python -m training.evaluate --model dense-tiles runs/train/dense-tiles-cut --cut-from 5
+    python -m framelens.training.evaluate --model dense-tiles runs/train/dense-tiles-cut --cut-from 5
 
 What cutting layers 5 and deeper off from the past costs, before and after a fine-tune under that cut: every
 model is scored whole and cut, side by side.
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from records.commands import exits_as
+from framelens.records.commands import exits_as
 
 AGES = {"never seen": 0, "in view in the last frame": 1, "seen only before the last frame": 2}
 
@@ -27,7 +27,7 @@ AGES = {"never seen": 0, "in view in the last frame": 1, "seen only before the l
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate",
+        prog="python -m framelens.training.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -89,8 +89,8 @@ def opened(
     model: Sequence[str], cut_from: int | None, window: int | None, sink: int | None, device: str
 ) -> dict[str, Any]:
     """What is to be scored, by name: every model, and every model cut from that layer on."""
-    import models
-    from models._cut import Cut, layers_from
+    from framelens import models
+    from framelens.models.variants.cut import Cut, layers_from
 
     reach: dict[str, Any] = {"window": window, "sink": sink}
     networks = {}
@@ -115,10 +115,10 @@ def evaluate(
     device: str,
 ) -> dict[str, float]:
     """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
-    from diffusion.guidance import guided
-    from training._scores import FIRST_CLIP, drawn
-    from videos import load as load_videos
-    from videos.scores import psnr, ssim
+    from framelens.diffusion.guidance import guided
+    from framelens.training.scores import FIRST_CLIP, drawn
+    from framelens.videos.scores import psnr, ssim
+    from framelens.videos.worlds import load as load_videos
 
     frames = int(frames or network.source.frames)
     if context >= frames:

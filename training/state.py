@@ -15,12 +15,13 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 
-import videos
-from diffusion.sampler import rollout
-from diffusion.schedule import sigma_grid
-from models._checkpoint import write
-from records import replace_file
-from training.recipes import Recipe
+from framelens import videos
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import sigma_grid
+from framelens.models.loading.checkpoint import write
+from framelens.records import replace_file
+from framelens.training.averaging import averaged_weights
+from framelens.training.recipes import Recipe
 
 
 class TrainingFolder:
@@ -119,21 +120,19 @@ class TrainingFolder:
         replace_file(self.out / "log.csv", lambda path: path.write_text(text.getvalue()))
 
     def _write_sample(self, run) -> None:
-        from training.trainer import averaged
-
         frames, given = self.recipe.frames, self.recipe.frames // 3
         clips = run.source.clips([videos.VALIDATION_SEED + row for row in range(4)], frames)
         truth = torch.from_numpy(clips.video).to(run.device)
         noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).to(run.device)
         cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(run.device)
-        with averaged(run) as model:
+        with averaged_weights(run.model, run.average) as model:
             sampled = rollout(model, noise, sigma_grid(25), cond, truth[:, :given])
         pair = np.concatenate(
             [truth.cpu().numpy(), sampled.float().cpu().numpy()], axis=-2
         )  # truth above sample
         video = np.concatenate(list(pair), axis=-1)
         video = np.repeat(video, 3 // video.shape[1], axis=1)  # grey as RGB
-        from videos.files import write as write_video
+        from framelens.videos.files import write as write_video
 
         (self.out / "samples").mkdir(exist_ok=True)
         write_video(self.out / "samples" / f"step-{run.step:06d}.gif", video, frames_per_second=3, scale=6)

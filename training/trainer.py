@@ -16,17 +16,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import models
-import videos
-from diffusion.loss import flow_matching_loss
-from diffusion.schedule import TrainingDensity, noised
-from models._cut import frame_diagonal
-from models._recomposed import recompose
-from models.dense import Dense
-from models.scd import SCD
-from training._optimizers import optimizers
-from training.recipes import Recipe
-from training.state import TrainingFolder
+from framelens import models, videos
+from framelens.diffusion.loss import flow_matching_loss
+from framelens.diffusion.schedule import TrainingDensity, noised
+from framelens.models.dense import Dense
+from framelens.models.scd import SCD
+from framelens.models.variants.cut import frame_diagonal
+from framelens.models.variants.recomposed import recompose
+from framelens.training._optimizers import optimizers
+from framelens.training.averaging import averaged_weights
+from framelens.training.recipes import Recipe
+from framelens.training.state import TrainingFolder
+from framelens.videos import worlds
 
 VALIDATION_CLIPS = 24
 VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
@@ -34,7 +35,7 @@ VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
 
 def build(recipe: Recipe) -> Any:
     """The recipe's network, initialised from its seed and shaped for its videos."""
-    source, network = videos.load(recipe.videos), models.network(recipe.network)
+    source, network = worlds.load(recipe.videos), models.network(recipe.network)
     channels, height, width = source.SHAPE
     shape = {"channels": channels, "height": height, "width": width, "conditions": source.CONDITIONS}
     try:
@@ -102,7 +103,7 @@ class Run:
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
         self.optimizers = optimizers(model, recipe)
-        self.source = videos.load(recipe.videos)
+        self.source = worlds.load(recipe.videos)
         self.density = TrainingDensity(uniform_share=recipe.uniform_share)
 
     def advance(self) -> float:
@@ -126,7 +127,7 @@ class Run:
 
     def validate(self) -> None:
         """Appends the averaged weights' loss on held-out clips to the log, by noise level and in the mean."""
-        with averaged(self), self._cut():
+        with averaged_weights(self.model, self.average), self._cut():
             by_sigma = validation_loss(self.model, self.source, self.recipe.frames, self.device)
         row = {
             "step": self.step,
@@ -205,22 +206,6 @@ def _autocast(recipe: Recipe, device: torch.device):
     if recipe.autocast == "float32":
         return nullcontext()
     return torch.autocast(device.type, getattr(torch, recipe.autocast))
-
-
-class averaged:
-    """The model with the averaged weights, evaluating, for the length of a `with`; its own afterwards."""
-
-    def __init__(self, run: Run):
-        self.run = run
-
-    def __enter__(self) -> Any:
-        self.own = {name: weight.clone() for name, weight in self.run.model.state_dict().items()}
-        self.run.model.load_state_dict(self.run.average)
-        return self.run.model.eval()
-
-    def __exit__(self, *_) -> None:
-        self.run.model.load_state_dict(self.own)
-        self.run.model.train()
 
 
 @torch.no_grad()

@@ -1,22 +1,14 @@
-"""Where videos come from; one file per source.
+"""Where videos come from: worlds/ has one file per procedural world, `files` reads video files.
 
-    source = videos.load("tiles")
-    batch = source.clips(seeds=range(8), frames=16)      # Clips
+    world = worlds.load("tiles")
+    batch = world.clips(seeds=range(8), frames=16)      # Clips
 
-A world is a file with `clips(seeds, frames)` and the constants SHAPE (channels, height, width) and CONDITIONS
-(how many actions there are). Where what a frame shows can be measured it also has `state_error(video, state)`
-[b f] and says in STATE_ERROR what that is. `files.py` reads real video files; `scores.py` compares videos.
+`latents` reads and writes files of latents; `scores` compares videos.
 """
 
-import importlib
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-
-_IS_WORLD = re.compile(r"^SHAPE\b", re.MULTILINE)
 
 VALIDATION_SEED = 1_000_000_000
 """Procedural worlds: seeds below this number train, seeds from it on validate."""
@@ -36,19 +28,6 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.video)
-
-
-def names() -> list[str]:
-    """The worlds that exist, by file name: the files of this folder that declare a SHAPE."""
-    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
-    return [file.stem for file in files if _IS_WORLD.search(file.read_text())]
-
-
-def load(name: str) -> ModuleType:
-    """The source of that name; an unknown one raises ValueError with the names that exist."""
-    if name not in names():
-        raise ValueError(f"no video source is called {name!r}; there are {', '.join(names())}")
-    return importlib.import_module(f"videos.{name}")
 
 
 def stack(clips: list[Clips]) -> Clips:

@@ -22,7 +22,7 @@ from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation
 from jaxtyping import Float, UInt8
 
-from videos import Clips
+from framelens.videos import Clips
 
 READABLE = (".gif", ".mp4", ".webm")
 WRITABLE = (".gif", ".mp4")

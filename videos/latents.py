@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from videos import Clips
+from framelens.videos import Clips
 
 READABLE = (".safetensors", ".npy", ".npz", ".pt")
 ALONGSIDE = ("text", "actions", "labels", "negative")

@@ -1,6 +1,6 @@
 """What a world knows of its frames, put so that a probe can be asked for it.
 
-    for name, target in videos.load("tiles").targets(batch, patch=4).items(): ...
+    for name, target in worlds.load("tiles").targets(batch, patch=4).items(): ...
 
 A world with known state has `targets(clips, patch)`, which gives a Target by name.
 """

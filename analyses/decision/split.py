@@ -1,0 +1,212 @@
+"""Whether a dense causal diffuser can be separated into an encoder and a decoder, and where.
+
+    answer = split(datasets, layers=12)      # {"cut": ..., "reuse": ..., ...}, datasets of one run
+    answer.verdict, answer.reason, answer.tests, answer.cut, answer.remarks
+
+The encoder's depth is the smallest from which on cross-frame attention, computed once at sigma 1 in the
+layers before it and cut behind it, keeps THRESHOLD of what the past gives. The decoder's layers are those
+behind it, and those at either end whose own work at every step cannot be missed (Bai et al. 2026: the first
+and the last five layers of a fine-tuned network).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from framelens.analyses.decision.checks import checks, spelled
+from framelens.analyses.decision.curves import Curves, Cut, Sweep, curves, swept
+from framelens.analyses.decision.kept import Context, Resample, summary
+from framelens.analyses.decision.questions import CONDITIONS, THRESHOLD, Check, percent, verdict
+from framelens.analyses.intervals import enough
+
+DATASETS = ("controls", "cut", "reuse", "reuse_controls", "leave_one_out", "noise_invariance")
+"""What decides."""
+SUPPORTING = ("step_similarity", "frame_attention")
+"""What is only remarked on: similarity and attention mass are no evidence of use."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The answer, with all that it was made from."""
+
+    verdict: str
+    """separable, partly separable, not separable or open."""
+    reason: str
+    tests: list[Check]
+    remarks: list[str]
+    would_decide: str
+    """What to do where the verdict is open; empty elsewhere."""
+    cut: Cut | None
+    """Where to cut, provisionally where the verdict is open. None where no depth is enough or was measured,
+    where the model is not separable, and where a condition of any cut was measured and is not passed."""
+    curves: Curves
+    sweep: Sweep | None
+    """None, as a remark on it is missing, where no share of a benefit can be read."""
+    clips: int
+
+
+def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
+    """The answer for a network in which `layers` layers denoise; missing datasets leave tests open.
+
+    ValueError for a run whose layers do not fit.
+    """
+    for name in DATASETS:
+        last = int(data[name].layer.max()) if name in data and "layer" in data[name].dims else 0
+        if last >= layers:
+            raise ValueError(
+                f"{name} has a layer {last}, the model denoises in layers 0 to {layers - 1}; give a run of it"
+            )
+    context = Context(data["cut"]) if "cut" in data and 0 in data["cut"].layer else None
+    found = curves(data, context, layers)
+    tests = checks(data, found, context)
+    answer, clips = verdict(tests), 0 if context is None else context.clips
+    by_name = {test.name: test for test in tests}
+    is_readable = by_name["controls"].passed is not False and context is not None and context.has_benefit()
+    unmet = [name for name in CONDITIONS if by_name[name].is_measured and not by_name[name].passed]
+    is_placed = is_readable and not unmet and answer != "not separable"
+    cut, sweep = found.cut(THRESHOLD) if is_placed else None, swept(found) if is_readable else None
+    said = [] if sweep is None else [sweep.said]
+    reason, decides = _reason(answer, by_name, cut, layers, clips), _would_decide(answer, by_name, clips)
+    remarks = [*said, *_remarks(data, found, cut)]
+    return Split(answer, reason, tests, remarks, decides, cut, found, sweep, clips)
+
+
+def _reason(answer: str, tests: dict[str, Check], cut: Cut | None, layers: int, clips: int) -> str:
+    """A few sentences under the verdict."""
+    failed = [test for test in tests.values() if test.passed is False]
+    if answer == "open" and clips and not enough(clips):
+        return f"Not decided: {clips} clips are too few for an interval; probe at least 5 (--clips 8)."
+    if answer == "open":
+        controls = tests["controls"]
+        undecided = [test for test in tests.values() if test.passed is None]
+        first = controls if controls.passed is False or not undecided else undecided[0]
+        return f"Not decided: {first.measured[0].lower()}{first.measured[1:]}"
+    if answer == "not separable":
+        conditions = [test for test in failed if test.name in CONDITIONS]
+        return f"Not to be separated, since {_failing(conditions[:1] or failed)}"
+    where = "" if cut is None else _placed(cut, layers)
+    if answer == "separable":
+        return f"{tests['uses_past'].measured} {tests['once'].measured} {where}"
+    yes = "the past can be fetched once" if tests["once"].passed else "the last layers do not need the past"
+    return f"Only in part: {yes}, but {_failing(failed)} {where}".strip()
+
+
+def _failing(tests: list[Check]) -> str:
+    return f"{', and '.join(test.failing for test in tests)}. {tests[0].measured}"
+
+
+def _would_decide(answer: str, tests: dict[str, Check], clips: int) -> str:
+    """What to do next where the verdict is open, in one or two sentences."""
+    if answer != "open":
+        return ""
+    if tests["controls"].passed is False:
+        return "To decide: find out why a control failed (make check MODEL=...), then probe again."
+    if clips and not enough(clips):
+        return "To decide: probe at least 5 clips (--clips 8)."
+    straddling = [test for test in tests.values() if test.passed is None and not np.isnan(test.low)]
+    is_unmeasured = any(test.passed is None and np.isnan(test.low) for test in tests.values())
+    steps = [f"probe more clips (--clips {4 * clips} halves the intervals, roughly)"] * bool(straddling)
+    if is_unmeasured and tests["uses_past"] not in straddling:
+        steps.append("measure what is missing (a run without --quick, --layers and --experiments)")
+    return f"To decide: {', and '.join(steps)}."
+
+
+def _placed(cut: Cut, layers: int) -> str:
+    head = f"the first {len(cut.head) if len(cut.head) > 1 else 'one'} and " if cut.head else ""
+    tail = f"the last {len(cut.tail) if len(cut.tail) > 1 else 'one'}"
+    return (
+        f"An encoder of {cut.encoder_layers} of {layers} layers, run once per frame, holds all that needs "
+        f"the past; at every step run {head}{tail}."
+    )
+
+
+def _remarks(data: Mapping[str, xr.Dataset], found: Curves, cut: Cut | None) -> list[str]:
+    if cut is None:
+        return []
+    once = found.depth(THRESHOLD)
+    remarks = _coarse(found, cut)
+    if once is not None and once[0] > found.layers:
+        remarks.append(
+            f"Fetched once, the past keeps {percent(THRESHOLD)} of its benefit at no depth, so the encoder "
+            "ends where the past is no longer needed when it is fetched at every step."
+        )
+    if found.work is not None:
+        layers, work = found.work[0], summary(found.work[1]["own_work"])
+        inside = [
+            int(layer)
+            for layer, mean in zip(layers, work.mean, strict=True)
+            if mean > 1 - THRESHOLD and layer not in cut.decoder
+        ]
+        if inside:
+            remarks.append(
+                f"In the encoder, {_listed(inside)} would no longer see the noisy frame, on which it works "
+                "at every step: a fine-tune has to make up for that."
+            )
+        missing = found.layers - len(layers)
+        if missing:
+            remarks.append(
+                f"{missing} of {found.layers} layers were not measured: the split is no finer than that."
+            )
+        spare = dispensable(found, cut)
+        if spare:
+            remarks.append(
+                f"Behind the encoder, {_listed(spare)} can be left out (alone) with {percent(THRESHOLD)} of "
+                "the past's benefit kept: a decoder with fewer layers is worth a try."
+            )
+    return remarks + _supporting(data, cut)
+
+
+def _coarse(found: Curves, cut: Cut) -> list[str]:
+    """How much shallower the encoder may be where fetching once was not tried at every depth."""
+    depths = np.arange(found.layers + 1) if found.once is None else found.once[0]
+    below = depths[depths < cut.encoder_layers].max(initial=0)
+    unsure = cut.encoder_layers - int(below) - 1
+    if len(depths) >= found.layers or not unsure:
+        return []
+    return [
+        f"Fetching once was tried at {len(depths)} of {found.layers} depths: an encoder with up to {unsure} "
+        f"layer{'s' * (unsure > 1)} less could be enough."
+    ]
+
+
+def dispensable(found: Curves, cut: Cut) -> list[int]:
+    """Layers of the tail that can be left out, one at a time, with THRESHOLD kept."""
+    if found.work is None:
+        return []
+    out = summary(found.work[1]["left_out"])
+    kept = np.where(np.isnan(out.low), out.mean, out.low)
+    spare = found.work[0][kept >= THRESHOLD]
+    return [int(layer) for layer in spare if layer in cut.tail]
+
+
+def _supporting(data: Mapping[str, xr.Dataset], cut: Cut) -> list[str]:
+    """Similarity over steps behind the encoder, and attention mass in the tail: suggestive only."""
+    remarks = []
+    if "step_similarity" in data:
+        similarity = data["step_similarity"].centred_cosine.sel(layer=cut.encoder_layers - 1)
+        different = similarity.step != similarity.step_b
+        text = _by_network(similarity.where(different))
+        remarks.append(f"Similarity (centred cosine) of steps behind the encoder's last layer: {text}.")
+    if "frame_attention" in data and cut.tail:
+        mass = data["frame_attention"].cross_mass
+        tail = mass.sel(layer=[layer for layer in cut.tail if layer in mass.layer])
+        remarks.append(f"Attention of the last layers to earlier frames: {_by_network(tail)}.")
+    return remarks
+
+
+def _by_network(values: xr.DataArray) -> str:
+    """Means over all but clips, of the trained network first."""
+    values = values.mean([dim for dim in values.dims if dim not in ("clip", "network")])
+    if "network" not in values.dims:
+        return spelled(summary(Resample(values.sizes["clip"]).rows(values)))
+    named = sorted(map(str, values.network.values), key=lambda name: name != "trained")
+    each = {name: values.sel(network=name, drop=True) for name in named}
+    rows = {name: spelled(summary(Resample(v.sizes["clip"]).rows(v))) for name, v in each.items()}
+    words = {"random": "random weights"}
+    return "; ".join(f"{text} ({words.get(name, name)})" for name, text in rows.items())
+
+
+def _listed(layers: list[int]) -> str:
+    return " and ".join(f"layer {layer}" for layer in layers)

@@ -1,0 +1,166 @@
+"""How far back each head looks: attention mass by frame lag, at every layer and denoising step.
+
+    statistic = Statistic(queries=64)
+    statistic.add(at, "blocks.3.attn", pattern)      # a hooks.attention.Pattern
+    statistic.result().mass                          # (clip, frame, layer, head, step, lag)
+
+The softmax runs over all keys before the sum by frame, and every mass stands beside
+the share of keys at that lag, which is what uniform attention would give.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from framelens.analyses.sums.layout import SPARSITY, Labels, Moment, tabulate, variable
+
+reads: str = "attention"
+
+
+@runtime_checkable
+class PatternLike(Protocol):
+    """What this statistic asks of an attention pattern."""
+
+    key_age: Int[Tensor, " k"] | None
+    fraction: float
+
+    def subsample(self, queries: int | None, seed: int) -> "PatternLike": ...
+
+    def statistics(self) -> tuple[Float[Tensor, "b h q lag"], Float[Tensor, "b h q"]]: ...
+
+
+class Statistic:
+    """Attention by frame lag, averaged over the queries of a pass (or a fixed random `queries` of them)."""
+
+    def __init__(self, queries: int | None = 64, seed: int = 0):
+        if queries is not None and queries < 2:
+            raise ValueError(
+                f"got {queries} queries; expected at least 2 for a standard error, or None for all"
+            )
+        self.queries, self.seed = queries, seed
+        self._labels = Labels()
+        self._cells: dict[str, dict[tuple[int, str, int], Tensor]] = {
+            "mass": {},
+            "entropy": {},
+            "mass_stderr": {},
+        }
+        self._keys: dict[tuple[int, str], Tensor] = {}
+        self._checked: set[tuple[int, str]] = set()
+
+    def add(self, at: Moment, name: str, value: PatternLike) -> None:
+        """Keeps the mean over queries of the mass by lag and of the entropy."""
+        self._labels.note(at, name)
+        if (at.frame, name) not in self._checked:
+            self._count_keys(at.frame, name, value.key_age)
+        pattern = value.subsample(self.queries, self.seed)
+        mass, entropy = pattern.statistics()
+        key = (at.frame, name, at.step)
+        self._cells["mass"][key] = mass.mean(2)
+        self._cells["entropy"][key] = entropy.mean(2)
+        self._cells["mass_stderr"][key] = _standard_error(mass[..., 1:].sum(-1), pattern.fraction)
+
+    def result(self) -> xr.Dataset:
+        """mass, uniform, entropy, uniform_entropy, mean_lag, cross_mass and mass_stderr.
+
+        A lag at which a frame has no keys is NaN in mass and in uniform. Layers that see a frame's own keys
+        alone stand beside those that see earlier frames; `uniform` is of the latter, and `uniform_entropy`
+        is by layer where the numbers of keys differ.
+        """
+        coords = self._labels.coords()
+        axes = self._labels.frames, self._labels.points, self._labels.steps
+        table = {name: np.moveaxis(tabulate(cells, *axes), 4, 3) for name, cells in self._cells.items()}
+        uniform, entropy = self._uniform(), np.log(self._number_of_keys())
+        table["mass"] = np.where(uniform[:, None, None, None] > 0, table["mass"], np.nan)
+        lag = np.arange(uniform.shape[1], dtype=np.float32)
+        variables = {
+            name: variable(*about[:1], table[name], *about[1:], SPARSITY) for name, about in _MEASURED.items()
+        }
+        variables |= _derived(table["mass"], lag)
+        variables["uniform"] = variable(
+            "frame lag", uniform, "1", "share of keys: the mass if uniform", SPARSITY
+        )
+        long_name = "entropy of uniform attention, log(keys)"
+        most = np.nanmax(entropy, axis=1)
+        is_one = (np.nanmin(entropy, axis=1) == most).all()
+        dims, entropy = ("frame", most) if is_one else ("frame layer", entropy)
+        variables["uniform_entropy"] = variable(dims, entropy, "nat", long_name, SPARSITY)
+        return xr.Dataset(
+            variables, coords | {"head": np.arange(table["mass"].shape[3]), "lag": lag.astype(int)}
+        )
+
+    def _count_keys(self, frame: int, name: str, age: Int[Tensor, " k"] | None) -> None:
+        """Keys at each lag; the last entry counts the keys that are not frames."""
+        if age is None:
+            raise ValueError(f"{name} does not say how old its keys are; give its AttentionPoint a key_age")
+        lags = torch.bincount(age[age >= 0]).cpu()
+        counts = torch.cat([lags, torch.tensor([age.numel() - int(lags.sum())])])
+        others = [seen for (place, _), seen in self._keys.items() if place == frame and not _is_own(seen)]
+        if not _is_own(counts) and others and not torch.equal(others[0], counts):
+            raise ValueError(
+                f"{name} has {counts.tolist()} keys by lag at frame {frame}, expected {others[0].tolist()} "
+                "as in other layers; watch layers with different windows in separate statistics"
+            )
+        self._keys[frame, name] = counts
+        self._checked.add((frame, name))
+
+    def _uniform(self) -> Float[np.ndarray, "f lag"]:
+        """Share of the keys by frame and lag, NaN where there are none; of the layers that see the most."""
+        counts = []
+        for frame in self._labels.frames:
+            seen = [count for (place, _), count in self._keys.items() if place == frame]
+            counts.append(max(seen, key=len).numpy().astype(np.float32))
+        share = np.full((len(counts), max(len(c) for c in counts) - 1), np.nan, np.float32)
+        for row, count in zip(share, counts, strict=True):
+            row[: len(count) - 1] = np.where(count[:-1] > 0, count[:-1] / count.sum(), np.nan)
+        return share
+
+    def _number_of_keys(self) -> Float[np.ndarray, "f layer"]:
+        """Keys of each layer, NaN for a layer that was not seen at a frame."""
+        none = torch.tensor([torch.nan])
+        frames, points = self._labels.frames, self._labels.points
+        sums = [[float(self._keys.get((f, name), none).sum()) for name in points] for f in frames]
+        return np.array(sums, np.float32)
+
+
+def _is_own(counts: Int[Tensor, " lags_and_1"]) -> bool:
+    """Whether all keys are of the frame at hand."""
+    return len(counts) == 2 and int(counts[-1]) == 0
+
+
+def for_run(settings: Any) -> Statistic:
+    """The statistic on as many queries a frame as the run's settings ask for."""
+    return Statistic(queries=settings.queries)
+
+
+_BY_STEP = "clip frame layer head step"
+_MEASURED = {
+    "mass": (f"{_BY_STEP} lag", "1", "attention mass on the keys of each frame, mean over queries"),
+    "entropy": (_BY_STEP, "nat", "entropy of the attention over all keys, mean over queries"),
+    "mass_stderr": (_BY_STEP, "1", "standard error of cross_mass from sampling queries, 0 if all were used"),
+}
+
+
+def _derived(
+    mass: Float[np.ndarray, "b f l h s lag"], lag: Float[np.ndarray, " lag"]
+) -> dict[str, xr.Variable]:
+    sums = {
+        "mean_lag": (lag, "frame", "sum of lag times mass; keys that are no frame add nothing"),
+        "cross_mass": (lag > 0, "1", "attention mass on earlier frames (lag 1 and more)"),
+    }
+    is_seen = np.isfinite(mass).any(-1)
+    variables = {}
+    for name, (weight, units, long_name) in sums.items():
+        values = np.where(is_seen, np.nansum(mass * weight, -1), np.nan)
+        variables[name] = variable(_BY_STEP, values, units, long_name, SPARSITY)
+    return variables
+
+
+def _standard_error(values: Float[Tensor, "b h q"], fraction: float) -> Float[Tensor, "b h"]:
+    """Of the mean over a sample without replacement: sd / sqrt(q) * sqrt(1 - fraction)."""
+    if fraction >= 1:
+        return torch.zeros_like(values[..., 0])
+    return values.std(-1) * ((1 - fraction) / values.shape[-1]) ** 0.5

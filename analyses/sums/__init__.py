@@ -1,0 +1,1 @@
+"""What statistics accumulate: Gram matrices, sketches, principal components, samples of tokens."""

@@ -1,0 +1,1 @@
+"""What probing costs: a rollout under all statistics beside the plain rollout."""

@@ -1,0 +1,1 @@
+"""Time and memory of a dense causal diffuser beside its separated twin."""

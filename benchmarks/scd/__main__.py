@@ -1,0 +1,189 @@
+"""What separation saves: a dense causal diffuser and its separated twin, by arithmetic and on the clock.
+
+    python -m framelens.benchmarks.scd                                       # tiny, on a CPU
+    python -m framelens.benchmarks.scd --preset minecraft --device cuda --fusion token_concat prefix
+    python -m framelens.benchmarks.scd --plan runs/dense-tiles/default/plan.json --repeats 25
+    python -m framelens.benchmarks.scd --preset dense-tiles --split 7 8 --vary steps=1,10,20
+
+First the cost card, from shapes alone. Then dense and separated networks of random weights take turns in
+one process, through the contract that samplers use: the time of `encode`, of a denoising step, of a frame
+and of the first frame, and peak memory, at the preset's (or plan's) own setting, and against history,
+denoising steps, decoder depth and batch. A plan's split need not add up to the dense model's layers: those
+that work at every step and before the past is read are in both halves.
+
+A speed-up is the ratio to the dense arm of the same round. Beside it stand two predictions: by operations
+alone, and by a roofline, which takes for each pass the time of linear layers, of attention and of launching
+blocks, and no less than it takes to read their bytes, at rates measured here before. No VAE and no text
+encoder is part of any time. The last line of the output is one JSON document.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm import tqdm
+
+from framelens.benchmarks import measure
+from framelens.benchmarks.scd.card import card, card_rows, card_text
+from framelens.benchmarks.scd.memory import check_memory, free_bytes, peak_bytes, what_fits
+from framelens.benchmarks.scd.options import parser, planned
+from framelens.benchmarks.scd.presets import Preset
+from framelens.benchmarks.scd.results import (
+    Folder,
+    arms_rows,
+    arms_text,
+    default_folder,
+    manifest,
+    rows_of,
+    table_text,
+)
+from framelens.benchmarks.scd.split import split_rows, split_text, split_up
+from framelens.benchmarks.scd.sweeps import DENSE, VARIED, Bench, Plan
+from framelens.models.cost.calibration import calibrated
+from framelens.models.cost.machine import Machine
+from framelens.models.cost.operations import parameters
+from framelens.models.loading.devices import device_name
+from framelens.records.commands import exits_as
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "terminated abruptly")
+UNSTEADY = 1.25
+"""Factor by which the machine's rates may drift before that is said."""
+ROOM = 0.7
+"""Share of the free memory that weights and caches may take; the rest is for what a pass computes."""
+
+
+@exits_as("scd_bench", stopped="finished sweeps lie in the folder of results")
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 when all was measured, 2 when the request cannot be met."""
+    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    document = benchmark(options, shlex.join(["python", "-m", "framelens.benchmarks.scd", *given]))
+    print(json.dumps(document))
+    return 0
+
+
+def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
+    """Card, sweeps and arms, printed and written as they come; the JSON document."""
+    full, plan = planned(options)
+    planned_with = None if plan.said is None else plan.said.threads
+    threads = options.threads or planned_with or plan.preset.threads
+    if threads is not None:
+        torch.set_num_threads(threads)
+    name = device_name(plan.device)
+    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {plan.dtype}\n", flush=True)
+    costs = card(full, plan.dtype)
+    text = card_text(full, costs)
+    print(text, flush=True)
+    check_memory(plan.preset, plan.networks, plan.dtype, plan.device)
+    machine = calibrated(plan.device, plan.dtype, plan.shape(DENSE))
+    folder = Folder(
+        options.out or default_folder(full.name, plan.device),
+        manifest(command, full, plan, machine, name),
+    )
+    folder.text.append(text)
+    folder.write("bench_card", costs)
+    folder.say(what_is_timed(full, plan, machine))
+    with memory_said(plan, folder):
+        results = measured(plan, machine, folder, options.memory)
+        folder.say(steadiness(machine, calibrated(plan.device, plan.dtype, plan.shape(DENSE))))
+    folder.complete()
+    document = {key: value for key, value in folder.manifest.items() if key not in ("title", "summary")}
+    return document | {"folder": str(folder.path), "card": card_rows(costs)} | results
+
+
+def measured(plan: Plan, machine: Machine, folder: Folder, memory: bool) -> dict[str, Any]:
+    """Peaks, sweeps and arms, written and shown as they are finished."""
+    threads, is_measured = torch.get_num_threads(), memory and measure.can_measure_memory(plan.device)
+    settings = (plan.device, plan.dtype, plan.seed, threads)
+    peaks = {
+        arm: _peak(plan, network, mode, *settings) if is_measured else None
+        for arm, (network, mode) in tqdm(plan.arms.items(), desc="peak memory", unit="arm", leave=False)
+    }
+    bench, sweeps = Bench(plan, machine), {}
+    own = split_up(bench.own(), plan)
+    folder.write("bench_split", own)
+    split = split_rows(own)
+    folder.say(split_text(split, plan.preset, plan.repeats))
+    for name, dataset in bench.sweeps():
+        varied = name.removeprefix("bench_")
+        folder.write(name, dataset)
+        sweeps[varied] = rows_of(dataset, varied)
+        folder.say(table_text(sweeps[varied], varied, VARIED[varied][1]))
+    differences = bench.differences()  # first: it takes all arms to the preset's own setting
+    arms = xr.Dataset(
+        {
+            "first_frame_seconds": bench.first_frames(),
+            "largest_difference": differences,
+            "peak_bytes": ("arm", [np.nan if peak is None else peak for peak in peaks.values()]),
+            "parameters": ("arm", [parameters(plan.shape(network)) for network, _ in plan.arms.values()]),
+        }
+    )
+    arms.peak_bytes.attrs = {
+        "units": "B",
+        "long_name": "most memory held while a frame was made, network included",
+    }
+    arms.parameters.attrs = {"units": "1", "long_name": "weights"}
+    folder.write("bench_arms", arms)
+    folder.say(arms_text(arms_rows(arms)))
+    return {"split": split, "sweeps": sweeps, "arms": arms_rows(arms)}
+
+
+def _peak(plan: Plan, network: str, mode: str, *settings: Any) -> int:
+    """On a GPU here, before anything else is there; on a CPU in a process of its own."""
+    arguments = (plan.preset, network, mode, *settings)
+    return peak_bytes(*arguments) if plan.device.startswith("cuda") else measure.alone(peak_bytes, *arguments)
+
+
+@contextmanager
+def memory_said(plan: Plan, folder: Folder) -> Iterator[None]:
+    """Running out of memory as a ValueError that says what would fit and where the finished part lies."""
+    free, preset = free_bytes(plan.device) or 0, plan.preset
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        roomy = int(ROOM * free)
+        point = (preset.longest, preset.largest)
+        raise ValueError(
+            f"{plan.device} is out of memory, of which {free / 1e9:.1f} GB were free: "
+            f"{what_fits(preset, plan.networks, plan.dtype, roomy, *point)}; "
+            f"what was finished is in {folder.path}"
+        ) from None
+
+
+def what_is_timed(full: Preset, plan: Plan, machine: Machine) -> str:
+    """What the times below belong to, and at which rates they were predicted."""
+    sliced = "" if plan.preset.what == full.what else (
+        f"\nThis is a CPU: {full.name} itself is not measured here (--device cuda); what is timed is a slice."
+    )  # fmt: skip
+    timed = plan.preset
+    return (
+        f"{sliced}\ntimed: {timed.what}; {timed.layers}; random weights\n"
+        f"{timed.steps} steps, {timed.history} frames of history, batch {timed.batch} where these are not "
+        f"varied; median [min, max] of {plan.repeats} rounds\n"
+        f"roofline: {machine.said}, all measured just now with blocks of these shapes"
+    )
+
+
+def steadiness(before: Machine, after: Machine) -> str:
+    """Whether the machine's own rates stayed as they were; on a shared one they do not."""
+    ratio = after.flops_per_second / before.flops_per_second
+    launching = after.seconds_per_block / before.seconds_per_block
+    worst = max(ratio, 1 / ratio, launching, 1 / launching)
+    text = f"\nthe rates of this machine at the end, over those before: {ratio:.2f} in operations a second, "
+    text += f"{launching:.2f} in the time to launch a block"
+    if worst < UNSTEADY:
+        return text
+    return f"{text}: it is shared or throttled, so trust ratios within a round more than times"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""One arm of the comparison: a network with random weights at work, and what of it is timed.
+
+    arm = Arm(network, preset, "cpu", seed=0)
+    arm.reach(history=32, batch=1)               # encodes random frames; goes on from where it stands
+    arm.sample(sigmas), arm.encode()             # one frame's denoising steps; taking a frame into memory
+
+Weights are random: what is computed and how long it takes does not depend on them.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from framelens.benchmarks.scd.presets import Preset
+from framelens.diffusion.guidance import Alone, Contexts, guided
+from framelens.diffusion.schedule import sigma_grid
+from framelens.models import dense, scd
+from framelens.models.variants.captured import captured
+
+PLAIN = "plain"
+OPENING = 0.02
+"""Standard deviation of what is added to every weight: adaLN starts with closed gates, behind which two
+ways to compute the same would agree whatever they do."""
+
+
+def network(
+    preset: Preset, fusion: str, device: str, dtype: str, seed: int, decoder_layers: int | None = None
+) -> nn.Module:
+    """The dense network, or the separated one of that fusion, with random weights, on that device."""
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), torch.device(device):
+        torch.manual_seed(seed)
+        if fusion == "dense":
+            model = dense.build(preset.dense)
+        else:
+            model = scd.build(preset.fused(fusion, decoder_layers))
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(OPENING * torch.randn_like(weight))
+    return model.to(getattr(torch, dtype)).eval().requires_grad_(False)
+
+
+class Arm:
+    """A network, the contexts of its branches, and a clip of noise."""
+
+    def __init__(self, model: nn.Module, preset: Preset, device: str, seed: int, mode: str = PLAIN):
+        self.network, self.preset, self.device, self.seed = model, preset, device, seed
+        whole = model if mode == PLAIN else captured(model, mode)
+        self.branches: Alone = Alone(whole) if preset.guidance == 1 else guided(whole, preset.guidance)
+        self.is_captured = mode != PLAIN
+        self.history, self.batch, self.contexts, self._fresh = -1, 0, {}, {}
+
+    @torch.inference_mode()
+    def reach(self, history: int, batch: int) -> None:
+        """Contexts with that many random frames read, for a batch of that size."""
+        if batch != self.batch or history < self.history:
+            self.contexts = {}  # before new ones are made, so that both never exist
+            self.draws = torch.Generator(self.device).manual_seed(self.seed)
+            self.batch, self.history, self.noise = batch, 0, self._frame(batch)
+            self.contexts = self.branches.start(batch, self._condition(batch))
+        for _ in range(self.history, history):
+            self.contexts = self.branches.encode(self._frame(batch), self.contexts)
+        self.history = history
+
+    def _frame(self, batch: int) -> Tensor:
+        config = self.preset.dense
+        shape = (batch, 1, config.channels, config.height, config.width)
+        return torch.randn(shape, generator=self.draws, device=self.device)
+
+    def _condition(self, batch: int) -> Tensor | None:
+        config = self.preset.dense
+        if config.text_tokens:
+            shape = (batch, config.text_tokens, config.text_width)
+            return torch.randn(shape, generator=self.draws, device=self.device)
+        if not config.conditions:
+            return None
+        shape = (batch, self.preset.frames + 1)
+        return torch.randint(config.conditions, shape, generator=self.draws, device=self.device)
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The noise levels of a sampler of that many steps, on the device."""
+        return sigma_grid(steps).to(self.device)
+
+    @torch.inference_mode()
+    def sample(self, sigmas: Tensor) -> Tensor:
+        """The next frame from noise, by Euler steps, in the contexts reached."""
+        return self._sampled(sigmas, self._fresh if self.is_captured else self.contexts)
+
+    def _sampled(self, sigmas: Tensor, contexts: Contexts) -> Tensor:
+        x = self.noise
+        for step, own in enumerate(self.branches.at_steps(sigmas[:-1], contexts)):
+            velocity = self.branches.denoise(x, sigmas[step].expand(len(x)), own)
+            x = x + (sigmas[step + 1] - sigmas[step]) * velocity
+        return x
+
+    def prepare_sample(self) -> None:
+        """Makes captured steps take the contexts for those of another frame, as each frame's are."""
+        if self.is_captured:
+            self.prepare_encode()
+
+    def prepare_encode(self) -> None:
+        """Copies the contexts: `encode` writes behind them, and those reached are to stay the newest."""
+        self._fresh = {}  # before the copy, so that two never exist
+        self._fresh = copy.deepcopy(self.contexts)
+
+    @torch.inference_mode()
+    def encode(self) -> None:
+        """Takes one frame into the memory of every branch, in copies of the contexts."""
+        self.branches.encode(self.noise, self._fresh)
+
+    @torch.inference_mode()
+    def first_frame(self, sigmas: Tensor) -> Tensor:
+        """Start and first frame: nothing has been seen, nothing is prepared."""
+        return self._sampled(sigmas, self.branches.start(self.batch, self._condition(self.batch)))
+
+    def warm(self, sigmas: Tensor) -> None:
+        """Records or compiles what is captured, for every branch, before anything is timed."""
+        for _ in range(3 if self.is_captured else 0):
+            self.prepare_sample()
+            self.sample(sigmas)

@@ -1,0 +1,137 @@
+"""The command line of `scd_bench`, and the plan that it asks for.
+
+full, plan = planned(parser().parse_args(["--preset", "minecraft"]))
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from framelens.benchmarks.scd.arms import PLAIN
+from framelens.benchmarks.scd.plan import Said, read_plan
+from framelens.benchmarks.scd.presets import PRESETS, Preset, chosen
+from framelens.benchmarks.scd.sweeps import VARIED, Plan
+from framelens.models.cost.operations import VALUE_BYTES
+from framelens.models.loading.devices import check_device
+from framelens.models.parts.fusion import FUSIONS
+from framelens.models.variants.captured import MODES
+
+FIELDS = {
+    "history": "histories",
+    "steps": "all_steps",
+    "decoder_layers": "decoder_layers",
+    "batch": "batches",
+}
+"""Where a preset holds the values of each sweep."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m framelens.benchmarks.scd",
+        description="dense against separated, by arithmetic and on the clock",
+    )
+    parser.add_argument(
+        "--preset",
+        help=f"{', '.join(PRESETS)}, or a model of ours for its shapes (default: the plan's model, or tiny)",
+    )
+    parser.add_argument(
+        "--plan", type=Path, help="plan.json of a probe's run: times its split in the use it was planned for"
+    )
+    parser.add_argument(
+        "--split", type=int, nargs=2, metavar=("E", "D"),
+        help="layers of encoder and decoder; their sum need not be the dense model's (default: the preset's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fusion", nargs="+", metavar="NAME",
+        help=f"fusions to time, of {', '.join(FUSIONS)} (default: the plan's, or token_concat prefix)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mode", nargs="+", metavar="MODE",
+        help=f"how denoising steps run: {PLAIN}, {', '.join(MODES)} (default: plain; on a GPU also graph)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vary", nargs="+", metavar="NAME=N,N",
+        help=f"what is swept, of {', '.join(VARIED)} (default: the preset's sweeps; with --plan none)",
+    )  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds of all arms (default: 5)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--dtype", help=f"{', '.join(VALUE_BYTES)} (default: the plan's; bfloat16 on a GPU, else float32)"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="of a CPU (default: the plan's; 1 for small networks, else all)"
+    )
+    parser.add_argument(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure peak memory, each arm in a process of its own on a CPU",
+    )
+    parser.add_argument("--out", type=Path, help="folder of the results (default: in runs/bench)")
+    return parser
+
+
+def planned(options: argparse.Namespace) -> tuple[Preset, Plan]:
+    """The preset and what of it is timed how; ValueError where the request does not fit."""
+    on_gpu = options.device.startswith("cuda")
+    said = None if options.plan is None else read_plan(options.plan)
+    dtype = options.dtype or (said.dtype if said else "bfloat16" if on_gpu else "float32")
+    check_device(options.device, dtype)
+    for name in ("repeats", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    full, timed = _presets(options, said, on_gpu)
+    modes = options.mode or ([PLAIN, "graph"] if on_gpu else [PLAIN])
+    fusions = options.fusion or ([said.fusion] if said else ["token_concat", "prefix"])
+    for what, wanted, there_are in (("fusion", fusions, FUSIONS), ("mode", modes, (PLAIN, *MODES))):
+        unknown = [name for name in wanted if name not in there_are]
+        if unknown:
+            raise ValueError(f"no {what} is called {unknown[0]!r}; there are {', '.join(there_are)}")
+    if "graph" in modes and not on_gpu:
+        raise ValueError("mode 'graph' replays CUDA graphs: it needs --device cuda")
+    if PLAIN not in modes:
+        modes = [PLAIN, *modes]  # what the others are compared with
+    fusions = list(dict.fromkeys(fusions))
+    return full, Plan(timed, fusions, modes, options.device, dtype, options.repeats, said=said)
+
+
+def _presets(options: argparse.Namespace, said: Said | None, on_gpu: bool) -> tuple[Preset, Preset]:
+    """The whole preset and what of it is timed, with the split, the use and the sweeps asked for."""
+    if said is None:
+        split = None if options.split is None else tuple(options.split)
+        full, timed = chosen(options.preset or "tiny", on_gpu, split)
+        return full, replace(timed, **varied(options.vary))
+    if options.split is not None:
+        raise ValueError(
+            f"--plan times the plan's split, {said.split[0]} + {said.split[1]}: leave out --split"
+        )
+    full, _ = chosen(options.preset or said.model, on_gpu, said.split)
+    tokens = full.shape("dense").tokens
+    if tokens != said.tokens:
+        raise ValueError(
+            f"{said.file} is for {said.tokens} tokens a frame, {full.name} has {tokens}: plan "
+            "without --tokens"
+        )
+    use = {"steps": said.steps, "history": said.history, "batch": said.batch}
+    use |= {"guidance": 1.0, "frames": max(full.frames, said.history + 1)}
+    full = replace(full, **use, **varied(options.vary or []))
+    return full, full
+
+
+def varied(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """The values of each sweep, none for those that are not named; nothing where none were given."""
+    if given is None:
+        return {}
+    sweeps: dict[str, tuple[int, ...]] = dict.fromkeys(FIELDS.values(), ())
+    for text in given:
+        name, _, values = text.partition("=")
+        if name not in FIELDS:
+            raise ValueError(f"--vary {text!r}: nothing is called {name!r}; there are {', '.join(FIELDS)}")
+        try:
+            sweeps[FIELDS[name]] = tuple(int(value) for value in values.split(","))
+        except ValueError:
+            raise ValueError(f"--vary {text!r} does not list whole numbers, as {name}=1,4 does") from None
+    return sweeps

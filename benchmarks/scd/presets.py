@@ -1,0 +1,222 @@
+"""What `scd_bench` compares: a dense model, its separated twin, the clip they make, and what is varied."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from framelens import models
+from framelens.models import dense, scd
+from framelens.models.cost.operations import Shape, shape_of
+from framelens.models.dense import Config as DenseConfig
+from framelens.models.parts.config import StackConfig
+from framelens.models.parts.scd_config import ASKING
+from framelens.models.scd import Config as SCDConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Two networks at one geometry, how they sample, and the values of each sweep."""
+
+    name: str
+    what: str
+    dense: DenseConfig
+    scd: SCDConfig
+    frames: int
+    """Of the longest video; the history of its last frame is one less."""
+    steps: int
+    guidance: float
+    history: int
+    """Frames before the one that is made, wherever history is not what is varied."""
+    histories: tuple[int, ...]
+    all_steps: tuple[int, ...]
+    decoder_layers: tuple[int, ...]
+    """Encoder and decoder together keep their depth."""
+    batches: tuple[int, ...]
+    batch: int = 1
+    threads: int | None = None
+    """Of a CPU; None for as many as it has cores."""
+
+    @property
+    def layers(self) -> str:
+        """How many there are on either side."""
+        return (
+            f"dense {self.dense.layers} layers against {self.scd.encoder_layers} + {self.scd.decoder_layers}"
+        )
+
+    @property
+    def branches(self) -> int:
+        """Passes that guidance makes of each step."""
+        return 1 if self.guidance == 1 else 2
+
+    def shape(self, arm: str, decoder_layers: int | None = None, **changes) -> Shape:
+        """The shape of `dense` or of the fusion that `arm` names."""
+        config = self.dense if arm == "dense" else self.fused(arm, decoder_layers)
+        return shape_of(config, **{"batch": self.batch, "branches": self.branches, **changes})
+
+    def fused(self, fusion: str, decoder_layers: int | None = None) -> SCDConfig:
+        """The separated network of that fusion, and that deep a decoder out of the same layers."""
+        decoder = decoder_layers or self.scd.decoder_layers
+        both = self.scd.encoder_layers + self.scd.decoder_layers
+        layers = {"encoder_layers": both - decoder, "decoder_layers": decoder}
+        asked = {}
+        if fusion == "residual":
+            asked = ASKING
+        elif self.scd.fusion == "residual":  # of the others none is put together from dense layers
+            asked = {"query": "past", "start_token": True}
+        return replace(self.scd, fusion=fusion, head=0, **layers, **asked)
+
+    def __post_init__(self):
+        both = self.scd.encoder_layers + self.scd.decoder_layers
+        for name, values in self.varied.items():
+            if min(values, default=1) < 1:
+                raise ValueError(f"{name} must be at least 1, got {', '.join(map(str, values))}")
+        if self.longest >= self.frames:
+            raise ValueError(
+                f"a history of {self.longest} frames does not fit: a video of {self.name} has {self.frames} "
+                f"frames, so at most {self.frames - 1} before the last"
+            )
+        if max(self.decoder_layers, default=1) >= both:
+            raise ValueError(
+                f"a decoder of {max(self.decoder_layers)} layers does not fit: {self.name} has {both} layers "
+                f"for encoder and decoder, so at most {both - 1}"
+            )
+
+    @property
+    def longest(self) -> int:
+        """The longest history that is timed."""
+        return max(*self.histories, self.history, 1)
+
+    @property
+    def largest(self) -> int:
+        """The largest batch that is timed."""
+        return max(*self.batches, self.batch, 1)
+
+    @property
+    def varied(self) -> dict[str, tuple[int, ...]]:
+        """The values of each sweep; none where there is no such sweep."""
+        return {
+            "history": self.histories,
+            "steps": self.all_steps,
+            "decoder_layers": self.decoder_layers,
+            "batch": self.batches,
+        }
+
+
+TINY = Preset(
+    name="tiny",
+    what="networks of the tile world: 25 tokens a frame, width 128",
+    dense=dense.config("tiny", conditions=5),
+    scd=scd.config("tiny", conditions=5),
+    frames=64,
+    steps=10,
+    guidance=1.0,
+    history=32,
+    histories=(1, 16, 32, 63),
+    all_steps=(1, 4, 10, 25),
+    decoder_layers=(1, 2, 4, 8),
+    batches=(1, 4),
+    threads=1,  # smaller than the cost of sharing them out
+)
+SMALL_WIDTH = 256
+"""Up to which a network of a model's shapes takes one thread of a CPU."""
+MINECRAFT = Preset(
+    name="minecraft",
+    what="TECO-Minecraft latents: 64 tokens a frame, width 1024",
+    dense=dense.config("far-m", conditions=4),
+    scd=scd.config("scd-m", conditions=4),
+    frames=300,
+    steps=50,
+    guidance=1.5,
+    history=222,
+    histories=(16, 72, 144, 222, 299),
+    all_steps=(1, 4, 10, 25, 50),
+    decoder_layers=(2, 4, 8),
+    batches=(1, 2, 4),
+)
+WAN = Preset(
+    name="wan-1.3b",
+    what="Wan2.1-1.3B latents of 832 x 480: 1560 tokens a frame, width 1536",
+    dense=dense.config("wan-1.3b"),
+    scd=scd.config("wan-1.3b"),
+    frames=21,
+    steps=4,
+    guidance=1.0,
+    history=10,
+    histories=(1, 5, 10, 15, 20),
+    all_steps=(1, 2, 4, 8, 50),
+    decoder_layers=(5, 10, 20),
+    batches=(1, 2),
+)
+PRESETS = {preset.name: preset for preset in (TINY, MINECRAFT, WAN)}
+
+QUARTER = {"heads": 3, "d_model": 384, "mlp_width": 2240, "height": 30, "width": 52}
+SLICES = {
+    "minecraft": replace(
+        MINECRAFT,
+        what="a slice of minecraft: 64 tokens a frame and width 1024 as there, but a third of the depth, "
+        "a short history, few steps",
+        dense=replace(MINECRAFT.dense, layers=4),
+        scd=replace(MINECRAFT.scd, encoder_layers=2, decoder_layers=2),
+        frames=17, steps=4, history=8,
+        histories=(1, 8, 16), all_steps=(1, 4), decoder_layers=(1, 2), batches=(1, 2),
+    ),
+    "wan-1.3b": replace(
+        WAN,
+        what="a slice of wan-1.3b: a quarter of the tokens (390), of the width (384) and a fifth of the "
+        "depth, a short history",
+        dense=replace(WAN.dense, **QUARTER, layers=6),
+        scd=replace(WAN.scd, **QUARTER, encoder_layers=5, decoder_layers=2),
+        frames=6, history=2,
+        histories=(1, 2, 5), all_steps=(1, 4), decoder_layers=(1, 2), batches=(1, 2),
+    ),
+}  # fmt: skip
+"""What a CPU times in place of the big presets."""
+
+
+def chosen(name: str, on_gpu: bool, split: tuple[int, int] | None = None) -> tuple[Preset, Preset]:
+    """The preset or model of that name, and what of it is timed: a slice of big presets on a CPU.
+
+    `split` are other layers of encoder and decoder; ValueError for those of a slice, which has too few.
+    """
+    full = PRESETS[name] if name in PRESETS else of_model(name)
+    timed = full if on_gpu else SLICES.get(name, full)
+    if split is None:
+        return full, timed
+    if timed is not full:
+        raise ValueError(
+            f"a CPU times a slice of {name}, in which {split[0]} + {split[1]} layers say nothing: "
+            "use --device cuda, or --preset tiny"
+        )
+    layers = {"encoder_layers": split[0], "decoder_layers": split[1]}
+    split_up = replace(full, scd=replace(full.scd, **layers), decoder_layers=(split[1],))
+    return split_up, split_up
+
+
+def of_model(name: str) -> Preset:
+    """The shapes of a model of ours, dense or separated, shipped or a checkpoint, sampled as `tiny` is."""
+    if name not in models.names() and "/" not in name and "." not in name:
+        raise ValueError(
+            f"no preset is called {name!r}; there are {', '.join(PRESETS)}, the models "
+            f"{', '.join(models.names())}, and paths of checkpoints (--preset PATH)"
+        )
+    config: Any = getattr(models.load(name), "config", None)
+    if not isinstance(config, DenseConfig | SCDConfig):
+        raise ValueError(f"{name} is not a dense or separated network of ours, of which a twin can be built")
+    shapes = {field.name: getattr(config, field.name) for field in fields(StackConfig)}
+    if isinstance(config, SCDConfig):
+        separated = config
+    else:
+        decoder = max(1, config.layers // 3)
+        separated = SCDConfig(
+            **shapes, encoder_layers=max(1, config.layers - decoder), decoder_layers=decoder
+        )
+    layers = getattr(config, "layers", separated.encoder_layers + separated.decoder_layers)
+    tokens = config.geometry(layers).tokens_per_frame
+    return replace(
+        TINY,
+        name=models.label(name),
+        what=f"networks shaped as {models.label(name)}: {tokens} tokens a frame, width {config.d_model}",
+        dense=DenseConfig(**shapes, layers=layers),
+        scd=separated,
+        threads=TINY.threads if config.d_model <= SMALL_WIDTH else None,
+        decoder_layers=(separated.decoder_layers,),
+    )

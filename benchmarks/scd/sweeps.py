@@ -1,0 +1,206 @@
+"""All arms timed: at the preset's own setting, and at each history, number of steps, decoder depth and batch.
+
+    bench = Bench(plan, machine)
+    bench.own()                                    # dims (arm, round)
+    for name, dataset in bench.sweeps(): ...       # "bench_history", ...: (<what is varied>, arm, round)
+
+Predictions have no round.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from framelens.benchmarks import measure
+from framelens.benchmarks.scd.arms import PLAIN, Arm, network
+from framelens.benchmarks.scd.plan import Said
+from framelens.benchmarks.scd.presets import Preset
+from framelens.models.cost.machine import Machine
+from framelens.models.cost.operations import (
+    VALUE_BYTES,
+    Shape,
+    cache_bytes,
+    encode_cost,
+    frame_cost,
+    speed_up_bound,
+)
+
+DENSE = "dense"
+VARIED = {
+    "history": ("frames", "frames of history"),
+    "steps": ("1", "denoising steps"),
+    "decoder_layers": ("layers", "layers of the decoder"),
+    "batch": ("clips", "batch"),
+}
+QUANTITIES = {
+    "sample_seconds": ("s", "all denoising steps of a frame"),
+    "encode_seconds": ("s", "taking a finished frame into memory"),
+    "frame_flops": ("1", "operations of a frame, a multiply-add is two"),
+    "encode_flops": ("1", "operations of taking a frame into memory"),
+    "cache_bytes": ("B", "keys and values held"),
+    "sample_roofline_seconds": ("s", "least time of all denoising steps, by operations, bytes and launches"),
+    "encode_roofline_seconds": ("s", "least time of taking a frame into memory"),
+    "speed_up_bound": ("1", "what fewer operations can give at most, as steps grow"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is timed: a preset, the fusions beside dense, how they are run, where, how often."""
+
+    preset: Preset
+    fusions: Sequence[str]
+    modes: Sequence[str]
+    device: str
+    dtype: str
+    repeats: int
+    seed: int = 0
+    """Decides weights, frames and the order of arms, on which times do not depend."""
+    said: Said | None = None
+    """What a planner predicted of this split."""
+
+    @property
+    def networks(self) -> list[str]:
+        """Dense and every fusion."""
+        return [DENSE, *self.fusions]
+
+    @property
+    def arms(self) -> dict[str, tuple[str, str]]:
+        """Network and mode of each arm, by its name; a dense network cannot be compiled for fixed shapes."""
+        both = [(network, mode) for mode in self.modes for network in self.networks]
+        fitting = [(network, mode) for network, mode in both if (network, mode) != (DENSE, "compile")]
+        return {n if mode == PLAIN else f"{n}, {mode}": (n, mode) for n, mode in fitting}
+
+    def shape(self, name: str, **changes) -> Shape:
+        """The shape of a network, in bytes of the dtype."""
+        return self.preset.shape(name, value_bytes=VALUE_BYTES[self.dtype], **changes)
+
+
+class Bench:
+    """All arms at work, and their times at one point after the other."""
+
+    def __init__(self, plan: Plan, machine: Machine):
+        self.plan, self.machine = plan, machine
+        self.arms = self._built(plan.networks)
+
+    def _built(self, names: Sequence[str], decoder_layers: int | None = None) -> dict[str, Arm]:
+        plan = self.plan
+        models = {
+            n: network(plan.preset, n, plan.device, plan.dtype, plan.seed, decoder_layers) for n in names
+        }
+        return {
+            arm: Arm(models[n], plan.preset, plan.device, plan.seed, mode)
+            for arm, (n, mode) in plan.arms.items()
+            if n in models
+        }
+
+    def sweeps(self) -> Iterator[tuple[str, xr.Dataset]]:
+        """Each sweep's name and dataset, as it is finished."""
+        preset = self.plan.preset
+        total, about = sum(map(len, preset.varied.values())), f"timing {preset.name}"
+        with tqdm(total=total, unit="point", desc=about, leave=False, disable=not total) as bar:
+            for varied, values in preset.varied.items():
+                points = []
+                for value in sorted(set(values)):
+                    points.append(self._point(**{varied: value}).assign_coords({varied: value}))
+                    bar.update()
+                if points:
+                    yield f"bench_{varied}", self._joined(varied, points)
+
+    def own(self) -> xr.Dataset:
+        """All arms at the preset's own setting."""
+        return self._described(self._point(), QUANTITIES)
+
+    def _point(self, **changed: int) -> xr.Dataset:
+        """All arms at the preset's own setting, but for what is changed."""
+        preset = self.plan.preset
+        at = {"history": preset.history, "steps": preset.steps, "decoder_layers": None, "batch": preset.batch}
+        at |= changed
+        arms = self.arms
+        if at["decoder_layers"] not in (None, preset.scd.decoder_layers):
+            arms = arms | self._built(self.plan.fusions, at["decoder_layers"])
+        for arm in arms.values():
+            arm.reach(at["history"], at["batch"])
+        measured = self._timed(arms, at["steps"])
+        return self._predicted(at).merge(measured)
+
+    def _timed(self, arms: dict[str, Arm], steps: int) -> xr.Dataset:
+        runs, before = {}, {}
+        for name, arm in arms.items():
+            sigmas = arm.sigmas(steps)
+            arm.warm(sigmas)
+            runs |= {(name, "sample"): partial(arm.sample, sigmas), (name, "encode"): arm.encode}
+            before |= {(name, "sample"): arm.prepare_sample, (name, "encode"): arm.prepare_encode}
+        plan = self.plan
+        taken = measure.interleaved(runs, plan.repeats, plan.device, plan.seed, before)
+        seconds = {
+            f"{part}_seconds": (("arm", "round"), [taken[name, part].wall_seconds for name in arms])
+            for part in ("sample", "encode")
+        }
+        return xr.Dataset(seconds, {"arm": list(arms)})
+
+    def _predicted(self, at: dict) -> xr.Dataset:
+        """What arithmetic says of every arm at that point."""
+        history, steps, plan = at["history"], at["steps"], self.plan
+        changes = {"decoder_layers": at["decoder_layers"], "batch": at["batch"]}
+        dense, rows = plan.shape(DENSE, batch=at["batch"]), []
+        for name, _ in plan.arms.values():
+            shape = dense if name == DENSE else plan.shape(name, **changes)
+            rows.append(
+                {
+                    "frame_flops": frame_cost(shape, steps, history).flops,
+                    "encode_flops": shape.branches * encode_cost(shape, history).flops,
+                    "cache_bytes": cache_bytes(shape, history),
+                    "sample_roofline_seconds": self.machine.sample_seconds(shape, steps, history),
+                    "encode_roofline_seconds": self.machine.encode_seconds(shape, history),
+                    "speed_up_bound": speed_up_bound(dense, shape, history),
+                }
+            )
+        return xr.Dataset({key: ("arm", [float(row[key]) for row in rows]) for key in rows[0]})
+
+    def _joined(self, varied: str, points: list[xr.Dataset]) -> xr.Dataset:
+        joined = xr.concat(points, varied, data_vars="all", coords="minimal", compat="equals", join="exact")
+        return self._described(joined, QUANTITIES | {varied: VARIED[varied]})
+
+    def _described(self, points: xr.Dataset, about: dict[str, tuple[str, str]]) -> xr.Dataset:
+        """With the network and mode of each arm, units, and the setting of what is not varied."""
+        arms, preset = self.plan.arms.values(), self.plan.preset
+        points = points.assign_coords(
+            network=("arm", [n for n, _ in arms]), mode=("arm", [m for _, m in arms])
+        )
+        for name, (unit, words) in about.items():
+            points[name].attrs = {"units": unit, "long_name": words}
+        setting = {"history": preset.history, "steps": preset.steps, "batch": preset.batch}
+        setting["decoder_layers"] = preset.scd.decoder_layers
+        return points.assign_attrs({key: value for key, value in setting.items() if key not in points.dims})
+
+    def first_frames(self) -> xr.DataArray:
+        """Seconds from nothing to the first frame, and per arm; the prompt is read, nothing was encoded."""
+        plan = self.plan
+        runs = {
+            name: partial(arm.first_frame, arm.sigmas(plan.preset.steps)) for name, arm in self.arms.items()
+        }
+        taken = measure.interleaved(runs, plan.repeats, plan.device, plan.seed)
+        values = [taken[name].wall_seconds for name in runs]
+        attrs = {"units": "s", "long_name": "start and first frame"}
+        return xr.DataArray(values, {"arm": list(runs)}, ("arm", "round"), attrs=attrs)
+
+    def differences(self) -> xr.DataArray:
+        """Largest difference of a captured arm's frame from the plain one's, over the largest value."""
+        preset, frames = self.plan.preset, {}
+        for name, arm in self.arms.items():
+            arm.reach(preset.history, preset.batch)
+            for _ in range(3):  # the last one is replayed
+                arm.prepare_sample()
+                frames[name] = arm.sample(arm.sigmas(preset.steps)).float()
+        values = [np.nan] * len(self.arms)
+        for place, (name, (plain, mode)) in enumerate(self.plan.arms.items()):
+            if mode != PLAIN and plain in frames:
+                worst = (frames[name] - frames[plain]).abs().max() / frames[plain].abs().max()
+                values[place] = float(worst)
+        attrs = {"units": "1", "long_name": "largest difference of a captured frame, relative"}
+        return xr.DataArray(values, {"arm": list(self.arms)}, ("arm",), attrs=attrs)

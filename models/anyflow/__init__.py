@@ -1,0 +1,234 @@
+"""AnyFlow-FAR (Gu et al. 2026): causal Wan whose far past is compressed, for steps of any length.
+
+    model = models.load("nvidia/AnyFlow-FAR-Wan2.1-1.3B-Diffusers")
+    model = models.load("folder/transformer", height=60, width=104, frames_per_chunk=3)     # see UNSAID
+
+The weights are in modules of diffusers' AnyFlowFARTransformer3DModel, under its names; the passes are its
+own, with its numbers. What to know of them:
+
+- diffusers fills a denoising pass up to a multiple of 128 tokens and does not mask the keys of zeros that
+  come of it, so they draw attention: 56 keys beside the 4680 of a chunk of 3 frames at 480 x 832. They are
+  here too, as keys of age -1, in front of the others; queries that are filling are left out.
+- The network is told which noise level a step goes to. A sampler's steps are (`at_steps`), as in the pipeline
+  (use_mean_velocity); `denoise` with any other context gives the velocity of a step of no length.
+- All chunks have `frames_per_chunk` frames. The released networks were trained on 1, then 3s, then 2.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from framelens.diffusion.sampler import Geometry
+from framelens.diffusion.schedule import Sampling
+from framelens.hooks.attention import AttentionPoint
+from framelens.models.anyflow.blocks import Block, Seen
+from framelens.models.anyflow.past import Denoising, Layout, Past, Remembering, filled, turns_of
+from framelens.models.anyflow.read import built
+from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.parts.blocks import GuardedHookPoint
+from framelens.models.parts.current_tokens import at_hand
+
+CLASSES: tuple[str, ...] = ("AnyFlowFARTransformer3DModel",)
+UNSAID: dict[str, Any] = {"height": 60, "width": 104, "frames_per_chunk": 3, "text_tokens": 512}
+"""Of latents: their size, frames denoised together; tokens that prompts are filled up to with zeros."""
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether a state dict is one of diffusers' AnyFlowFARTransformer3DModel."""
+    return {"far_patch_embedding.weight", "condition_embedder.delta_embedder.linear_1.weight"} <= set(names)
+
+
+def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["AnyFlow", dict[str, Any]]:
+    """The network of such a checkpoint, and what it is; ValueError for one that it cannot be."""
+    stock, config, sampling = built(checkpoint, said, Config)
+    model = AnyFlow(stock, config, sampling)
+    return model, {"network": "anyflow", "config": model.describe(), "origin": CLASSES[0]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The shapes of a network and of what it is given."""
+
+    shared_modulation: ClassVar[bool] = True
+    """All blocks share one projection of the time embedding, to which each adds a table."""
+    channels: int
+    height: int
+    width: int
+    patch: int
+    far_patch: int
+    """Patches of compressed frames."""
+    layers: int
+    heads: int
+    d_model: int
+    mlp_width: int
+    text_tokens: int
+    text_width: int
+    frames_per_chunk: int
+    full_chunks: int
+    """Chunks in full that a denoising pass sees, with its own; the rest is compressed."""
+    conditions: int = 0
+    window: int | None = None
+    sink: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """How tokens lie in a pass."""
+        tokens, far = ((self.height // p) * (self.width // p) for p in (self.patch, self.far_patch))
+        return Layout(self.frames_per_chunk, tokens, far, self.full_chunks)
+
+
+class AnyFlow(nn.Module):
+    """The network as a CausalDiffuser on latents; cond is embeddings of prompts [b t w]."""
+
+    latent = True
+    takes = "text"
+    density = {"shift": 5.0}
+    keeps_float32 = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+
+    def __init__(self, stock: Any, config: Config, sampling: Sampling):
+        super().__init__()
+        self.config, self.sampling, self.layout = config, sampling, config.layout
+        self.patch_embedding, self.far_patch_embedding = stock.patch_embedding, stock.far_patch_embedding
+        self.condition_embedder, self.rope = stock.condition_embedder, stock.rope
+        self.norm_out, self.proj_out = stock.norm_out, stock.proj_out
+        self.scale_shift_table = stock.scale_shift_table
+        self.blocks = nn.ModuleList(Block(block) for block in stock.blocks)
+        self.hook_embed = GuardedHookPoint()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of latents and of their token grid."""
+        c = self.config
+        sizes = (c.channels, c.height, c.width, c.patch, c.layers, c.heads, c.d_model)
+        return Geometry(c.frames_per_chunk, *sizes)
+
+    @property
+    def hook_dict(self) -> dict[str, nn.Module]:
+        """The standard names of the hook points."""
+        named = ((_standard(name), module) for name, module in self.named_modules())
+        return {name: module for name, module in named if isinstance(module, GuardedHookPoint)}
+
+    @property
+    def attn_dict(self) -> dict[str, AttentionPoint]:
+        """Self-attention of every block."""
+        modules = {f"blocks.{layer}.attn": block.attn1 for layer, block in enumerate(self._blocks())}
+        return {name: AttentionPoint(module, self.layout.key_age) for name, module in modules.items()}
+
+    @property
+    def block_dict(self) -> dict[str, nn.Module]:
+        """The blocks, which can be passed over."""
+        return {f"blocks.{layer}": block for layer, block in enumerate(self.blocks)}
+
+    @property
+    def null_condition(self) -> Float[Tensor, "t w"]:
+        """A prompt of filling alone. The empty prompt's embedding is its text encoder's to give."""
+        return torch.zeros(self.config.text_tokens, self.config.text_width, device=self.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of most weights."""
+        return self.proj_out.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.proj_out.weight.device
+
+    def start(self, batch: int, cond: Tensor | None = None) -> Past:
+        """A context in which nothing has been seen; without cond, under the null condition."""
+        cond = self.null_condition.expand(batch, -1, -1) if cond is None else cond
+        if cond.ndim != 3 or (len(cond), cond.shape[2]) != (batch, self.config.text_width):
+            expected = f"[{batch}, tokens, {self.config.text_width}]"
+            raise ValueError(f"cond must be prompts' embeddings {expected}, got {tuple(cond.shape)}")
+        text = self.condition_embedder.text_embedder(cond.to(self.device, self.dtype))
+        c, depth = self.config, len(self.blocks)
+        nothing = torch.zeros(batch, c.heads, 0, c.d_model // c.heads, device=self.device, dtype=self.dtype)
+        cache = filled([nothing] * depth, [nothing] * depth, self.layout.phantoms, self.layout.chunk)
+        keys = [block.attn2.keys(text) for block in self._blocks()]
+        return Past(0, cache, 0, (), keys, self._turns(0, 0, c.frames_per_chunk))
+
+    def encode(self, x: Float[Tensor, "b f c h w"], context: Past) -> Past:
+        """The context with this finished chunk; makes the keys of all chunks in full anew, at level 0.
+
+        Hook points see the finished chunk's tokens alone.
+        """
+        frames, layout = self.config.frames_per_chunk, self.layout
+        chunks = (*context.recent, x.to(self.device, self.dtype))
+        far, full = chunks[: -(layout.limit - 1)], chunks[-(layout.limit - 1) :]
+        parts = [_patches(self.far_patch_embedding, chunk) for chunk in far]
+        parts += [_patches(self.patch_embedding, chunk) for chunk in full]
+        seen = Remembering(context, layout.phantoms, tuple(part.shape[1] for part in parts))
+        first = context.frame - len(context.recent) * frames
+        turns = self._turns(first, len(far) * frames, len(full) * frames)
+        level = torch.zeros(len(x), device=self.device)
+        self._through(torch.cat(parts, dim=1), self._times(level, level), turns, seen, context.text)
+        return Past(
+            frame=context.frame + frames,
+            cache=seen.cache(layout.chunk),
+            compressed=context.compressed + sum(part.shape[1] for part in parts[: len(far)]),
+            recent=full,
+            text=context.text,
+            turns=self._turns(context.frame + frames, 0, frames),
+        )
+
+    def at_steps(self, sigmas: Float[Tensor, " s"], context: Past) -> Iterator[Past]:
+        """The context at each step of a sampler: each goes to the next level, the last to 0."""
+        levels = [*sigmas.unbind()[1:], sigmas.new_zeros(())]
+        return (replace(context, target=level) for level in levels)
+
+    def denoise(
+        self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], context: Past
+    ) -> Float[Tensor, "b f c h w"]:
+        """The mean velocity from sigma to the context's target, or at sigma where it has none."""
+        target = sigma if context.target is None else context.target.expand(len(x))
+        times = self._times(sigma, target)
+        tokens = _patches(self.patch_embedding, x.to(self.device, self.dtype))
+        seen = Denoising(context.cache, self.layout.chunk)
+        tokens = self._through(tokens, times, context.turns, seen, context.text)
+        shift, scale = (self.scale_shift_table + times[0][:, None]).chunk(2, dim=1)
+        values = self.proj_out((self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens))
+        g = self.geometry
+        return rearrange(
+            values, "b (f h w) (p q c) -> b f c (h p) (w q)", h=g.rows, w=g.cols, p=g.patch, q=g.patch
+        )
+
+    forward = denoise
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return asdict(self.config)
+
+    def _blocks(self) -> Iterator[Any]:
+        yield from self.blocks
+
+    def _turns(self, frame: int, compressed: int, full: int):
+        return turns_of(self.rope, self.config, frame, compressed, full, self.device)
+
+    def _times(self, sigma: Float[Tensor, " b"], target: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+        """The embedding [b d] of a step from one noise level to another, and all blocks' part of it."""
+        embedder: Any = self.condition_embedder
+        t, r = ((1000 * level.double()).float()[:, None].to(self.device) for level in (sigma, target))
+        r = t - r if embedder.deltatime_type == "t-r" else r
+        embedding, by_block = embedder.forward_timestep(t, r, self.proj_out.weight, 1)
+        return embedding[:, 0], by_block[:, 0].unflatten(1, (6, -1))
+
+    def _through(
+        self, x: Tensor, times: tuple[Tensor, Tensor], turns: Tensor, seen: Seen, text: list
+    ) -> Float[Tensor, "b n d"]:
+        x = at_hand(self.hook_embed, x, seen.own)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, times[1], turns, seen, layer, text[layer])
+        return x
+
+
+def _patches(embedding: nn.Module, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
+    return rearrange(embedding(rearrange(x, "b f c h w -> b c f h w")), "b d f h w -> b (f h w) d")
+
+
+def _standard(name: str) -> str:
+    return name.replace(".attn1.", ".attn.").replace(".attn2.", ".cross.")

@@ -1,0 +1,99 @@
+"""AnyFlow's checkpoints: configuration, checks, and the network of diffusers with the weights in it."""
+
+import inspect
+import json
+from typing import Any
+
+import torch
+
+from framelens.diffusion.schedule import Sampling
+from framelens.models.loading.checkpoint import Checkpoint
+
+STEPS, SHIFT = 50, 5.0
+"""The pipeline's default number of steps, and the shift that the released networks were trained with."""
+HEAD = 128
+"""Width of a head in all of Wan's sizes, which a bare state dict does not say."""
+
+
+def built(checkpoint: Checkpoint, said: dict[str, Any], make_config: Any) -> tuple[Any, Any, Sampling]:
+    """diffusers' network with the weights, its configuration, its sampling. ValueError for others."""
+    from diffusers.models.transformers.transformer_anyflow_far import AnyFlowFARTransformer3DModel as Stock
+
+    known = set(inspect.signature(Stock.__init__).parameters) - {"self"}
+    asked = _config_of(checkpoint)
+    try:
+        with torch.device("meta"):
+            stock = Stock(**{name: value for name, value in asked.items() if name in known})
+        config = _checked(stock.config, said, make_config)
+    except (KeyError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{checkpoint.path}: {error}") from None
+    checkpoint.check({name: tuple(tensor.shape) for name, tensor in stock.state_dict().items()})
+    stock.load_state_dict(checkpoint.weights, assign=True)
+    stock.condition_embedder.delta_emb_gate = torch.tensor([stock.config["gate_value"]])
+    return stock, config, Sampling(STEPS, _shift(checkpoint))
+
+
+def _checked(config: Any, said: dict[str, Any], make_config: Any) -> Any:
+    """Our configuration; raises ValueError for sizes that do not fit together."""
+    (time, patch, other), (far_time, far_patch, far_other) = config.patch_size, config.compressed_patch_size
+    if (time, far_time) != (1, 1) or patch != other or far_patch != far_other:
+        raise ValueError(
+            f"patches are {config.patch_size} and {config.compressed_patch_size}, expected (1, p, p)"
+        )
+    if config.full_chunk_limit < 2:
+        raise ValueError(f"full_chunk_limit is {config.full_chunk_limit}, expected 2 or more")
+    height, width, frames = said["height"], said["width"], said["frames_per_chunk"]
+    if min(height, width) < far_patch or height % patch or width % patch:
+        raise ValueError(
+            f"latents of {height} x {width} do not divide into patches of {patch}, or are below {far_patch}"
+        )
+    if min(frames, said["text_tokens"]) < 1:
+        raise ValueError(f"frames_per_chunk and text_tokens must be 1 or more, got {frames} and "
+                         f"{said['text_tokens']}")  # fmt: skip
+    return make_config(
+        channels=config.in_channels,
+        patch=patch,
+        far_patch=far_patch,
+        layers=config.num_layers,
+        heads=config.num_attention_heads,
+        d_model=config.num_attention_heads * config.attention_head_dim,
+        mlp_width=config.ffn_dim,
+        text_width=config.text_dim,
+        full_chunks=config.full_chunk_limit,
+        **said,
+    )
+
+
+def _config_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The folder's configuration, or what names and shapes of a bare state dict say of it."""
+    if checkpoint.config is not None:
+        return checkpoint.config
+    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    try:
+        width, channels, *patch = shapes["patch_embedding.weight"]
+        return {
+            "patch_size": tuple(patch),
+            "compressed_patch_size": shapes["far_patch_embedding.weight"][2:],
+            "num_attention_heads": width // HEAD,
+            "attention_head_dim": HEAD,
+            "in_channels": channels,
+            "out_channels": channels,
+            "text_dim": shapes["condition_embedder.text_embedder.linear_1.weight"][1],
+            "freq_dim": shapes["condition_embedder.time_embedder.linear_1.weight"][1],
+            "ffn_dim": shapes["blocks.0.ffn.net.0.proj.bias"][0],
+            "num_layers": len({name.split(".")[1] for name in shapes if name.startswith("blocks.")}),
+            "cross_attn_norm": "blocks.0.norm2.weight" in shapes,
+        }
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{checkpoint.path} is no whole AnyFlow network: {error}") from None
+
+
+def _shift(checkpoint: Checkpoint) -> float:
+    """What the pipeline's scheduler beside the network says, if there is one."""
+    file = checkpoint.path.parent / "scheduler" / "scheduler_config.json"
+    if checkpoint.config is None or not file.exists():
+        return SHIFT
+    try:
+        return float(json.loads(file.read_text()).get("shift", 1.0))
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from None

@@ -1,0 +1,89 @@
+"""Checkpoints: what a family file is given of one, where a model came from, and how ours are written."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from framelens.records import replace_file
+
+NAMED = 10
+"""Tensors named in a message."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a network of somebody else's, as they lie on disk, read by a family file."""
+
+    path: Path
+    """The file, or the folder with a configuration."""
+    weights: dict[str, Tensor]
+    """By the names of the file, without what wrapping puts into them."""
+    config: dict[str, Any] | None = None
+    """The folder's config.json; None for a bare file."""
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises ValueError unless the tensors are the expected ones, by name and shape."""
+        check_shapes(self.path, {n: tuple(t.shape) for n, t in self.weights.items()}, expected)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a loaded model came from: file, SHA-256 of its weights, what it says of itself, its commit."""
+
+    file: Path
+    sha256: str
+    metadata: dict[str, Any]
+    repo: str | None = None
+    revision: str | None = None
+
+    @property
+    def videos(self) -> str:
+        """What the model was trained on; ValueError where the file does not say."""
+        return self._said(self.metadata.get("videos"))
+
+    @property
+    def frames(self) -> int:
+        """Frames of the clips it was trained on; ValueError where the file does not say."""
+        recipe = (self.metadata.get("training") or {}).get("recipe") or {}
+        return self._said(recipe.get("frames"))
+
+    def _said(self, value: Any) -> Any:
+        if value is None:
+            raise ValueError(f"{self.file} does not say what it was trained on; give --videos and --frames")
+        return value
+
+
+def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Weights and metadata as safetensors, atomically: the file is the old one or the new one, never half."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+    def fill(partial: Path) -> None:
+        save_file(tensors, partial, metadata={"framelens": json.dumps(metadata)})
+        partial.chmod(0o644)  # safetensors makes files that only their owner can read
+
+    replace_file(path, fill)
+
+
+def check_shapes(
+    path: Path, got: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises ValueError, which names the first that differ, unless both have the same names and shapes."""
+    wrong = sorted(name for name in expected.keys() & got.keys() if expected[name] != got[name])
+    if wrong:
+        name = wrong[0]
+        raise ValueError(f"{path}: {name} has shape {got[name]}, its configuration asks for {expected[name]}")
+    missing, unexpected = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
+    if missing or unexpected:
+        raise ValueError(
+            f"{path} is of another network: {len(missing)} tensors missing {_some(missing)}, "
+            f"{len(unexpected)} unexpected {_some(unexpected)}"
+        )
+
+
+def _some(names: Iterable[str]) -> list[str]:
+    return list(names)[:NAMED]

@@ -1,0 +1,103 @@
+"""Whether weights fit a device, said before they are read.
+
+require_memory("a.safetensors", files, "cuda", "bfloat16", copies=2)        # ValueError where they do not
+"""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from framelens.models.loading.files import PYTORCH_SUFFIXES, read_file
+
+MEMINFO = Path("/proc/meminfo")
+CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+"""Where a container's limit and use are told."""
+STORED_BYTES = 4
+"""Of a number in files that have no header, as most of them hold float32."""
+
+
+def require_memory(what: str, files: Sequence[Path], device: str, dtype: str, copies: int = 1) -> None:
+    """Raises ValueError, with what is needed and free, where the tensors in these files do not fit."""
+    require_bytes(what, copies * bytes_as(files, getattr(torch, dtype)), device, dtype, copies)
+
+
+def require_bytes(what: str, needed: int, device: str, dtype: str, copies: int = 1) -> None:
+    """Raises ValueError, with the remedies, where so many bytes are not free on the device."""
+    free = free_bytes(device)
+    if free is not None and needed > free:
+        twice = f" ({copies} networks: it and its random twin)" if copies > 1 else ""
+        raise ValueError(
+            f"{what} needs {needed / 1e9:.1f} GB as {dtype}{twice}, {free / 1e9:.1f} GB are free on "
+            f"{'all devices' if device == 'auto' else device}: try {_remedy(device, dtype)}"
+        )
+
+
+def bytes_as(files: Sequence[Path], dtype: torch.dtype) -> int:
+    """Bytes that the tensors in these files take as that dtype; only headers and sizes are read."""
+    return sum(values_in(path) for path in files) * dtype.itemsize
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # damaged: reading it says how
+        return False
+
+
+def values_in(path: Path) -> int:
+    """How many numbers a file's tensors hold, by its header; of the old format of torch.save, by its size."""
+    if path.suffix in PYTORCH_SUFFIXES and not _is_archive(path):
+        return path.stat().st_size // STORED_BYTES
+    if path.suffix in PYTORCH_SUFFIXES:
+        return sum(tensor.numel() for tensor in read_file(path)[1].values())  # mapped, not read
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+def free_bytes(device: str) -> int | None:
+    """What a device has left, "auto" being all of them together; None where the machine does not say."""
+    if device == "auto" and torch.cuda.is_available():
+        gpus = sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
+        return gpus + (free_bytes("cpu") or 0)
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    known = [free for free in (_free_of_machine(), *map(_free_of_container, CGROUPS)) if free is not None]
+    return min(known, default=None)
+
+
+def _free_of_machine() -> int | None:
+    lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
+    kibibytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kibibytes[0] * 1024 if kibibytes else None
+
+
+def _free_of_container(told: tuple[Path, Path]) -> int | None:
+    """The limit less what is used; what the kernel only keeps of files it would give back."""
+    limit, used = told
+    if not limit.exists() or not used.exists() or not limit.read_text().strip().isdigit():
+        return None
+    table = limit.with_name("memory.stat")
+    lines = table.read_text().splitlines() if table.exists() else []
+    given_back = [int(line.split()[1]) for line in lines if line.startswith("inactive_file ")]
+    return int(limit.read_text()) - int(used.read_text()) + sum(given_back)
+
+
+def _remedy(device: str, dtype: str) -> str:
+    spread = device.startswith("cuda")
+    remedies = ["--dtype bfloat16"] * (dtype == "float32") + ["--device auto"] * spread
+    return (
+        ", ".join([*remedies, "or a machine with more memory"]) if remedies else "a machine with more memory"
+    )

@@ -1,0 +1,224 @@
+"""The door: from the place of a model to the model, whatever wrote its weights.
+
+A family file (a public file of models/) says which diffusers classes it reads (CLASSES), which bare state
+dicts it recognises, what such a checkpoint leaves unsaid with defaults (UNSAID), and gives
+`read(checkpoint, said) -> (model, metadata)`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+
+from framelens import models
+from framelens.models.loading.adapter import built
+from framelens.models.loading.checkpoint import Checkpoint, Source, check_shapes
+from framelens.models.loading.devices import AUTO, check_device, entrance
+from framelens.models.loading.files import files_of, read_file, read_folder
+from framelens.models.loading.locate import Place
+from framelens.models.loading.memory import require_memory
+from framelens.models.loading.multi_device import spread
+from framelens.models.loading.shuffled import shuffle
+
+REACH = ("window", "sink")
+"""What may be asked of any network whose history can be bounded."""
+EXPERTS = {"high": "transformer", "low": "transformer_2"}
+"""The networks of a pipeline that has one for high and one for low noise levels."""
+GUIDE = "another network comes through an adapter, file.py:function (the guide is models/README.md)"
+RequireRoom = Callable[[list[Path]], None]
+"""Raises ValueError where what is in these files does not fit the device."""
+
+
+def read(
+    place: Place, device: str, dtype: str, asked: dict[str, Any], copies: int = 1, seed: int | None = None
+) -> Any:
+    """The model at that place, in evaluation mode, with a `source`. Raises ValueError or OSError.
+
+    Before its weights are read there must be room for so many `copies` of them; with a `seed` it is the
+    shuffled one (models/loading/shuffled.py).
+    """
+    check_device(entrance(device), dtype)
+    if place.kind == "hub":
+        from framelens.models.loading.hub import fetched
+
+        place = fetched(place, lambda folder: _kind_of(_network_folder(folder, asked)))
+    reader = {"adapter": _from_adapter, "folder": _from_folder, "file": _from_file}[place.kind]
+    model, source = reader(
+        place, asked, lambda files: require_memory(place.name, files, device, dtype, copies)
+    )
+    model.source = replace(source, repo=place.repo, revision=place.revision)
+    model = _placed(model, device, getattr(torch, dtype), seed)
+    return model.eval().requires_grad_(False)
+
+
+def _placed(model: Any, device: str, dtype: torch.dtype, seed: int | None) -> Any:
+    """The model on its device or devices; what it names in `keeps_float32` stays as exact as it is."""
+    exact = tuple(getattr(model, "keeps_float32", ()))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and not any(part in name for part in exact):
+            tensor.data = tensor.data.to(dtype)
+    model = model if seed is None else shuffle(model.requires_grad_(False), seed)
+    return spread(model) if device == AUTO else model.to(device)
+
+
+def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
+    path = place.path
+    require_room([path])
+    metadata, weights = read_file(path)
+    if metadata is None:
+        model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights), asked)
+    else:
+        reach, others = _reach(asked, {})
+        model = _built(path, metadata, others)
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        check_shapes(path, {name: tuple(tensor.shape) for name, tensor in weights.items()}, expected)
+        model.load_state_dict(weights)
+        _bound(model, path, reach)
+        model.latent = bool(metadata.get("latent"))
+    return model, Source(path, _sha256([path]), metadata)
+
+
+def _by_family(
+    family: ModuleType, checkpoint: Checkpoint, asked: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    reach, others = _reach(asked, family.UNSAID)
+    model, metadata = family.read(checkpoint, said(checkpoint.path, family, others))
+    _bound(model, checkpoint.path, reach)
+    return model, metadata
+
+
+def _reach(asked: dict[str, Any], unsaid: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
+    """What bounds the history, where the family has no say in it itself; and the rest of what is asked."""
+    reach = {name: value_of(name, asked[name], 0) for name in REACH if name in asked and name not in unsaid}
+    return reach, {name: value for name, value in asked.items() if name not in reach}
+
+
+def _bound(model: Any, path: Path, reach: dict[str, int]) -> None:
+    if reach and not hasattr(getattr(model, "config", None), "reach"):
+        raise ValueError(f"{path}: the history of such a network cannot be bounded by {', '.join(reach)}")
+    if reach:
+        model.config = replace(model.config, **reach)
+
+
+def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
+    folder = _network_folder(place.path, asked)
+    config, family = _kind_of(folder)
+    said(folder, family, _reach(asked, family.UNSAID)[1])  # before gigabytes are read
+    require_room(files_of(folder))
+    model, metadata = _by_family(family, Checkpoint(folder, read_folder(folder), config), asked)
+    return model, Source(folder, _sha256(files_of(folder)), metadata)
+
+
+def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
+    """A folder's configuration and the family that reads it; ValueError that names what it is instead."""
+    known = {name: family for family in families().values() for name in family.CLASSES}
+    index = _read_config(folder.parent / "model_index.json")
+    if not (folder / "config.json").exists():
+        what = f"{folder.parent} is a {index.get('_class_name')} without a network in {folder.name}/"
+        what = what if index else f"{folder} has no config.json, so it is no model in diffusers' layout"
+        raise FileNotFoundError(f"{what}; supported are {', '.join(sorted(known))}")
+    config = _read_config(folder / "config.json")
+    kind = next((k for k in (config.get("_class_name"), *(config.get("architectures") or ())) if k), None)
+    if kind not in known:
+        kind = kind or config.get("model_type") or "model of a kind that its config.json does not say"
+        raise ValueError(f"{folder} is a {kind}; supported are {', '.join(sorted(known))}; {GUIDE}")
+    return config, known[kind]
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """What a JSON file holds, nothing where there is none; ValueError for anything but a JSON object."""
+    try:
+        config = json.loads(file.read_text()) if file.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} holds a {type(config).__name__}, expected an object")
+    return config
+
+
+def _network_folder(folder: Path, asked: dict[str, Any]) -> Path:
+    """The folder of the network itself, in a pipeline's or alone."""
+    if (folder / "model_index.json").exists():
+        return folder / EXPERTS.get(str(asked.get("expert")), "transformer")
+    return folder
+
+
+def _from_adapter(place: Place, asked: dict[str, Any], _: RequireRoom) -> tuple[Any, Source]:
+    """What a function of the user's own file gives; that file is code, and is run."""
+    model = built(place, asked)
+    metadata = {"network": place.label, "origin": str(place.path)} | dict(getattr(model, "metadata", {}))
+    return model, Source(place.path, _sha256([place.path]), metadata)
+
+
+def families() -> dict[str, ModuleType]:
+    """The families that read checkpoints of somebody else's, by name."""
+    return {name: models.network(name) for name in models.families()}
+
+
+def _recognising(path: Path, weights: dict[str, Any]) -> ModuleType:
+    for family in families().values():
+        if family.recognises(weights.keys()):
+            return family
+    raise ValueError(
+        f"{path} is neither a framelens checkpoint nor one of {', '.join(models.families())}: it holds "
+        f"{sorted(weights)[:10]}; {GUIDE}"
+    )
+
+
+def said(path: Path, family: ModuleType, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the checkpoint leaves unsaid: as asked for, else the family's defaults.
+
+    Raises ValueError for what it cannot be told, and for a value of another type; text is converted.
+    """
+    name = family.__name__.rpartition(".")[2]
+    unknown = sorted(asked.keys() - family.UNSAID.keys())
+    if unknown:
+        raise ValueError(
+            f"{path} is a checkpoint of the {name} family and cannot be told {', '.join(unknown)}; it can be "
+            f"told {', '.join(family.UNSAID)}"
+        )
+    return family.UNSAID | {
+        option: value_of(option, value, family.UNSAID[option]) for option, value in asked.items()
+    }
+
+
+def value_of(option: str, value: Any, default: Any) -> Any:
+    """A value of the default's type, from text where it comes from a command line."""
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    kind = int if default is None and str(value).lstrip("-").isdigit() else type(default)
+    if default is None and kind is not int:
+        return value
+    try:
+        if kind is bool and isinstance(value, str):
+            return {"true": True, "false": False}[value.lower()]
+        if kind is int and isinstance(value, float | bool):
+            raise ValueError
+        return cast(Any, kind)(value)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{option} must be {kinds.get(kind, kind.__name__)}, got {value!r}") from None
+
+
+def _built(path: Path, metadata: dict[str, Any], asked: dict[str, Any]) -> Any:
+    if asked:
+        raise ValueError(f"{path} says its own configuration; it cannot be told {', '.join(asked)}")
+    network = metadata.get("network")
+    if network not in models.networks():
+        raise ValueError(f"{path} holds a {network!r} network; supported are {', '.join(models.networks())}")
+    try:
+        return models.network(network).build(metadata["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its configuration does not fit a {network} network: {error}") from None
+
+
+def _sha256(files: list[Path]) -> str:
+    """Of the file, or of the files' hashes in their order."""
+    sums = []
+    for path in files:
+        with path.open("rb") as file:
+            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()

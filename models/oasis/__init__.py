@@ -1,0 +1,247 @@
+"""Oasis 500M (Decart and Etched 2024): Minecraft, frame by frame, by 25 numbers of keys and mouse a frame.
+
+    model = models.load("Etched/oasis-500m/oasis500m.safetensors")
+    model = models.load("oasis500m.safetensors", height=18, width=32, max_frames=32)      # see UNSAID
+
+Each block of the released network is two layers here, as it is two residual halves: layer 2i attends within
+the frame, layer 2i + 1 along the frames of each place. What to know of its passes:
+
+- A finished frame is read as it is and told to be at noise level 14 of 1000 (`stabilization` - 1).
+- Its sampler shows the network `max_frames` frames, the new one among them, and computes them all at each
+  step. What an older frame is to later ones does not change while the first frame is in view, so its keys
+  are remembered; once the window slides, `encode` makes the keys of all frames in view anew. Both are equal.
+- Noise is converted (models/oasis/noise.py). Level 999 keeps a share of 3e-7 of the signal: above our noise
+  level of 0.99945 it is told to be there.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from framelens.diffusion.sampler import Geometry
+from framelens.diffusion.schedule import Sampling
+from framelens.hooks.attention import AttentionPoint
+from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.oasis.blocks import Frames, Half, Past, along_turns, normed, within_turns
+from framelens.models.oasis.noise import level_of, log_odds_of, signal_shares, velocity_of
+from framelens.models.oasis.read import MARKS, config_of, renamed, shapes_of
+from framelens.models.parts.blocks import GuardedHookPoint
+from framelens.models.parts.cache import KVCache, KVStorage
+from framelens.models.parts.current_tokens import at_hand
+
+CLASSES: tuple[str, ...] = ()
+UNSAID: dict[str, Any] = {"height": 18, "width": 32, "max_frames": 32, "stabilization": 15}
+"""Of latents: their size; frames in view with the new one; one more than the level of finished frames."""
+
+SINUSOID = 256
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether a state dict is one of Oasis."""
+    return set(MARKS) <= set(names)
+
+
+def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["Oasis", dict[str, Any]]:
+    """The network of such a checkpoint, and what it is; ValueError for one that it cannot be."""
+    config = Config(**config_of(checkpoint, said))
+    checkpoint.check(shapes_of(checkpoint, config))
+    with torch.device("meta"):
+        model = Oasis(config)
+    model.load_state_dict(renamed(checkpoint.weights, config), assign=True)
+    model.log_odds = nn.Buffer(log_odds_of(signal_shares()), persistent=False)
+    return model, {"network": "oasis", "config": model.describe(), "origin": "open-oasis"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The shapes of a network and of its window."""
+
+    channels: int
+    height: int
+    width: int
+    patch: int
+    layers: int
+    """Of both kinds together."""
+    heads: int
+    d_model: int
+    mlp_width: int
+    actions: int
+    """Numbers of an action."""
+    max_frames: int
+    stabilization: int
+    conditions: int = 0
+    text_tokens: int = 0
+    text_width: int = 0
+    sink: int = 0
+
+    @property
+    def window(self) -> int:
+        """Past frames in view."""
+        return self.max_frames - 1
+
+
+class Oasis(nn.Module):
+    """The network as a CausalDiffuser on latents; cond is actions [b f 25], of which frame i has the i-th."""
+
+    latent = True
+    takes = "actions"
+    sampling = Sampling(10)
+    density = {"spread": 1.25}
+    """Logarithmic odds of our noise level, for levels drawn evenly from 0 to 999."""
+    keeps_float32 = ("frequencies", "log_odds")
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        width, patch, head = config.d_model, config.patch, config.d_model // config.heads
+        self.embed = nn.Conv2d(config.channels, width, kernel_size=patch, stride=patch)
+        self.level = nn.Sequential(nn.Linear(SINUSOID, width), nn.SiLU(), nn.Linear(width, width))
+        self.action = nn.Linear(config.actions, width)
+        self.blocks = nn.ModuleList(
+            Half(width, config.heads, config.mlp_width, bool(layer % 2)) for layer in range(config.layers)
+        )
+        self.modulation_out = nn.Linear(width, 2 * width)
+        self.unembed = nn.Linear(width, patch**2 * config.channels)
+        self.space_frequencies = nn.Buffer(torch.zeros(head // 4))
+        self.time_frequencies = nn.Buffer(torch.zeros(head // 2))
+        self.log_odds = nn.Buffer(log_odds_of(signal_shares()), persistent=False)
+        self.hook_embed = GuardedHookPoint()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of latents and of their token grid."""
+        c = self.config
+        return Geometry(1, c.channels, c.height, c.width, c.patch, c.layers, c.heads, c.d_model)
+
+    @property
+    def hook_dict(self) -> dict[str, nn.Module]:
+        """The standard names of the hook points."""
+        return {name: part for name, part in self.named_modules() if isinstance(part, GuardedHookPoint)}
+
+    @property
+    def attn_dict(self) -> dict[str, AttentionPoint]:
+        """Attention within the frame in even layers, along time, with a row for each place, in odd ones."""
+        points = {}
+        for layer in range(self.config.layers):
+            age, fold = (_back, self.geometry.tokens_per_frame) if layer % 2 else (_own, 1)
+            name = f"blocks.{layer}.attn"
+            points[name] = AttentionPoint(self.get_submodule(name), age, fold=fold)
+        return points
+
+    @property
+    def null_condition(self) -> Float[Tensor, " a"]:
+        """No key and no movement."""
+        return torch.zeros(self.config.actions, device=self.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return self.unembed.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.unembed.weight.device
+
+    def start(self, batch: int, cond: Tensor | None = None) -> Past:
+        """A context in which nothing has been seen; without cond, no key is ever pressed."""
+        c = self.config
+        if cond is not None and (cond.ndim != 3 or (len(cond), cond.shape[2]) != (batch, c.actions)):
+            expected = f"[{batch}, frames, {c.actions}]"
+            raise ValueError(f"cond must be actions {expected}, got {tuple(cond.shape)}")
+        nothing = torch.zeros(batch, 0, c.channels, c.height, c.width, device=self.device, dtype=self.dtype)
+        actions = None if cond is None else cond.to(self.device, self.dtype)
+        return Past(0, self._nothing(), nothing, actions)
+
+    def encode(self, x: Float[Tensor, "b 1 c h w"], context: Past) -> Past:
+        """The context with this finished frame's keys; makes those of all frames in view anew if one left.
+
+        Hook points see the finished frame alone.
+        """
+        window, seen = self.config.window, torch.cat([context.recent, x.to(context.recent)], dim=1)
+        if seen.shape[1] <= window:
+            cache, fresh = context.cache.for_appending(), seen[:, -1:]
+        else:
+            seen = seen[:, -window:]
+            cache, fresh = self._nothing(), seen
+        first = context.frame + 1 - fresh.shape[1]
+        level = torch.full(fresh.shape[:2], self.config.stabilization - 1.0, device=self.device)
+        self._through(fresh, self._condition(level, context.actions, first), cache)
+        return Past(context.frame + 1, cache.appended(fresh.shape[1]), seen, context.actions)
+
+    def denoise(
+        self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: Past
+    ) -> Float[Tensor, "b 1 c h w"]:
+        """The velocity of the new frame at noise level sigma."""
+        level = level_of(sigma.to(self.device), self.log_odds)[:, None]
+        condition = self._condition(level, context.actions, context.frame)
+
+        def network(scaled: Tensor) -> Tensor:
+            return self._frames(self._through(scaled, condition, context.cache), condition)
+
+        return velocity_of(x.to(self.device), sigma, network)
+
+    forward = denoise
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return asdict(self.config) | {"window": self.config.window}
+
+    def _nothing(self) -> KVCache:
+        return KVCache(KVStorage(self.config.layers // 2, least=self.config.max_frames))
+
+    def _condition(
+        self, level: Float[Tensor, "b t"], actions: Tensor | None, first: int
+    ) -> Float[Tensor, "b t d"]:
+        """The embedding of noise level and action of each frame."""
+        frames = level.shape[1]
+        # The order of operations counts: a rounding of these in float32 is an angle of up to 1e-4.
+        powers = -math.log(10000) * torch.arange(SINUSOID // 2, device=level.device) / (SINUSOID // 2)
+        angles = level.float()[..., None] * powers.exp()
+        embedded = self.level(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.dtype))
+        if actions is None:
+            return embedded + self.action(self.null_condition.to(self.dtype))
+        if first + frames > actions.shape[1]:
+            raise ValueError(
+                f"actions are given for {actions.shape[1]} frames; frame {first + frames - 1} has none"
+            )
+        return embedded + self.action(actions[:, first : first + frames])
+
+    def _through(
+        self, x: Float[Tensor, "b t c h w"], condition: Tensor, cache: KVCache
+    ) -> Float[Tensor, "b n d"]:
+        g, count = self.geometry, x.shape[1]
+        embedded = self.embed(rearrange(x.to(self.dtype), "b t c h w -> (b t) c h w"))
+        tokens = rearrange(embedded, "(b t) d h w -> b (t h w) d", t=count)
+        tokens = at_hand(self.hook_embed, tokens, g.tokens_per_frame)
+        turns = (
+            within_turns(self.space_frequencies, g.rows, g.cols, count),
+            along_turns(self.time_frequencies, cache.tokens, count, g.tokens_per_frame),
+        )
+        frames = Frames(g.tokens_per_frame, count, cache)
+        for layer, half in enumerate(self.blocks):
+            tokens = half(tokens, condition, turns[layer % 2], frames, layer // 2)
+        return tokens
+
+    def _frames(self, tokens: Float[Tensor, "b n d"], condition: Tensor) -> Float[Tensor, "b f c h w"]:
+        g = self.geometry
+        shift, scale = self.modulation_out(F.silu(condition)).chunk(2, dim=-1)
+        values = self.unembed(normed(tokens) * (1 + scale) + shift)
+        return rearrange(
+            values, "b (f h w) (p q c) -> b f c (h p) (w q)", h=g.rows, w=g.cols, p=g.patch, q=g.patch
+        )
+
+
+def _own(_frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+    return torch.zeros(keys, dtype=torch.long)
+
+
+def _back(_frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+    return torch.arange(keys).flip(0)

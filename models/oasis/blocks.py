@@ -1,0 +1,137 @@
+"""Oasis's blocks with hook points: attention within a frame, then attention along the frames of each place.
+
+Each half, with an MLP of its own, is a layer here. Tokens are [b n d] with n = (frame row col); hook points
+and instruments of attention see the last frame, the one at hand.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as kernel  # which no instrument hears
+
+from framelens.models.parts.blocks import HookedAttention, HookedBlock, per_frame
+from framelens.models.parts.cache import KVCache
+from framelens.models.parts.current_tokens import Turns, at_hand, turned
+
+
+@dataclass(frozen=True)
+class Past:
+    """The context of Oasis: the keys along time of the frames in view, and those frames."""
+
+    frame: int
+    cache: KVCache
+    recent: Float[Tensor, "b seen c h w"]
+    actions: Float[Tensor, "b f a"] | None
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of a pass: how many tokens each has, and the keys along time of those before them.
+
+    Where a pass has several frames, nothing is before them.
+    """
+
+    tokens: int
+    frames: int
+    cache: KVCache
+
+    def within(self, _layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention [b (t n) h d] of each frame's tokens over one another."""
+        q, k, v = (rearrange(x, "b (t n) h d -> b t h n d", n=self.tokens) for x in (q, k, v))
+        parts = [F.scaled_dot_product_attention(q[:, -1], k[:, -1], v[:, -1])[:, None]]
+        if self.frames > 1:
+            parts.insert(0, kernel(q[:, :-1], k[:, :-1], v[:, :-1]))
+        return rearrange(torch.cat(parts, dim=1), "b t h n d -> b (t n) h d")
+
+    def along(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention [b (t n) h d] of each token over the frames up to its own, in its place."""
+        q, k, v = (rearrange(x, "b (t n) h d -> (b n) h t d", n=self.tokens) for x in (q, k, v))
+        k, v = self.cache.with_current(layer, k, v)
+        parts = [F.scaled_dot_product_attention(q[:, :, -1:], k, v)]
+        if self.frames > 1:
+            q, k, v = (x[:, :, : self.frames - 1] for x in (q, k, v))
+            parts.insert(0, kernel(q, k, v, is_causal=True))
+        return rearrange(torch.cat(parts, dim=2), "(b n) h t d -> b (t n) h d", n=self.tokens)
+
+
+class Attention(HookedAttention):
+    """Self-attention with rotated queries and keys, within frames or along time."""
+
+    def __init__(self, d_model: int, heads: int, is_temporal: bool):
+        super().__init__()
+        self.heads, self.is_temporal = heads, is_temporal
+        self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.to_out = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Float[Tensor, "b n d"], turns: Turns, frames: Frames, layer: int) -> Tensor:
+        """What each token of x gathers from those it may see; `layer` counts those of its kind."""
+        own = frames.tokens
+        qkv = rearrange(self.to_qkv(x), "b n (part h d) -> part b n h d", part=3, h=self.heads)
+        points = (self.hook_q, self.hook_k, self.hook_v)
+        q, k, v = (at_hand(point, part, own) for point, part in zip(points, qkv, strict=True))
+        q = at_hand(self.hook_rot_q, turned(q, turns), own)
+        k = at_hand(self.hook_rot_k, turned(k, turns), own)
+        z = (frames.along if self.is_temporal else frames.within)(layer, q, k, v)
+        return self.to_out(rearrange(at_hand(self.hook_z, z, own), "b n h d -> b n (h d)"))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, d_model: int, width: int):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(d_model, width), nn.Linear(width, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Half(HookedBlock):
+    """Attention of one kind and an MLP, both behind adaLN and a gate: a layer."""
+
+    def __init__(self, d_model: int, heads: int, mlp_width: int, is_temporal: bool):
+        super().__init__()
+        self.attn, self.mlp = Attention(d_model, heads, is_temporal), Mlp(d_model, mlp_width)
+        self.modulation = nn.Linear(d_model, 6 * d_model)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        condition: Float[Tensor, "b t d"],
+        turns: Turns,
+        frames: Frames,
+        layer: int,
+    ) -> Float[Tensor, "b n d"]:
+        """The residual stream after the layer; `condition` is of level and action, of each frame."""
+        own, width = frames.tokens, x.shape[1]
+        parts = self.modulation(F.silu(condition)).chunk(6, dim=-1)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (per_frame(part, width) for part in parts)
+        x = at_hand(self.hook_resid_pre, x, own)
+        written = gate * self.attn(normed(x) * (1 + scale) + shift, turns, frames, layer)
+        x = at_hand(self.hook_resid_mid, x + at_hand(self.hook_attn_out, written, own), own)
+        written = mlp_gate * self.mlp(normed(x) * (1 + mlp_scale) + mlp_shift)
+        return at_hand(self.hook_resid_post, x + at_hand(self.hook_mlp_out, written, own), own)
+
+
+def normed(x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """Layer norm without weights."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def within_turns(frequencies: Float[Tensor, " f"], rows: int, cols: int, frames: int) -> Turns:
+    """Rotation by row and column, both from -1 to 1, each in half of the pairs; the same for all frames."""
+    places = (torch.linspace(-1, 1, size, device=frequencies.device) for size in (rows, cols))
+    by_row, by_col = (torch.outer(place, frequencies) for place in places)
+    angles = torch.cat([by_row.repeat_interleave(cols, 0), by_col.repeat(rows, 1)], dim=1)
+    return torch.polar(torch.ones_like(angles), angles).repeat(frames, 1)
+
+
+def along_turns(frequencies: Float[Tensor, " f"], first: int, frames: int, tokens: int) -> Turns:
+    """Rotation by the number of the frame in the window; the same for all tokens of a frame."""
+    numbers = torch.arange(first, first + frames, device=frequencies.device, dtype=torch.float32)
+    angles = torch.outer(numbers, frequencies)
+    return torch.polar(torch.ones_like(angles), angles).repeat_interleave(tokens, 0)

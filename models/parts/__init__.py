@@ -1,0 +1,1 @@
+"""What networks are made of: blocks, stacks, caches, histories, text, fusion."""

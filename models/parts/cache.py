@@ -1,0 +1,122 @@
+"""The KV cache of frame-by-frame passes: preallocated, and yet a value."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from framelens.models.parts.history import Reach
+
+
+@dataclass
+class KVStorage:
+    """Preallocated keys and values of every layer, [b h capacity d]; grows by doubling.
+
+    Each layer's are where that layer is, on its device and in its dtype. Owned by the contexts that share it.
+    `written` counts the tokens of the newest of them.
+    """
+
+    layers: int
+    written: int = 0
+    least: int = 0
+    """Tokens to have room for from the start."""
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def reserve(self, k: Tensor, tokens: int) -> None:
+        """Room for that many tokens in every layer; a layer that has none yet gets it like k [b h n d]."""
+        for layer in range(self.layers):
+            kept = self.keys[layer] if self.keys else k
+            self.reserve_layer(layer, kept if kept.shape[2] else k, tokens)
+
+    def reserve_layer(self, layer: int, k: Tensor, tokens: int) -> None:
+        """Room for that many tokens in one layer, for keys and values shaped like k [b h n d], where k is."""
+        if not self.keys:
+            self.keys, self.values = (
+                [k.new_empty(*k.shape[:2], 0, k.shape[3])] * self.layers for _ in range(2)
+            )
+        capacity = self.keys[layer].shape[2]
+        if capacity >= tokens:
+            return
+        capacity = max(tokens, 2 * capacity, self.least)
+        for tensors in (self.keys, self.values):
+            fresh, stale = k.new_empty(*k.shape[:2], capacity, k.shape[3]), tensors[layer]
+            if stale.shape[2]:
+                fresh[:, :, : self.written] = stale[:, :, : self.written]
+            tensors[layer] = fresh
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """The first `tokens` keys and values of a storage: a value, whoever else appends to the storage.
+
+    The newest cache of a storage writes the current tokens behind its own in place, so that a denoising
+    step copies no history; an older one, whose place is taken, falls back to concatenation.
+    """
+
+    storage: KVStorage
+    tokens: int = 0
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of the current tokens [b h n d] over the history and themselves."""
+        return F.scaled_dot_product_attention(q, *self.with_current(layer, k, v))
+
+    def with_current(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [b h k d] of the history followed by the current tokens."""
+        end = self.tokens + k.shape[2]
+        if self.tokens < self.storage.written:
+            past = slice(0, self.tokens)
+            keys, values = self.storage.keys[layer][:, :, past], self.storage.values[layer][:, :, past]
+            return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        self.storage.reserve_layer(layer, k, end)
+        for store, new in ((self.storage.keys, k), (self.storage.values, v)):
+            store[layer][:, :, self.tokens : end] = new
+        return self.storage.keys[layer][:, :, :end], self.storage.values[layer][:, :, :end]
+
+    def for_appending(self) -> "KVCache":
+        """This cache, on a storage of its own where another has already appended to the shared one."""
+        if self.tokens == self.storage.written:
+            return self
+        own = KVStorage(self.storage.layers, self.tokens)
+        own.keys, own.values = (
+            [tensor[:, :, : self.tokens].clone() for tensor in tensors]
+            for tensors in (self.storage.keys, self.storage.values)
+        )
+        return KVCache(own, self.tokens)
+
+    def appended(self, tokens: int) -> "KVCache":
+        """The cache after a pass wrote that many tokens behind it."""
+        self.storage.written = self.tokens + tokens
+        return KVCache(self.storage, self.storage.written)
+
+    def widened(self, rows: int) -> "KVCache":
+        """The cache of one clip for so many rows of it, which share its keys and values: nothing is copied.
+
+        Passes leave no keys behind it, so that each concatenates the history, one layer at a time.
+        """
+        own = KVStorage(self.storage.layers, self.tokens + 1)
+        own.keys, own.values = (
+            [tensor[:, :, : self.tokens].expand(rows, -1, -1, -1) for tensor in tensors]
+            for tensors in (self.storage.keys, self.storage.values)
+        )
+        return KVCache(own, self.tokens)
+
+    def within(self, reach: Reach, tokens_per_frame: int, room: int | None = None) -> "KVCache":
+        """The cache without what no later frame has in view, so that a bounded history takes bounded room.
+
+        Whoever holds this cache keeps it: what stays is copied to a storage of its own, once per chunk, with
+        room for so many tokens more (those of a frame).
+        """
+        if reach.window is None or self.tokens <= (reach.sink + reach.window) * tokens_per_frame:
+            return self
+        last = self.tokens - reach.window * tokens_per_frame
+        kept = [slice(0, reach.sink * tokens_per_frame), slice(last, self.tokens)]
+        own = KVStorage(self.storage.layers, (reach.sink + reach.window) * tokens_per_frame)
+        for new, old in ((own.keys, self.storage.keys), (own.values, self.storage.values)):
+            for tensor in old:
+                capacity = own.written + (room or tokens_per_frame)
+                fresh = tensor.new_empty(*tensor.shape[:2], capacity, tensor.shape[3])
+                fresh[:, :, : own.written] = torch.cat([tensor[:, :, part] for part in kept], dim=2)
+                new.append(fresh)
+        return KVCache(own, own.written)

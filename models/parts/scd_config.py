@@ -1,0 +1,66 @@
+"""What a separated network is rebuilt from, and the presets."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from framelens.models.parts.config import LATENT, TINY, WAN, StackConfig
+from framelens.models.parts.fusion import FUSIONS
+
+QUERIES = ("past", "noise")
+"""What the encoder's last pass before a frame reads: the finished frame, or then the coming one as noise."""
+
+
+ASKING: dict[str, Any] = {"query": "noise", "start_token": False}
+"""How a network asks that is put together from the layers of a dense one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(StackConfig):
+    """What a checkpoint needs to be rebuilt; stored beside its weights."""
+
+    encoder_layers: int
+    decoder_layers: int
+    fusion: str = "prefix"
+    """How the decoder takes features in; `make compare` and `make scd-bench` show why prefix."""
+    context_noise: float = 0.05
+    """eta of equation 7: noise added to c in training, against exposure bias."""
+    start_token: bool = True
+    """Without one (the released code) frame 0 cannot be generated: it has to be given."""
+    query: str = "past"
+    """What the features are computed from: the finished frames, or with "noise" a pass over the coming frame
+    as noise that sees them, which is how a dense network asks (Bai et al. 2026, fine-tuned models)."""
+    query_sigma: float = 0.8
+    """In training a noise query holds the true frame at a noise level drawn between this one and 1."""
+    head: int = 0
+    """Decoder layers in front of the place where the residual fusion joins; of a dense network that a
+    separated one starts from, the decoder's other layers are the last ones."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"no fusion is called {self.fusion!r}; there are {', '.join(FUSIONS)}")
+        layers = (self.encoder_layers, self.decoder_layers)
+        if min(layers) < 1:
+            raise ValueError(
+                f"encoder and decoder need at least one layer each, got {layers[0]} and {layers[1]}"
+            )
+        if self.query not in QUERIES:
+            raise ValueError(f"no query is called {self.query!r}; there are {', '.join(QUERIES)}")
+        if self.query == "noise" and self.start_token:
+            raise ValueError("a noise query asks for frame 0 without a start token: set start_token=false")
+        if not 0 < self.query_sigma <= 1:
+            raise ValueError(f"query_sigma is a noise level in (0, 1], got {self.query_sigma}")
+        most = min(layers[1], layers[0] - 1) if self.fusion == "residual" else layers[1]
+        if not 0 <= self.head <= most:
+            raise ValueError(
+                f"with {layers[0]} + {layers[1]} layers and fusion {self.fusion} the decoder's head is 0 to "
+                f"{most} layers, got {self.head}"
+            )
+
+
+PRESETS = {
+    "tiny": Config(encoder_layers=8, decoder_layers=4, **TINY),
+    "scd-b": Config(encoder_layers=8, decoder_layers=4, heads=12, d_model=768, **LATENT),
+    "scd-m": Config(encoder_layers=8, decoder_layers=4, heads=16, d_model=1024, **LATENT),
+    "wan-1.3b": Config(encoder_layers=25, decoder_layers=10, **WAN),
+}

@@ -1,0 +1,94 @@
+"""The separated network on whole clips at once, as it is trained: encoder once, decoder on every frame.
+
+Teacher forcing, parallel over frames (Bai et al. 2026, section 5): a noisy frame sees its own context tokens
+and nothing else, so that frames are one more axis of the decoder's batch.
+"""
+
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from framelens.diffusion.schedule import noised
+from framelens.models.parts.config import conditions_of
+from framelens.models.parts.fusion import features_of
+from framelens.models.parts.history import FrameCausal, Prefix
+from framelens.models.parts.text import TextKeys
+
+
+def teacher_forced(
+    model: Any,
+    clean: Float[Tensor, "b f c h w"],
+    noisy: Float[Tensor, "b kf c h w"],
+    sigma: Float[Tensor, "b kf"],
+    cond: Tensor | None,
+) -> Float[Tensor, "b kf c h w"]:
+    """What `SCD.teacher_forced` gives."""
+    frames, draws = clean.shape[1], noisy.shape[1] // clean.shape[1]
+    actions = conditions_of(cond, frames) if model.config.conditions else None
+    features = contexts(model, clean, actions, model.encoder.text_keys(cond))
+    if model.training and model.config.context_noise:
+        features = features + model.config.context_noise * torch.randn_like(features)
+    features = rearrange(features, "b (f n) d -> (b f) n d", f=frames)
+    each = None if actions is None else rearrange(actions, "b f -> (b f) 1")
+    text, prefix = _repeated(model.decoder.text_keys(cond), frames), None
+    alone, place = model.places()
+    if model.config.fusion == "prefix":
+        prefix, modulations = Prefix(), model.decoder.modulations(model.clean(len(features)), each)
+        model.decoder.through(features, modulations, alone, prefix.recording(), text)
+
+    def velocity(noisy: Tensor, sigma: Tensor) -> Tensor:
+        x = rearrange(noisy, "b f c h w -> (b f) 1 c h w")
+        modulations = model.decoder.modulations(1000 * rearrange(sigma, "b f -> (b f) 1"), each)
+        decoded = model.decoded(model.decoder.tokens(x), features, modulations, place, prefix, text)
+        return rearrange(decoded, "(b f) 1 c h w -> b f c h w", f=frames)
+
+    pairs = zip(noisy.chunk(draws, dim=1), sigma.chunk(draws, dim=1), strict=True)
+    return torch.cat([velocity(*pair) for pair in pairs], dim=1)
+
+
+def contexts(
+    model: Any,
+    clean: Float[Tensor, "b f c h w"],
+    actions: Int[Tensor, "b f"] | None,
+    text: TextKeys | None = None,
+) -> Float[Tensor, "b n d"]:
+    """c_0 ... c_{f-1} of a clip in one causal pass over the start token and all frames but the last."""
+    if model.asks:
+        return _asked(model, clean, actions, text)
+    if model.start_token is None:
+        raise ValueError("this model has no start token, without which it cannot read a whole clip at once")
+    (batch, frames), n = clean.shape[:2], model.geometry.tokens_per_frame
+    start = repeat(model.start_token, "d -> b n d", b=batch, n=n)
+    tokens = torch.cat([start, model.encoder.tokens(clean)[:, :-n]], dim=1)
+    modulations = model.encoder.modulations(model.clean(batch).expand(-1, frames), actions)
+    rope, history = model.encoder.rotation(list(range(frames))), FrameCausal(frames, n, model.config.reach)
+    return features_of(model.encoder, model.config, tokens, modulations, rope, history, text)
+
+
+def _asked(
+    model: Any, clean: Float[Tensor, "b f c h w"], actions: Int[Tensor, "b f"] | None, text: TextKeys | None
+) -> Float[Tensor, "b n d"]:
+    """The same of a model that asks with noise, in one pass over [clean frames | frames asked for].
+
+    In training these are the true ones at noise levels from `query_sigma` to 1.
+    """
+    frames = clean.shape[1]
+    sigma = torch.ones_like(clean[:, :, 0, 0, 0])
+    if model.training:
+        sigma = 1 - (1 - model.config.query_sigma) * torch.rand_like(sigma)
+        asked = noised(clean, torch.randn_like(clean), sigma)
+    else:
+        asked = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
+    tokens, modulations, rope, history = model.encoder.beside_clean(clean, asked, sigma, actions)
+    features = features_of(model.encoder, model.config, tokens, modulations, rope, history, text)
+    return features[:, frames * model.geometry.tokens_per_frame :]
+
+
+def _repeated(text: TextKeys | None, frames: int) -> TextKeys | None:
+    """The prompt of each clip, once for each of its frames."""
+    if text is None:
+        return None
+    return [(k.repeat_interleave(frames, 0), v.repeat_interleave(frames, 0)) for k, v in text]

@@ -1,0 +1,219 @@
+"""A model whose denoising steps are replayed from CUDA graphs, or compiled: the same contract, faster.
+
+    fast = captured(model, "graph")              # or "compile"
+    video = rollout(fast, noise, sigmas, cond)
+
+Denoising steps of one frame have fixed shapes. A separated model's decoder keeps them from frame to frame:
+its graph is recorded once per branch and reads a context from buffers that are filled once per frame. A
+dense model's history grows: its graph is recorded anew for every frame, at the second step.
+
+Steps that a sampler prepared (`at_steps`, as `rollout` does) are captured; others run plainly, as do
+`start` and `encode`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framelens.diffusion.around import Around
+from framelens.models.dense import Dense
+from framelens.models.parts.cache import KVCache, KVStorage
+from framelens.models.parts.contexts import SCDContext
+
+MODES = ("graph", "compile")
+BRANCHES = 2
+"""Graphs that are kept for one shape of x: guidance has two contexts at a time."""
+
+
+def captured(model: nn.Module, mode: str) -> "Captured":
+    """The model with captured denoising steps; ValueError where that mode cannot help it.
+
+    Its results are those of the model up to the rounding of its dtype. It cannot be instrumented: hooks
+    attached later would not be noticed.
+    """
+    if mode not in MODES:
+        raise ValueError(f"no mode is called {mode!r}; there are {', '.join(MODES)}")
+    device = next(model.parameters()).device
+    if mode == "graph" and device.type != "cuda":
+        raise ValueError(f"mode 'graph' replays CUDA graphs, but the model is on {device}: run it plainly")
+    if mode == "compile" and isinstance(model, Dense):
+        raise ValueError(
+            "mode 'compile' needs fixed shapes, but a dense model's history grows by every frame: use 'graph'"
+        )
+    return Captured(model, mode)
+
+
+class NoPoints(Mapping):
+    """The hook points of a captured model: asking for any says why there are none."""
+
+    def __init__(self, mode: str):
+        self.mode = mode
+
+    def _refuse(self, *_: Any):
+        raise ValueError(
+            f"a model captured by mode {self.mode!r} would not notice hooks: instrument the plain model"
+        )
+
+    __getitem__ = __iter__ = _refuse
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Captured(Around):
+    """A model with captured denoising steps; satisfies the contract of a CausalDiffuser."""
+
+    def __init__(self, model: Any, mode: str):
+        self.model, self.mode = model, mode
+        self._recorded: list[_Recorded] = []
+        self._compiled = torch.compile(_velocity, dynamic=False) if mode == "compile" else None
+        # One pool of memory for all graphs: they never run at once, and results are copied out at once.
+        self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+
+    @property
+    def hook_dict(self) -> NoPoints:
+        return NoPoints(self.mode)
+
+    @property
+    def attn_dict(self) -> NoPoints:
+        return NoPoints(self.mode)
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
+        """The velocity at noise level sigma, by graph or compiled where the step was prepared."""
+        if context.modulations is None:
+            return self.model.denoise(x, sigma, context)
+        if self._compiled is None:
+            return self._recorded_for(x, context)(x, context)
+        if isinstance(context, SCDContext) and context.prefix is not None:
+            cache = context.prefix  # room for the frame's own keys, so that no shape changes on the way
+            cache.storage.reserve(cache.storage.keys[0], 2 * cache.tokens)
+        x = x.clone(memory_format=torch.contiguous_format)  # a frame of a longer clip has other strides
+        return self._compiled(self.model, x, _as_read(context))
+
+    def _recorded_for(self, x: Tensor, context: Any) -> "_Recorded":
+        """The step that holds this context, or the least recently used one filled with it, or a new one."""
+        alike = [one for one in self._recorded if one.x.shape == x.shape and one.x.dtype == x.dtype]
+        found = next((one for one in alike if one.holds(context)), None)
+        if found is None and len(alike) >= BRANCHES:
+            found = alike[0] if alike[0].fill(context) else None
+            if found is None:
+                self._recorded.remove(alike[0])
+        if found is None:
+            found = _Recorded(self.model, x, context, self._pool)
+        else:
+            self._recorded.remove(found)
+        self._recorded.append(found)  # the most recently used last
+        return found
+
+
+class _Recorded:
+    """One branch's denoising step: run once plainly, recorded at the second call, replayed from then on."""
+
+    def __init__(self, model: Any, x: Tensor, context: Any, pool: Any):
+        self.model, self.pool, self.replay, self.velocity = model, pool, None, None
+        with torch.inference_mode(False):  # such buffers may be written in any mode
+            self.x, self.context = x.clone(), _copied(context)
+        self.of = context
+
+    def holds(self, context: Any) -> bool:
+        """Whether the buffers hold that context, whichever its step."""
+        return _past(self.of) is _past(context)
+
+    def fill(self, context: Any) -> bool:
+        """Fills the buffers with another frame's context; False where its shapes do not allow it."""
+        if not isinstance(context, SCDContext):
+            return False
+        theirs, ours = _tensors(_as_read(context)), _tensors(self.context)
+        if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours]:
+            return False
+        _fill(ours, theirs)
+        self.of = context
+        return True
+
+    def __call__(self, x: Tensor, context: Any) -> Tensor:
+        self.x.copy_(x)
+        _fill(_tensors(self.context.modulations), _tensors(context.modulations))
+        if self.velocity is None:
+            self.velocity = _velocity(self.model, self.x, self.context)
+            return self.velocity
+        if self.replay is None:
+            step = partial(_velocity, self.model, self.x, self.context)
+            self.replay, self.velocity = _record(step, self.pool)
+        self.replay()
+        return self.velocity.clone()
+
+
+def _record(run: Callable[[], Tensor], pool: Any) -> tuple[Callable[[], None], Tensor]:
+    """A CUDA graph of `run`: the call that replays it, and where its result appears."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        result = run()
+    return graph.replay, result
+
+
+def _velocity(model: Any, x: Tensor, context: Any) -> Tensor:
+    """One prepared step; its noise level is in the context's modulations."""
+    return model.denoise(x, x.new_zeros(len(x)), context)
+
+
+def _past(context: Any) -> Any:
+    """The part of a context that is another object after each frame."""
+    return context.features if isinstance(context, SCDContext) else context.cache
+
+
+def _as_read(context: Any) -> Any:
+    """The context without what a prepared step does not read, and without the frame's number."""
+    if not isinstance(context, SCDContext):
+        return context
+    return replace(context, frame=0, cache=KVCache(KVStorage(0)), cond=None, encoder_text=None)
+
+
+def _copied(context: Any) -> Any:
+    """The context with buffers of its own for all that a prepared step reads.
+
+    The history of a dense model is not copied: such a step serves one frame only.
+    """
+    if isinstance(context, SCDContext):
+        return _map(_as_read(context), torch.Tensor.clone)
+    return replace(context, modulations=_map(context.modulations, torch.Tensor.clone))
+
+
+def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure with the function of every tensor; a cache gets room for as many tokens again."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, KVCache):
+        return _roomy(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_map(item, function) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _map(getattr(value, f.name), function) for f in fields(value)})
+    return value
+
+
+def _roomy(cache: KVCache) -> KVCache:
+    own = KVStorage(cache.storage.layers, cache.tokens)
+    for new, old in ((own.keys, cache.storage.keys), (own.values, cache.storage.values)):
+        new += [torch.cat([tensor[:, :, : cache.tokens]] * 2, dim=2) for tensor in old]
+    return KVCache(own, cache.tokens)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors of a structure, in order; of a cache those parts that it holds."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, KVCache):
+        held = value.storage.keys + value.storage.values
+        return [tensor[:, :, : value.tokens] for tensor in held]
+    if is_dataclass(value):
+        value = [getattr(value, f.name) for f in fields(value)]
+    return [tensor for item in value for tensor in _tensors(item)] if isinstance(value, list | tuple) else []
+
+
+def _fill(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    """Copies many tensors at once."""
+    torch._foreach_copy_(ours, theirs)  # pyright: ignore[reportPrivateImportUsage]

@@ -1,0 +1,92 @@
+"""Layers cut off from the past where no instrument is: in training, and in sampling.
+
+    with frame_diagonal(model, {9, 10, 11}):
+        flow_matching_loss(model, clean, noise, sigma, cond).mean().backward()
+    rollout(Cut(model, {9, 10, 11}), noise, sigmas, cond)
+
+In these layers a noisy frame sees itself alone; clean frames see what they saw, so that the memory of a
+cut model is that of the whole one. `hooks.cut` does the same to the passes that an instrument watches.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from framelens.diffusion.around import Around
+from framelens.models.dense import Dense
+from framelens.models.parts.cache import KVCache
+from framelens.models.parts.history import CleanThenNoisy, FrameCausal, Together
+
+
+@contextmanager
+def frame_diagonal(model: Any, layers: Iterable[int]) -> Iterator[None]:
+    """Cuts these layers of a dense model in `teacher_forced`, until the block ends; ValueError for others."""
+    with _seeing(model, _checked(model, layers), CleanThenNoisy, _Diagonal):
+        yield
+
+
+def layers_from(model: Any, first: int) -> range:
+    """The layers of a dense model from `first` to the last; ValueError where there are none."""
+    if not isinstance(model, Dense):
+        raise ValueError(f"only a dense network of ours can be cut, this model is {type(model).__name__}")
+    depth = len(model.blocks)
+    if not 0 <= first < depth:
+        raise ValueError(f"a cut from layer {first} on is not in the model's layers 0 to {depth - 1}")
+    return range(first, depth)
+
+
+class Cut(Around):
+    """A dense model whose `denoise` is cut in these layers; satisfies the contract of a CausalDiffuser.
+
+    What it remembers of finished frames is what the whole model does. ValueError for layers not there.
+    """
+
+    def __init__(self, model: Any, layers: Iterable[int]):
+        self.model, self.layers = model, _checked(model, layers)
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
+        """The velocity where the current frame sees itself alone in the cut layers."""
+        with _seeing(self.model, self.layers, KVCache, lambda _: Together()):
+            return self.model.denoise(x, sigma, context)
+
+
+def _checked(model: Any, layers: Iterable[int]) -> list[int]:
+    chosen, depth = sorted(set(layers)), len(model.blocks)
+    if chosen and not 0 <= chosen[0] <= chosen[-1] < depth:
+        raise ValueError(f"layers {chosen} are not all among the {depth} layers of the model")
+    return chosen
+
+
+@contextmanager
+def _seeing(model: Any, layers: Iterable[int], kind: type, instead: Callable[[Any], Any]) -> Iterator[None]:
+    """While it lasts, attention in these layers is given `instead` of a history of that kind."""
+
+    def replaced(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(instead(part) if isinstance(part, kind) else part for part in inputs)
+
+    with ExitStack() as stack:
+        for layer in layers:
+            attention = model.get_submodule(f"blocks.{layer}.attn")
+            stack.callback(attention.register_forward_pre_hook(replaced).remove)
+        yield
+
+
+@dataclass(frozen=True)
+class _Diagonal:
+    """Clean frames as in the whole model, each noisy frame on its own."""
+
+    whole: CleanThenNoisy
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of all tokens [b h n d], n = (2 frames tokens_per_frame)."""
+        frames, half = self.whole.frames, q.shape[2] // 2
+        clean = FrameCausal(frames, self.whole.tokens_per_frame, self.whole.reach)
+        seen = clean.attend(layer, *(part[:, :, :half] for part in (q, k, v)))
+        alone = (rearrange(part[:, :, half:], "b h (f n) d -> (b f) h n d", f=frames) for part in (q, k, v))
+        noisy = rearrange(Together().attend(layer, *alone), "(b f) h n d -> b h (f n) d", f=frames)
+        return torch.cat([seen, noisy], dim=2)

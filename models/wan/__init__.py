@@ -1,0 +1,85 @@
+"""Wan 2.1 and 2.2, and the causal models made of them: Self-Forcing, CausVid, Causal-Forcing, LongLive.
+
+    model = models.load("zhuhz22/Causal-Forcing/framewise/ar_diffusion.pt")
+    model = models.load("gdhe17/Self-Forcing/checkpoints/self_forcing_dmd.pt")
+    model = models.load("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", frames_per_chunk=3, dtype="bfloat16")
+    model = models.load("Wan-AI/Wan2.2-T2V-A14B-Diffusers", expert="low")
+    model = models.load("longlive_base.pt", frames_per_chunk=3, window=6, sink=3)
+
+Files with the names of Wan's own code or diffusers', alone or in a folder with a config.json. The stock
+network sees a whole clip at once: `whole` is that pass, which a network that was never made causal offers as
+`bidirectional` too. Here chunks of frames see themselves and the past through a cache of rotated keys,
+finished frames are read at timestep 0, a shorter prompt is filled up with zeros that are attended to, and
+timesteps are 1000 sigma, not rounded, as in Self-Forcing's code. What to know of them:
+
+- `window` and `sink` count frames beside the chunk at hand. The authors' local_attn_size counts all, so their
+  12 with a sink of 3 and chunks of 3 is window=6, sink=3 (LongLive); Self-Gradient-Forcing is run with 16 and
+  4 frame by frame, with 6 and 3 in chunks of 3.
+- The first chunk is as long as the others (independent_first_frame is off, as for all from text).
+- Causal-Forcing++ takes 4 steps for the first frame and 1 or 2 for the others: `sampling` has the latter.
+- Rolling-Forcing rotates its first chunk anew and denoises several chunks at different noise levels
+  together. Its weights load, but these passes are not its sampler's.
+- Of Wan 2.2's A14B one expert is loaded: "high" for noise levels above its boundary, "low" below.
+- LoRA weights have to be merged beforehand.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.wan.assumed import assumed, read_json
+from framelens.models.wan.config import config_of
+from framelens.models.wan.names import SKYREELS_MARK, is_original, is_wan_like
+from framelens.models.wan.network import Wan
+from framelens.models.wan.read import stock, with_our_names
+
+CLASSES: tuple[str, ...] = (
+    "WanTransformer3DModel", "CausalWanTransformer3DModel", "WanModel", "CausalWanModel",
+)  # fmt: skip
+UNSAID: dict[str, Any] = {
+    "height": None,
+    "width": None,
+    "frames_per_chunk": None,
+    "text_tokens": 512,
+    "heads": None,
+    "variant": "auto",
+    "expert": "high",
+}
+"""Of latents: their size (None: 60 x 104, or 44 x 80 with 48 channels) and frames denoised together (None: as
+the path hints, else 1, or 3 for few steps); tokens that prompts are filled up to; heads where no config.json
+says them (None: as many as are 128 wide); how it was trained, see VARIANTS; which of two networks."""
+EXPERTS = ("high", "low")
+OTHER_KINDS = ("i2v", "flf2v", "vace", "s2v", "animate")
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether a state dict is a Wan transformer's, in the names of its own code or diffusers'."""
+    return is_wan_like(names) and SKYREELS_MARK not in names
+
+
+def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[Wan, dict[str, Any]]:
+    """The network of such a checkpoint, and what it is and is taken for; ValueError for other networks."""
+    kind = str((checkpoint.config or {}).get("model_type", "t2v"))
+    if kind in OTHER_KINDS:
+        raise ValueError(f"{checkpoint.path} is a {kind} network; text-to-video networks are supported")
+    if said["expert"] not in EXPERTS:
+        raise ValueError(f"no expert is called {said['expert']!r}; there are {', '.join(EXPERTS)}")
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+    taken = assumed(checkpoint.path, said)
+    names = "Wan's own" if is_original(checkpoint.weights) else "diffusers'"
+    checkpoint = with_our_names(checkpoint)
+    config = config_of(checkpoint, said, taken.frames_per_chunk, taken.variant != "bidirectional")
+    network = stock(WanTransformer3DModel, config.for_diffusers(), checkpoint)
+    model = Wan(network, config, taken.sampling)
+    about = {"network": "wan", "config": model.describe(), "origin": f"Wan, {names} names"}
+    return model, about | {"assumed": taken.values()} | _expert(checkpoint, said["expert"])
+
+
+def _expert(checkpoint: Checkpoint, expert: str) -> dict[str, Any]:
+    """Which of a pipeline's two networks this is, and the noise level where they meet."""
+    pipeline = checkpoint.path.parent
+    if not (pipeline / "transformer_2").is_dir() or not (pipeline / "model_index.json").exists():
+        return {}
+    boundary = read_json(pipeline / "model_index.json").get("boundary_ratio")
+    return {"expert": expert, "boundary": boundary}

@@ -1,0 +1,245 @@
+"""The Wan network as a CausalDiffuser: stock weights, frame-causal passes with a cache, and whole clips.
+
+Its modules are those of a diffusers WanTransformer3DModel, with its names in the state dict.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from framelens.diffusion.schedule import Sampling
+from framelens.hooks.attention import AttentionPoint
+from framelens.models.parts.blocks import GuardedHookPoint, HookedRootModule, Rope, per_frame
+from framelens.models.parts.cache import KVCache, KVStorage
+from framelens.models.parts.contexts import DenseContext
+from framelens.models.parts.history import History, Together
+from framelens.models.parts.stack import Modulations
+from framelens.models.parts.text import TextKeys
+from framelens.models.wan.block import WanBlock
+from framelens.models.wan.clip import causal, clean_then_noisy
+from framelens.models.wan.config import WanConfig
+from framelens.models.wan.rope import turns
+
+CLEAN_TIMESTEP = 0.0
+"""At which finished frames are read (Self-Forcing and those after it; SkyReels' finished frames)."""
+
+
+class Wan(HookedRootModule):
+    """A Wan transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w].
+
+    `denoise` takes any number of frames, which see each other and the past; `encode` whole chunks.
+    """
+
+    latent, takes = True, "text"
+    keeps_float32 = ("rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+    """Parts of names of what diffusers keeps in float32, in whatever dtype the rest is."""
+    no_split = ("WanBlock",)
+    """Classes whose modules stay on one device each, for accelerate's device maps."""
+
+    def __init__(self, stock: Any, config: WanConfig, sampling: Sampling):
+        super().__init__()
+        self.config, self.sampling = config, sampling
+        self.density = {"shift": sampling.shift}
+        self.geometry = config.geometry(config.layers)
+        self.rope, self.patch_embedding = stock.rope, stock.patch_embedding
+        self.condition_embedder = stock.condition_embedder
+        self.blocks = nn.ModuleList(WanBlock(block) for block in stock.blocks)
+        self.norm_out, self.proj_out = stock.norm_out, stock.proj_out
+        self.scale_shift_table = stock.scale_shift_table
+        self.hook_embed = GuardedHookPoint()
+        self.null_condition = torch.zeros(config.text_tokens, config.text_width)
+        """A prompt of filling alone; the empty prompt's embedding is its text encoder's to give."""
+        self.setup()
+
+    @property
+    def attn_dict(self) -> dict[str, AttentionPoint]:
+        """Self-attention of every block; keys lie in frame order, the frames at hand last."""
+        names = [f"blocks.{layer}.attn" for layer in range(len(self.blocks))]
+        return {name: AttentionPoint(self.get_submodule(name), self._key_age) for name in names}
+
+    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+        past = (frame - self.config.reach.past(frame)).repeat_interleave(self.geometry.tokens_per_frame)
+        return torch.cat([past, torch.zeros(keys - len(past), dtype=torch.long)])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of most weights."""
+        return self.patch_embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where passes begin: the device of the first weight that is in memory."""
+        return next((w.device for w in self.parameters() if not w.is_meta), torch.device("cpu"))
+
+    def start(self, batch: int, cond: Tensor | None = None) -> DenseContext:
+        """A context in which nothing has been seen; without cond, under the null condition."""
+        if cond is None:
+            cond = self.null_condition.expand(batch, -1, -1)
+        cache = KVCache(KVStorage(len(self.blocks)))
+        chunk = list(range(self.geometry.frames_per_chunk))
+        return DenseContext(0, cache, self.rotation(chunk), None, self.text_keys(batch, cond))
+
+    def encode(self, x: Float[Tensor, "b f c h w"], context: DenseContext) -> DenseContext:
+        """The context with this finished chunk's keys and values appended, read at timestep 0."""
+        chunk, per = self.geometry.frames_per_chunk, self.geometry.tokens_per_frame
+        if x.shape[1] != chunk:
+            raise ValueError(f"the model takes {chunk} finished frames at a time, got {x.shape[1]}")
+        cache = context.cache.for_appending()
+        clean = self.modulations(torch.full((1, 1), CLEAN_TIMESTEP, device=self.device))
+        self._through(self.tokens(x), clean, context.rope, cache, context.text)
+        cache = cache.appended(chunk * per).within(self.config.reach, per, chunk * per)
+        frame = context.frame + chunk
+        return DenseContext(
+            frame, cache, self.rotation(list(range(frame, frame + chunk))), None, context.text
+        )
+
+    def at_steps(self, sigmas: Float[Tensor, " s"], context: DenseContext) -> Iterator[DenseContext]:
+        """The context at each step of a sampler with these noise levels, all embedded at once."""
+        steps = self.modulations(1000 * sigmas.to(self.device)[None])
+        return (replace(context, modulations=steps.at(step)) for step in range(len(sigmas)))
+
+    def denoise(
+        self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], context: DenseContext
+    ) -> Float[Tensor, "b f c h w"]:
+        """The velocity of these frames at noise level sigma; they see each other and the cached past."""
+        modulations, frames = context.modulations, x.shape[1]
+        if modulations is None:
+            modulations = self.modulations(1000 * sigma[:, None].to(self.device))
+        rope = context.rope
+        if frames != self.geometry.frames_per_chunk:
+            rope = self.rotation(list(range(context.frame, context.frame + frames)))
+        history = context.cache if context.cache.tokens else Together()  # a first chunk leaves no keys behind
+        tokens = self._through(self.tokens(x), modulations, rope, history, context.text)
+        return self.velocity(tokens, modulations)
+
+    forward = denoise
+
+    def whole(
+        self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], cond: Tensor | None = None
+    ) -> Float[Tensor, "b f c h w"]:
+        """The velocity of a whole clip whose frames all see each other: the stock network's own pass."""
+        return self.denoise(x, sigma, self.start(len(x), cond))
+
+    @property
+    def bidirectional(self) -> Callable[..., Tensor]:
+        """`whole`, of a network that was trained so; a causal one has no such attribute."""
+        if self.config.is_causal:
+            raise AttributeError(
+                "the network was trained causal, so its frames do not see each other both ways"
+            )
+        return self.whole
+
+    def masked(
+        self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, "b f"], cond: Tensor | None = None
+    ) -> Float[Tensor, "b f c h w"]:
+        """The velocity of a clip in one pass; each chunk sees itself and those before it as they are in x."""
+        frames, g = x.shape[1], self.geometry
+        history = causal(frames, g.frames_per_chunk, g.tokens_per_frame, self.config.reach)
+        return self._clip(x, 1000 * sigma, list(range(frames)), history, cond)
+
+    def teacher_forced(
+        self,
+        clean: Float[Tensor, "b f c h w"],
+        noisy: Float[Tensor, "b f c h w"],
+        sigma: Float[Tensor, "b f"],
+        cond: Tensor | None = None,
+    ) -> Float[Tensor, "b f c h w"]:
+        """The velocity of every noisy chunk given its clean past, in one pass over [clean | noisy]."""
+        frames, g = clean.shape[1], self.geometry
+        history = clean_then_noisy(frames, g.frames_per_chunk, g.tokens_per_frame, self.config.reach)
+        timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
+        x = torch.cat([clean, noisy], dim=1)
+        return self._clip(x, timestep, list(range(frames)) * 2, history, cond)[:, frames:]
+
+    def _clip(
+        self, x: Tensor, timestep: Tensor, frames: list[int], history: History, cond: Tensor | None
+    ) -> Tensor:
+        cond = self.null_condition.expand(len(x), -1, -1) if cond is None else cond
+        modulations = self.modulations(timestep.to(self.device))
+        text = self.text_keys(len(x), cond)
+        tokens = self._through(self.tokens(x), modulations, self.rotation(frames), history, text)
+        return self.velocity(tokens, modulations)
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return self.config.values()
+
+    def tokens(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
+        """The embedded patches of frames, frame by frame; ValueError for latents of another size."""
+        g = self.geometry
+        if tuple(x.shape[2:]) != (g.channels, g.height, g.width):
+            raise ValueError(
+                f"latents must be [batch frames {g.channels} {g.height} {g.width}], got {tuple(x.shape)}"
+            )
+        patches = self.patch_embedding(rearrange(x.to(self.device, self.dtype), "b f c h w -> b c f h w"))
+        return self.hook_embed(rearrange(patches, "b d f h w -> b (f h w) d").contiguous())
+
+    def modulations(self, timestep: Float[Tensor, "b f"]) -> Modulations:
+        """What timesteps in 0..1000 say to every block (halves of one projection) and to the final norm."""
+        embedding, projected = self._times(timestep)
+        halves = projected.chunk(2, dim=-1)
+        table = self.scale_shift_table.to(embedding.device)[:, None]
+        final = rearrange(table + embedding[:, :, None], "b f two d -> b f (two d)")
+        return Modulations([(halves[0], halves[1])] * len(self.blocks), final)
+
+    def _times(
+        self, timestep: Float[Tensor, "b f"]
+    ) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f six_d"]]:
+        """The embedding of timesteps, and all blocks' scales, shifts and gates."""
+        embedder: Any = self.condition_embedder
+        sinusoid = embedder.timesteps_proj(timestep.float().flatten())
+        exact = next(embedder.time_embedder.parameters()).dtype
+        embedding = embedder.time_embedder(sinusoid.to(exact)).to(self.dtype)
+        projected = embedder.time_proj(embedder.act_fn(embedding))
+        split = "(b f) d -> b f d"
+        return rearrange(embedding, split, b=len(timestep)), rearrange(projected, split, b=len(timestep))
+
+    def rotation(self, frames: list[int]) -> Rope:
+        """RoPE tables for the tokens of frames with these numbers, absolute from 0."""
+        g, most = self.geometry, self.config.rope_frames
+        if max(frames) >= most:
+            raise ValueError(f"the network has positions for {most} frames, got frame {max(frames)}")
+        grid = [frames, list(range(g.rows)), list(range(g.cols))]
+        return turns(self.rope, self.config.rope_axes, grid, self.device)
+
+    def text_keys(self, batch: int, cond: Float[Tensor, "b t w"]) -> TextKeys:
+        """The prompts' keys and values for every block; filled up with zeros, which are attended to."""
+        most, width = self.config.text_tokens, self.config.text_width
+        if cond.ndim != 3 or len(cond) != batch or cond.shape[2] != width or not 0 < cond.shape[1] <= most:
+            raise ValueError(
+                f"cond must be prompts' embeddings [{batch}, up to {most} tokens, {width}], got "
+                f"{tuple(cond.shape)}"
+            )
+        filling = cond.new_zeros(batch, most - cond.shape[1], width)
+        embedder: Any = self.condition_embedder
+        text = embedder.text_embedder(torch.cat([cond, filling], dim=1).to(self.device, self.dtype))
+        return [block.text_keys(text) for block in self._blocks()]
+
+    def velocity(
+        self, tokens: Float[Tensor, "b n d"], modulations: Modulations
+    ) -> Float[Tensor, "b f c h w"]:
+        """The final norm, shifted and scaled, as frames of velocity."""
+        g = self.geometry
+        final = modulations.final.to(tokens.device)
+        shift, scale = (per_frame(part, tokens.shape[1]) for part in final.chunk(2, dim=-1))
+        normed = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
+        return rearrange(
+            self.proj_out(normed),
+            "b (f h w) (p q c) -> b f c (h p) (w q)",
+            h=g.rows, w=g.cols, p=g.patch, q=g.patch,
+        ).to(self.device)  # fmt: skip
+
+    def _through(
+        self, x: Tensor, modulations: Modulations, rope: Rope, history: History, text: Any
+    ) -> Float[Tensor, "b n d"]:
+        for layer, block in enumerate(self.blocks):
+            x = block(x, modulations.blocks[layer], rope, history, layer, text[layer])
+        return x
+
+    def _blocks(self) -> Iterator[Any]:
+        yield from self.blocks

@@ -1,0 +1,1 @@
+"""Does a model keep the contract that every number rests on?"""

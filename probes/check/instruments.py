@@ -1,0 +1,232 @@
+"""What instruments need of a model: standard names, points that fire once a pass and are on the way."""
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from framelens.hooks import SilentHookError
+from framelens.hooks.attention import AttentionTap, Pattern
+from framelens.hooks.attention_edit import AttentionEdit
+from framelens.hooks.edit import Edit
+from framelens.hooks.trace import Trace
+from framelens.probes.check.specimen import Check, Specimen, difference
+from framelens.probes.chunk.layers import Layers
+
+QUERIES = 32
+"""Queries of a call whose pattern is looked at."""
+DEEP = 16
+"""Networks with more layers are edited in three of them, unless all are asked for."""
+
+
+def names(specimen: Specimen) -> Check:
+    """The names by which experiments tell layers apart."""
+    model, points = specimen.model, specimen.model.hook_dict
+    layers = Layers(model).names
+    missing = [f"{layer}.hook_resid_pre" for layer in layers if f"{layer}.hook_resid_pre" not in points]
+    unseen = [layer for layer in layers if f"{layer}.attn" not in model.attn_dict]
+    found = f"{len(layers)} layers denoise, {len(points)} hook points, {len(model.attn_dict)} of attention"
+    if missing or unseen:
+        lacking = [*missing, *(f"attention at {layer}.attn" for layer in unseen)]
+        found += f"; without {', '.join(lacking[:4])}" + (" and more" if len(lacking) > 4 else "")
+    return Check(
+        "names",
+        "layers have hook_resid_pre, hook_resid_post and attn under their standard names",
+        found,
+        not missing and not unseen,
+        "name the points blocks.{l}.hook_resid_pre, .hook_resid_post, and attention blocks.{l}.attn",
+    )
+
+
+def fires(specimen: Specimen) -> Check:
+    """Every point fires once in each announced pass of the kinds in which it fires."""
+    model, passes, faults = specimen.model, [], []
+    for instrument in (
+        Trace(model.hook_dict, specimen.points, _ignore),
+        AttentionTap(model.attn_dict, "*", _ignore),
+    ):
+        passes.clear()
+
+        def on_pass(at: Any, instrument: Any = instrument) -> None:
+            passes.append(at)
+            instrument.on_pass(at)
+
+        try:
+            with instrument:
+                specimen.rollout(on_pass)
+        except SilentHookError as fault:
+            faults.append(str(fault).split(", expected once")[0])
+    points, modules = len(specimen.points), len(model.attn_dict)
+    found = f"{points} points and {modules} attention modules in {len(passes)} passes"
+    return Check(
+        "fires",
+        "each point fires once per announced pass",
+        "; ".join(faults) or found,
+        not faults,
+        "call each hook point, and in each attention module F.scaled_dot_product_attention by that name, "
+        "once in each pass; list no point that is never called",
+    )
+
+
+def watched(specimen: Specimen) -> Check:
+    """Instruments change no bit."""
+    plain, again = specimen.rollout(), specimen.rollout()
+    seen = _watched(specimen)
+    own, found = difference(again, plain), difference(seen, plain)
+    is_equal = torch.equal(seen, plain)
+    noise = "" if torch.equal(again, plain) else f", without instruments by {own:.1e}: not deterministic"
+    return Check(
+        "watched",
+        "the output is the same bit for bit with Trace and AttentionTap attached",
+        f"{specimen.steps} steps of {specimen.chunks} chunks differ by {found:.1e}{noise}",
+        is_equal,
+        "no branch may depend on hooks being there, nothing be changed in place behind a hook point, and "
+        "nothing random be drawn in a pass",
+    )
+
+
+def _watched(specimen: Specimen) -> Tensor:
+    model, video = specimen.model, []
+
+    def look(_at: Any, _name: str, pattern: Pattern) -> None:
+        pattern.subsample(QUERIES, seed=0).statistics()
+
+    trace = Trace(model.hook_dict, specimen.points, _ignore)
+    tap = AttentionTap(model.attn_dict, "*", look)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(trace)
+            stack.enter_context(tap)
+            video.append(specimen.rollout(lambda at: (trace.on_pass(at), tap.on_pass(at)) and None))
+    except SilentHookError:  # which `fires` tells; a refusal to attach has left no video
+        if not video:
+            raise
+    return video[0]
+
+
+def edits(specimen: Specimen) -> Check:
+    """An edit at each point, and of each attention's output, changes what the model says."""
+    roles, model = _roles(specimen), specimen.model
+    wanted = [name for name in roles if specimen.all_layers or _is_chosen(name, roles)]
+    plain = {role: _answer(specimen, role) for role in sorted(set(roles.values()))}
+    changes: dict[str, float] = {}
+    for name in tqdm(wanted, desc="edits", leave=False, disable=None):
+        if name in model.hook_dict:
+            edit = Edit(model.hook_dict, {name: lambda at, name, value: _disturbed(value)})
+        else:
+            edit = AttentionEdit(
+                model.attn_dict, {name: lambda at, name, call: _disturbed(call.out)}, roles=(roles[name],)
+            )
+        answer = _answer(specimen, roles[name], edit)
+        changes[name] = difference(answer, plain[roles[name]])
+    silent = [name for name, change in changes.items() if not change > 0]
+    least = min(changes, key=lambda name: changes[name], default=None)
+    where = f"{len(wanted)} of {len(roles)} points"
+    where += "" if len(wanted) == len(roles) else " (first, middle and last layer)"
+    without = f"; without effect at {', '.join(silent[:4])}" + (" and more" if len(silent) > 4 else "")
+    least_of = "" if least is None else f"; least by {changes[least]:.1e}, at {least}"
+    return Check(
+        "edits",
+        "an edit at each point changes the velocity",
+        where + (without if silent else least_of),
+        bool(changes) and not silent,
+        "go on with what the hook point returns: x = self.hook(x); a network whose last layer is zero, as "
+        "before any training, answers nothing to any edit",
+    )
+
+
+def skips(specimen: Specimen) -> Check:
+    """A layer that is passed over, with its output in its place, changes nothing; without, something."""
+    video, noisy, last = specimen.clip(0), specimen.clip(1), specimen.chunks - 1
+    context, layers = specimen.remembered(video, last, specimen.cond()), Layers(specimen.model)
+    with layers.recorded() as (on_pass, kept):
+        plain = specimen.velocity(noisy, last, context, on_pass)
+    given, skipped = [], []
+    for layer in _some(range(len(layers)), specimen.all_layers):
+        for output, into in ((lambda x, at=layer: kept[at + 1], given), (lambda x: x, skipped)):
+            with layers.replaced({layer: output}) as on_pass:
+                into.append(difference(specimen.velocity(noisy, last, context, on_pass), plain))
+    how = "their blocks not run" if layers.modules is not None else "run, and their output replaced"
+    return Check(
+        "skips",
+        "a layer replaced by what it gave changes nothing, passed over something",
+        f"replaced by {max(given):.1e}, passed over by {min(skipped):.1e}, in {len(given)} layers ({how})",
+        max(given) == 0 and min(skipped) > 0,
+        "the module blocks.{l} takes the residual stream first and returns it alone, hook_resid_pre and "
+        "hook_resid_post at its ends; else offer other modules as block_dict",
+    )
+
+
+def _roles(specimen: Specimen) -> dict[str, str]:
+    """The kind of pass in which to edit each point: the first that it fires in of denoise, ask, encode."""
+    seen: dict[str, set[str]] = {}
+
+    def note(at: Any, name: str, _value: Any) -> None:
+        seen.setdefault(name, set()).add(at.role)
+
+    model = specimen.model
+    trace = Trace(model.hook_dict, specimen.points, note)
+    tap = AttentionTap(model.attn_dict, "*", note)
+    try:
+        with trace, tap:
+            specimen.rollout(lambda at: (trace.on_pass(at), tap.on_pass(at)) and None)
+    except SilentHookError:
+        pass  # which `fires` tells
+    order = [*specimen.points, *model.attn_dict]
+    kinds = ("denoise", "ask", "encode")
+    return {name: next(kind for kind in kinds if kind in seen[name]) for name in order if name in seen}
+
+
+def _answer(specimen: Specimen, role: str, edit: Any = None) -> Tensor:
+    """The last chunk's velocity, with the edit in that pass or in the encoding of the chunk before it."""
+    video, noisy, last = specimen.clip(0), specimen.clip(1), specimen.chunks - 1
+    context = specimen.remembered(video, last - 1, specimen.cond())
+    if role == "denoise":
+        context = specimen.encoded(video, last - 1, context)
+        return _under(edit, lambda on_pass: specimen.velocity(noisy, last, context, on_pass))
+    context = _under(edit, lambda on_pass: specimen.encoded(video, last - 1, context, on_pass))
+    return specimen.velocity(noisy, last, context)
+
+
+def _under(edit: Any, run: Any) -> Any:
+    if edit is None:
+        return run(lambda at: None)
+    kept = []
+    try:
+        with edit:
+            kept.append(run(edit.on_pass))
+    except SilentHookError:
+        if not kept:
+            raise
+    return kept[0]
+
+
+def _is_chosen(name: str, names: dict[str, str]) -> bool:
+    """Whether the point is in no layer, or in the first, middle or last one of a deep stack."""
+    place = re.match(r"(.*?blocks\.)(\d+)\.", name)
+    if place is None:
+        return True
+    inside = (re.match(rf"{re.escape(place[1])}(\d+)\.", other) for other in names)
+    return int(place[2]) in _some(sorted({int(match[1]) for match in inside if match}), False)
+
+
+def _some(layers: Sequence[int], every: bool) -> Sequence[int]:
+    """All layers; of a deep network the first, middle and last, unless every one is asked for."""
+    if every or len(layers) <= DEEP:
+        return layers
+    return [layers[0], layers[len(layers) // 2], layers[-1]]
+
+
+def _disturbed(value: Tensor) -> Tensor:
+    """The value with noise as large as itself on each entry: norms and softmax undo simpler edits."""
+    size = value.float().square().mean().sqrt().item() or 1.0
+    generator = torch.Generator().manual_seed(0)
+    return value + size * torch.randn(value.shape, generator=generator).to(value)
+
+
+def _ignore(_at: Any, _name: str, _value: Any) -> None:
+    pass

@@ -1,0 +1,199 @@
+"""A model under examination: random clips of its own geometry and conditions, and walks through them."""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from framelens.diffusion.guidance import silent, started, taken_in
+from framelens.diffusion.sampler import ForwardPass, OnPass, announcing, rollout
+from framelens.diffusion.schedule import sigma_grid
+
+ROUND_OFF = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Differences, relative to the largest value, that another order of operations may make."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was examined, what was found, whether it is as it must be (None: there is nothing to examine)."""
+
+    name: str
+    claim: str
+    found: str
+    holds: bool | None
+    remedy: str = ""
+    """What to do where it does not hold."""
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        verdict = {True: "holds", False: "DOES NOT HOLD", None: "not examined"}[self.holds]
+        todo = f" -> {self.remedy}" if self.holds is False else ""
+        return f"{verdict:<14} {self.name:<11} {self.claim}: {self.found}{todo}"
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """The model, and what it is shown: `chunks` chunks of random frames, `steps` denoising steps."""
+
+    model: Any
+    chunks: int = 3
+    steps: int = 2
+    seed: int = 0
+    all_layers: bool = False
+    """Edit the points of every layer; else, of a deep network, those of three layers."""
+
+    def __post_init__(self):
+        if self.chunks < 3 or self.steps < 1:
+            raise ValueError(
+                f"a check needs at least 3 chunks and 1 step, got {self.chunks} and {self.steps}: one chunk "
+                "to change, one before it and one behind it"
+            )
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The type of most weights."""
+        counts: dict[torch.dtype, int] = {torch.float32: 0}
+        for weight in self.model.parameters():
+            if weight.is_floating_point():
+                counts[weight.dtype] = counts.get(weight.dtype, 0) + weight.numel()
+        return max(counts, key=lambda dtype: counts[dtype])
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where passes begin."""
+        first = next(self.model.parameters(), torch.zeros(0)).device
+        return getattr(self.model, "device", first)
+
+    @property
+    def round_off(self) -> float:
+        """The tolerance of this dtype, relative to the largest value."""
+        return ROUND_OFF.get(self.dtype, 1e-5)
+
+    @property
+    def chunk(self) -> int:
+        """Frames per chunk."""
+        return self.model.geometry.frames_per_chunk
+
+    @cached_property
+    def first(self) -> int:
+        """The first chunk that can be denoised: 1 for a model that must be given what it starts from."""
+        context = self.remembered(self.clip(0), 0, self.cond())
+        try:
+            self.velocity(self.clip(1), 0, context)
+        except ValueError:
+            return 1
+        return 0
+
+    @cached_property
+    def points(self) -> list[str]:
+        """The hook points but for explicit maps of attention, which would not fit into memory."""
+        return [name for name in self.model.hook_dict if "pattern" not in name]
+
+    def clip(self, seed: int = 0, batch: int = 1) -> Float[Tensor, "b f c h w"]:
+        """Random frames for all chunks."""
+        g = self.model.geometry
+        return self._random((batch, self.chunks * self.chunk, g.channels, g.height, g.width), seed)
+
+    def _random(self, shape: tuple[int, ...], seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(1009 * self.seed + seed)
+        return torch.randn(shape, generator=generator).to(self.device, self.dtype)
+
+    @cached_property
+    def takes(self) -> str | None:
+        """What the model is conditioned on."""
+        null = getattr(self.model, "null_condition", None)
+        assumed = None if null is None else "text" if isinstance(null, Tensor) else "actions"
+        return getattr(self.model, "takes", None) or assumed
+
+    def cond(self, batch: int = 1, seed: int = 0) -> Tensor | None:
+        """Random conditions of the model's kind; ValueError where it does not say how many there are."""
+        if self.takes is None:
+            return None
+        null, frames = getattr(self.model, "null_condition", None), self.chunks * self.chunk
+        places = (batch, frames) if self.takes == "actions" else (batch,)
+        if isinstance(null, Tensor):
+            return self._random((*places, *null.shape), 100 + seed)
+        said = self.model.describe() if hasattr(self.model, "describe") else {}
+        if self.takes == "text" and said.get("text_width"):
+            return self._random((batch, said["text_tokens"], said["text_width"]), 100 + seed)
+        count = max(null or 0, said.get("conditions") or 0)
+        if self.takes == "text" or count < 1:
+            raise ValueError(
+                f"the model takes {self.takes}, but neither null_condition nor describe() says of what kind "
+                "(conditions, or text_tokens and text_width)"
+            )
+        return (
+            ((torch.arange(batch * frames) + seed) % count)
+            .view(batch, frames)
+            .to(self.device)[(slice(None), 0) if self.takes == "labels" else ...]
+        )
+
+    def frames(self, chunk: int) -> slice:
+        """The frames of a chunk."""
+        return slice(chunk * self.chunk, (chunk + 1) * self.chunk)
+
+    def sigma(self, chunk: int) -> float:
+        """The noise level at which that chunk is looked at."""
+        return 0.9 - 0.6 * chunk / (self.chunks - 1)
+
+    @torch.no_grad()
+    def rollout(self, on_pass: OnPass = silent) -> Tensor:
+        """A teacher-forced rollout, every chunk denoised that can be."""
+        wanted = set(range(self.first * self.chunk, self.chunks * self.chunk, self.chunk))
+        grid = sigma_grid(self.steps)
+        given, noise = self.clip(0), self.clip(1)
+        return rollout(self.model, noise, grid, self.cond(), given, True, wanted, on_pass=on_pass)
+
+    @torch.no_grad()
+    def remembered(self, video: Tensor, chunks: int, cond: Tensor | None = None) -> Any:
+        """The context in which the first chunks have been seen."""
+        context = self.model.start(len(video), cond)
+        for chunk in range(chunks):
+            context = self.model.encode(video[:, self.frames(chunk)], context)
+        return context
+
+    @torch.no_grad()
+    def velocity(self, noisy: Tensor, chunk: int, context: Any, on_pass: OnPass = silent) -> Tensor:
+        """The velocity of one chunk of a noisy clip, the pass announced."""
+        on_pass(ForwardPass(chunk * self.chunk, 0, self.sigma(chunk), "denoise"))
+        level = torch.full((len(noisy),), self.sigma(chunk), device=self.device)
+        return self.model.denoise(noisy[:, self.frames(chunk)], level, context)
+
+    @torch.no_grad()
+    def encoded(self, video: Tensor, chunk: int, context: Any, on_pass: OnPass = silent) -> Any:
+        """The context after that chunk, the pass announced."""
+        frame = chunk * self.chunk
+        announce = announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + self.chunk)
+        return taken_in(self.model, video[:, self.frames(chunk)], context, partial(announce, "cond"))
+
+    @torch.no_grad()
+    def walk(
+        self, video: Tensor, noisy: Tensor, cond: Tensor | None, on_pass: OnPass = silent
+    ) -> list[Tensor]:
+        """The velocity of every chunk that can be denoised, in its true past; every pass announced."""
+        announce = partial(announcing(on_pass, -1, 0, 0.0, "encode"), "cond")
+        context, velocities = started(self.model, len(video), cond, announce), []
+        for chunk in range(self.chunks):
+            if chunk >= self.first:
+                velocities.append(self.velocity(noisy, chunk, context, on_pass))
+            context = context if chunk == self.chunks - 1 else self.encoded(video, chunk, context, on_pass)
+        return velocities
+
+
+def difference(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest expected value; infinite where one is not finite."""
+    if actual.shape != expected.shape or not torch.isfinite(actual).all():
+        return float("inf")
+    size = expected.abs().max().item() or 1.0
+    return ((actual.float() - expected.float()).abs().max() / size).item()
+
+
+def changed(video: Tensor, span: slice, fresh: Tensor) -> Tensor:
+    """The clip with the frames of that span taken from another one."""
+    video = video.clone()
+    video[:, span] = fresh[:, span]
+    return video

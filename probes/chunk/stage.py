@@ -1,0 +1,238 @@
+"""One chunk to be drawn again and again: its true past in memory, its noise draws, the plain model's answer.
+
+A chunk is the frames that a model makes together, one for most.
+
+    stage = subject.stage
+    frames = stage.drawn(noise, velocity)            # velocity(x, step) may be that of an edited model
+
+Rows of a batch are (condition, noise draw), the draw fastest. Contexts are made once per batch size, under no
+instrument: interventions reach the frame being denoised, never the memory of the finished ones.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from framelens.diffusion.sampler import ForwardPass, fresh_noise, stepped
+from framelens.diffusion.schedule import noised
+from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, frame_diagonal
+from framelens.models.parts.contexts import widened
+from framelens.probes.chunk.layers import Layers
+from framelens.probes.chunk.scale import Scale
+
+DRAWS = 2
+"""Noise draws per clip: two show how far samples of one past lie apart."""
+
+ROWS, TOKENS = 16, 512
+"""Most rows, and most tokens unless that is fewer than DRAWS rows, of a batch of conditions. On one CPU core
+16 rows of 25 tokens take a third of the time of 16 passes."""
+
+OnPass = Callable[[ForwardPass], None]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip as the model takes it: video [1 f c h w] and conditions, such as actions [1 f], or None.
+
+    `negative` is the prompt that guidance leads away from, where that is not the model's null condition.
+    """
+
+    video: Float[Tensor, "1 f c h w"]
+    cond: Shaped[Tensor, "1 ..."] | None
+    negative: Float[Tensor, "tokens width"] | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one pass computed, a row per noise draw: the residual stream before layer 0 and after each layer,
+    and the cross-frame part of attention by module (with a row per place where its attention has one)."""
+
+    residual: list[Float[Tensor, "b n d"]]
+    cross: dict[str, Float[Tensor, "b head q dh"]]
+
+    def of_other_draw(self) -> "Features":
+        """The same, each noise draw's given to the other one."""
+        cross = {name: _of_other_draw(part) for name, part in self.cross.items()}
+        return Features([_of_other_draw(part) for part in self.residual], cross)
+
+
+class Stage:
+    """The chunk behind the given past of a clip, for one model; a second past serves as control."""
+
+    def __init__(
+        self,
+        model: Any,
+        pasts: dict[str, Clip],
+        noise: Float[Tensor, "draw f c h w"],
+        frame: int,
+        grid: Float[Tensor, " steps_and_1"],
+        levels: Float[Tensor, " sigma"],
+        renoise: tuple[int, ...] | None = None,
+    ):
+        """`pasts` holds the clips "own" and "other_clip"; the truth is own's chunk from `frame` on.
+
+        `renoise` holds a seed per noise draw where steps noise the predicted frames anew.
+        """
+        self.model, self.pasts, self.noise, self.frame = model, pasts, noise, frame
+        self.grid, self.levels = grid, levels
+        self.layers = Layers(model)
+        self.chunk, self.renoise = model.geometry.frames_per_chunk, renoise
+        self.truth = pasts["own"].video[:, frame : frame + self.chunk]
+        self.scale = Scale.of(model, pasts["own"].video)
+        self._features: dict[tuple[int, str], Features] = {}
+        self._fresh: dict[int, Tensor] = {}
+        self.evaluations = 0
+        """Blocks run so far, times rows."""
+        # Made here, before any instrument is attached.
+        self._contexts = self._remembered("own", {DRAWS, 2 * DRAWS, self.batch * DRAWS})
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps."""
+        return len(self.grid) - 1
+
+    @property
+    def batch(self) -> int:
+        """Conditions per batch, with DRAWS rows each."""
+        return max(1, min(ROWS, TOKENS // self.model.geometry.tokens_per_chunk) // DRAWS)
+
+    @cached_property
+    def attention(self) -> dict[str, int]:
+        """The attention modules that run in denoising passes, each with its layer."""
+        blocks = enumerate(self.layers.names)
+        return {
+            name: layer for layer, block in blocks for name in self.model.attn_dict if _within(block, name)
+        }
+
+    def _remembered(self, past: str, sizes: Collection[int]) -> dict[tuple[int, str], Any]:
+        """The memory of the true frames before this chunk, for each of these numbers of rows.
+
+        Where a batch is one condition, all rows share one: a large model's would not fit beside each other.
+        """
+        one = self._taken_in(1, past) if self.batch == 1 else None
+        return {(rows, past): widened(one, rows) or self._taken_in(rows, past) for rows in sizes}
+
+    @torch.no_grad()
+    def _taken_in(self, rows: int, past: str) -> Any:
+        video, cond = self.pasts[past].video, self.pasts[past].cond
+        context = self.model.start(rows, None if cond is None else cond.expand(rows, *cond.shape[1:]))
+        for frame in range(0, self.frame, self.chunk):
+            x = video[:, frame : frame + self.chunk].expand(rows, -1, -1, -1, -1)
+            context = self.model.encode(x, context)
+        return context
+
+    @torch.no_grad()
+    def velocity(
+        self,
+        x: Float[Tensor, "b f c h w"],
+        sigma: float,
+        step: int = 0,
+        announced: Iterable[OnPass] = (),
+        past: str = "own",
+        run: int | None = None,
+    ) -> Float[Tensor, "b f c h w"]:
+        """The model's velocity, after the pass was announced to instruments.
+
+        `run` layers are counted as run, where the others could be passed over.
+        """
+        at = ForwardPass(self.frame, step, sigma, "denoise")
+        for on_pass in announced:
+            on_pass(at)
+        depth = len(self.layers)
+        self.evaluations += len(x) * (depth if run is None or self.layers.modules is None else run)
+        level = torch.full((len(x),), sigma, device=x.device)
+        return self.model.denoise(x, level, self._contexts[len(x), past])
+
+    def drawn(
+        self, x: Float[Tensor, "b f c h w"], velocity: Callable[[Tensor, int], Tensor], first: int = 0
+    ) -> Float[Tensor, "b f c h w"]:
+        """The frames after the sampler's steps from `first` to the last, `velocity(x, step)` at each."""
+        for step in range(first, self.steps):
+            x = self._stepped(x, velocity(x, step), step)
+        return x
+
+    def _stepped(self, x: Tensor, velocity: Tensor, step: int) -> Tensor:
+        """x one step on; where it is noised anew, with the same noise under every condition."""
+        fresh = None
+        if self.renoise is not None:
+            if step not in self._fresh:
+                draws = [fresh_noise(self.noise[:1], seed, self.frame, step) for seed in self.renoise]
+                self._fresh[step] = torch.cat(draws)
+            fresh = self._fresh[step].repeat(len(x) // DRAWS, 1, 1, 1, 1)
+        return stepped(x, velocity, self.sigma(step), self.sigma(step + 1), fresh)
+
+    def sigma(self, step: int) -> float:
+        """The noise level at the beginning of a step; 0 behind the last one."""
+        return self.grid[step].item()
+
+    def recorded(
+        self, x: Float[Tensor, "b f c h w"], sigma: float, step: int = 0, past: str = "own"
+    ) -> tuple[Float[Tensor, "b f c h w"], Features]:
+        """The plain velocity, and what the pass computed on the way."""
+        cross: dict[str, Tensor] = {}
+
+        def keep(_at: Any, name: str, call: AttentionCall) -> Tensor:
+            cross[name] = call.out - frame_diagonal(call)
+            return call.out
+
+        edits = dict.fromkeys(self.attention, keep)
+        with (
+            self.layers.recorded() as (on_pass, residual),
+            AttentionEdit(self.model.attn_dict, edits) as edit,
+        ):
+            velocity = self.velocity(x, sigma, step, (on_pass, edit.on_pass), past)
+        return velocity, Features(residual, cross)
+
+    @cached_property
+    def path(self) -> list[Float[Tensor, "draw f c h w"]]:
+        """The plain model's noisy frames at the beginning of each step, then the frames it drew."""
+        path = [self.noise]
+        for step in range(self.steps):
+            velocity = self.velocity(path[-1], self.sigma(step), step)
+            path.append(self._stepped(path[-1], velocity, step))
+        return path
+
+    @property
+    def sample(self) -> Float[Tensor, "draw f c h w"]:
+        """What the plain model draws of each noise draw."""
+        return self.path[-1]
+
+    def features(self, step: int = 0, past: str = "own") -> Features:
+        """What the plain model computes at that step of its path; at step 0 also in the other clip's past."""
+        if (step, past) not in self._features:
+            others = {} if past == "own" else self._remembered(past, {DRAWS})  # let go of when it was read
+            self._contexts |= others
+            self._features[step, past] = self.recorded(self.path[step], self.sigma(step), step, past)[1]
+            for key in others:
+                del self._contexts[key]
+        return self._features[step, past]
+
+    def at_level(self, sigma: float) -> Float[Tensor, "draw f c h w"]:
+        """The true frames at that noise level, with each noise draw."""
+        truth = self.truth.expand_as(self.noise)
+        return noised(truth, self.noise, truth.new_full((DRAWS, self.chunk), sigma))
+
+    @cached_property
+    def plain_velocities(self) -> Float[Tensor, "sigma draw f c h w"]:
+        """The model's velocities at the true frames, noised to each level."""
+        levels = enumerate(self.levels.tolist())
+        return torch.stack([self.velocity(self.at_level(sigma), sigma, step) for step, sigma in levels])
+
+    @property
+    def target(self) -> Float[Tensor, "draw f c h w"]:
+        """The true velocity of each noise draw."""
+        return self.noise - self.truth
+
+
+def _of_other_draw(rows: Tensor) -> Tensor:
+    """Each draw's rows in the place of the other's; a draw may have several, side by side."""
+    return rows.unflatten(0, (DRAWS, -1)).flip(0).flatten(0, 1)
+
+
+def _within(block: str, name: str) -> bool:
+    return name.startswith(f"{block}.")

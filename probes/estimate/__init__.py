@@ -1,0 +1,1 @@
+"""Memory and passes of a probe run, before it is started."""

@@ -1,0 +1,163 @@
+"""What can be read linearly of a world's known state, by layer and noise level, on teacher-forced frames.
+
+Probes need more clips than are measured otherwise, and cheaper ones: beside each of its clips a run shows the
+networks several others of the same world (`_state_features`), without drawing a frame.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from framelens.analyses.points import layer_of
+from framelens.analyses.readout import shuffle_clips
+from framelens.analyses.state_readout import state_readout
+from framelens.probes.run.clips import source_of
+from framelens.probes.run.subject import Subject
+from framelens.probes.run.world_features import chosen_tokens, features, frames, seeds, sigmas
+from framelens.videos import worlds
+
+FEATURES = "known_state_features"
+NOISE = {
+    "name": "noise level",
+    "group": "noise",
+    "about": "which of the noise levels the pass is at; one fit over all of them",
+    "units": "1",
+    "per": "frame",
+}
+
+
+def measure(subject: Subject) -> dict[str, xr.Dataset]:
+    """`known_state_features`, from which `conclude` reads; nothing where the videos' state is not known.
+
+    ValueError if it is not and this experiment was asked for by its name.
+    """
+    world = _world(subject)
+    if world is None:
+        return {}
+    batch, probed = world.clips(seeds(subject), subject.frames), frames(subject)
+    # Of other networks only what serves as a null: where the frame itself cannot be seen.
+    levels = {name: len(sigmas(subject)) if name == "trained" else 1 for name in subject.networks}
+    recorded = [
+        features(subject, model, batch, probed, levels[name]) for name, model in subject.networks.items()
+    ]
+    points = recorded[0][1]
+    dims = ("clip", "member", "network", "frame", "sigma", "layer", "token", "channel")
+    variables: dict[str, Any] = {"features": (dims, np.stack([kept for kept, _ in recorded], 1)[None])}
+    model = subject.networks["trained"]
+    for index, (name, target) in enumerate(world.targets(batch, model.geometry.patch).items()):
+        values = target.values[:, probed]
+        per = "frame" if values.shape[2] == 1 else "token"
+        values = values[:, :, chosen_tokens(model).numpy()] if per == "token" else values
+        about = {"name": name, "group": target.group, "about": target.about, "units": target.units}
+        axes = ("clip", "member", "frame", f"place_{index}", f"value_{index}")
+        described = (
+            axes,
+            values[None].astype(np.float32),
+            {**about, "classes": len(target.classes), "per": per},
+        )
+        variables[f"target_{index:02d}"] = described
+    coords = {
+        "network": list(subject.networks),
+        "frame": probed,
+        "sigma": list(sigmas(subject)),
+        "layer": [layer_of(point) for point in points],
+        "point": ("layer", points),
+    }
+    return {FEATURES: xr.Dataset(variables, coords)}
+
+
+def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """`known_state`: score of each target by clip, network, layer and sigma, with its null and its chance.
+
+    Its clips are those of this experiment, numbered from 0. The null is that of the trained network; other
+    networks are NaN but at the highest noise level.
+    """
+    stored = datasets.pop(FEATURES, None)
+    if stored is None:
+        return {}
+    targets = [_Target(v) for name, v in stored.items() if str(name).startswith("target_")]
+    by_layer = rearrange(stored.features.values, "c m w f s l n d -> w l (c m) s f n d")
+    shape = (*by_layer.shape[:2], len(targets) + 1, *by_layer.shape[2:4])  # [network layer target clip sigma]
+    score, shuffled = np.full(shape, np.nan, np.float32), np.full(shape[1:], np.nan, np.float32)
+    trained = stored.network.values.tolist().index("trained")
+    for network, layer in tqdm(list(np.ndindex(shape[:2])), desc="known state", leave=False, disable=None):
+        x = torch.from_numpy(by_layer[network, layer])
+        score[network, layer] = [*(target.scores(x) for target in targets), _noise_scores(x)]
+        if network == trained:
+            null = [target.scores(x, shuffle=True) for target in targets]
+            shuffled[layer] = [*null, _noise_scores(x, shuffle=True)]
+    noise = NOISE | {"rows": int(np.prod(by_layer.shape[2:5])), "classes": by_layer.shape[3]}
+    return {"known_state": _described(stored, [*(t.about for t in targets), noise], score, shuffled)}
+
+
+class _Target:
+    """A stored target, ready to be read from features [c s f n d] of one layer."""
+
+    def __init__(self, stored: xr.DataArray):
+        clips = torch.from_numpy(stored.values).flatten(0, 1)  # [c f n k]
+        self.values, self.is_whole = clips.flatten(1, 2), stored.attrs["per"] == "frame"
+        self.about = stored.attrs | {"rows": int(self.values.isfinite().all(-1).sum())}
+
+    def scores(self, x: Float[Tensor, "c s f n d"], shuffle: bool = False) -> Float[np.ndarray, "c s"]:
+        """Of each clip at each noise level; of the whole frame from the mean of its tokens."""
+        x = x.mean(3) if self.is_whole else x.flatten(2, 3)
+        values = shuffle_clips(self.values) if shuffle else self.values
+        classes = int(self.about["classes"])
+        return np.concatenate([state_readout(rows, values, classes) for rows in x.unbind(1)], 1)
+
+
+def _noise_scores(x: Float[Tensor, "c s f n d"], shuffle: bool = False) -> Float[np.ndarray, "c s"]:
+    """Share of the passes at each noise level told from the others; shuffled, in another order by clip."""
+    clips, sigmas, frames = x.shape[:3]
+    if not x.isfinite().all():
+        return np.full((clips, sigmas), np.nan)
+    levels = torch.arange(sigmas).expand(clips, -1)
+    if shuffle:  # every order equally often, so that none of them is there to be learned
+        levels = (levels + torch.arange(clips)[:, None]) % sigmas
+    rows = levels.repeat_interleave(frames, 1)[..., None].float()
+    return state_readout(x.mean(3).flatten(1, 2), rows, classes=sigmas, parts=sigmas).numpy()
+
+
+def _described(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffled: np.ndarray) -> xr.Dataset:
+    """The tables with their axes, units and what each target is."""
+    text = "balanced accuracy of classes, R² of numbers, on clips left out of the fit"
+    chance = np.array([1 / v["classes"] if v["classes"] else 0 for v in about], np.float32)
+    rows = np.array([v["rows"] for v in about], np.float32)
+    variables = {
+        "score": (("network", "layer", "target", "clip", "sigma"), score, text),
+        "score_shuffled": (
+            ("layer", "target", "clip", "sigma"),
+            shuffled,
+            f"{text}: another clip's state, the null",
+        ),
+        "chance": (("target",), chance, "score of a guess that looks at no feature"),
+        "rows": (("target",), rows, "places where the target is defined, in all clips and frames"),
+    }
+    coords = {name: stored[name] for name in ("network", "layer", "point", "sigma")}
+    coords |= {"clip": np.arange(score.shape[3]), "target": [v["name"] for v in about]}
+    coords |= {key: ("target", [v[key] for v in about]) for key in ("group", "per", "about")}
+    coords["measure"] = ("target", ["balanced accuracy" if v["classes"] else "R²" for v in about])
+    described = {name: (dims, v, {"units": "1", "long_name": t}) for name, (dims, v, t) in variables.items()}
+    dataset = xr.Dataset(described, coords, {"frames": stored.frame.values.tolist()})
+    return dataset.transpose("clip", "network", "target", "layer", "sigma")
+
+
+def _world(subject: Subject) -> Any:
+    """The world that the clips come from, or None where it does not say what it knows of them."""
+    source = source_of(subject.settings, subject.networks["trained"])
+    world = worlds.load(source) if source in worlds.names() else None
+    if hasattr(world, "targets"):
+        return world
+    if "known_state" in subject.settings.experiments:
+        known = [name for name in worlds.names() if hasattr(worlds.load(name), "targets")]
+        raise ValueError(
+            f"known_state has nothing to read, the state of {source} is not known; leave it out of "
+            f"--experiments, or choose --videos {' or '.join(known)}"
+        )
+    return None

@@ -1,0 +1,131 @@
+"""What a frame-causal mask changes in a network whose frames see each other both ways, over a whole clip.
+
+    drift = mask_drift(model, x, sigma, lambda x, sigma: model.bidirectional(x, sigma, cond))
+
+A model is probed if it offers `bidirectional(x, sigma, cond)`: the velocity of all frames of a clip in one
+unmasked pass, sigma [b]. A mask that changes little in each layer alone can change much through the stack.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from framelens.analyses.noise_invariance import noise_invariance
+from framelens.diffusion.sampler import ForwardPass
+from framelens.diffusion.schedule import noised
+from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, frame_causal
+from framelens.probes.chunk.layers import Layers
+from framelens.probes.run.subject import Subject, training_density
+
+ABOUT = {
+    "relative_l2": "distance from the unmasked residual stream behind a layer, over that one's norm",
+    "centred_cosine": "cosine with the unmasked residual stream behind a layer, mean tokens removed",
+}
+LEVELS, QUICK_LEVELS = 3, 1
+"""Noise levels, each the middle of an equally likely span of the training density."""
+
+
+def measure(subject: Subject) -> dict[str, xr.Dataset]:
+    """`mask_drift`, (clip, network, sigma, scope, layer), of the true clip noised to each level.
+
+    Nothing for a model without `bidirectional`; ValueError if this experiment was asked for by its name.
+    """
+    trained = subject.networks["trained"]
+    if not hasattr(trained, "bidirectional"):
+        if "mask_drift" in subject.settings.experiments:
+            raise ValueError(
+                "mask_drift has nothing to mask, the model makes its frames one after the other (it has no "
+                "`bidirectional`); leave it out of --experiments"
+            )
+        return {}
+    count = QUICK_LEVELS if subject.settings.quick else LEVELS
+    levels = training_density(trained).quantiles(count).tolist()
+    video, noise = subject.clip.video, subject.noise(0)
+    by_network = []
+    for model in subject.networks.values():
+        by_level = []
+        for sigma in levels:
+            x = noised(video, noise, video.new_full(video.shape[:2], sigma))
+            by_level.append(mask_drift(model, x, sigma, partial(_velocity, model, subject.clip.cond)))
+        by_network.append(xr.concat(by_level, "sigma", combine_attrs="drop_conflicts"))
+    found = xr.concat(by_network, "network").assign_coords(network=list(subject.networks), sigma=levels)
+    found.sigma.attrs = {"units": "1", "long_name": "noise level of every frame; 1 is noise"}
+    return {"mask_drift": found.transpose("clip", "network", "sigma", "scope", "layer")}
+
+
+def _velocity(model: Any, cond: Any, x: Tensor, sigma: Tensor) -> Tensor:
+    return model.bidirectional(x, sigma, cond)
+
+
+@torch.no_grad()
+def mask_drift(
+    model: Any, x: Float[Tensor, "b f c h w"], sigma: float, velocity: Callable[[Tensor, Tensor], Any]
+) -> xr.Dataset:
+    """(clip, scope, layer): relative_l2 and centred_cosine behind each layer.
+
+    `velocity(x, sigma)`, sigma [b], runs the model on all frames of x in one pass. Scope "alone": the layer
+    itself is masked, no other. "through": all layers are.
+    """
+    layers, level = Layers(model), x.new_full((len(x),), sigma)
+    every = list(range(len(layers)))
+
+    def residual(masked: list[int]) -> list[Tensor]:
+        return _residual(model, layers, x.shape[1], sigma, lambda: velocity(x, level), masked)
+
+    plain, through = residual([]), residual(every)
+    bar = tqdm(every, desc=f"mask drift, sigma {sigma:.2f}", unit="layer", leave=False, disable=None)
+    alone = [residual([layer])[layer] for layer in bar]
+    scopes = {"alone": alone, "through": through}
+    by_scope = [
+        [_compared(value, reference) for value, reference in zip(values, plain, strict=True)]
+        for values in scopes.values()
+    ]
+    table = torch.stack([torch.stack(rows) for rows in by_scope])  # [scope layer variable clip]
+    variables = {
+        name: (
+            ("clip", "scope", "layer"),
+            table[:, :, index].permute(2, 0, 1).float().cpu().numpy(),
+            {"units": "1", "long_name": text},
+        )
+        for index, (name, text) in enumerate(ABOUT.items())
+    }
+    coords = {"scope": list(scopes), "layer": every, "point": ("layer", layers.names)}
+    return xr.Dataset(variables, coords, {"sigma": sigma, "frames": x.shape[1]})
+
+
+def _residual(
+    model: Any, layers: Layers, frames: int, sigma: float, run: Callable[[], Any], masked: list[int]
+) -> list[Tensor]:
+    """The residual stream behind each layer, [b n d], with a frame-causal mask in some of them."""
+
+    def mask(_at: Any, _name: str, call: AttentionCall) -> Tensor:
+        return frame_causal(call, frames)
+
+    inside = tuple(f"{layers.names[layer]}." for layer in masked)
+    edits = {name: mask for name in model.attn_dict if name.startswith(inside)}
+    if masked and not edits:
+        raise ValueError(
+            f"no attention of {layers.names[masked[0]]} is in attn_dict; mask_drift has to mask it"
+        )
+    at = ForwardPass(0, 0, sigma, "denoise")
+    with layers.recorded() as (on_pass, kept):
+        on_pass(at)
+        if edits:
+            with AttentionEdit(model.attn_dict, edits) as edit:
+                edit.on_pass(at)
+                run()
+        else:
+            run()
+    return kept[1:]
+
+
+def _compared(value: Tensor, reference: Tensor) -> Float[Tensor, "variable b"]:
+    value, reference = value.double(), reference.double()
+    distance = (value - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)
+    return torch.stack([distance, noise_invariance(value, reference)])

@@ -1,0 +1,98 @@
+"""How well a linear map reads the clean frame from each layer, at sigma 1, when only the past is known."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import rearrange
+from torch import Tensor
+
+from framelens.analyses.points import layer_of
+from framelens.analyses.readout import ridge_readout, shuffle_clips
+from framelens.probes.experiments.noise_invariance import residual_stream
+from framelens.probes.run.subject import Subject
+
+TOKENS = 64
+"""Tokens kept of a larger chunk: enough for a regression, and features of large models still fit."""
+
+
+@torch.no_grad()
+def measure(subject: Subject) -> dict[str, xr.Dataset]:
+    """`readout_features`: each layer's tokens at sigma 1 for frames after the context, and their patches."""
+    features, points = [], []
+    for model in subject.networks.values():
+        kept, points = _features(subject, model)
+        features.append(kept)
+    frames = [frame for frame in subject.chunks if frame >= subject.settings.context]
+    target = torch.stack([_patches(subject, frame) for frame in frames])
+    coords = {
+        "network": list(subject.networks),
+        "frame": frames,
+        "layer": [layer_of(point) for point in points],
+        "point": ("layer", points),
+    }
+    variables = {
+        "features": (("clip", "network", "frame", "layer", "token", "channel"), np.stack(features)[None]),
+        "target": (("clip", "frame", "token", "value"), target.float().cpu().numpy()[None]),
+    }
+    return {"readout_features": xr.Dataset(variables, coords)}
+
+
+def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """`readout` with dims (clip, network, layer): r2 and r2_shuffled, cross-validated by clip.
+
+    Empty for fewer than four clips.
+    """
+    stored = datasets.pop("readout_features")
+    if stored.sizes["clip"] < 4:
+        return {}
+    target = torch.from_numpy(rearrange(stored.target.values, "c f n v -> c (f n) v"))
+    targets = {"r2": target, "r2_shuffled": shuffle_clips(target)}
+    features = rearrange(stored.features.values, "c w f l n d -> w l c (f n) d")
+    dims = ("clip", "network", "layer")
+    about = {
+        "r2": "R² of the clean frame read linearly from the tokens at sigma 1, on left-out clips",
+        "r2_shuffled": "the same for another clip's frames: the null",
+    }
+    variables = {}
+    for name, text in about.items():
+        r2 = [
+            [ridge_readout(torch.from_numpy(x), targets[name]).numpy() for x in network]
+            for network in features
+        ]
+        values = np.array(r2, np.float32).transpose(2, 0, 1)
+        variables[name] = (dims, values, {"units": "1", "long_name": text})
+    coords = {name: stored[name] for name in ("clip", "network", "layer", "point")}
+    return {"readout": xr.Dataset(variables, coords)}
+
+
+def _features(subject: Subject, model: Any) -> tuple[np.ndarray, list[str]]:
+    """[frame, layer, token, channel] at sigma 1, and the points behind the layers."""
+    context, table, kept = model.start(1, subject.clip.cond), [], {}
+    noise = subject.noise(draw=3)
+    tokens = _tokens(subject)
+    for frame in subject.chunks:
+        span = subject.span(frame)
+        if frame >= subject.settings.context:
+            kept = residual_stream(model, noise[:, span], 1.0, context, frame)
+            # Where other tokens share the stack, the chunk's own come last.
+            own = model.geometry.tokens_per_chunk
+            table.append([value[-own:][tokens].cpu().numpy() for value in kept.values()])
+        if frame < subject.chunks[-1]:
+            context = model.encode(subject.clip.video[:, span], context)
+    return np.array(table), list(kept)
+
+
+def _tokens(subject: Subject) -> Tensor:
+    """A fixed, evenly spread choice of at most TOKENS tokens of a chunk."""
+    tokens = subject.networks["trained"].geometry.tokens_per_chunk
+    most = min(TOKENS, tokens, subject.settings.tokens or tokens)
+    return torch.linspace(0, tokens - 1, most).round().long()
+
+
+def _patches(subject: Subject, frame: int) -> Tensor:
+    patch = subject.networks["trained"].geometry.patch
+    chunk = subject.clip.video[0, subject.span(frame)]
+    patches = rearrange(chunk, "f c (h p) (w q) -> (f h w) (c p q)", p=patch, q=patch)
+    return patches[_tokens(subject)]

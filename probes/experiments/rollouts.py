@@ -1,0 +1,168 @@
+"""Every streaming statistic over whole rollouts: teacher-forced and free-running, trained and random network.
+
+Also keeps what the trained network drew, beside the truth.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from framelens.analyses import statistics
+from framelens.diffusion.sampler import ForwardPass, rollout
+from framelens.hooks.attention import AttentionTap
+from framelens.hooks.trace import Trace
+from framelens.probes.chunk.scale import Scale
+from framelens.probes.run.finite import require_finite
+from framelens.probes.run.settings import MODES, Settings
+from framelens.probes.run.subject import Subject
+
+
+def measure(subject: Subject) -> dict[str, xr.Dataset]:
+    """The statistics' Datasets with dims (clip, network, mode, ...), and `samples`."""
+    by_network, drawn = {}, {}
+    chosen = subject.settings.statistics or tuple(statistics.names())
+    for network, model in subject.networks.items():
+        by_mode = {}
+        for mode in MODES:
+            video, by_mode[mode] = watched_rollout(subject, model, mode, chosen)
+            if network == "trained":
+                drawn[mode] = video
+        by_network[network] = _joined(by_mode, "mode")
+    return _joined(by_network, "network") | {"samples": _samples(subject, drawn)}
+
+
+def _joined(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.Dataset]:
+    """Datasets of one name side by side along a new axis after `clip`."""
+    joined = {}
+    for name in next(iter(parts.values())):
+        dataset = xr.concat(
+            [datasets[name] for datasets in parts.values()], dim, data_vars="all", join="exact"
+        )
+        joined[name] = dataset.assign_coords({dim: list(parts)}).transpose("clip", dim, ...)
+    return joined
+
+
+def watched_rollout(
+    subject: Subject, model: Any, mode: str, chosen: tuple[str, ...]
+) -> tuple[Tensor, dict[str, xr.Dataset]]:
+    """The video that the model draws of the subject's clip, and the chosen statistics of how it did."""
+    settings = subject.settings
+    streams = {name: new_statistic(name, settings) for name in chosen}
+    given = subject.clip.video if mode == "teacher_forced" else subject.clip.video[:, : settings.context]
+
+    def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:
+        return rollout(
+            subject.sampler(model),
+            subject.noise(draw=0),
+            subject.sigmas,
+            subject.clip.cond,
+            given,
+            teacher_forced=mode == "teacher_forced",
+            denoised_frames=set(subject.probed) if mode == "teacher_forced" else None,
+            on_pass=on_pass,
+            renoise=subject.renoise,
+        )
+
+    try:
+        with ExitStack() as stack:
+            on_pass = attach(stack, model, streams, set(subject.probed), set(settings.watched_steps))
+            video = draw(on_pass)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        # A decomposition met NaN before the rollout was over.
+        require_finite(model, draw(lambda at: None), draw)
+        raise
+    require_finite(model, video, draw)
+    return video, {name: statistic.result() for name, statistic in streams.items()}
+
+
+def new_statistic(name: str, settings: Settings) -> Any:
+    """A statistic of that name, told what it asks to know of the run (its file's `for_run`)."""
+    module = statistics.load(name)
+    return module.for_run(settings) if hasattr(module, "for_run") else module.Statistic()
+
+
+def attach(
+    stack: ExitStack,
+    model: Any,
+    streams: dict[str, Any],
+    frames: set[int],
+    steps: set[int] | None = None,
+) -> Callable[[ForwardPass], None]:
+    """Feeds the statistics from denoising passes of those frames, at those steps; gives the sampler's
+    callback. Attention is also read where an encoder asks for such a frame, at sigma 1 as the first step."""
+    readers = {name: statistics.load(name).reads for name in streams}
+    instruments = []
+    for name, statistic in streams.items():
+        is_attention = readers[name] == "attention"
+        roles = {"denoise", "ask"} if is_attention else {"denoise"}
+        sink = _of_probed_frames(statistic.add, frames, steps, roles)
+        if is_attention:
+            instruments.append(stack.enter_context(AttentionTap(model.attn_dict, "*", sink)))
+        else:
+            instruments.append(stack.enter_context(Trace(model.hook_dict, readers[name], sink)))
+
+    def on_pass(at: ForwardPass) -> None:
+        for instrument in instruments:
+            instrument.on_pass(at)
+
+    return on_pass
+
+
+def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None, roles: set[str]) -> Callable:
+    def sink(at: ForwardPass, name: str, value: Any) -> None:
+        is_watched = at.frame in frames and (steps is None or at.step in steps)
+        if is_watched and at.role in roles and at.branch == "cond":
+            add(at, name, value)
+
+    return sink
+
+
+def _samples(subject: Subject, drawn: dict[str, Tensor]) -> xr.Dataset:
+    scale = Scale.of(subject.networks["trained"], subject.clip.video)
+    truth = _numpy(subject.clip.video)
+    video = np.stack([_numpy(drawn[mode]) for mode in drawn], axis=1)
+    given = _numpy(subject.clip.video[:, : subject.settings.context])
+    mean = given.mean(axis=1, keepdims=True)
+    frames = np.arange(subject.frames)
+    before = frames // subject.chunk * subject.chunk - 1
+    copied = np.where(before < 0, np.nan, scale.psnr(truth[:, np.maximum(before, 0)], truth))
+    sampled = _is_sampled(subject, list(drawn))
+    measured = np.where(sampled[None], scale.psnr(video, truth[:, None]), np.nan)
+    image = ("frame", "channel", "row", "col")
+    values = scale.values if scale.is_latent else "pixels, -1 black to 1 white"
+    units = {"units": "1", "long_name": values}
+    decibel = {"units": "dB", "long_name": f"peak signal-to-noise ratio, {scale.peak_name}"}
+    mean_psnr = scale.psnr(np.broadcast_to(mean, truth.shape), truth)
+    return xr.Dataset(
+        {
+            "video": (("clip", "mode", *image), video, units),
+            "truth": (("clip", *image), truth, units),
+            "psnr": (("clip", "mode", "frame"), measured, decibel),
+            "psnr_copy_last": (
+                ("clip", "frame"),
+                copied,
+                decibel | {"copied": "the last true frame before the chunk"},
+            ),
+            "psnr_mean_frame": (("clip", "frame"), mean_psnr, decibel),
+        },
+        {"mode": list(drawn), "frame": frames},
+        {"latent": int(scale.is_latent), "frames_per_chunk": subject.chunk},
+    )
+
+
+def _is_sampled(subject: Subject, modes: list[str]) -> np.ndarray:
+    frames = np.arange(subject.frames)
+    which = {
+        "teacher_forced": np.isin(frames // subject.chunk * subject.chunk, subject.probed),
+        "free_running": frames >= subject.settings.context,
+    }
+    return np.stack([which[mode] for mode in modes])
+
+
+def _numpy(video: Tensor) -> np.ndarray:
+    return video.to("cpu", torch.float32).numpy()

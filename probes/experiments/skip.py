@@ -1,0 +1,72 @@
+"""A span of layers passed over at all but the first few steps, without any retraining.
+
+Bai et al. 2026 pass over the middle half of a network (layers 8 to 22 of 30): spans of half the layers, and
+of a quarter, at every place.
+"""
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from framelens.probes.chunk.measures import Table
+from framelens.probes.chunk.stage import Stage
+from framelens.probes.chunk.stored_features import block_share
+from framelens.probes.run.subject import Subject
+
+KEPT = (0, 1, 2, 4)
+"""First steps at which all layers run."""
+
+Span = tuple[int, int]
+
+
+def measure(subject: Subject) -> dict[str, xr.Dataset]:
+    """`skip`, (clip, span, kept_steps), with velocities (the span passed over) by sigma."""
+    stage = subject.stage()
+    chosen = spans(subject.layers[0], subject.layers[-1], is_quick=subject.settings.quick)
+    kept_steps = [kept for kept in (KEPT[:3:2] if subject.settings.quick else KEPT) if kept < stage.steps]
+    labels = [f"{first}-{last}" for first, last in chosen]
+    table = Table(stage, span=labels, kept_steps=kept_steps)
+    table.put_plain()
+    for span, label in zip(chosen, labels, strict=True):
+        for kept in kept_steps:
+            table.put_frames(drawn(stage, span, kept), span=label, kept_steps=kept)
+            share = block_share(stage, span[1] - span[0] + 1, lambda step, kept=kept: step < kept)
+            table.put({"block_share": share}, span=label, kept_steps=kept)
+        table.put_velocities(velocities(stage, span), span=label)
+    first, last = zip(*chosen, strict=True)
+    return {"skip": table.dataset(first=("span", list(first)), last=("span", list(last)))}
+
+
+def spans(first: int, last: int, is_quick: bool = False) -> list[Span]:
+    """First and last layer of each span within this range: half of it and a quarter of it, at every place.
+
+    In quick runs at every other place. ValueError for an empty range.
+    """
+    depth = last - first + 1
+    if depth < 1:
+        raise ValueError(f"the span of layers {first} to {last} is empty; give the first and the last layer")
+    sizes = sorted({max(1, depth // 4), max(1, depth // 2)})
+    stride = 2 if is_quick else 1
+    return [(begin, begin + size - 1) for size in sizes for begin in range(first, last - size + 2, stride)]
+
+
+def drawn(stage: Stage, span: Span, kept: int) -> Tensor:
+    """The frames [draw f c h w] drawn without the layers of the span from step `kept` on."""
+    return stage.drawn(
+        stage.path[kept], lambda x, step: velocity(stage, span, x, stage.sigma(step), step), kept
+    )
+
+
+def velocities(stage: Stage, span: Span) -> Tensor:
+    """The velocities [sigma draw f c h w] without the layers of the span."""
+    levels = enumerate(stage.levels.tolist())
+    return torch.stack([velocity(stage, span, stage.at_level(sigma), sigma, step) for step, sigma in levels])
+
+
+def velocity(stage: Stage, span: Span, x: Tensor, sigma: float, step: int) -> Tensor:
+    """The velocity at `x` with the layers of the span passed over; ValueError for one that is not there."""
+    first, last = span
+    stage.layers.check(first, last)
+    passed = dict.fromkeys(range(first, last + 1), lambda value: value)
+    with stage.layers.replaced(passed) as on_pass:
+        return stage.velocity(x, sigma, step, [on_pass], run=len(stage.layers) - len(passed))

@@ -1,0 +1,1 @@
+"""Videos and prompts encoded for probing, and latents decoded to videos."""

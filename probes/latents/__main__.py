@@ -1,0 +1,130 @@
+"""python -m framelens.probes.latents: encodes videos and prompts into a file, and decodes latents.
+
+    python -m framelens.probes.latents --model pipeline/ --videos a/ --prompts b.txt --out x.safetensors
+    python -m framelens.probes.latents --vae pipeline/ --decode x.safetensors --out shown/
+    python -m framelens.probes.latents --vae pipeline/ --preview runs/model/run
+
+Probing then needs neither VAE nor text encoder: python -m framelens.probes --model X --videos x.safetensors
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from framelens.records.commands import exits_as
+
+DEFAULT_SIZE = (480, 832)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m framelens.probes.latents",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    what = parser.add_argument_group("what to do")
+    what.add_argument("--videos", type=Path, help="encode a video file, or each of a folder")
+    what.add_argument("--prompts", type=Path, help="embed the lines of a UTF-8 file: one per clip, or one")
+    what.add_argument("--decode", type=Path, metavar="FILE", help="show latents, or what a run drew")
+    what.add_argument("--preview", type=Path, metavar="RUN", help="add decoded frames to a run's samples.nc")
+    by = parser.add_argument_group("by what")
+    by.add_argument("--model", help="pipeline in diffusers' layout, or hub id: its vae/ and text_encoder/")
+    by.add_argument("--vae", help="VAE or pipeline: folder, hub id, or file of FAR's DC-AE")
+    by.add_argument("--text-encoder", help="text encoder or pipeline: folder or hub id")
+    by.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    by.add_argument("--dtype", default="float32", help="of the networks: float32, bfloat16 or float16")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--frames", type=int, default=21, help="latent frames a clip (default: 21, of Wan 81 pixel frames)"
+    )
+    how.add_argument(
+        "--size",
+        nargs=2,
+        type=int,
+        default=DEFAULT_SIZE,
+        metavar=("HEIGHT", "WIDTH"),
+        help="pixels that videos are cropped and resized to (default: 480 832)",
+    )
+    how.add_argument("--stride", type=int, default=1, help="take every STRIDE-th frame (default: 1)")
+    how.add_argument("--clips", type=int, help="at most so many (default: all, or one for each prompt)")
+    how.add_argument("--negative", default="", help="prompt that guidance leads away from (default: empty)")
+    how.add_argument("--format", default="mp4", choices=("mp4", "gif"), help="of decoded videos")
+    how.add_argument("--rate", type=float, default=16, help="frames a second of decoded videos (default: 16)")
+    how.add_argument("--longest", type=int, default=192, help="longest side of previews (default: 192)")
+    parser.add_argument("--out", type=Path, help="the .safetensors to write; with --decode, a folder")
+    return parser
+
+
+@exits_as("latents", stopped="the same command goes on from here")
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 when all is written, 2 when the request cannot be met, 130 when stopped."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    for path in _done(options, shlex.join(["python", "-m", "framelens.probes.latents", *arguments])):
+        print(path)
+    return 0
+
+
+def _done(options: argparse.Namespace, command: str) -> list[Path]:
+    """The files that were written."""
+    making = options.videos is not None or options.prompts is not None
+    if making + (options.decode is not None) + (options.preview is not None) != 1:
+        raise ValueError("expected --videos and/or --prompts, or --decode, or --preview")
+    if making:
+        return [_made(options, command)]
+    _known(options.decode or options.preview)
+    place = _part(options, "vae")
+    from framelens.models.encoders.vae import open_vae
+    from framelens.probes.latents.show import decode, preview
+
+    vae = open_vae(place, options.device, options.dtype)
+    if options.preview is not None:
+        return [preview(options.preview, vae, options.longest)]
+    return decode(options.decode, vae, options.out, options.format, options.rate, options.clips)
+
+
+def _made(options: argparse.Namespace, command: str) -> Path:
+    if options.out is None or options.out.suffix != ".safetensors":
+        raise ValueError(f"--out must be a .safetensors file, got {options.out}")
+    for path in (options.videos, options.prompts):
+        if path is not None:
+            _known(path)
+    from framelens.probes.latents.make import Request, make
+
+    return make(
+        Request(
+            videos=options.videos,
+            prompts=options.prompts,
+            negative=options.negative,
+            vae=_part(options, "vae") if options.videos else None,
+            text_encoder=_part(options, "text_encoder") if options.prompts else None,
+            frames=options.frames,
+            size=tuple(options.size),
+            stride=options.stride,
+            clips=options.clips,
+            device=options.device,
+            dtype=options.dtype,
+        ),
+        options.out,
+        command,
+    )
+
+
+def _known(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+
+
+def _part(options: argparse.Namespace, name: str) -> str:
+    """Where that part is: as asked, or in the model's pipeline, of which its transformer/ may be named."""
+    asked = getattr(options, name) or options.model
+    if not asked:
+        raise ValueError(f"give --{name.replace('_', '-')}, or --model with a pipeline that has {name}/")
+    folder = Path(asked)
+    return str(folder.parent) if not (folder / name).is_dir() and (folder.parent / name).is_dir() else asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""One safetensors of videos' latents and prompts' embeddings, clip by clip; a stopped one is gone on with.
+
+latents [n f c h w], text [n t w] of each clip's prompt, negative [t w]; of prompts alone, text [prompts t w].
+"""
+
+import gc
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from framelens.models.encoders.latents import Latents
+from framelens.models.encoders.prompts import TextEncoder, find_text_encoder, open_text_encoder, read_prompts
+from framelens.models.encoders.vae import open_vae
+from framelens.models.loading.checkpoint import write
+from framelens.models.loading.devices import check_device
+from framelens.models.loading.files import files_of
+from framelens.probes.latents.windows import Window, read, windows
+from framelens.records import origin, write_json
+from framelens.videos import latents
+
+IDENTITY = (
+    "dtype", "text_encoder", "prompts", "negative", "vae", "videos", "stride", "frames", "size", "clips",
+)  # fmt: skip
+"""What must agree before a file is gone on with; some of it is there only with videos or prompts."""
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "av")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; `frames` are latent frames, `size` is (height, width) in pixels."""
+
+    videos: Path | None
+    prompts: Path | None
+    negative: str
+    vae: str | None
+    text_encoder: str | None
+    frames: int
+    size: tuple[int, ...]
+    stride: int
+    clips: int | None
+    device: str
+    dtype: str
+
+
+def make(request: Request, out: Path, command: str) -> Path:
+    """The file at `out`; what is done is kept beside it until all is, so that a stopped command goes on."""
+    check_device(request.device, request.dtype)
+    prompts = read_prompts(request.prompts) if request.prompts else []
+    said: dict[str, Any] = {"dtype": request.dtype}
+    if prompts:
+        assert request.text_encoder is not None
+        part = find_text_encoder(request.text_encoder)
+        said |= {"text_encoder": part.describe(), "prompts": prompts, "negative": request.negative}
+    vae, clips = None, []
+    if request.videos:
+        vae, clips = _opened(request, len(prompts))
+        files = {clip.file.name: clip.file.stat().st_size for clip in clips}
+        said |= {"vae": _described(vae), "videos": files, "stride": request.stride}
+        said |= {"frames": request.frames, "size": list(request.size), "clips": len(clips)}
+
+    if out.exists():
+        if not _agree(_about(out), said):
+            raise ValueError(f"{out} was made with other settings; delete it or choose another --out")
+        return out
+    folder = _begun(out, said)
+    if vae is not None:
+        _encode(request, vae, clips, folder)
+        said["sources"] = [clip.describe(vae.frames_of(request.frames), request.stride) for clip in clips]
+    vae = None
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing without a GPU
+    if prompts:
+        said |= _embed(request, prompts, folder)
+    write(out, _joined(folder, len(clips), len(prompts)), said | origin(command, *PACKAGES))
+    shutil.rmtree(folder)
+    return out
+
+
+def _opened(request: Request, prompts: int) -> tuple[Latents, list[Window]]:
+    """The VAE and the clips that it will encode; ValueError where either does not fit what was asked."""
+    assert request.vae is not None and request.videos is not None
+    if request.frames < 1:
+        raise ValueError(f"--frames must be at least 1, got {request.frames}")
+    if prompts > 1 and request.clips not in (None, prompts):
+        raise ValueError(f"there are {prompts} prompts for {request.clips} clips; expected as many, or one")
+    vae = open_vae(request.vae, request.device, request.dtype)
+    frames = vae.frames_of(request.frames)
+    vae.check_pixels(frames, 3, *request.size)
+    limit = prompts if prompts > 1 else request.clips
+    clips = windows(request.videos, frames, request.stride, limit)
+    if 1 < prompts != len(clips):
+        raise ValueError(
+            f"there are {prompts} prompts, but {len(clips)} clips of {frames} frames in {request.videos}"
+        )
+    return vae, clips
+
+
+def _described(vae: Latents) -> dict[str, Any]:
+    """The VAE, with the SHA-256 of its weights."""
+    path = vae.part.path
+    sums = []
+    for file in [path] if path.is_file() else files_of(path):
+        with file.open("rb") as stream:
+            sums.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return vae.describe() | {"sha256": sums}
+
+
+def _about(out: Path) -> dict[str, Any]:
+    try:
+        return latents.about(out)
+    except (SafetensorError, ValueError):
+        return {}
+
+
+def _agree(found: dict[str, Any], said: dict[str, Any]) -> bool:
+    return all(found.get(key) == said.get(key) for key in IDENTITY)
+
+
+def _begun(out: Path, said: dict[str, Any]) -> Path:
+    """The folder of what is done so far; ValueError where that was begun with other settings."""
+    folder = out.with_name(f"{out.name}.partial")
+    record = folder / "settings.json"
+    if record.exists() and not _agree(json.loads(record.read_text(encoding="utf-8")), said):
+        raise ValueError(f"{folder} was begun with other settings; delete it or choose another --out")
+    write_json(record, said)
+    return folder
+
+
+def _encode(request: Request, vae: Latents, clips: list[Window], folder: Path) -> None:
+    """Each clip that is not there yet into a file of its own."""
+    missing = [index for index in range(len(clips)) if not _clip(folder, index).exists()]
+    frames, (height, width) = vae.frames_of(request.frames), request.size
+    pixels = read([clips[index] for index in missing], frames, (height, width), request.stride)
+    done = (len(clips) - len(missing)) * request.frames
+    total = len(clips) * request.frames
+    with tqdm(total=total, initial=done, desc="encoding", unit="latent frame", disable=None) as progress:
+        for index, video in zip(missing, pixels, strict=True):
+            parts = []
+            for part in vae.stream_encode(video):
+                parts.append(part.cpu())
+                progress.update()
+            latent = torch.cat(parts, dim=1)[0]
+            if not latent.isfinite().all():
+                raise ValueError(
+                    f"the latents of clip {index} ({clips[index].file}) are not finite in {request.dtype}; "
+                    "try --dtype float32"
+                )
+            write(_clip(folder, index), {"latents": latent}, {})
+
+
+def _embed(request: Request, prompts: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Each prompt not there yet, and the negative one, into files of their own; what to say of them."""
+    names = [*(f"prompt-{index:05d}" for index in range(len(prompts))), "negative"]
+    texts = [*prompts, request.negative]
+    assert request.text_encoder is not None
+    encoder: TextEncoder = open_text_encoder(request.text_encoder, request.device, request.dtype)
+    notes = encoder.notes(prompts, request.negative)
+    for note in notes:
+        tqdm.write(f"latents: {note}", file=sys.stderr)
+    named = list(zip(names, texts, strict=True))
+    for name, text in tqdm(named, desc="embedding", unit="prompt", disable=None):
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            write(file, {"text": encoder.embed([text])[0]}, {})
+    return {"text": encoder.describe(), "notes": notes}
+
+
+def _joined(folder: Path, clips: int, prompts: int) -> dict[str, Tensor]:
+    """All that is in the folder; the only prompt of several clips is that of each."""
+    tensors = {}
+    if clips:
+        tensors["latents"] = torch.stack([load_file(_clip(folder, i))["latents"] for i in range(clips)])
+    if prompts:
+        text = torch.stack(
+            [load_file(folder / f"prompt-{index:05d}.safetensors")["text"] for index in range(prompts)]
+        )
+        tensors["text"] = text.expand(clips, -1, -1) if prompts == 1 and clips else text
+        tensors["negative"] = load_file(folder / "negative.safetensors")["text"]
+    return tensors
+
+
+def _clip(folder: Path, index: int) -> Path:
+    return folder / f"clip-{index:05d}.safetensors"

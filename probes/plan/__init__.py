@@ -1,0 +1,1 @@
+"""Can a probed model be separated, where, and what does it save?"""

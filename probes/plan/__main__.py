@@ -1,0 +1,142 @@
+"""python -m framelens.probes plan --model X --steps T --history F: can X be separated, where, and why?
+
+Reads a finished run of the model (python -m framelens.probes --model X) and prints the verdict with its
+evidence. What the split saves is predicted by rates that are measured on this machine, and by operations.
+The JSON's `architecture` is what models/scd.py's config and `python -m framelens.training --plan` take.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from framelens.models.cost.operations import VALUE_BYTES
+from framelens.probes.plan.build import FILE, Clocks, manifest_of, plan
+from framelens.probes.plan.prediction import Clock, Use, described
+from framelens.probes.plan.text import text
+from framelens.probes.run.settings import told
+from framelens.records import write_json
+from framelens.records.commands import exits_as
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m framelens.probes plan", description=__doc__)
+    parser.add_argument("--model", default="dense-tiles", help="a shipped model or the path of a checkpoint")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the model's checkpoint does not say (default: as in the run)",
+    )
+    parser.add_argument("--run", help="name or folder of a finished run (default: the model's largest)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--steps", type=int, required=True, help="denoising steps per frame")
+    parser.add_argument("--history", type=int, required=True, help="frames before the generated one")
+    parser.add_argument("--tokens", type=int, help="tokens per frame (default: the model's)")
+    parser.add_argument("--batch", type=int, default=1, help="clips at a time (default: 1)")
+    parser.add_argument(
+        "--fusion", help="how the decoder takes features in (default: residual, where the split leaves one)"
+    )
+    parser.add_argument("--dtype", default="float32", choices=VALUE_BYTES, help="of weights, keys and values")
+    parser.add_argument("--device", default="auto", help="whose rates are measured (default: what there is)")
+    parser.add_argument("--threads", type=int, help="threads of a CPU (default: as torch has)")
+    clock = parser.add_mutually_exclusive_group()
+    clock.add_argument("--clock", type=Path, help="folder of a benchmark whose rates are taken instead")
+    clock.add_argument("--no-clock", action="store_true", help="predict by operations alone")
+    parser.add_argument("--out", type=Path, help=f"JSON to write (default: {FILE} in the run's folder)")
+    return parser
+
+
+@exits_as("plan")
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 when there is a plan, whatever it says, 2 when the request cannot be met."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    use = Use(options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion)
+    clocks = _clocks(options)
+    folder, config = _subject(options.model, options.run, options.runs, dict(told(options.set)))
+    file = options.out or folder / FILE
+    found = plan(folder, config, use, clocks, file)
+    found["command"] = shlex.join(["python", "-m", "framelens.probes", "plan", *arguments])
+    path = write_json(file, found)
+    print(text(found))
+    print(path)
+    return 0
+
+
+def _clocks(options: argparse.Namespace) -> Clocks | None:
+    """Where rates come from: this machine, a benchmark's folder, or nowhere."""
+    if options.no_clock:
+        return None
+    if options.clock is not None:
+        clock = Clock.read(options.clock)
+        return lambda _: clock
+
+    import torch
+
+    from framelens.models.loading.devices import check_device, entrance
+
+    device = entrance(options.device)
+    check_device(device, options.dtype)
+    if options.threads is not None:
+        if options.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {options.threads}")
+        torch.set_num_threads(options.threads)
+    return partial(Clock.now, device, options.dtype)
+
+
+def _subject(name: str, run: str | None, runs: Path, asked: dict[str, Any]) -> tuple[Path, Any]:
+    """The folder of a finished run, and the model's description."""
+    from framelens import models
+
+    label = models.label(name)
+    folder = _named(label, run, runs) if run else _largest(name, label, runs, asked)
+    manifest = manifest_of(folder)
+    if manifest["model"]["name"] != label:
+        raise ValueError(
+            f"{folder} is a run of {manifest['model']['name']}, not of {label}; give its own --run"
+        )
+    if not manifest.get("complete"):
+        again = manifest.get("command", "the command that made it")
+        raise ValueError(f"{folder} is not finished; run again: {again}")
+    said = manifest["settings"].get("set", {})
+    if asked not in ({}, said):
+        raise ValueError(f"{folder} is a run with --set {said or 'nothing'}, not {asked}; give its own --run")
+    return folder, described(models.load(name, **said))
+
+
+def _named(label: str, run: str, runs: Path) -> Path:
+    places = (runs / label / run, Path(run))
+    found = [place for place in places if (place / "manifest.json").exists()]
+    if not found:
+        known = sorted(path.parent.name for path in (runs / label).glob("*/manifest.json"))
+        raise ValueError(f"no run {run!r} of {label} under {runs}; there are {known or 'none'}")
+    return found[0]
+
+
+def _largest(name: str, label: str, runs: Path, asked: dict[str, Any]) -> Path:
+    """The finished run with cuts of all layers and most clips, the newest of equals."""
+    ranked = []
+    for path in (runs / label).glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        if manifest.get("complete") and (path.parent / "cut.nc").exists():
+            settings = manifest["settings"]
+            if asked not in ({}, settings.get("set", {})):
+                continue
+            rank = (not settings.get("quick"), settings["clips"], manifest["created"])
+            ranked.append((rank, path.parent))
+    if not ranked:
+        raise ValueError(
+            f"no finished run of {label} with interventions under {runs}; make one: "
+            f"python -m framelens.probes --model {name} --out {runs}"
+        )
+    return max(ranked)[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

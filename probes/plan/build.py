@@ -1,0 +1,237 @@
+"""A plan as plain values: the verdict on a run, with its evidence, the split and what it would save.
+
+write_plan(folder, model)                        # plan.json in a complete run's folder
+found = plan(folder, model.config, Use(steps=50, history=144))
+scd.config(preset, **found["architecture"])
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from framelens.analyses.decision.kept import summary
+from framelens.analyses.decision.questions import DECISION
+from framelens.analyses.decision.split import (
+    DATASETS,
+    SUPPORTING,
+    THRESHOLD,
+    Split,
+    Sweep,
+    dispensable,
+    split,
+)
+from framelens.models.cost.operations import Shape
+from framelens.probes.plan.next_step import acting
+from framelens.probes.plan.prediction import (
+    Clock,
+    Use,
+    architecture,
+    described,
+    lacking,
+    of_shapes,
+    predicted,
+    shape_in_use,
+)
+from framelens.records import now, write_json
+
+FILE = "plan.json"
+Clocks = Callable[[Shape], Clock]
+"""Gives the rates at which a network of that shape is predicted."""
+
+
+def write_plan(folder: Path, model: Any) -> Path | None:
+    """The plan of a complete run, in its folder, for use as in the run; None where it measured no cuts.
+
+    Rates are measured on the run's device, so nothing else should be at work.
+    """
+    if not (folder / "cut.nc").exists():
+        return None
+    manifest = manifest_of(folder)
+    settings, chunk = manifest["settings"], manifest["model"]["geometry"].get("frames_per_chunk", 1)
+    use = Use(settings["steps"], max(1, settings["frames"] - chunk), dtype=settings["dtype"])
+    clocks = partial(Clock.now, settings.get("device", "cpu"), use.dtype)
+    return write_json(folder / FILE, plan(folder, described(model), use, clocks))
+
+
+def plan(
+    folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file: Path | None = None
+) -> dict[str, Any]:
+    """The plan of a complete run, as plain values; `config` describes the model, None where nothing does.
+
+    The prediction counts frames that the model makes together as one; without clocks, by operations alone.
+    `file` is where the plan will lie, in the run's folder unless it is given.
+    """
+    from framelens.models.parts.fusion import FUSIONS
+
+    if use.fusion not in (None, *FUSIONS):
+        raise ValueError(f"no fusion is called {use.fusion!r}; there are {', '.join(FUSIONS)}")
+    manifest = manifest_of(folder)
+    model, settings = manifest["model"], manifest["settings"]
+    geometry = model["geometry"]
+    chunk = geometry.get("frames_per_chunk", 1)
+    use = replace(use, history=max(1, use.history // chunk))
+    shown = {"name": model["name"], "network": model["network"], "layers": geometry["layers"]}
+    found = {
+        "kind": "plan",
+        "created": now(),
+        "command": "",
+        "model": shown | {"tokens_per_frame": geometry["tokens_per_frame"], "frames_per_chunk": chunk},
+        "run": {
+            "folder": str(folder),
+            "clips": settings["clips"],
+            "quick": bool(settings.get("quick")),
+        },
+        "decision": DECISION,
+    }
+    if hasattr(config, "encoder_layers"):
+        return _plain(found | _separated_already(config, geometry, use, clocks))
+    data = {
+        name: _read(folder, name) for name in (*DATASETS, *SUPPORTING) if (folder / f"{name}.nc").exists()
+    }
+    answer = split(data, geometry["layers"])
+    built = prediction = None
+    remarks = list(answer.remarks)
+    how = None
+    if answer.cut is not None:
+        built = architecture(answer.cut, use.fusion)
+        how = acting(manifest, config, answer.cut, built, file or folder / FILE)
+        if not lacking(config):
+            shape = shape_in_use(config, geometry, use)
+            clock = _clock(clocks, shape, remarks)
+            prediction = predicted(shape, answer.cut, answer.curves, use, built["fusion"], clock)
+    if built is not None and lacking(config):
+        unsaid = ", ".join(lacking(config))
+        remarks.append(f"What a split would save is not predicted: the model does not say its {unsaid}.")
+    evidence = _evidence(answer) | {"remarks": remarks, "sigma": _sigma(data)}
+    return _plain(found | evidence | {"architecture": built, "acting": how, "prediction": prediction})
+
+
+def _clock(clocks: Clocks | None, shape: Shape, remarks: list[str]) -> Clock | None:
+    """The rates for that shape; none, with a remark, where the device has no memory left to measure them."""
+    from torch import OutOfMemoryError
+
+    try:
+        return None if clocks is None else clocks(shape)
+    except OutOfMemoryError:
+        remarks.append(
+            "The speed-up is predicted by operations alone: measuring rates needs more memory than is free."
+        )
+        return None
+
+
+def _separated_already(config: Any, geometry: dict, use: Use, clocks: Clocks | None) -> dict[str, Any]:
+    layers = {"encoder_layers": config.encoder_layers, "decoder_layers": config.decoder_layers}
+    own = shape_in_use(config, geometry, use)
+    none = {"encoder_layers": 0, "fusion": None, "start_token": False, "query": False}
+    dense = replace(own, layers=sum(layers.values()), **none)
+    joined = ("fusion", "head", "query", "start_token") if config.fusion == "residual" else ("fusion",)
+    remarks = ["By construction; compared with a dense model of as many layers."]
+    clock = _clock(clocks, dense, remarks)
+    return {
+        "verdict": "separable",
+        "reason": f"It is separated already: its encoder of {config.encoder_layers} layers never sees the "
+        f"noisy frame, and its decoder of {config.decoder_layers} only the encoder's output for it.",
+        "would_decide": "",
+        "tests": [],
+        "remarks": remarks,
+        "split": None,
+        "architecture": layers | {name: getattr(config, name) for name in joined},
+        "acting": None,
+        "sweep": None,
+        "curves": {},
+        "sigma": None,
+        "prediction": of_shapes(dense, own, use, clock) | {"nearby": []},
+    }
+
+
+def _evidence(answer: Split) -> dict[str, Any]:
+    cut, placed = answer.cut, None
+    if cut is not None:
+        placed = {"encoder_layers": cut.encoder_layers, "head": cut.head, "tail": cut.tail}
+        placed |= {"decoder": cut.decoder, "threshold": THRESHOLD}
+        placed |= {"is_provisional": answer.verdict == "open"}
+        placed |= {"dispensable": dispensable(answer.curves, cut)}
+    return {
+        "verdict": answer.verdict,
+        "reason": answer.reason,
+        "would_decide": answer.would_decide,
+        "tests": [vars(test) | {"kind": test.kind} for test in answer.tests],
+        "split": placed,
+        "sweep": None if answer.sweep is None else _sweep(answer.sweep),
+        "curves": {} if answer.sweep is None else _curves(answer),
+    }
+
+
+def _sweep(sweep: Sweep) -> dict[str, Any]:
+    """By threshold; a depth of one more than there are layers says that none is enough."""
+
+    def at(values: list, name: str) -> list:
+        return [None if value is None else float(getattr(value, name)) for value in values]
+
+    return {
+        "threshold": sweep.thresholds,
+        "encoder_layers": at(sweep.depths, "mean"),
+        "low": at(sweep.depths, "low"),
+        "high": at(sweep.depths, "high"),
+        "live": at(sweep.live, "mean"),
+        "decoder": sweep.decoders,
+        "spread": sweep.spread,
+        "tracks_threshold": sweep.tracks_threshold,
+        "said": sweep.said,
+    }
+
+
+def _curves(answer: Split) -> dict[str, Any]:
+    depth, layers = {}, {}
+    for name in ("once", "live"):
+        measured = getattr(answer.curves, name)
+        if measured is not None:
+            depth[name] = {"depth": measured[0]} | {m: _interval(rows) for m, rows in measured[1].items()}
+    if answer.curves.work is not None:
+        at, work = answer.curves.work
+        layers = {"layer": at} | {name: _interval(rows) for name, rows in work.items()}
+    return {name: curve for name, curve in (("depth", depth), ("layers", layers)) if curve}
+
+
+def _interval(rows: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(summary(rows)._asdict())
+
+
+def _sigma(data: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """The noise levels at which the evidence was taken."""
+    cut, reuse = data.get("cut"), data.get("reuse")
+    return {
+        "features_from": None if reuse is None else float(reuse.start_sigma.max()),
+        "velocity": None if cut is None else cut.sigma.values,
+        "steps": None if cut is None else cut.attrs.get("steps"),
+    }
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """A run's manifest; ValueError where it is damaged."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder}/manifest.json is damaged ({error}); run its command again") from None
+    return manifest
+
+
+def _read(folder: Path, name: str) -> xr.Dataset:
+    return xr.load_dataset(folder / f"{name}.nc", engine="h5netcdf")
+
+
+def _plain(value: Any) -> Any:
+    """The same without arrays and NaN, as JSON has neither."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

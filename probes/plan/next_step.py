@@ -1,0 +1,53 @@
+"""How to act on a split, in one line: the recipe that trains it, or what to build in the model's own code.
+
+acting(manifest, model.config, answer.cut, architecture, Path("runs/mine/default/plan.json"))
+"""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from framelens.analyses.decision.curves import Cut, spans
+from framelens.models.parts.config import StackConfig
+
+RECIPES = {"tiles": "split-tiles", "digits": "split-digits"}
+"""By world: the recipe that puts a dense network together again as a separated one and fine-tunes it."""
+DECIDED = ("layers", "channels", "height", "width", "conditions")
+"""What of a network the plan or the world decides."""
+
+
+def acting(manifest: dict[str, Any], config: Any, cut: Cut, built: dict[str, Any], file: Path) -> str:
+    """A command where a recipe of ours starts from that model, else what runs where and is fine-tuned."""
+    model = manifest["model"]
+    is_ours = model["network"] == "dense" and isinstance(config, StackConfig)
+    if is_ours and model.get("videos") in RECIPES and built["fusion"] == "residual":
+        told = [f"initial={_asked(manifest)}", *_unlike_the_recipe(config)]
+        options = f"--plan {shlex.quote(str(file))} --set {' '.join(told)}"
+        return f'make train MODEL={RECIPES[model["videos"]]} ARGS="{options}"'
+    encoder, decoder = spans(range(cut.encoder_layers)), spans(cut.decoder)
+    return (
+        f"in the model's own code base, build an encoder of {encoder} and a decoder of {decoder}, with the "
+        "model's weights, that takes the encoder's features in; then fine-tune it"
+    )
+
+
+def _asked(manifest: dict[str, Any]) -> str:
+    """The model as the run's command names it."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model", default=manifest["model"]["name"])
+    return shlex.quote(parser.parse_known_args(shlex.split(manifest.get("command", "")))[0].model)
+
+
+def _unlike_the_recipe(config: StackConfig) -> list[str]:
+    """What the recipe's preset has otherwise, as its --set takes it."""
+    from framelens.models import dense
+
+    tiny, own = dense.config("tiny").values(), json.loads(json.dumps(config.values()))
+    changed = {name: value for name, value in own.items() if json.loads(json.dumps(tiny[name])) != value}
+    return [
+        f"{name}={json.dumps(value, separators=(',', ':'))}"
+        for name, value in changed.items()
+        if name not in DECIDED
+    ]

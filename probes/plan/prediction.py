@@ -1,0 +1,208 @@
+"""What a split would save at the user's steps, history and tokens: by operations, and by a machine's clock.
+
+use = Use(steps=50, history=144, tokens=None)
+predicted(dense_shape, answer.cut, answer.curves, use, Clock.now("cpu", "float32", dense_shape))
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from framelens.analyses.decision.kept import MEASURES, summary
+from framelens.analyses.decision.split import THRESHOLD, Curves, Cut
+from framelens.models.cost.machine import Machine
+from framelens.models.cost.operations import (
+    VALUE_BYTES,
+    Shape,
+    cache_bytes,
+    frame_cost,
+    parameters,
+    predicted_speed_up,
+    shape_of,
+    speed_up_bound,
+)
+from framelens.records import now
+
+NEARBY = range(-2, 4)
+"""How much shallower or deeper an encoder is compared."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How the model will be used. ValueError unless all counts are at least 1."""
+
+    steps: int
+    """Denoising steps per frame."""
+    history: int
+    """Frames before the one that is generated."""
+    tokens: int | None = None
+    """Tokens per frame; None for the model's own."""
+    batch: int = 1
+    dtype: str = "float32"
+    fusion: str | None = None
+    """How the decoder takes features in; None for residual, where layers are left between its own."""
+
+    def __post_init__(self):
+        for name in ("steps", "history", "tokens", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}")
+
+
+COUNTED = "channels height width patch heads d_model mlp_width conditions text_tokens text_width window sink"
+"""What the arithmetic asks of a model's description."""
+
+
+def described(model: Any) -> Any:
+    """The model's own description with which costs are counted; None for a model that has none."""
+    config = getattr(model, "config", None)
+    if config is not None and not lacking(config):
+        return config
+    return SimpleNamespace(**model.describe()) if hasattr(model, "describe") else None
+
+
+def lacking(config: Any) -> list[str]:
+    """What a description does not say of what is counted."""
+    if config is None:
+        return []
+    layers = [] if hasattr(config, "layers") or hasattr(config, "decoder_layers") else ["layers"]
+    return layers + [name for name in COUNTED.split() if not hasattr(config, name)]
+
+
+def shape_in_use(config: Any, geometry: dict[str, Any], use: Use) -> Shape:
+    """The shape of the model as it is, for that use; from the geometry alone where there is no config.
+
+    Frames that are made together count as one.
+    """
+    if config is None:
+        said = {"mlp_width": None, "conditions": 0, "text_tokens": 0, "text_width": 0, "window": None}
+        config = SimpleNamespace(**{**said, "sink": 0, **geometry})
+    changes = {"batch": use.batch, "value_bytes": VALUE_BYTES[use.dtype]}
+    shape = shape_of(config, **changes | ({} if use.tokens is None else {"tokens": use.tokens}))
+    chunk = geometry.get("frames_per_chunk", 1)
+    window = None if shape.window is None else max(1, shape.window // chunk)
+    return replace(shape, tokens=chunk * shape.tokens, window=window, sink=-(-shape.sink // chunk))
+
+
+def separated_shape(dense: Shape, encoder_layers: int, decoder_layers: int, fusion: str) -> Shape:
+    """The shape of its separated twin."""
+    asks = fusion == "residual"
+    layers = {"layers": decoder_layers, "encoder_layers": encoder_layers}
+    return replace(dense, **layers, fusion=fusion, query=asks, start_token=not asks)
+
+
+def architecture(cut: Cut, fusion: str | None) -> dict[str, Any]:
+    """What models/scd.py is told to build that split; ValueError for one that this fusion cannot join."""
+    from framelens.models.parts.scd_config import ASKING
+
+    layers = {"encoder_layers": cut.encoder_layers, "decoder_layers": len(cut.decoder)}
+    fits = len(cut.head) < cut.encoder_layers
+    if fusion == "residual" and not fits:
+        raise ValueError(
+            f"the first {len(cut.head)} layers run at every step and the encoder has no more, so nothing is "
+            "left for a residual to hold; take another --fusion, such as prefix"
+        )
+    if fusion == "residual" or (fusion is None and fits):
+        return layers | {"fusion": "residual", "head": len(cut.head)} | ASKING
+    return layers | {"fusion": fusion or "prefix"}
+
+
+def predicted(
+    dense: Shape, cut: Cut, curves: Curves, use: Use, fusion: str, clock: "Clock | None"
+) -> dict[str, Any]:
+    """Speed-up, cache and parameters of the split, and of nearby ones."""
+    chosen = separated_shape(dense, cut.encoder_layers, len(cut.decoder), fusion)
+    nearby = []
+    for depth in (cut.encoder_layers + change for change in NEARBY):
+        other = curves.cut_at(depth, THRESHOLD)
+        if other is not None:
+            layers = len(other.decoder)
+            row = of_shapes(dense, separated_shape(dense, depth, layers, fusion), use, clock)
+            named = {name: row[name] for name in ("speed_up", "cache_bytes", "parameters")}
+            named |= {"clock_speed_up": row["clock"] and row["clock"]["speed_up"]}
+            at = {"encoder_layers": depth, "decoder_layers": layers, "chosen": depth == cut.encoder_layers}
+            nearby.append(at | named | {"kept": _kept(curves, depth)})
+    return of_shapes(dense, chosen, use, clock) | {"nearby": nearby}
+
+
+def of_shapes(dense: Shape, separated: Shape, use: Use, clock: "Clock | None") -> dict[str, Any]:
+    """Speed-up by operations and by the clock, bound, cache, operations and parameters of two shapes."""
+    place = (use.steps, use.history)
+    return {
+        "steps": use.steps,
+        "history": use.history,
+        "tokens": dense.tokens,
+        "batch": dense.batch,
+        "value_bytes": dense.value_bytes,
+        "fusion": separated.fusion,
+        "speed_up": predicted_speed_up(dense, separated, *place),
+        "bound": speed_up_bound(dense, separated, use.history),
+        "cache_bytes": cache_bytes(separated, use.history),
+        "dense_cache_bytes": cache_bytes(dense, use.history),
+        "frame_flops": frame_cost(separated, *place).flops,
+        "dense_frame_flops": frame_cost(dense, *place).flops,
+        "parameters": parameters(separated),
+        "dense_parameters": parameters(dense),
+        "clock": None if clock is None else clock.predicted(dense, separated, use),
+    }
+
+
+def _kept(curves: Curves, depth: int) -> dict[str, float] | None:
+    """The kept share at that encoder depth, of the worse measure; None where it was not measured."""
+    if curves.once is None or depth not in curves.once[0]:
+        return None
+    at = list(curves.once[0]).index(depth)
+    value = summary(np.minimum(*(curves.once[1][measure][:, at] for measure in MEASURES)))
+    return {name: float(getattr(value, name)) for name in ("mean", "low", "high")}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A machine's measured rates: where, in which dtype, with how many threads of a CPU, and when."""
+
+    device_name: str
+    device: str
+    dtype: str
+    threads: int
+    measured: str
+    machine: Machine
+
+    @classmethod
+    def now(cls, device: str, dtype: str, shape: Shape) -> "Clock":
+        """The rates of this machine with blocks of that shape; raises torch.OutOfMemoryError."""
+        import torch
+
+        from framelens.models.cost.calibration import calibrated
+        from framelens.models.loading.devices import device_name, entrance
+
+        device = entrance(device)
+        machine = calibrated(device, dtype, shape)
+        return cls(device_name(device), device, dtype, torch.get_num_threads(), now(), machine)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Clock":
+        """From a benchmark's folder; FileNotFoundError or ValueError where it is none."""
+        file = folder / "manifest.json"
+        if not file.exists():
+            raise FileNotFoundError(
+                f"{folder} has no manifest.json; make one: python -m framelens.benchmarks.scd"
+            )
+        manifest = json.loads(file.read_text())
+        said, settings = manifest.get("machine", {}), manifest.get("settings", {})
+        rates = {field.name: said.get(field.name) for field in fields(Machine)}
+        where = {name: settings.get(name) for name in ("device", "dtype", "threads")}
+        if None in (*rates.values(), *where.values()):
+            raise ValueError(f"{folder} is not a benchmark's; make one: python -m framelens.benchmarks.scd")
+        return cls(said["device_name"], **where, measured=manifest["created"], machine=Machine(**rates))
+
+    def predicted(self, dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
+        """Seconds per frame of both, their ratio, and by which rates."""
+        ours, theirs = (
+            self.machine.frame_seconds(shape, use.steps, use.history) for shape in (separated, dense)
+        )
+        seconds = {"speed_up": theirs / ours, "frame_seconds": ours, "dense_frame_seconds": theirs}
+        return seconds | {**asdict(self), "machine": asdict(self.machine)}

@@ -1,0 +1,181 @@
+"""A run's folder: one atomic folder of results per clip, then the merged files; resuming skips what is there.
+
+runs/<model>/<run>/manifest.json   clips/0000/*.nc ...   step_similarity.nc, frame_attention.nc, ...
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from framelens.probes import experiments
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.subject import grid_of, probed_frames
+from framelens.records import now, origin, write_json, write_netcdf
+
+VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
+OTHER = {"model": "another model", "settings": "other settings", "sigmas": "other noise levels"}
+"""What must agree before a run is continued, and what it has where it does not."""
+SHOWN, LONGEST, UNSAID = 4, 32, "unsaid"
+"""Differences named in a message, letters of a value in it, and what is not there."""
+
+Datasets = dict[str, xr.Dataset]
+
+
+class RunFolder:
+    """Where one run's results live. Everything in it appears whole or not at all."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], is_own: bool = True):
+        """Creates the folder, or continues one made by the same settings and model; else ValueError.
+
+        Not `is_own`, it is another process that does so: this one only adds clips.
+        """
+        self.path, self.manifest = path, manifest
+        if not is_own:
+            return
+        existing = _read_manifest(path)
+        if existing is not None:
+            self._require_same(existing)
+            self.manifest = manifest | {"created": existing["created"], "sessions": existing["sessions"]}
+        (path / "clips").mkdir(parents=True, exist_ok=True)
+        for leftover in (path / "clips").glob("partial-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.write_manifest(complete=False)
+
+    def _require_same(self, existing: dict[str, Any]) -> None:
+        for name in OTHER:
+            if existing.get(name) != self.manifest[name]:
+                told = _differences(existing.get(name), self.manifest[name])
+                raise ValueError(f"{self.path} has {OTHER[name]} ({told}); choose another --run or delete it")
+
+    def missing(self, clips: int) -> list[int]:
+        """The clips that have no results yet."""
+        return [clip for clip in range(clips) if not self._clip(clip).exists()]
+
+    def write_clip(self, clip: int, datasets: Datasets, seconds: float) -> None:
+        """One clip's results, all of its files at once."""
+        partial = self.path / "clips" / f"partial-{clip:04d}-{os.getpid()}"
+        try:
+            partial.mkdir(parents=True)
+            for name, dataset in datasets.items():
+                described = dataset.assign_coords(clip=[clip]).assign_attrs(seconds=round(seconds, 2))
+                write_netcdf(partial / f"{name}.nc", described)
+            os.replace(partial, self._clip(clip))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def complete(self, clips: int, device_name: str, measured: int, seconds: float) -> None:
+        """Joins the clips' files along `clip`, adds what needs all of them, and says so in the manifest."""
+        merged = {
+            name: self._joined(name, clips) for name in sorted(f.stem for f in self._clip(0).glob("*.nc"))
+        }
+        for experiment in map(
+            experiments.load, self.manifest["settings"]["experiments"] or experiments.names()
+        ):
+            if hasattr(experiment, "conclude"):
+                merged |= experiment.conclude(merged)
+        for name, dataset in merged.items():
+            write_netcdf(self.path / f"{name}.nc", dataset)
+        if measured:
+            session = {
+                "finished": now(),
+                "device": device_name,
+                "clips": measured,
+                "seconds": round(seconds, 1),
+            }
+            self.manifest["sessions"] = [*self.manifest["sessions"], session]
+        self.write_manifest(complete=True)
+
+    def _joined(self, name: str, clips: int) -> xr.Dataset:
+        parts = [xr.load_dataset(self._clip(clip) / f"{name}.nc", engine="h5netcdf") for clip in range(clips)]
+        for part in parts:
+            del part.attrs["seconds"]
+        return xr.concat(
+            parts,
+            "clip",
+            data_vars="minimal",
+            coords="minimal",
+            compat="equals",
+            join="exact",
+            combine_attrs="drop_conflicts",
+        )
+
+    def _clip(self, clip: int) -> Path:
+        return self.path / "clips" / f"{clip:04d}"
+
+    def write_manifest(self, complete: bool) -> None:
+        """Writes the manifest; a complete one is what reports look for."""
+        self.manifest["complete"] = complete
+        write_json(self.path / "manifest.json", self.manifest)
+
+
+def manifest(command: str, model: Any, name: str, settings: Settings, frames: int) -> dict[str, Any]:
+    """Everything needed to repeat a run and to know what was measured."""
+    from dataclasses import asdict
+
+    geometry = asdict(model.geometry) | {"tokens_per_frame": model.geometry.tokens_per_frame}
+    metadata, own = model.source.metadata, getattr(model, "sampling", None)
+    return {
+        **origin(command, *VERSIONS),
+        "model": {
+            "name": name,
+            "file": model.source.file.name,
+            "sha256": model.source.sha256,
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "geometry": geometry,
+            "network": metadata.get("network") or type(model).__name__,
+            "videos": metadata.get("videos"),
+            "training": metadata.get("training"),
+            "assumed": metadata.get("assumed"),
+            "latent": bool(getattr(model, "latent", False)),
+            "sampling": None if own is None else own.describe(),
+            **{name: getattr(model.source, name, None) for name in ("repo", "revision")},
+        },
+        "settings": settings.describe()
+        | {
+            "frames": frames,
+            "probed_frames": probed_frames(settings, frames, model.geometry.frames_per_chunk),
+        },
+        "sigmas": grid_of(settings).tolist(),
+        "sessions": [],
+    }
+
+
+def _differences(was: Any, wanted: Any) -> str:
+    """What was and what is wanted, by name where they differ: steps 20, not 10; seed 0, not 1."""
+    found = list(_differing("", was, wanted))
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return "; ".join(f"{name} {_short(a)}, not {_short(b)}".strip() for name, a, b in found[:SHOWN]) + more
+
+
+def _differing(name: str, was: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+    if not (isinstance(was, dict) and isinstance(wanted, dict)):
+        yield name, was, wanted
+        return
+    for part in (*wanted, *(was.keys() - wanted.keys())):
+        before, after = was.get(part, UNSAID), wanted.get(part, UNSAID)
+        if before != after:
+            yield from _differing(f"{name}.{part}".strip("."), before, after)
+
+
+def _short(value: Any) -> str:
+    """The value, of a long one its two ends."""
+    text = str(value)
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    file = path / "manifest.json"
+    if not file.exists():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file} is not valid JSON ({error}); delete {path} or choose another --run"
+        ) from None

@@ -1,0 +1,145 @@
+"""The options of a probe run: the command line, and the settings that it says.
+
+settings, unasked = settings_of(vars(parser().parse_args(["--quick"])))
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from framelens.probes.run.settings import OF_THE_MODEL, QUICK, Settings, told
+
+ABOUT = "Probes a model on held-out clips, or goes on where it was stopped."
+OTHERS = """other commands, each with a --help of its own:
+  python -m framelens.probes plan        whether a probed model can be separated, where, and what it saves
+  python -m framelens.probes estimate    memory and passes of a run, before it is started
+  python -m framelens.probes.check       whether a model keeps the contract that every number rests on
+  python -m framelens.probes.latents     encodes videos and prompts for probing, decodes what was drawn
+  python -m framelens.probes.emergence   when in a training what the probes measure came about"""
+
+
+def parser(
+    prog: str = "python -m framelens.probes",
+    about: str | None = ABOUT,
+    beside: Sequence[argparse.ArgumentParser] = (),
+) -> argparse.ArgumentParser:
+    """The command line of a run, or of another command that has these options beside its own."""
+    default = Settings()
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=about,
+        epilog=None if beside else OTHERS,
+        parents=beside,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        default="dense-tiles",
+        help="a shipped model, a checkpoint, a hub id or adapter.py:function (default: dense-tiles)",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the model's checkpoint does not say, for example height=60 width=104",
+    )
+    parser.add_argument(
+        "--run", help="name of the run (default: from the settings that differ from the defaults)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of all runs")
+    for name, text in {
+        "clips": "held-out clips",
+        "queries": "queries per frame whose attention is read",
+        "seed": "decides clips, noise and the random network",
+    }.items():
+        value = getattr(default, name)
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
+    for name, text in {
+        "context": "frames given before a free run, in whole chunks",
+        "steps": "denoising steps per frame; interventions take at most 10, quick ones 5; in place of a "
+        "model's own noise levels another number takes an even grid under its shift",
+        "probed": "frames at which features and attention are read, one of a chunk",
+    }.items():
+        value = str(getattr(default, name))
+        value += f", with --quick {QUICK[name]}" if name in QUICK else ""
+        value = f"the model's own, else {value}" if name in OF_THE_MODEL else value
+        parser.add_argument(f"--{name}", type=int, help=f"{text} (default: {value})")
+    for name, text in {
+        "tokens": "tokens of a chunk that similarity, noise invariance and the readout are measured on; the "
+        "error this makes is written beside them",
+        "stats-steps": "denoising steps at which streaming statistics are taken, evenly spread",
+    }.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{text} (default: all)")
+    parser.add_argument(
+        "--frames", type=int, help="frames per clip (default: as in training, else of 8 chunks)"
+    )
+    parser.add_argument(
+        "--shift",
+        type=float,
+        help="shift of an even sigma grid, also in place of a model's own noise levels (default: the model's "
+        "own, else 1)",
+    )
+    parser.add_argument(
+        "--renoise",
+        action=argparse.BooleanOptionalAction,
+        help="noise the predicted frame anew between steps (default: the model's own, else not)",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=default.guidance,
+        metavar="SCALE",
+        help="classifier-free guidance of rollouts and own samples, away from the negative prompt in the "
+        "file of --videos, or from the null action or label; Wan's pipeline has 5, SkyReels' 6. Statistics "
+        "read the conditional branch; interventions are tried on it without guidance (default: 1, none)",
+    )
+    parser.add_argument(
+        "--videos",
+        help="a world, a video file or folder, a file of latents, `own` for samples of the model itself or "
+        "own:FILE for those that follow a file's prompts (default: what the model was trained on, else own)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="about a third of the work: fewer noise levels and steps, reuse at some 6 layers (every second "
+        "of 12), no single heads; cuts and left-out layers still at every layer",
+    )
+    parser.add_argument(
+        "--experiments", nargs="+", default=[], metavar="NAME", help="only these (default: all)"
+    )
+    parser.add_argument(
+        "--layers",
+        nargs=2,
+        type=int,
+        metavar=("FIRST", "LAST"),
+        help="layers that interventions reach for, from 0 (default: all that denoise)",
+    )
+    parser.add_argument(
+        "--starts",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="STEP",
+        help="steps whose features are reused (default: the first and every quarter of the way)",
+    )
+    parser.add_argument(
+        "--statistics", nargs="+", default=[], metavar="NAME", help="only these (default: all)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, or auto for all GPUs")
+    parser.add_argument("--workers", type=int, help="processes on a CPU (default: one per core)")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    return parser
+
+
+def settings_of(options: dict[str, Any]) -> tuple[Settings, list[str]]:
+    """The settings in a parsed command line, and the names of those that it leaves open."""
+    options = options | {name: tuple(options[name]) for name in ("experiments", "starts", "statistics")}
+    options["layers"] = options["layers"] and tuple(options["layers"])
+    default = {name: getattr(Settings, name) for name in ("context", *QUICK, *OF_THE_MODEL)}
+    unasked = [name for name in default if options[name] is None]
+    default |= QUICK if options["quick"] else {}
+    options |= {name: default[name] for name in unasked}
+    options["set"] = told(options["set"])
+    return Settings(**options), unasked

@@ -1,0 +1,218 @@
+"""What a probe run was asked to do: checked before anything is loaded or written. Light: no torch."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from framelens.analyses import statistics
+from framelens.probes import experiments
+
+MODES = ("teacher_forced", "free_running")
+NETWORKS = ("trained", "random")
+QUICK: dict[str, Any] = {"steps": 10, "probed": 2}
+"""What a quick run measures unless it is told otherwise."""
+OF_THE_MODEL = ("steps", "shift", "renoise")
+"""What a model that has an opinion decides unless it is told otherwise."""
+OWN = "own"
+"""As `videos`: the clips are samples of the model itself; "own:FILE" has them follow a file's prompts."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the numbers of a run, together with the model."""
+
+    clips: int = 8
+    """Held-out clips."""
+    frames: int | None = None
+    """Frames per clip; None for as many as the model was trained on."""
+    context: int = 4
+    """Frames given before a free run; the first probed frame is the one after them."""
+    probed: int = 3
+    """Frames at which features and attention are read, evenly from `context` to the last."""
+    steps: int = 20
+    """Denoising steps per frame."""
+    shift: float = 1.0
+    """Shift of the sigma grid."""
+    renoise: bool = False
+    """Whether each step predicts the clean frame and noises it anew, as few-step models are sampled."""
+    levels: tuple[float, ...] | None = None
+    """The model's own noise levels at the beginning of each step, from 1 down; None for an even grid under
+    the shift."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance in rollouts and in the model's own samples, away from the negative
+    prompt of a file or from the model's null condition; 1 for none."""
+    queries: int = 64
+    """Queries per frame whose attention is read; all of them where a frame has no more tokens."""
+    tokens: int | None = None
+    """Tokens of a chunk that similarity, noise invariance and the readout are measured on; None for all."""
+    stats_steps: int | None = None
+    """Denoising steps at which streaming statistics are taken, evenly with the first and the last; None for
+    all."""
+    experiments: tuple[str, ...] = ()
+    """Files of probes/ with a measurement; empty for all."""
+    statistics: tuple[str, ...] = ()
+    """Streaming statistics; empty for all."""
+    layers: tuple[int, int] | None = None
+    """First and last layer that interventions reach for; None for all of the stack that denoises."""
+    starts: tuple[int, ...] = ()
+    """Steps whose features are reused from there on; empty for the first and each quarter of the way."""
+    quick: bool = False
+    """Interventions with fewer steps and noise levels, reuse at six layers or so, no single heads."""
+    videos: str | None = None
+    """A world of videos/, a video file or folder, a file of latents, "own" for samples of the model itself
+    or "own:FILE" for those that follow a file's prompts; None for what the model was trained on, and its own
+    samples where it does not say."""
+    set: tuple[tuple[str, Any], ...] = ()
+    """What the model is told that its checkpoint does not say, (name, value)."""
+    seed: int = 0
+    """Decides the clips, the noise and the random network."""
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for name in ("clips", "probed", "steps"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("context", self.context, 1)
+        _at_least("queries", self.queries, 2)
+        _at_least("seed", self.seed, 0)
+        _at_least("tokens", 8 if self.tokens is None else self.tokens, 8)
+        _at_least("stats-steps", 2 if self.stats_steps is None else self.stats_steps, 2)
+        if not 0 < self.shift < math.inf:
+            raise ValueError(f"--shift must be positive and finite, got {self.shift}")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"--guidance must be 0 or more and finite, got {self.guidance}")
+        if self.frames is not None and self.frames <= self.context:
+            raise ValueError(
+                f"--frames must exceed --context {self.context}, got {self.frames}: nothing is left to draw"
+            )
+        for name in self.experiments:
+            if name not in experiments.names():
+                raise ValueError(
+                    f"no experiment is called {name!r}; there are {', '.join(experiments.names())}"
+                )
+        self._check_layers_and_starts()
+        for name in self.statistics:
+            if name not in statistics.names():
+                raise ValueError(
+                    f"no statistic is called {name!r}; there are {', '.join(statistics.names())}"
+                )
+
+    def _check_layers_and_starts(self) -> None:
+        if self.layers is not None and not 0 <= self.layers[0] <= self.layers[1]:
+            raise ValueError(
+                f"--layers {self.layers[0]} {self.layers[1]} is an empty range; give the first and the last "
+                "layer, counted from 0"
+            )
+        for start in self.starts:
+            if not 0 <= start < self.drawn_steps - 1:
+                raise ValueError(
+                    f"--starts {start} leaves no later step: interventions draw a frame in "
+                    f"{self.drawn_steps} steps; choose from 0 to {self.drawn_steps - 2}"
+                )
+
+    @property
+    def watched_steps(self) -> list[int]:
+        """The denoising steps at which streaming statistics are taken."""
+        count, last = min(self.stats_steps or self.steps, self.steps), self.steps - 1
+        return sorted({round(index * last / max(1, count - 1)) for index in range(count)})
+
+    @property
+    def drawn_steps(self) -> int:
+        """Denoising steps of a frame that is drawn under an intervention."""
+        return min(self.steps, 5 if self.quick else 10)
+
+    @property
+    def start_steps(self) -> list[int]:
+        """The steps whose features are reused."""
+        if self.starts:
+            return sorted(set(self.starts))
+        quarters = (0, 2) if self.quick else (0, 1, 2, 3)
+        last = max(0, self.drawn_steps - 2)
+        return sorted({min(self.drawn_steps * quarter // 4, last) for quarter in quarters})
+
+    def chosen_layers(self, depth: int) -> list[int]:
+        """The layers that interventions reach for in a stack of that depth; ValueError for other layers."""
+        first, last = self.layers or (0, depth - 1)
+        if last >= depth:
+            raise ValueError(
+                f"--layers {first} {last} reaches beyond the {depth} layers that denoise; choose from 0 to "
+                f"{depth - 1}"
+            )
+        stride = max(1, depth // 6) if self.quick else 1
+        return sorted({*range(first, last + 1, stride), last})
+
+    def of_model(self, model: Any, unasked: Collection[str] = ()) -> "Settings":
+        """These settings for that model: what was not asked for as it is meant to be sampled (`sampling`),
+        the context in whole chunks of the frames that it makes together, and its own samples where nothing
+        says what videos it knows.
+
+        Noise levels of its own are taken unless another number of steps, or a shift, was asked for.
+        """
+        own, chunk = getattr(model, "sampling", None), model.geometry.frames_per_chunk
+        opinion = {} if own is None else {"shift": own.shift, "renoise": own.renoise}
+        if own is not None:
+            opinion["steps"] = min(own.steps, QUICK["steps"]) if self.quick else own.steps
+        changes: dict[str, Any] = {name: value for name, value in opinion.items() if name in unasked}
+        if own is not None and "shift" in unasked:
+            changes["levels"] = own.levels if changes.get("steps", self.steps) == own.steps else None
+        changes["context"] = max(1, self.context // chunk) * chunk
+        changes["videos"] = self.videos or (None if model.source.metadata.get("videos") else OWN)
+        return replace(self, **changes)
+
+    def slug(self, model: Any = None) -> str:
+        """A folder name for these settings: `default` or `quick`, and what differs from it for that model."""
+        default = Settings(quick=True, **QUICK) if self.quick else Settings()
+        default = default if model is None else default.of_model(model, OF_THE_MODEL)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        differing = {name: value for name, value in values.items() if value != getattr(default, name)}
+        if differing.keys() & {"steps", "shift"}:
+            differing.pop("levels", None)  # which they decide
+        parts = [f"{name}-{_spelled(value)}".replace("/", "_") for name, value in differing.items()]
+        return "_".join([*(["quick"] if self.quick else []), *parts]) or "default"
+
+    def describe(self) -> dict:
+        """The settings as plain values."""
+        values = asdict(self) | {"set": dict(self.set)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _spelled(value: Any) -> str:
+    """A value as part of a folder's name: 2+4, height=60+width=104."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return "+".join("=".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"--{name} must be at least {least}, got {value}")
+
+
+def refuse_path(run: str) -> None:
+    """ValueError for a run's name that would lead out of its model's folder."""
+    if run in ("", ".", "..") or "/" in run or "\\" in run:
+        raise ValueError(f"--run is the name of one folder, got {run!r}; --out says in which folder runs lie")
+
+
+def told(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    """What --set says, by name in their order: numbers, true, false and none as such, all else as text."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, is_given, text = pair.partition("=")
+        if not is_given or not name.isidentifier():
+            raise ValueError(f"--set takes NAME=VALUE, got {pair!r}")
+        values[name] = _value(text)
+    return tuple(sorted(values.items()))
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,144 @@
+"""One clip, the networks that are shown it, and the noise they start from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import Sampling, TrainingDensity
+from framelens.probes.chunk.stage import DRAWS, Clip, Stage
+from framelens.probes.run.finite import require_finite
+from framelens.probes.run.settings import Settings
+
+LEVELS = 5
+"""Noise levels at which velocities are compared."""
+FRESH = 500
+"""Noise draws from this number on are what is added anew at each step."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an experiment measures: networks by name, a clip of whole chunks, and another clip as control."""
+
+    index: int
+    networks: Mapping[str, Any]
+    clip: Clip
+    other: Clip
+    settings: Settings
+    frames: int
+    _stages: dict[str, Stage] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def chunk(self) -> int:
+        """Frames that the model makes together."""
+        return next(iter(self.networks.values())).geometry.frames_per_chunk
+
+    @property
+    def chunks(self) -> range:
+        """The first frame of each chunk of the clip."""
+        return range(0, self.frames, self.chunk)
+
+    def span(self, frame: int) -> slice:
+        """The frames of the chunk that begins with this one."""
+        return slice(frame, frame + self.chunk)
+
+    @property
+    def probed(self) -> list[int]:
+        """The first frames of the chunks in which features and attention are read."""
+        return probed_frames(self.settings, self.frames, self.chunk)
+
+    @property
+    def sigmas(self) -> Float[Tensor, " steps_and_1"]:
+        return grid_of(self.settings)
+
+    def sampler(self, network: Any) -> Any:
+        """The network as it is sampled: under the run's guidance, away from the clip's negative condition."""
+        return guided(network, self.settings.guidance, null=self.clip.negative)
+
+    def stage(self, network: str = "trained") -> Stage:
+        """The last chunk with its past in memory, on which interventions are tried; made once."""
+        if network not in self._stages:
+            model, frame = self.networks[network], self.chunks[-1]
+            noise = torch.cat([self.noise(draw)[:, frame:] for draw in range(DRAWS)])
+            pasts = {"own": self.clip, "other_clip": self.other}
+            grid = grid_of(self.settings, self.settings.drawn_steps)
+            levels = training_density(self.networks["trained"]).quantiles(LEVELS)
+            seeds = tuple(self.fresh_seed(draw) for draw in range(DRAWS)) if self.settings.renoise else None
+            stage = Stage(model, pasts, noise, frame, grid, levels, seeds)
+            require_finite(model, stage.sample, self._rollout_to(model, stage))
+            self._stages[network] = stage
+        return self._stages[network]
+
+    def _rollout_to(self, model: Any, stage: Stage) -> Callable[..., Tensor]:
+        """The rollout that draws the probed frames, and the stage's, of the first noise draw."""
+        return lambda on_pass: rollout(
+            model,
+            self.noise(0),
+            stage.grid,
+            self.clip.cond,
+            self.clip.video,
+            teacher_forced=True,
+            denoised_frames={*self.probed, stage.frame},
+            on_pass=on_pass,
+            renoise=self.renoise,
+        )
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that interventions reach for."""
+        return self.settings.chosen_layers(len(self.stage().layers))
+
+    def noise(self, draw: int) -> Float[Tensor, "1 f c h w"]:
+        """Noise for the whole clip; the same for the same seed, clip and draw, on every device."""
+        return noise_like(self.clip.video, seed_of(self.settings, self.index, draw))
+
+    @property
+    def renoise(self) -> int | None:
+        """The seed of what rollouts of the first noise draw add anew at each step; None where they do not."""
+        return self.fresh_seed(0) if self.settings.renoise else None
+
+    def fresh_seed(self, draw: int) -> int:
+        """The seed of the noise that is added anew at each step, by draw."""
+        return seed_of(self.settings, self.index, FRESH + draw)
+
+
+def grid_of(settings: Settings, steps: int | None = None) -> Float[Tensor, " steps_and_1"]:
+    """The noise levels of a sampler of so many steps, by default of the run's: from 1 down to 0, the model's
+    own where they are as many."""
+    steps = settings.steps if steps is None else steps
+    own = settings.levels if settings.levels and len(settings.levels) == steps else None
+    return Sampling(steps, settings.shift, levels=own).grid
+
+
+def seed_of(settings: Settings, index: int, draw: int) -> int:
+    """The seed of a clip's noise draw."""
+    return (settings.seed * 1_000_003 + index) * 1_009 + draw
+
+
+def noise_like(video: Tensor, seed: int) -> Tensor:
+    """Noise for a whole video; the same for the same seed on every device."""
+    return torch.randn(video.shape, generator=torch.Generator().manual_seed(seed)).to(video)
+
+
+def recipe_of(model: Any) -> dict[str, Any]:
+    """The recipe that the model's checkpoint says it was trained by; empty where it says nothing."""
+    return (model.source.metadata.get("training") or {}).get("recipe") or {}
+
+
+def training_density(model: Any) -> TrainingDensity:
+    """Where the model's training put its noise levels, as far as its checkpoint or the model itself says."""
+    said = recipe_of(model) or getattr(model, "density", {})
+    known = {name: said[name] for name in ("mean", "spread", "shift", "uniform_share") if name in said}
+    return TrainingDensity(**known)
+
+
+def probed_frames(settings: Settings, frames: int, chunk: int = 1) -> list[int]:
+    """The first frames of `settings.probed` chunks, spread from the first after the context to the last."""
+    even = np.linspace(frames // chunk - 1, settings.context // chunk, settings.probed)
+    return sorted({int(index) * chunk for index in even.round()})

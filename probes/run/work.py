@@ -1,0 +1,133 @@
+"""The clips of a run, measured one after the other or by several processes; each writes its results whole."""
+
+import os
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from framelens import models
+from framelens.models.loading.devices import AUTO, entrance
+from framelens.models.loading.multi_device import is_spread
+from framelens.models.loading.shuffled import shuffled
+from framelens.probes import experiments
+from framelens.probes.chunk.layers import Layers
+from framelens.probes.run.clips import OWN_FILE, check_own, frames_of, is_own, own_clips, read_clips
+from framelens.probes.run.failures import in_one_line
+from framelens.probes.run.folder import RunFolder
+from framelens.probes.run.settings import NETWORKS, Settings
+from framelens.probes.run.subject import Clip, Subject
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Networks and clips, ready to be measured; `with_own_clips` draws those that are the model's own."""
+
+    networks: dict[str, Any]
+    clips: list[Clip]
+    settings: Settings
+    frames: int
+
+    def measure(self, index: int) -> dict[str, xr.Dataset]:
+        """Every experiment's Datasets for one clip."""
+        clip, other = self.clips[index], self.clips[index + 1]
+        subject = Subject(index, self.networks, clip, other, self.settings, self.frames)
+        datasets = {}
+        for experiment in self.settings.experiments or experiments.names():
+            datasets |= experiments.load(experiment).measure(subject)
+        return datasets
+
+    def with_own_clips(self, folder: Path) -> "Laboratory":
+        """The same with the model's own samples, kept in that folder, if that is what its clips are."""
+        model = self.networks["trained"]
+        if not is_own(self.settings, model):
+            return self
+        return replace(self, clips=own_clips(self.settings, model, self.frames, folder / OWN_FILE))
+
+
+def open_laboratory(name: str, settings: Settings, unasked: Collection[str] = ()) -> Laboratory:
+    """The model of that name, its random twin and the clips; raises ValueError or FileNotFoundError.
+
+    Settings in `unasked` are as the model is meant to be sampled, where it says so.
+    """
+    asked = dict(settings.set)
+    model = models.load(name, settings.device, settings.dtype, copies=len(NETWORKS), **asked)
+    settings = replace(settings.of_model(model, unasked), device=entrance(settings.device))
+    settings.chosen_layers(len(Layers(model)))
+    frames = frames_of(settings, model)
+    with in_one_line(name, settings):
+        if is_own(settings, model):
+            check_own(settings, model, frames)  # before there is a folder to draw them into
+        clips = [] if is_own(settings, model) else read_clips(settings, model, frames)
+        if is_spread(model):  # a copy would share what lies in another place than its passes begin
+            random = models.load_shuffled(name, settings.seed, AUTO, settings.dtype, **asked)
+        else:
+            random = shuffled(model, settings.seed)
+    return Laboratory({"trained": model, "random": random}, clips, settings, frames)
+
+
+def measured(
+    laboratory: Laboratory, name: str, missing: list[int], folder: RunFolder, workers: int
+) -> Iterator[int]:
+    """Measures and writes the missing clips; yields each one's index when it is on disk."""
+    workers = min(workers, len(missing))
+    if workers > 1:
+        yield from _by_processes(name, laboratory.settings, missing, folder, workers)
+        return
+    for index in missing:
+        _measure(laboratory, name, folder, index)
+        yield index
+
+
+def default_workers(device: str, ranks: int = 1) -> int:
+    """One process per core on a CPU, where a small network cannot use several; one on a GPU, and one for each
+    process that a launcher started."""
+    is_alone = ranks == 1 and entrance(device) == "cpu"
+    return max(1, len(os.sched_getaffinity(0))) if is_alone else 1
+
+
+def _measure(laboratory: Laboratory, name: str, folder: RunFolder, index: int) -> None:
+    began = time.perf_counter()
+    with in_one_line(name, laboratory.settings):
+        datasets = laboratory.measure(index)
+    folder.write_clip(index, datasets, time.perf_counter() - began)
+
+
+def _by_processes(
+    name: str, settings: Settings, missing: list[int], folder: RunFolder, workers: int
+) -> Iterator[int]:
+    # Spawned: a forked process cannot use the threads that torch has already started.
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_open_worker, initargs=(name, settings, folder))
+    try:
+        futures = {pool.submit(_work, index): index for index in missing}
+        for future in as_completed(futures):
+            future.result()
+            yield futures[future]
+    except BrokenProcessPool:
+        raise OSError(
+            f"one of {workers} worker processes died, killed or out of memory; the finished clips are kept: "
+            "give the same command with fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker: list[Any] = []
+
+
+def _open_worker(name: str, settings: Settings, folder: RunFolder) -> None:
+    torch.set_num_threads(1)
+    _worker[:] = [open_laboratory(name, settings).with_own_clips(folder.path), name, folder]
+
+
+def _work(index: int) -> None:
+    laboratory, name, folder = _worker
+    _measure(laboratory, name, folder, index)

@@ -1,0 +1,123 @@
+"""Features of a world's clips beside those that a run measures: many clips, few passes each.
+
+One pass per frame to remember it, and one per probed frame and noise level, all clips of a batch together.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from framelens import videos
+from framelens.diffusion.sampler import ForwardPass
+from framelens.diffusion.schedule import noised
+from framelens.hooks.trace import Trace
+from framelens.probes.chunk.layers import Layers
+from framelens.probes.run.clips import conditions_of, placed
+from framelens.probes.run.subject import Subject
+
+SIGMAS, CLIPS, FRAMES = (1.0, 0.75, 0.25), 8, 4
+QUICK_SIGMAS, QUICK_CLIPS = (1.0, 0.25), 6
+TOKENS, CHANNELS = 64, 128
+"""Tokens kept of a larger frame, and channels to which wider features are projected at random."""
+FIRST_SEED = 500_000
+"""Behind every seed of the clips that a run measures otherwise."""
+
+
+def seeds(subject: Subject) -> Iterator[int]:
+    """Seeds of this subject's further clips, which are no other subject's."""
+    clips = QUICK_CLIPS if subject.settings.quick else CLIPS
+    first = videos.VALIDATION_SEED + subject.settings.seed * 1_000_000 + FIRST_SEED + subject.index * clips
+    yield from range(first, first + clips)
+
+
+def sigmas(subject: Subject) -> tuple[float, ...]:
+    """The noise levels of the passes."""
+    return QUICK_SIGMAS if subject.settings.quick else SIGMAS
+
+
+def frames(subject: Subject) -> list[int]:
+    """At most FRAMES first frames of chunks, spread from the first after the context to the last."""
+    chunk = subject.chunk
+    even = np.linspace(subject.settings.context // chunk, subject.frames // chunk - 1, FRAMES)
+    return sorted({int(index) * chunk for index in even.round()})
+
+
+def _points(subject: Subject, model: Any) -> list[str]:
+    """The embedding and the residual stream behind each layer; in a quick run, behind every second one."""
+    stack = getattr(model, "denoising_stack", "")
+    layers = [f"{name}.hook_resid_post" for name in Layers(model).names]
+    return [f"{stack}hook_embed", *(layers[::-2][::-1] if subject.settings.quick else layers)]
+
+
+@torch.no_grad()
+def features(
+    subject: Subject, model: Any, batch: videos.Clips, frames: list[int], levels: int
+) -> tuple[Float[np.ndarray, "m f s l n d"], list[str]]:
+    """The residual stream of a frame's tokens, and the points it was read at.
+
+    NaN but at the first so many noise levels. The noise is the same for every network.
+    """
+    video = torch.from_numpy(batch.video).to(subject.clip.video)
+    cond = conditions_of(batch, model)
+    context = model.start(len(video), placed(cond, video))
+    points, kept = _points(subject, model), []
+    seed = (subject.settings.seed * 1_000_003 + subject.index) * 1_009 + 4
+    generator = torch.Generator().manual_seed(seed)
+    for frame in range(0, frames[-1] + 1, subject.chunk):
+        x = video[:, subject.span(frame)]
+        if frame in frames:
+            noise = [torch.randn(x.shape, generator=generator).to(x) for _ in sigmas(subject)]
+            kept.append(
+                [
+                    _at(model, points, x, eps, sigma, context, frame)
+                    for eps, sigma in zip(noise[:levels], sigmas(subject)[:levels], strict=True)
+                ]
+            )
+        if frame < frames[-1]:
+            context = model.encode(x, context)
+    table = np.stack([np.stack(by_level, 1) for by_level in kept], 1)
+    missing = [(0, len(sigmas(subject)) - levels) if axis == 2 else (0, 0) for axis in range(table.ndim)]
+    return np.pad(table, missing, constant_values=np.nan), points
+
+
+def _at(
+    model: Any, points: list[str], x: Tensor, noise: Tensor, sigma: float, context: Any, frame: int
+) -> Float[np.ndarray, "m l n d"]:
+    """The tokens of a chunk's first frame at each point, in one pass at that noise level."""
+    kept: dict[str, np.ndarray] = {}
+    chosen = chosen_tokens(model)
+
+    def keep(_at: Any, name: str, value: Tensor) -> None:
+        # Where other tokens share the stack, the chunk's own come last.
+        own = value[:, -model.geometry.tokens_per_chunk :][:, chosen].float().cpu()
+        kept[name] = _rounded(_projected(own).numpy())
+
+    with Trace(model.hook_dict, points, keep) as trace:
+        trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
+        level = x.new_full((len(x),), sigma)
+        model.denoise(noised(x, noise, level[:, None].expand(x.shape[:2])), level, context)
+    return np.stack([kept[point] for point in points], 1)
+
+
+def chosen_tokens(model: Any) -> Tensor:
+    """A fixed, evenly spread choice of at most TOKENS tokens of a frame, by their place in it."""
+    tokens = model.geometry.tokens_per_frame
+    return torch.linspace(0, tokens - 1, min(TOKENS, tokens)).round().long()
+
+
+def _projected(value: Float[Tensor, "m n d"]) -> Float[Tensor, "m n e"]:
+    d = value.shape[-1]
+    if d <= CHANNELS:
+        return value
+    directions = torch.randn(d, CHANNELS, generator=torch.Generator().manual_seed(d))
+    return value @ directions / CHANNELS**0.5
+
+
+def _rounded(value: np.ndarray) -> np.ndarray:
+    """Numbers of 10 significant bits, which take half the room on disk."""
+    bits = np.ascontiguousarray(value, np.float32).view(np.uint32)
+    return ((bits + np.uint32(1 << 13)) & np.uint32(0xFFFFC000)).view(np.float32)

@@ -1,0 +1,183 @@
+"""One look for all figures, and the one way to write them.
+
+    @style.look
+    def draw(run): ...
+
+    style.save(figure, table, "reports/figures/depth")    # .png, .pdf, .csv
+
+Figures are made without pyplot, so nothing global is opened or has to be closed.
+"""
+
+import textwrap
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import LogFormatter
+from PIL import Image
+
+from framelens.analyses.intervals import enough
+from framelens.records import replace_file
+from framelens.reports.runs import Run
+
+# Okabe and Ito's palette: told apart with every common colour blindness; the dashes tell them apart in grey.
+COLOURS = {"trained": "#0072B2", "random": "#D55E00", "other": "#7A7A7A", "uniform": "#000000"}
+COLOURS |= {"shuffled": COLOURS["other"]}
+DASHES = {"trained": "-", "random": "--", "other": ":", "shuffled": "-.", "uniform": (0, (1, 1))}
+WORDS = {"trained": "trained", "random": "random weights", "other": "other context"}
+WORDS |= {"shuffled": "shuffled targets", "uniform": "uniform"}
+SEQUENTIAL = "mako"
+DIVERGING = "vlag"
+ABSENT = "#E4E4E4"
+WIDTH = 7.2
+DPI = 200
+NEAR, FAR_OFF = 16, 0.005
+"""How far, and of how many pixels, a picture of few colours may be off."""
+RC = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.5,
+    "pdf.fonttype": 42,
+    "font.family": "DejaVu Sans",
+}
+
+
+def look(draw: Callable) -> Callable:
+    """The same function, drawing in our look; the caller's matplotlib settings stay as they were."""
+
+    @wraps(draw)
+    def drawn(*args, **kwargs):
+        with matplotlib.rc_context({**seaborn.axes_style("ticks"), **RC}):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def canvas(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, in inches, which finds room for its labels by itself."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bool = True) -> None:
+    """Title, and below it the model, the clips, the mode where one was chosen, and what the band is."""
+    clips, mode = run.clips(dataset), run.mode(dataset)
+    parts = [run.model, f"{clips} clip{'s' * (clips != 1)}"]
+    if mode and dataset != "samples":
+        parts.append(mode.replace("_", " "))
+    if interval:
+        parts.append("band: 95% interval over clips" if enough(clips) else "too few clips for an interval")
+    figure.suptitle(f"{title}\n{', '.join(parts)}", x=0.01, ha="left", fontsize=9)
+
+
+def title(figure: FigureBase, text: str, run: Run) -> None:
+    """A title, and below it what the run says of itself in one sentence, in lines that fit."""
+    below = textwrap.fill(run.manifest["summary"], 100)
+    figure.suptitle(f"{text}\n{below}", x=0.01, ha="left", fontsize=9)
+
+
+def arms(names: Iterable[str]) -> dict[str, dict]:
+    """Colour, dash and marker of each network that is compared, the first of them in black."""
+    colours = ["#000000", *seaborn.color_palette("colorblind", 9)]
+    dashes, markers = ["-", "--", "-.", ":"], "osD^vP*X"
+    return {
+        str(name): {
+            "color": colours[i % 10], "linestyle": dashes[i % 4], "marker": markers[i % 8], "markersize": 3.5,
+            "linewidth": 1.2,
+        }
+        for i, name in enumerate(names)
+    }  # fmt: skip
+
+
+def line(
+    axes: Axes, x: np.ndarray, values: xr.Dataset, kind: str, label: str | None = None, **options
+) -> None:
+    """A mean as a line and its interval as a band, at a lone point as a bar; values has mean, low, high."""
+    options = {"color": COLOURS.get(kind), "linestyle": DASHES.get(kind, "-"), "marker": "o"} | options
+    options.setdefault("markersize", 3 if len(x) <= 16 else 1.6)
+    axes.plot(x, values["mean"], label=WORDS.get(kind, kind) if label is None else label, **options)
+    if np.isfinite(values["low"]).any():
+        axes.fill_between(x, values["low"], values["high"], color=options["color"], alpha=0.2, linewidth=0)
+        lone = _lone(x, values)
+        if lone.sizes["lone"]:
+            axes.vlines(lone.x, lone.low, lone.high, color=options["color"], alpha=0.5, linewidth=1.2)
+
+
+def _lone(x: np.ndarray, values: xr.Dataset) -> xr.Dataset:
+    """x, low and high of the points with an interval and no neighbour, for which a band has no width."""
+    has = np.isfinite(values["mean"].values) & np.isfinite(values["low"].values)
+    beside = np.pad(has, 1)
+    lone = has & ~beside[:-2] & ~beside[2:]
+    columns = {"x": np.asarray(x), "low": values["low"].values, "high": values["high"].values}
+    return xr.Dataset({name: ("lone", column[lone]) for name, column in columns.items()})
+
+
+class _Plain(LogFormatter):
+    """The ticks that matplotlib would name on a logarithmic axis, as 0.02 and not as a power of ten."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def logarithmic(axes: Axes) -> None:
+    """Makes the vertical axis logarithmic, its ticks plain numbers."""
+    axes.set_yscale("log")
+    plain_ticks(axes)
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Names the ticks of a vertical axis that is logarithmic, or of a colour bar, as plain numbers."""
+    axes.yaxis.set_major_formatter(_Plain())
+    axes.yaxis.set_minor_formatter(_Plain(labelOnlyBase=False))
+
+
+def ramp(count: int) -> list:
+    """Colours from shallow or early (light) to deep or late (dark)."""
+    return seaborn.color_palette("crest", count)
+
+
+def save(figure: Figure, table: pd.DataFrame, path: str | Path) -> list[Path]:
+    """Writes path.png, path.pdf and the drawn numbers as path.csv; each appears whole or not at all."""
+    path = Path(path)
+
+    def pixels(partial: Path) -> None:
+        figure.savefig(partial, dpi=DPI, metadata={"Software": None})
+        figure.set_layout_engine("none")  # room was found once; searching again would double the time
+        shrink(partial)
+
+    def lines(partial: Path) -> None:
+        # Without a date the same numbers give the same file.
+        figure.savefig(partial, dpi=DPI, metadata={"CreationDate": None})
+
+    return [
+        replace_file(path.with_name(f"{path.name}.png"), pixels),
+        replace_file(path.with_name(f"{path.name}.pdf"), lines),
+        replace_file(path.with_name(f"{path.name}.csv"), lambda partial: table.to_csv(partial, index=False)),
+    ]
+
+
+def shrink(png: Path) -> None:
+    """Rewrites a PNG in 256 colours of its own, a third of the size, where that can hardly be seen.
+
+    Where more than FAR_OFF of the pixels would be off by more than NEAR of 255, all colours stay.
+    """
+    with Image.open(png) as opened:
+        whole, dots = opened.convert("RGB"), opened.info.get("dpi", (DPI, DPI))
+    few = whole.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
+    off = np.abs(np.asarray(whole, np.int16) - np.asarray(few.convert("RGB"), np.int16)).max(axis=2)
+    kept = whole if (off > NEAR).mean() > FAR_OFF else few
+    kept.save(png, "PNG", optimize=True, dpi=dots)

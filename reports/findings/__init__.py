@@ -1,0 +1,1 @@
+"""The two findings of the paper in words, for one run."""

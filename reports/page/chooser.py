@@ -1,0 +1,186 @@
+"""What a reader can choose on the page: a layer, a step; its similarity over steps and its interventions.
+
+data = choices(run, datasets(run, "cut", "leave_one_out", "reuse"))    # for the page's script, rounded
+chooser_section(data)    # the controls; shown by the script only, as the static figures say the same
+"""
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+import seaborn
+import xarray as xr
+
+from framelens.analyses.decision.kept import Context
+from framelens.reports.drawing import style
+from framelens.reports.drawing.averages import spelled
+from framelens.reports.drawing.effects import (
+    SERVED,
+    absolute,
+    context_of,
+    has,
+    kept,
+    layer_keys,
+    networks,
+    plain,
+)
+from framelens.reports.drawing.layers import depth_of
+from framelens.reports.runs import Run
+
+STEPS = 25
+"""Steps of a matrix; of more, evenly spaced ones are kept."""
+SHADES = 32
+CUTS = {
+    "from": "attention to the past cut from this layer on",
+    "only": "attention to the past cut in this layer",
+    "up_to": "attention to the past cut up to this layer",
+}
+HEADS = ["intervention", "kept (velocity)", "kept (frame)", "error of the frame", "sharpness"]
+WHOLE = "none: the whole model"
+Row = tuple[str, str, int | None, list[str]]
+
+
+def choices(run: Run, measured: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Matrices of step similarity by layer, and rows of interventions by layer, as plain rounded values."""
+    similarity, interventions = _similarity(run), _interventions(measured)
+    names = dict(zip(similarity.get("keys", []), similarity.get("layers", []), strict=True))
+    names |= {key: name for key, name in interventions.get("names", {}).items() if key not in names}
+    layers = [{"key": key, "name": name} for key, name in names.items()]
+    found = {"similarity": similarity, "interventions": interventions}
+    return {"layers": layers} | {name: part for name, part in found.items() if part}
+
+
+def _similarity(run: Run) -> dict[str, Any]:
+    """Centred cosine in thousandths, [layer][step * step_b], for each network."""
+    if run.missing(("step_similarity",)):
+        return {}
+    matrices: dict[str, list] = {}
+    every_network = run.read("step_similarity", "centred_cosine").centred_cosine
+    for network in networks(every_network):
+        stored = every_network.sel(network=network, drop=True)
+        kept_steps = np.unique(
+            np.linspace(0, stored.sizes["step"] - 1, min(STEPS, stored.sizes["step"])).astype(int)
+        )
+        mean = stored.mean(("clip", "frame")).isel(step=kept_steps, step_b=kept_steps)
+        mean = mean.transpose("layer", "step", "step_b")
+        matrices[network] = [
+            [None if np.isnan(value) else round(1000 * float(value)) for value in matrix.ravel()]
+            for matrix in mean.values
+        ]
+    depth = depth_of(mean)
+    every = [value for layers in matrices.values() for layer in layers for value in layer]
+    palette = [
+        "#" + "".join(f"{round(255 * channel):02x}" for channel in colour)
+        for colour in seaborn.color_palette(style.SEQUENTIAL, SHADES)
+    ]
+    return {
+        "layers": [depth.name(int(position)) for position in depth.positions],
+        "keys": layer_keys(mean),
+        "steps": [int(step) for step in mean.step.values],
+        "sigma": [round(float(sigma), 3) for sigma in mean.sigma.values],
+        "names": {network: style.WORDS.get(network, network) for network in matrices},
+        "values": matrices,
+        "low": min(value for value in every if value is not None),
+        "palette": palette,
+    }
+
+
+def _interventions(measured: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Rows by layer, [step or None, cells], in words; the starts that can be chosen."""
+    data = {name: measured[name] for name in ("cut", "leave_one_out", "reuse") if name in measured}
+    if not data:
+        return {}
+    context = context_of(data)
+    layers: dict[str, list] = {}
+    for key, name, start, cells in _rows(data, context):
+        layers.setdefault(key, []).append([start, [name, *cells]])
+    first = next(iter(data.values()))
+    names = {}
+    for stored in data.values():
+        depth = depth_of(stored)
+        names |= {key: depth.name(at) for at, key in enumerate(layer_keys(stored))}
+    ordered = sorted(layers, key=lambda key: int(key.split("-")[-1]))
+    starts = {}
+    if "reuse" in data:
+        sigmas = data["reuse"].start_sigma.values
+        steps = (str(int(step)) for step in data["reuse"].start.values)
+        starts = {step: f"{float(sigma):.3g}" for step, sigma in zip(steps, sigmas, strict=True)}
+    error, sharp = (plain(first, variable) for variable in ("mse", "sharpness"))
+    whole = "–" if context is None else "1.00"
+    base = [WHOLE, whole, whole, _number(error, True), _number(sharp, False)]
+    rows = {key: layers[key] for key in ordered}
+    return {"heads": HEADS, "whole": base, "layers": rows, "names": names, "starts": starts}
+
+
+def _rows(data: Mapping[str, xr.Dataset], context: Context | None) -> Iterator[Row]:
+    if "cut" in data:
+        for where, name in CUTS.items():
+            if has(data["cut"], where=where):
+                yield from _layers(data["cut"], context, name, None, where=where)
+    if "leave_one_out" in data:
+        yield from _layers(data["leave_one_out"], context, "this layer left out", None)
+    if "reuse" in data:
+        for kind in map(str, data["reuse"].kind.values):
+            for start in map(int, data["reuse"].start.values):
+                name = f"{SERVED.get(kind, kind)}, reused up to this layer"
+                yield from _layers(data["reuse"], context, name, start, kind=kind, start=start)
+
+
+def _layers(
+    stored: xr.Dataset, context: Context | None, name: str, served_from: int | None, **where: Any
+) -> Iterator[Row]:
+    """One row per layer of an intervention, with what could be measured."""
+    shares: list[xr.Dataset | None] = [None, None]
+    if context is not None:
+        # Velocities are served from the first step only.
+        velocity = None if served_from else kept(context, stored, "velocity", **where)
+        shares = [velocity, kept(context, stored, "frame", **where)]
+    errors, sharp = (absolute(stored, variable, **where) for variable in ("mse", "sharpness"))
+    for place, key in enumerate(layer_keys(stored)):
+        values = [*shares, errors, sharp]
+        here = [None if value is None else value.isel(layer=place) for value in values]
+        cells = ["–" if value is None else _number(value, at == 2) for at, value in enumerate(here)]
+        if any(cell != "–" for cell in cells):
+            yield key, name, served_from, cells
+
+
+def _number(value: xr.Dataset, is_error: bool) -> str:
+    mean = float(value["mean"])
+    return "–" if np.isnan(mean) else spelled(value, 4 if is_error and abs(mean) < 0.1 else 2)
+
+
+def chooser_section(data: Mapping[str, Any]) -> list[str]:
+    """The controls and the places that the script fills; nothing where there is nothing to choose."""
+    if not data["layers"]:
+        return []
+    similarity, interventions = data.get("similarity"), data.get("interventions")
+    parts = [
+        '<section id="chooser" hidden>',
+        "<h2>Choose a layer</h2>",
+        '<p class="controls"><label>Layer <select id="choose-layer"></select></label>',
+    ]
+    if interventions and len(interventions["starts"]) > 1:
+        parts.append('<label>Features computed at step <select id="choose-start"></select></label>')
+    if similarity:
+        parts.append('<label>Reference step <select id="choose-step"></select></label>')
+    parts.append("</p>")
+    if interventions:
+        parts += [
+            '<h3 id="interventions-title">Interventions</h3>',
+            '<div class="scroll" tabindex="0"><table class="numbers" id="interventions"></table></div>',
+        ]
+    if similarity:
+        maps = "".join(
+            f'<figure><figcaption>{escape(name)}</figcaption><canvas tabindex="0" role="img" '
+            f'data-network="{escape(network)}"></canvas></figure>'
+            for network, name in similarity["names"].items()
+        )
+        parts += [
+            '<h3 id="similarity-title">Similarity of steps</h3>',
+            '<p class="quiet">Centred cosine of the features at two steps: rows are the reference step, '
+            f"columns the other; the noisiest is first. Dark {similarity['low'] / 1000:.2f}, light 1.</p>",
+            f'<div class="maps">{maps}</div>',
+            '<p class="readout" id="similarity-readout" aria-live="polite"></p>',
+        ]
+    return [*parts, "</section>"]

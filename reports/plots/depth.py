@@ -1,0 +1,103 @@
+"""Similarity over steps, invariance to the noise draw and read-out of the clean frame, against depth."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from framelens.reports.drawing import style
+from framelens.reports.drawing.averages import first_last, off_diagonal, spelled, summary, tidy
+from framelens.reports.drawing.layers import depth_of, mark, place
+from framelens.reports.runs import Run
+
+needs = ("step_similarity", "noise_invariance", "readout")
+order = 3
+title = "What each layer keeps over steps and noise draws"
+caption = (
+    "Top: cosine similarity of a frame's features at different denoising steps. Neighbouring steps see "
+    "nearly the same input, so a high value alone says little: compare with the embedding and with random "
+    "weights. Bottom: two noise draws, same context. At sigma 1 the input says nothing of the frame, so "
+    "what agrees comes from the context; the null pairs the contexts of two clips. Read-out: ridge "
+    "regression of the clean frame from the features, scored on clips left out; its null has the targets "
+    "shuffled over clips."
+)
+Curve = tuple[str, xr.DataArray, str | None]
+
+
+@style.look
+def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
+    """Six panels against depth; bands are intervals over clips."""
+    figure = style.canvas(height=5.1)
+    grid = figure.subplots(2, 3)
+    tables = []
+    for axes, (name, unit, curves) in zip(grid.flat, panels(run), strict=True):
+        for label, values, colour in curves:
+            drawn = summary(values)
+            line(axes, label, drawn, colour)
+            tables.append(tidy(drawn, panel=name, curve=label))
+        mark(axes, depth_of(drawn), ticks=6)
+        axes.set_title(name, loc="left", pad=12 if any(depth_of(drawn).groups) else None)
+        axes.set_ylabel(unit)
+    named = {}
+    for axes in grid[:, [0, 2, 1]].flat:  # the sigmas come last
+        named |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=5)
+    style.heading(figure, title, run, "step_similarity")
+    return figure, pd.concat(tables, ignore_index=True)
+
+
+def line(axes: Axes, label: str, values: xr.Dataset, colour: str | tuple | None) -> None:
+    """One curve: networks and nulls in their own colour, noise levels in a shade."""
+    x = np.arange(values.sizes["layer"])
+    style.line(axes, x, values, label, **({"color": colour} if colour else {}))
+
+
+def panels(run: Run) -> Iterator[tuple[str, str, Sequence[Curve]]]:
+    """Title, unit and curves of each panel; a curve is (label, values by clip and layer, shade or None)."""
+    similarity = {
+        network: run.read("step_similarity", "cosine", "centred_cosine", network=network).mean("frame")
+        for network in run.networks("step_similarity")
+    }
+    pairs = "cosine, mean of step pairs"
+    yield "Raw similarity", pairs, [(n, off_diagonal(s.cosine), None) for n, s in similarity.items()]
+    centred = {network: values.centred_cosine for network, values in similarity.items()}
+    yield "Centred similarity", pairs, [(n, off_diagonal(s), None) for n, s in centred.items()]
+    ends = [(n, first_last(s), None) for n, s in centred.items()]
+    yield "First against last step", "centred cosine", ends
+    noisiest = invariance(run)
+    sigma = float(noisiest["trained"].sigma)
+    curves = [(n, s.centred_cosine, None) for n, s in noisiest.items()]
+    curves.append(("other", noisiest["trained"].other_context, None))
+    yield f"Two noise draws at sigma {sigma:.2g}", "centred cosine", curves
+    trained = run.read("noise_invariance", "centred_cosine", network="trained").centred_cosine.mean("frame")
+    trained = trained.sortby("sigma", ascending=False)
+    kept = np.unique(np.linspace(0, trained.sizes["sigma"] - 1, min(5, trained.sizes["sigma"])).astype(int))
+    levels = [
+        (f"sigma {float(trained.sigma[i]):.2g}", trained.isel(sigma=i, drop=True), shade)
+        for i, shade in zip(kept, style.ramp(len(kept)), strict=True)
+    ]
+    yield "Two noise draws, trained", "centred cosine", levels
+    readout = {n: run.read("readout", network=n) for n in run.networks("readout")}
+    curves = [(n, s.r2, None) for n, s in readout.items()]
+    curves.append(("shuffled", readout["trained"].r2_shuffled, None))
+    yield "Clean frame read out", "R² (1 = perfect)", curves
+
+
+def invariance(run: Run) -> dict[str, xr.Dataset]:
+    """Per network the invariance at the highest noise level, (clip, layer), with `sigma` as a coordinate."""
+    networks = run.networks("noise_invariance")
+    stored = {n: run.read("noise_invariance", network=n).mean("frame") for n in networks}
+    return {n: s.isel(sigma=int(np.argmax(s.sigma.values))) for n, s in stored.items()}
+
+
+def words(table: pd.DataFrame) -> str:
+    """For each panel the trained network's highest and lowest layer, as sentences."""
+    sentences = []
+    for name, rows in table[table["curve"] == "trained"].dropna(subset=["mean"]).groupby("panel", sort=False):
+        low, high = rows.loc[rows["mean"].idxmin()], rows.loc[rows["mean"].idxmax()]
+        sentences.append(f"{name}: lowest at {place(low)} ({spelled(low)}), highest at {place(high)} "
+                         f"({spelled(high)}).")  # fmt: skip
+    return " ".join(sentences)

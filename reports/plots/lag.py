@@ -1,0 +1,91 @@
+"""Which earlier frames each layer looks at: attention mass by how many frames back its keys lie."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from framelens.reports.drawing import style
+from framelens.reports.drawing.averages import summary, tidy, uniform_share, with_past
+from framelens.reports.drawing.layers import Depth, depth_of, mark, place
+from framelens.reports.runs import Run
+
+needs = ("frame_attention",)
+order = 5
+title = "Attention by distance in frames"
+caption = (
+    "Left: attention mass at each lag (0 = the frame being denoised, or all of its chunk; 1 = the frame "
+    "before) divided by the share of keys at that lag; 1 is what uniform attention gives. Right: the mass "
+    "itself in a few layers. Trained network, mean over heads, queries, steps and the frames that reach "
+    "back so far."
+)
+LINES = 5
+FACTOR = 16  # The colour bar ends at 16 times more and 16 times less than uniform.
+
+
+@style.look
+def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
+    """Heat map of layer by lag beside the lag curves of a few layers."""
+    stored = run.read("frame_attention", "mass", "uniform", network="trained")
+    mass, share = by_lag(stored)
+    depth = depth_of(mass)
+    relative = (mass.mean("clip") / share).transpose("layer", "lag")
+
+    figure = style.canvas(height=3.4)
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    heat(figure, left, relative, depth)
+    tables = [tidy(relative.rename("mean").to_dataset(), panel="relative to uniform")]
+    chosen = depth.pick(LINES)
+    drawn = summary(mass.isel(layer=chosen))
+    for line, (position, shade) in enumerate(zip(chosen, style.ramp(len(chosen)), strict=True)):
+        style.line(
+            right, mass.lag.values, drawn.isel(layer=line), "", label=depth.short(position), color=shade
+        )
+    tables.append(tidy(drawn, panel="mass"))
+    flat = share.mean("layer") if "layer" in share.dims else share
+    right.plot(
+        flat.lag, flat, color=style.COLOURS["uniform"], linestyle=style.DASHES["uniform"], label="uniform"
+    )
+    tables.append(tidy(flat.rename("mean").to_dataset(), panel="uniform"))
+    right.set(xlabel="lag (frames back)", ylabel="attention mass (share)", ylim=(0, None))
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend()
+    style.heading(figure, title, run, "frame_attention")
+    return figure, pd.concat(tables, ignore_index=True)
+
+
+def by_lag(stored: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """Mass by clip, layer and lag, and the uniform share by lag, over the frames that have that lag."""
+    uniform = uniform_share(stored)
+    exists = uniform > 0
+    mass = with_past(stored["mass"], uniform).mean(("head", "step")).where(exists).mean("frame")
+    return mass, uniform.where(exists).mean("frame")
+
+
+def heat(figure: Figure, axes: Axes, relative: xr.DataArray, depth: Depth) -> None:
+    """Layer by lag, in colours on a logarithmic scale centred on uniform; grey where there is no such key."""
+    norm = LogNorm(1 / FACTOR, FACTOR)
+    axes.set_facecolor(style.ABSENT)
+    shown = np.ma.masked_invalid(np.clip(relative.values, 1 / FACTOR, FACTOR))
+    image = axes.imshow(shown, cmap=style.DIVERGING, norm=norm, aspect="auto", origin="lower")
+    lags = relative.sizes["lag"]
+    kept = np.arange(0, lags, max(1, lags // 8))
+    axes.set_xticks(kept, [int(relative.lag[i]) for i in kept])
+    axes.set_xlabel("lag (frames back)")
+    mark(axes, depth, along="y", ticks=16)
+    bar = figure.colorbar(image, ax=axes, label="mass / uniform share", extend="both")
+    marks = [1 / FACTOR, 1 / 4, 1, 4, FACTOR]
+    bar.set_ticks(marks, labels=["1/16", "1/4", "1", "4", "16"], minor=False)
+    bar.set_ticks([], minor=True)
+
+
+def words(table: pd.DataFrame) -> str:
+    """The layer and the earlier frame with the most attention for its share of keys, as a sentence."""
+    past = table[(table["panel"] == "relative to uniform") & (table["lag"] >= 1)]
+    peak = past.loc[past["mean"].idxmax()]
+    return (
+        f"Among earlier frames the sharpest look is {place(peak)} at lag {peak['lag']:.0f}: "
+        f"{peak['mean']:.1f} times its share of the keys."
+    )

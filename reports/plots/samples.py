@@ -1,0 +1,142 @@
+"""Generated frames beside the true ones, and their error against two trivial guesses."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from framelens.reports.drawing import style
+from framelens.reports.drawing.averages import spelled, summary, tidy
+from framelens.reports.runs import Run
+
+needs = ("samples",)
+order = 1
+title = "Generated frames"
+caption = (
+    "First clip, trained network. Teacher forced: every frame is generated from true earlier frames; free "
+    "running: from its own. Frames with a dark border were given, not generated. Below: peak signal-to- "
+    "noise ratio to the true frame, mean over clips, beside repeating the previous true frame (copy last) "
+    "and the average of the given frames (mean frame). A blurry average scores well here, so a high ratio "
+    "alone is no proof of a good sample. Of a model of latents the ratio is that of the latents, with the "
+    "true clip's range as peak; where it makes several frames at a time, copy last repeats the frame before."
+)
+AS_COLOURS = "latents, their first three channels as colours"
+OWN = "the truth is a sample of the model itself"
+COLUMNS = 12
+COLOURS = {
+    "teacher_forced": "#0072B2",
+    "free_running": "#009E73",
+    "copy_last": "#7A7A7A",
+    "mean_frame": "#CC79A7",
+}
+DASHES = {"teacher_forced": "-", "free_running": "--", "copy_last": ":", "mean_frame": "-."}
+
+
+@style.look
+def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
+    """Strips of frames above the ratio by frame; bands are intervals over clips."""
+    modes = run.modes("samples")
+    by_mode = {mode: run.read("samples", mode=mode) for mode in modes}
+    stored = by_mode[modes[0]]
+    context = int(run.manifest["settings"]["context"])
+    shown = chosen_frames(stored.frame.values, context)
+    strips = pictures(by_mode)
+    given = {mode: ~np.isfinite(by_mode[mode].psnr.isel(clip=0)) for mode in modes}
+
+    picture = 6.0 / len(shown) * strips["truth"].sizes["row"] / strips["truth"].sizes["col"] + 0.1
+    heights = (picture * len(strips) + 0.75, 2.0)
+    figure = style.canvas(height=sum(heights))
+    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
+    grid = upper.subplots(len(strips), len(shown), squeeze=False)
+    for line, (name, video) in zip(grid, strips.items(), strict=True):
+        for axes, frame in zip(line, shown, strict=True):
+            was_given = frame < context or (name in given and bool(given[name].sel(frame=frame)))
+            show(axes, video.sel(frame=frame), was_given)
+        line[0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
+    for axes, frame in zip(grid[0], shown, strict=True):
+        axes.set_title(f"frame {frame}" if frame == shown[0] else str(frame), pad=3)
+    table = ratios(lower.subplots(), by_mode, context)
+    remarks = [AS_COLOURS] if stored.attrs.get("latent") and "preview" not in stored else []
+    remarks += [OWN] if str(run.manifest["settings"].get("videos")).split(":")[0] == "own" else []
+    style.heading(upper, ": ".join([title, *("; ".join(remarks),) * bool(remarks)]), run, "samples")
+    return figure, table
+
+
+def pictures(by_mode: dict[str, xr.Dataset]) -> dict[str, xr.DataArray]:
+    """The first clip's true frames and those of each mode, (frame, channel, row, col) in [-1, 1].
+
+    Latents are shown decoded where the run has previews, else by their first three channels, each scaled to
+    its range in the truth.
+    """
+    stored = next(iter(by_mode.values()))
+    clips = {"truth": stored.truth} | {mode: own.video for mode, own in by_mode.items()}
+    clips = {name: video.isel(clip=0) for name, video in clips.items()}
+    if "preview" in stored:
+        previews = {mode: _decoded(own.preview.isel(clip=0)) for mode, own in by_mode.items()}
+        return {"truth": _decoded(stored.truth_preview.isel(clip=0))} | previews
+    if not stored.attrs.get("latent"):
+        return clips
+    channels = slice(0, 3 if stored.sizes["channel"] >= 3 else 1)
+    clips = {name: video.isel(channel=channels) for name, video in clips.items()}
+    low, high = (clips["truth"].quantile(q, ("frame", "row", "col")).drop_vars("quantile") for q in (0, 1))
+    return {name: 2 * (video - low) / (high - low).clip(min=1e-12) - 1 for name, video in clips.items()}
+
+
+def _decoded(preview: xr.DataArray) -> xr.DataArray:
+    """A clip's decoded pictures by the frame of latents they belong to, the last where there are several."""
+    frame = preview.latent_frame.values
+    last = np.flatnonzero(np.append(frame[1:] != frame[:-1], True))
+    names = {"pixel_frame": "frame", "colour": "channel", "pixel_row": "row", "pixel_col": "col"}
+    pictures = preview.isel(pixel_frame=last).drop_vars("latent_frame").rename(names)
+    return (pictures / 127.5 - 1).assign_coords(frame=frame[last])
+
+
+def chosen_frames(frames: np.ndarray, context: int) -> list[int]:
+    """At most a dozen frames: the last two given ones, then generated ones evenly spaced."""
+    given, generated = frames[frames < context][-2:], frames[frames >= context]
+    count = min(len(generated), COLUMNS - len(given))
+    even = np.linspace(0, len(generated) - 1, count).round().astype(int)
+    return [int(frame) for frame in [*given, *generated[np.unique(even)]]]
+
+
+def show(axes: Axes, frame: xr.DataArray, was_given: bool) -> None:
+    """One frame in [-1, 1], grey or RGB, every pixel a square; given frames get a dark border."""
+    pixels = np.clip((np.nan_to_num(frame.transpose("row", "col", "channel").values, nan=-1.0) + 1) / 2, 0, 1)
+    if pixels.shape[-1] == 3:
+        axes.imshow(pixels, interpolation="nearest")
+    else:
+        axes.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set(linewidth=2.2 if was_given else 0.4, color="#222222" if was_given else "0.7")
+
+
+def ratios(axes: Axes, by_mode: dict[str, xr.Dataset], context: int) -> pd.DataFrame:
+    """The ratio of each mode and of the trivial guesses by generated frame; returns what was drawn."""
+    first = next(iter(by_mode.values()))
+    curves = {mode: stored.psnr for mode, stored in by_mode.items()}
+    curves |= {"copy_last": first.psnr_copy_last, "mean_frame": first.psnr_mean_frame}
+    tables = []
+    for name, values in curves.items():
+        values = values.isel(frame=np.flatnonzero(values.frame >= context))
+        drawn = summary(values.where(np.isfinite(values)))
+        look = {"color": COLOURS[name], "linestyle": DASHES[name]}
+        style.line(axes, values.frame.values, drawn, name, label=name.replace("_", " "), **look)
+        tables.append(tidy(drawn, curve=name))
+    axes.set(xlabel="frame", ylabel="PSNR (dB)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0))
+    return pd.concat(tables, ignore_index=True)
+
+
+def words(table: pd.DataFrame) -> str:
+    """The ratio at the first and last generated frame of each curve, as sentences."""
+    sentences = []
+    for name, rows in table.dropna(subset=["mean"]).groupby("curve", sort=False):
+        first, last = rows.iloc[0], rows.iloc[-1]
+        sentences.append(
+            f"{name.replace('_', ' ').capitalize()}: {spelled(first, 1)} dB at frame {first['frame']}, "
+            f"{spelled(last, 1)} dB at frame {last['frame']}."
+        )
+    return " ".join(sentences)

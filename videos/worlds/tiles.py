@@ -1,0 +1,225 @@
+"""A tile world with memory: an agent walks over a fixed random map, the camera follows it.
+
+    batch = clips(seeds=range(8), frames=12)     # 20 x 20 RGB, actions and the whole state known
+
+The map is a torus of MAP x MAP tiles, each of one of KINDS looks. The camera shows the VIEW x VIEW
+tiles around the agent. An action moves the agent by one tile, so one row or column enters the view;
+agents often turn back, so what enters was often seen before, and must be remembered to be drawn.
+Balls glide over the map at constant velocity, in and out of view. All of it follows from the seed.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from framelens import videos
+from framelens.videos.targets import Target, token_centres
+from framelens.videos.worlds._tile_tokens import balls_of_tokens, tiles_of_tokens
+
+TILE, VIEW, MAP = 4, 5, 12  # pixels a tile, tiles in view, tiles around the torus
+KINDS, BALLS = 8, 2
+ACTIONS = ("stay", "up", "down", "left", "right")
+MOVES = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # rows, columns
+REVERSE = np.array([0, 2, 1, 4, 3])
+STATE_ERROR = "agent's distance from its true place (tiles)"
+SHAPE = (3, TILE * VIEW, TILE * VIEW)
+CONDITIONS = len(ACTIONS)
+
+# Two colours a kind (ground, mark), far apart from each other and from the white agent and black balls.
+COLOURS = np.array(
+    [
+        [[0.86, 0.20, 0.18], [0.45, 0.05, 0.10]],
+        [[0.95, 0.60, 0.10], [0.60, 0.25, 0.00]],
+        [[0.93, 0.88, 0.30], [0.65, 0.55, 0.05]],
+        [[0.25, 0.70, 0.30], [0.05, 0.35, 0.15]],
+        [[0.20, 0.75, 0.80], [0.05, 0.40, 0.45]],
+        [[0.20, 0.40, 0.90], [0.05, 0.15, 0.50]],
+        [[0.60, 0.35, 0.85], [0.30, 0.10, 0.50]],
+        [[0.95, 0.60, 0.75], [0.65, 0.25, 0.45]],
+    ]
+)
+MARKS = np.array(
+    [
+        [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]],
+        [[1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]],
+        [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]],
+        [[0, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 1]],
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+        [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]],
+        [[0, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]],
+        [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]],
+    ]
+)
+TEXTURES = COLOURS[np.arange(KINDS)[:, None, None], MARKS].astype(np.float32)  # [kind, row, col, rgb]
+
+
+def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
+    """One clip per seed: video [b f 3 20 20] in [-1, 1], actions [b f] (indices into ACTIONS) and state.
+
+    state: position [b f 2] of the agent on the map (row, column, tiles); velocity [b f 2] (tiles a frame);
+    map [b f 12 12] kinds; ball_position [b f 2 2] (pixels, modulo the map); ball_velocity [b f 2 2] (pixels
+    a frame); in_view_before [b f 20 20]: 0 never seen, 1 in view in the last frame, 2 seen only earlier,
+    255 where the agent or a ball stands (no memory of the map is needed or possible there).
+    """
+    return videos.stack([_clip(np.random.default_rng((0x711E5, seed)), frames) for seed in seeds])
+
+
+def state_error(
+    video: Float[np.ndarray, "b f 3 20 20"], state: Mapping[str, np.ndarray]
+) -> Float[np.ndarray, "b f"]:
+    """How far, in tiles around the torus, the place that a frame shows lies from where the agent is.
+
+    The place is that whose true view comes nearest to the frame, agent and balls aside.
+    """
+    return np.stack([_distance(*clip) for clip in zip(video, state["map"], state["position"], strict=True)])
+
+
+def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
+    """What a probe can be asked of these clips, for tokens of `patch` pixels.
+
+    A tile's kind is asked for where neither the agent nor a ball covers the token's middle.
+    """
+    state, middles = clips.state, token_centres(TILE * VIEW, patch)
+    kind, age, covered = tiles_of_tokens(state, middles, TILE, VIEW)
+    near, ball_velocity = balls_of_tokens(state, middles, TILE, VIEW)
+    enters, kinds = age != 1, tuple(map(str, range(KINDS)))
+    places = 2 * np.pi * state["position"] / MAP
+    looks = {
+        "tile in view before": (age == 1, "in view", "in view in the last frame too"),
+        "tile seen earlier": (np.isfinite(age) & enters, "out of view", "out of view since before that"),
+        "tile never seen": (np.isnan(age), "control", "never in view: knowable from this frame alone"),
+    }
+    asked = {
+        name: Target(_at(kind, where & ~covered), group, f"kind of a tile that was {text}", classes=kinds)
+        for name, (where, group, text) in looks.items()
+    }
+    return asked | {
+        "seen before or not": Target(
+            _at(np.isfinite(age), enters),
+            "out of view",
+            "whether a tile that enters the view was ever in view",
+            classes=("never", "earlier"),
+        ),
+        "frames since seen": Target(
+            _at(age, np.isfinite(age) & enters),
+            "out of view",
+            "age of the last view of a tile that comes back",
+            "frames",
+        ),
+        "ball here": Target(
+            np.any(near, axis=-1, keepdims=True).astype(float),
+            "motion",
+            "whether a ball covers a good part of the token",
+            classes=("no", "yes"),
+        ),
+        "ball velocity": Target(
+            np.where((near.sum(-1) == 1)[..., None], ball_velocity, np.nan),
+            "motion",
+            "rows, columns; where one ball covers a good part of the token",
+            "pixels a frame",
+        ),
+        "action": Target(
+            _whole(np.asarray(clips.actions)[..., None]),
+            "motion",
+            "the agent's move that led to the frame; the model is given it",
+            classes=ACTIONS,
+        ),
+        "way from the start": Target(
+            _whole(np.cumsum(state["velocity"], axis=1)),
+            "motion",
+            "the agent's moves so far, rows and columns",
+            "tiles",
+        ),
+        "place on the map": Target(
+            _whole(np.concatenate([np.sin(places), np.cos(places)], -1)),
+            "control",
+            "sines and cosines of the agent's row and column; nothing tells where on the map a clip begins",
+        ),
+    }
+
+
+def _at(values: np.ndarray, where: np.ndarray) -> Float[np.ndarray, "b f n 1"]:
+    return np.where(where, values, np.nan)[..., None]
+
+
+def _whole(values: np.ndarray) -> Float[np.ndarray, "b f 1 k"]:
+    return values[:, :, None].astype(float)
+
+
+def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    world, places = _texture(kinds[0]), np.moveaxis(np.indices((MAP, MAP)), 0, -1).reshape(-1, 2)
+    side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
+    spans = (TILE * (np.arange(MAP)[:, None] - half) + np.arange(side)) % extent
+    views = np.stack([world[np.ix_(spans[row], spans[col])] for row, col in places]) * 2 - 1
+    is_ground = np.ones((side, side, 1), bool)
+    is_ground[half * TILE + 1 : half * TILE + 3, half * TILE + 1 : half * TILE + 3] = False
+    views = (views * is_ground).reshape(len(places), -1)
+    frames = (np.clip(video, -1, 1).transpose(0, 2, 3, 1) * is_ground).reshape(len(video), -1)
+    nearest = ((views**2).sum(axis=1) - 2 * frames @ views.T).argmin(axis=1)
+    apart = np.abs(places[nearest] - positions)
+    return np.linalg.norm(np.minimum(apart, MAP - apart), axis=-1)
+
+
+def _texture(kinds: np.ndarray) -> np.ndarray:
+    """The whole map as a picture [row col rgb] in [0, 1]."""
+    return TEXTURES[kinds].transpose(0, 2, 1, 3, 4).reshape(MAP * TILE, MAP * TILE, 3)
+
+
+def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
+    kinds = rng.integers(KINDS, size=(MAP, MAP))
+    actions = _walk(rng, frames)
+    positions = (rng.integers(MAP, size=2) + np.cumsum(MOVES[actions], axis=0)) % MAP
+    ball_velocity = rng.choice([-2, -1, 1, 2], size=(BALLS, 2))
+    start = rng.integers(MAP * TILE, size=(BALLS, 2))
+    balls = (start + np.arange(frames)[:, None, None] * ball_velocity) % (MAP * TILE)
+    video, seen = _film(_texture(kinds), positions, balls)
+    state = {
+        "position": positions,
+        "velocity": MOVES[actions],
+        "map": np.broadcast_to(kinds, (frames, MAP, MAP)),
+        "ball_position": balls,
+        "ball_velocity": np.broadcast_to(ball_velocity, balls.shape),
+        "in_view_before": seen,
+    }
+    return videos.Clips(video, actions, state)
+
+
+def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
+    """Actions [f]: on (45 %), back (35 %), aside (15 %), stay (5 %); the first is "stay"."""
+    actions, heading = [0], int(rng.integers(1, 5))
+    for chance in rng.random(frames - 1):
+        if chance < 0.05:
+            actions.append(0)
+            continue
+        if chance < 0.40:
+            heading = int(REVERSE[heading])
+        elif chance < 0.55:
+            heading = int(rng.choice([3, 4] if heading < 3 else [1, 2]))
+        actions.append(heading)
+    return np.array(actions)
+
+
+def _film(world: np.ndarray, positions: np.ndarray, balls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The camera's frames [f 3 h w], and for each pixel when its place was seen before [f h w]."""
+    side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
+    last_seen = np.full((extent, extent), -(10**6))
+    video, seen = [], []
+    for frame, (position, ball) in enumerate(zip(positions, balls, strict=True)):
+        rows, cols = ((TILE * (p - half) + np.arange(side)) % extent for p in position)
+        age = frame - last_seen[np.ix_(rows, cols)]
+        memory = np.where(age > frame, 0, np.where(age == 1, 1, 2)).astype(np.uint8)
+        picture = world[np.ix_(rows, cols)].copy()
+        for row, col in ball:
+            inside = _disc((rows - row + 4) % extent - 4, (cols - col + 4) % extent - 4)
+            picture[inside], memory[inside] = 0.0, 255
+        middle = slice(half * TILE + 1, half * TILE + 3)
+        picture[middle, middle], memory[middle, middle] = 1.0, 255
+        last_seen[np.ix_(rows, cols)] = frame
+        video.append(picture)
+        seen.append(memory)
+    return np.stack(video).transpose(0, 3, 1, 2).astype(np.float32) * 2 - 1, np.stack(seen)
+
+
+def _disc(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    return (rows[:, None] - 1.5) ** 2 + (cols[None] - 1.5) ** 2 <= 4.6
