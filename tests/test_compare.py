@@ -7,6 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
+from framelens.training import arms as arms_file
 from framelens.training import compare, trainer
 from framelens.training import scores as training_scores
 from framelens.training.arms import ARMS, recipe_of
