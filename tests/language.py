@@ -24,8 +24,8 @@ SPECIAL = {"gallery", ".venv", "golden"}
 
 PARTICIPLE = re.compile(r"[a-z]+ed$")
 IRREGULAR = set(
-    "told said drawn built taken apart alike shown kept made seen given found chosen spelt left known written "
-    "met held begun thrown worn lost sent put-together gone read-out begun stood".split()
+    "told said drawn built taken apart alike shown kept made seen given found chosen spelt left known "
+    "written met held begun thrown worn lost sent put-together gone read-out begun stood".split()
 )
 VERBS = set("embed seed feed need speed read shed spread proceed exceed bleed".split())
 """Words that end like a participle and are verbs."""
