@@ -8,6 +8,9 @@
 Nothing here knows diffusion. `hooks.source` reads with nnsight, and is imported by its name only.
 """
 
+if __name__ != "framelens.hooks":
+    raise ImportError("this folder is the package framelens.hooks; use that name", name=__name__)
+
 from framelens.hooks._instrument import SilentHookError
 from framelens.hooks.attention import AttentionPoint, AttentionTap, Pattern
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, cut

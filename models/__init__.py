@@ -11,6 +11,9 @@ people's checkpoints, `CLASSES`, `UNSAID`, `recognises(names)` and `read(checkpo
 (models/loading/read.py).
 """
 
+if __name__ != "framelens.models":
+    raise ImportError("this folder is the package framelens.models; use that name", name=__name__)
+
 from pathlib import Path
 from types import ModuleType
 from typing import Any

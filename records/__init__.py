@@ -7,6 +7,9 @@
 Imports nothing heavy.
 """
 
+if __name__ != "framelens.records":
+    raise ImportError("this folder is the package framelens.records; use that name", name=__name__)
+
 import json
 import os
 import platform

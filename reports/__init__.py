@@ -5,3 +5,6 @@
 plots/ has one file per figure, page/ writes the page, findings/ words the findings, drawing/ is what figures
 share.
 """
+
+if __name__ != "framelens.reports":
+    raise ImportError("this folder is the package framelens.reports; use that name", name=__name__)

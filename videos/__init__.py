@@ -6,6 +6,9 @@
 `latents` reads and writes files of latents; `scores` compares videos.
 """
 
+if __name__ != "framelens.videos":
+    raise ImportError("this folder is the package framelens.videos; use that name", name=__name__)
+
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -1,12 +1,14 @@
 """A model from a function of the user's own file: the file is code, and is run.
 
-Its folder is on the import path while it runs, as that of a script is: what lies beside it is found.
+Its folder is on the import path while it runs, as that of a script is: what lies beside it is found, also
+where its name is that of a folder of framelens.
 """
 
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 
 from framelens.models.loading.declared import refuse_undeclared
+from framelens.models.loading.import_remedy import ROOT, remedy
 from framelens.models.loading.locate import Place
 from framelens.models.loading.model_errors import error_line
 
@@ -24,19 +27,36 @@ TOLD = (ValueError, OSError, torch.OutOfMemoryError)  # pyright: ignore[reportPr
 def built(place: Place, asked: dict[str, Any]) -> Any:
     """What the function gives; ValueError, in one line, for a file, request or model that will not do."""
     assert place.function is not None
-    sys.path.insert(0, str(place.path.resolve().parent))
-    try:
-        function = _function(_module(place.path), place.path, place.function)
-        _check_asked(function, place.name, asked)
-        model = function(**asked)
-    except TOLD:
-        raise
-    except Exception as error:
-        raise ValueError(f"{place.name} raised {error_line(error)}") from error
-    finally:
-        sys.path.remove(str(place.path.resolve().parent))
+    with _import_path(place.path.resolve().parent):
+        try:
+            function = _function(_module(place.path), place.path, place.function)
+            _check_asked(function, place.name, asked)
+            model = function(**asked)
+        except TOLD:
+            raise
+        except ImportError as error:
+            raise ValueError(f"{place.path} cannot be imported: {error}{remedy(error)}") from error
+        except Exception as error:
+            raise ValueError(f"{place.name} raised {error_line(error)}") from error
     refuse_undeclared(model, place.name)
     return model
+
+
+@contextmanager
+def _import_path(folder: Path) -> Iterator[None]:
+    """Puts the folder first on Python's path, and takes framelens' own off it.
+
+    Where a command is started in a checkout, that one is on the path, and its models/ would hide a models/
+    beside the adapter that has no __init__.py.
+    """
+    own = [(index, entry) for index, entry in enumerate(sys.path) if Path(entry).resolve() == ROOT]
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for index, entry in own:
+            sys.path.insert(index, entry)
 
 
 def _module(path: Path) -> ModuleType:
@@ -46,8 +66,6 @@ def _module(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # where dataclasses and pickle look for it
     try:
         spec.loader.exec_module(module)
-    except ImportError as error:
-        raise ValueError(f"{path} cannot be imported: {error}; install it into this environment") from None
     except SyntaxError as error:
         raise ValueError(f"{path} is not valid Python: line {error.lineno}, {error.msg}") from None
     return module
