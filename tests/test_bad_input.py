@@ -293,7 +293,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path, untrained, capsys, mo
 
     out = tmp_path / "train"
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Run, "advance", stop)
+        patch.setattr(trainer.Training, "advance", stop)
         assert training_main(["--model", "short", "--out", str(out)]) == 130
     assert "stopped; the same command goes on from here" in complaint(capsys, "training")
     assert f"{out} was trained with steps=2, not 3; choose another --out or delete it" in untrained(

@@ -28,7 +28,9 @@ def small(monkeypatch):
     }
     monkeypatch.setattr(arms_file, "SMALL", tiny)
     monkeypatch.setattr(arms_file, "ARMS", arms)
-    monkeypatch.setattr(trainer, "validation_loss", lambda *_: dict.fromkeys(trainer.VALIDATION_SIGMAS, 0.5))
+    monkeypatch.setattr(
+        trainer, "measure_validation_loss", lambda *_: dict.fromkeys(trainer.VALIDATION_SIGMAS, 0.5)
+    )
     monkeypatch.setattr(TrainingFolder, "_write_sample", lambda folder, run: None)
 
 

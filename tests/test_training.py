@@ -27,7 +27,7 @@ from framelens.videos.worlds import tiles
 STEPS = 7
 
 
-VALIDATION = partial(trainer.validation_loss, clips=4)
+VALIDATION = partial(trainer.measure_validation_loss, clips=4)
 """Fewer clips than in earnest, but all noise levels."""
 SEPARATED = scd.Config(
     channels=3, height=8, width=8, patch=4, encoder_layers=1, decoder_layers=1, heads=2, d_model=16,
@@ -40,7 +40,7 @@ def small(monkeypatch):
     """A preset for tests, a short validation, and no sample videos."""
     monkeypatch.setitem(dense.PRESETS, "test", tiny.config())
     monkeypatch.setitem(scd.PRESETS, "test", SEPARATED)
-    monkeypatch.setattr(trainer, "validation_loss", VALIDATION)
+    monkeypatch.setattr(trainer, "measure_validation_loss", VALIDATION)
     monkeypatch.setattr(TrainingFolder, "_write_sample", lambda folder, run: None)
 
 
@@ -68,14 +68,14 @@ def train(out, chosen=None, **changes):
 
 def at_step(monkeypatch, step, act):
     """Lets `act` happen in the middle of that optimiser step, once."""
-    advance, todo = trainer.Run.advance, [act]
+    advance, todo = trainer.Training.advance, [act]
 
     def advance_and_act(run):
         if run.step == step and todo:
             todo.pop()()
         return advance(run)
 
-    monkeypatch.setattr(trainer.Run, "advance", advance_and_act)
+    monkeypatch.setattr(trainer.Training, "advance", advance_and_act)
 
 
 def same_weights(first, second):
@@ -93,7 +93,7 @@ def whole(tmp_path_factory):
     """The folder of a training that nobody disturbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(dense.PRESETS, "test", tiny.config())
-        patch.setattr(trainer, "validation_loss", VALIDATION)
+        patch.setattr(trainer, "measure_validation_loss", VALIDATION)
         out = tmp_path_factory.mktemp("whole")
         train(out)
     return out
@@ -177,12 +177,28 @@ def test_a_process_that_dies_while_saving_leaves_the_last_state(tmp_path, whole,
     assert same_weights(tmp_path / "model.safetensors", whole / "model.safetensors")
 
 
-def test_a_finished_training_is_not_repeated(tmp_path, whole, monkeypatch):
-    at_step(monkeypatch, STEPS, lambda: pytest.fail("trained beyond the last step"))
-    shutil.copytree(whole, tmp_path / "again")
-    train(tmp_path / "again")
-    assert rows(tmp_path / "again") == rows(whole)
-    assert same_weights(tmp_path / "again" / "model.safetensors", whole / "model.safetensors")
+@pytest.mark.parametrize("kept", ["with its state", "without its state"])
+def test_a_finished_training_is_left_as_it_is(tmp_path, whole, monkeypatch, kept):
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    if kept == "without its state":
+        (again / "state.pt").unlink()
+    monkeypatch.setattr(trainer, "build", lambda _: pytest.fail("built a network"))
+    before = {file: file.stat().st_mtime_ns for file in again.rglob("*")}
+    assert train(again) == again / "model.safetensors"
+    assert {file: file.stat().st_mtime_ns for file in again.rglob("*")} == before
+
+
+def test_weights_without_a_state_are_of_one_recipe_too(tmp_path, whole):
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    (again / "state.pt").unlink()
+    with pytest.raises(ValueError, match=f"was trained with steps={STEPS}, not 9"):
+        train(again, steps=9)
+    tiny.checkpoint(again / "model.safetensors")  # by another program
+    with pytest.raises(ValueError, match="model.safetensors is not the result of a training"):
+        train(again)
+    assert not (again / "state.pt").exists()
 
 
 def test_a_seed_decides_the_weights(tmp_path, whole):
@@ -225,7 +241,7 @@ def test_the_loss_falls(tmp_path, muon):
 def test_every_weight_is_trained_by_one_optimiser():
     network = trainer.build(short())
     for muon in (True, False):
-        optimisers = trainer.Run(short(muon=muon), network, "cpu").optimizers
+        optimisers = trainer.Training(short(muon=muon), network, "cpu").optimizers
         trained = [weight for o in optimisers for group in o.param_groups for weight in group["params"]]
         assert {id(weight) for weight in trained} == {id(weight) for weight in network.parameters()}
         assert len(trained) == len(list(network.parameters())) and len(optimisers) == 1 + muon
@@ -233,7 +249,7 @@ def test_every_weight_is_trained_by_one_optimiser():
 
 def test_a_decoder_may_learn_faster_and_no_weight_is_forgotten():
     for muon in (True, False):
-        run = trainer.Run(separated(muon=muon, decoder_rate=2.0), trainer.build(separated()), "cpu")
+        run = trainer.Training(separated(muon=muon, decoder_rate=2.0), trainer.build(separated()), "cpu")
         decoder = {id(weight) for name, weight in run.model.named_parameters() if name.startswith("decoder.")}
         trained = []
         for optimizer in run.optimizers:
@@ -248,10 +264,10 @@ def test_a_decoder_may_learn_faster_and_no_weight_is_forgotten():
 def test_recomputing_blocks_changes_memory_and_not_gradients():
     gradients = []
     for recompute in (False, True):
-        run = trainer.Run(
+        run = trainer.Training(
             separated(recompute=recompute), trainer.build(separated(recompute=recompute)), "cpu"
         )
-        run._loss().backward()
+        run.compute_loss().backward()
         gradients.append([weight.grad for weight in run.model.parameters()])
     for kept, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(kept, recomputed)
@@ -260,22 +276,23 @@ def test_recomputing_blocks_changes_memory_and_not_gradients():
 def test_a_share_of_the_history_may_be_seen_noisy():
     clean, noise = torch.zeros(4, 500, 1, 2, 2), torch.ones(4, 1000, 1, 2, 2)
     sigma = torch.full((4, 1000), 0.25)
-    seen = trainer._history(clean, noise, sigma, 0.3, torch.Generator().manual_seed(0))
+    seen = trainer.mix_history(clean, noise, sigma, 0.3, torch.Generator().manual_seed(0))
     assert set(seen.unique().tolist()) == {0.0, 0.25}
     assert (seen == 0).float().mean() == pytest.approx(0.3, abs=0.05)
-    assert trainer._history(clean, noise, sigma, 1.0, torch.Generator()) is clean
+    assert trainer.mix_history(clean, noise, sigma, 1.0, torch.Generator()) is clean
     runs = [
-        trainer.Run(separated(clean_history=share), trainer.build(separated()), "cpu") for share in (1, 0.5)
+        trainer.Training(separated(clean_history=share), trainer.build(separated()), "cpu")
+        for share in (1, 0.5)
     ]
     with torch.no_grad():
         for run in runs:
             for weight in run.model.parameters():  # open gates
                 weight += 0.1
-    assert runs[0]._loss() != runs[1]._loss()
+    assert runs[0].compute_loss() != runs[1].compute_loss()
 
 
 def test_validation_is_without_the_noise_of_training():
-    run = trainer.Run(separated(), trainer.build(separated()), "cpu")
+    run = trainer.Training(separated(), trainer.build(separated()), "cpu")
     with averaged_weights(run.model, run.average) as model:
         assert not model.training
     assert run.model.training
@@ -287,12 +304,12 @@ def test_validation_is_without_the_noise_of_training():
 def test_training_can_go_on_from_another_model_with_layers_cut_off(tmp_path):
     first = tiny.checkpoint(tmp_path / "first.safetensors")
     whole, cut = (
-        trainer.Run(chosen, trainer.build(chosen), "cpu")
+        trainer.Training(chosen, trainer.build(chosen), "cpu")
         for chosen in (short(initial=str(first)), short(initial=str(first), cut_from=1))
     )
     for name, weight in load_file(first).items():
         assert torch.equal(weight, whole.model.state_dict()[name])
-    assert whole._loss() != cut._loss()
+    assert whole.compute_loss() != cut.compute_loss()
     cut.validate()
     whole.validate()
     assert cut.log[0]["loss"] != whole.log[0]["loss"]
@@ -306,20 +323,22 @@ def test_a_start_or_a_cut_that_does_not_fit_is_refused(tmp_path):
     whole = train(tmp_path / "whole")
     with pytest.raises(ValueError, match="the dense network has other shapes than the separated one"):
         trainer.build(separated(initial=str(whole), architecture={"mlp_width": 8}))
-    with pytest.raises(ValueError, match="cut_from is for dense networks"):
-        trainer.Run(separated(cut_from=0), trainer.build(separated()), "cpu")._loss()
-    with pytest.raises(ValueError, match="are not all among the 2 layers"):
-        trainer.Run(short(cut_from=-1), trainer.build(short()), "cpu")._loss()
+    with pytest.raises(ValueError, match="cut_from=0: only a dense network"):
+        trainer.build(separated(cut_from=0))
+    with pytest.raises(ValueError, match="cut_from=2: .* layers 0 to 1"):
+        trainer.build(short(cut_from=2))
 
 
 def test_the_released_recipe_is_one_of_ours():
     released = recipe("scd-tiles", **RELEASED)
     assert (released.decoder_rate, released.noise_draws, released.ema) == (2.0, 2, 0.9999)
-    trainer.Run(replace(separated(), **RELEASED | {"batch": 1}), trainer.build(separated()), "cpu").advance()
+    trainer.Training(
+        replace(separated(), **RELEASED | {"batch": 1}), trainer.build(separated()), "cpu"
+    ).advance()
 
 
 def test_the_average_follows_the_weights(tmp_path):
-    run = trainer.Run(short(ema=0.5), trainer.build(short()), "cpu")
+    run = trainer.Training(short(ema=0.5), trainer.build(short()), "cpu")
     average = {name: weight.clone() for name, weight in run.average.items()}
     for step in range(3):
         run.advance()
@@ -334,7 +353,7 @@ def test_the_average_follows_the_weights(tmp_path):
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    run = trainer.Run(short(steps=100, warmup=10, decay_share=0.2), trainer.build(short()), "cpu")
+    run = trainer.Training(short(steps=100, warmup=10, decay_share=0.2), trainer.build(short()), "cpu")
     rates = []
     for run.step in range(100):
         run._set_learning_rate()
@@ -352,9 +371,9 @@ def test_no_clip_of_validation_is_ever_trained_on(monkeypatch):
 
     monkeypatch.setattr(tiles, "clips", record)
     for seed, step in ((0, 0), (0, 10**6), (99, 1_666_353), (12345, 7)):
-        run = trainer.Run(short(seed=seed, batch=6), trainer.build(short()), "cpu")
+        run = trainer.Training(short(seed=seed, batch=6), trainer.build(short()), "cpu")
         run.step = step
-        run._loss()
+        run.compute_loss()
     assert len(drawn) == 24 and 0 <= min(drawn) and max(drawn) < videos.VALIDATION_SEED
 
 
@@ -410,12 +429,15 @@ def test_a_new_network_has_the_loss_of_predicting_nothing():
 
 
 def test_the_state_of_a_run_is_all_that_is_needed(tmp_path):
-    folder, first = TrainingFolder(tmp_path, short()), trainer.Run(short(), trainer.build(short()), "cpu")
+    folder, first = (
+        TrainingFolder(tmp_path, short()),
+        trainer.Training(short(), trainer.build(short()), "cpu"),
+    )
     for _ in range(3):
         first.advance()
     folder.save_state(first)
     torch.manual_seed(999)
-    second = trainer.Run(short(), dense.build(first.model.config), "cpu")
+    second = trainer.Training(short(), dense.build(first.model.config), "cpu")
     folder.resume(second)
     assert first.advance() == second.advance()
     assert all(torch.equal(weight, second.average[name]) for name, weight in first.average.items())
@@ -435,10 +457,10 @@ def test_settings_of_recipe_and_network_can_be_given_by_name():
     ("settings", "line"),
     [
         (["fusion"], "--set takes NAME=VALUE, got 'fusion'"),
-        (["muon=3"], "--set muon takes bool, got '3'"),
+        (["muon=3"], "muon must be true or false, got 3"),
         (["fusion=sum"], "no fusion is called 'sum'"),
         (["encoder_layers=0"], "at least one layer each, got 0 and 4"),
-        (["depth=3"], "neither a recipe nor a scd network has depth; networks have channels"),
+        (["depth=3"], "neither a recipe nor a scd network has depth; did you mean"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_one_line(tmp_path, capsys, settings, line):

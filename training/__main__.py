@@ -3,12 +3,17 @@
 import argparse
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from framelens.records.assignments import convert, parse_assignments
+from framelens.records.checks import at_least, check, check_types, optional, spell_as_flag
 from framelens.records.commands import exits_as
 from framelens.training.recipes import RECIPES, RELEASED, Recipe, recipe
+
+WITH_AN_OPTION = ("steps", "batch", "seed")
+"""Settings of a recipe that have an option of their own."""
+OPTIONS = {name: optional(at_least(1)) for name in ("steps", "batch", "threads")}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, help="clips per step (default: the recipe's)")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE",
-        help="other settings of the recipe (training/recipes.py), such as learning_rate=1e-3 fusion=add",
+        help="other settings of the recipe (training/recipes.py) or its network, such as learning_rate=1e-3 "
+        "or fusion=add; null removes a setting: cut_from=null",
     )  # fmt: skip
     parser.add_argument(
         "--released", action=argparse.BooleanOptionalAction, default=False,
@@ -29,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plan", type=Path, help="architecture of `python -m framelens.probes plan`, for a scd recipe"
     )
-    parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and noise")
+    parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and noise (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     return parser
@@ -46,33 +52,30 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    counts = {name: getattr(options, name) for name in ("steps", "batch", "threads")}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
-    plain = recipe(options.model)
-    changes: dict[str, Any] = dict(RELEASED) if options.released else {}
-    architecture = dict(plain.architecture) | _planned(options.plan, plain)
-    names = {field.name: type(getattr(plain, field.name)) for field in fields(Recipe)}
-    for setting in options.set:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"--set takes NAME=VALUE, got {setting!r}")
-        if name in names and name != "architecture":
-            changes[name] = _value(name, text, names[name])
+    """The recipe of that name with the changes on the command line."""
+    check(options, OPTIONS, spell_as_flag)
+    shipped, asked = recipe(options.model), parse_assignments(options.set)
+    for name in asked.keys() & WITH_AN_OPTION:
+        raise ValueError(f"--set does not take {name}, which has an option: give --{name} {asked[name]}")
+    kinds = get_type_hints(Recipe)
+    architecture = shipped.architecture | _read_plan(options.plan, shipped)
+    changes = dict(RELEASED) if options.released else {}
+    for name, value in asked.items():
+        if name in kinds:
+            changes[name] = convert(name, value, kinds[name])
         else:
-            architecture[name] = _value(name, text, None)
-    changes |= {name: value for name, value in counts.items() if value is not None and name != "threads"}
-    return recipe(options.model, seed=options.seed, **{**changes, "architecture": architecture})
+            architecture[name] = value
+    changes |= {name: value for name in WITH_AN_OPTION if (value := getattr(options, name)) is not None}
+    return recipe(options.model, **{"architecture": architecture} | changes)
 
 
-def _planned(path: Path | None, plain: Recipe) -> dict[str, Any]:
+def _read_plan(path: Path | None, shipped: Recipe) -> dict[str, Any]:
     """The architecture in a plan; empty without one."""
     if path is None:
         return {}
-    if plain.network != "scd":
+    if shipped.network != "scd":
         raise ValueError(
-            f"--plan is of a separated network, the recipe of a {plain.network} one; choose a scd recipe"
+            f"--plan is of a separated network, the recipe of a {shipped.network} one; choose a scd recipe"
         )
     try:
         plan = json.loads(path.read_text())
@@ -84,20 +87,9 @@ def _planned(path: Path | None, plain: Recipe) -> dict[str, Any]:
         )
     if plan["architecture"] is None:
         raise ValueError(f"{path} has no split to train: the model is {plan.get('verdict', 'not decided')}")
-    return plan["architecture"]
-
-
-def _value(name: str, text: str, kind: type | None) -> Any:
-    """The text as JSON or, where it is none, as it stands; of the kind that the setting has."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    if kind is float and type(value) is int:
-        value = float(value)
-    if kind not in (None, type(None)) and type(value) is not kind:
-        raise ValueError(f"--set {name} takes {kind.__name__}, got {text!r}")
-    return value
+    architecture = plan["architecture"]
+    check_types({f"{path}: architecture": architecture}, {f"{path}: architecture": dict})
+    return architecture
 
 
 def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path:
@@ -114,7 +106,7 @@ def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path:
     except torch.OutOfMemoryError:
         raise ValueError(
             f"{device} has too little memory for {chosen.batch} clips of {chosen.frames} frames; lower "
-            "--batch, or keep less for the backward pass by --set recompute=true"
+            "--batch, or keep fewer activations: --set recompute=true"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Which weight is trained by which optimiser, and how fast."""
+"""The optimisers of a training, with the peak learning rate of each group of weights."""
 
 import torch
 from torch import nn
@@ -6,7 +6,7 @@ from torch import nn
 from framelens.training.recipes import Recipe
 
 
-def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks (modulation aside), AdamW for everything else."""
     weights: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():

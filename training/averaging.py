@@ -1,4 +1,4 @@
-"""The averaged weights of a training in the place of its own ones, for a while."""
+"""A model with the averaged weights of its training, for validation and samples."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @contextmanager
 def averaged_weights(model: Any, average: dict[str, Tensor]) -> Iterator[Any]:
-    """Within it, the model has the averaged weights and evaluates; afterwards it has its own and trains."""
+    """Within it, the model evaluates with the averaged weights; afterwards it trains with its own again."""
     own = {name: weight.clone() for name, weight in model.state_dict().items()}
     model.load_state_dict(average)
     try:

@@ -1,15 +1,24 @@
-"""How each shipped model is trained: long settings, one frozen dataclass.
+"""How each shipped model is trained: long settings in one frozen dataclass, checked when it is made.
+
+    recipe("dense-tiles", steps=500)        # ValueError for a value that cannot be
 
 Light to import: no torch.
 """
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_type_hints
+
+from framelens.records.checks import Rule, at_least, check, check_types, known, must, optional
+
+ARITHMETIC = ("float32", "bfloat16", "float16")
+"""What a forward pass may compute in."""
+MOST_SEEDS = 2**32
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights of a training run, together with the device."""
+    """Everything that decides the weights of a training, apart from the device; checked by RULES."""
 
     network: str
     """A file of models/."""
@@ -22,8 +31,8 @@ class Recipe:
     initial: str = ""
     """A model whose weights training starts from; empty for fresh ones."""
     cut_from: int | None = None
-    """First layer of a dense network in which, and above which, a noisy frame sees itself alone (a
-    frame-diagonal mask, Bai et al. 2026, section 4); None for nowhere."""
+    """First layer of a dense network that is cut off from the past, with all deeper ones: there a noisy frame
+    sees itself alone (a frame-diagonal mask, Bai et al. 2026, section 4). None: no cut."""
     steps: int = 3000
     """Optimiser steps."""
     batch: int = 6
@@ -39,29 +48,29 @@ class Recipe:
     decoder_rate: float = 1.0
     """Learning rate of a separated model's decoder, relative to the rest."""
     beta1: float = 0.9
-    """AdamW's memory of gradients."""
+    """AdamW's decay of the running mean of gradients."""
     beta2: float = 0.99
-    """AdamW's memory of their squares."""
+    """AdamW's decay of the running mean of squared gradients."""
     weight_decay: float = 0.0
-    """AdamW's and Muon's."""
+    """Weight decay of AdamW and Muon."""
     noise_draws: int = 1
     """Noise levels per frame and step; more than one shares a separated model's encoder pass."""
     clean_history: float = 1.0
-    """Share of frames that later frames see clean in training; the others are seen at their noise level."""
+    """Share of frames that later frames see clean in training; they see the others at their noise level."""
     warmup: int = 50
     """Steps of linear warm-up."""
     decay_share: float = 0.35
     """Share of the steps, at the end, over which the learning rate falls linearly to 2 %."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; a longer one is scaled down to it."""
     ema: float = 0.998
-    """Decay of the averaged weights, the ones that are kept."""
+    """Decay of the averaged weights, which are the weights that the training saves."""
     ema_warmup: bool = True
-    """A shorter average during the first steps."""
+    """Average over fewer steps at the beginning: the decay is at most (1 + step) / (10 + step)."""
     uniform_share: float = 0.2
     """Share of noise levels drawn uniformly; the rest is logit-normal(0, 1)."""
     condition_dropout: float = 0.1
-    """Share of clips that see the null condition, for guidance."""
+    """Share of clips that are trained with the null condition, for classifier-free guidance."""
     autocast: str = "bfloat16"
     """Arithmetic of the forward pass, on CPU and GPU; weights and optimiser stay float32."""
     recompute: bool = False
@@ -69,15 +78,37 @@ class Recipe:
     seed: int = 0
     """Decides the initial weights, the clips and the noise."""
     save_every: int = 25
-    """Steps between resumable states: what an interruption can cost."""
+    """Steps between saved states: the most that a killed process loses."""
     keep_every: int = 200
-    """Steps between checkpoints that are kept, with a validation; 0 is kept too."""
+    """Steps between checkpoints that are kept, each with a validation; step 0 is one of them."""
     sample_every: int = 1000
     """Steps between sample videos."""
 
+    def __post_init__(self):
+        check_types(vars(self), get_type_hints(Recipe))
+        check(self, RULES)
+
+
+POSITIVE = must(lambda value: 0 < value < math.inf, "be positive and finite")
+SHARE = must(lambda value: 0 <= value <= 1, "be from 0 to 1")
+DECAY = must(lambda value: 0 <= value < 1, "be from 0 to below 1")
+COUNTS = ("steps", "batch", "frames", "noise_draws", "warmup", "save_every", "keep_every", "sample_every")
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(COUNTS, at_least(1)),
+    **dict.fromkeys(("learning_rate", "muon_learning_rate", "decoder_rate", "clip"), POSITIVE),
+    **dict.fromkeys(("beta1", "beta2", "ema"), DECAY),
+    **dict.fromkeys(("clean_history", "decay_share", "uniform_share", "condition_dropout"), SHARE),
+    "weight_decay": must(lambda value: 0 <= value < math.inf, "be 0 or more and finite"),
+    "cut_from": optional(at_least(0)),
+    "autocast": known("arithmetic", lambda: ARITHMETIC),
+    "seed": must(lambda seed: 0 <= seed < MOST_SEEDS, f"be from 0 to {MOST_SEEDS - 1}"),
+}
+"""What each setting must meet. Whether the network, its architecture and the videos exist is asked when the
+network is built (training/build.py), which needs torch."""
+
 
 SPLIT: dict[str, Any] = {"fusion": "residual", "query": "noise", "start_token": False}
-"""A separated network that is put together from the layers of a dense one, where its plan says."""
+"""The architecture of a separated network that takes its layers from a dense one."""
 
 TUNED: dict[str, Any] = {
     "steps": 800,
@@ -88,7 +119,7 @@ TUNED: dict[str, Any] = {
     "ema": 0.99,
     "keep_every": 100,
 }
-"""A fine-tune from a trained network."""
+"""The settings of a fine-tune of a trained network."""
 
 RECIPES = {
     "dense-tiles": Recipe("dense", "tiles", frames=10, steps=2650),
@@ -132,8 +163,8 @@ RELEASED = {
     "beta1": 0.9, "beta2": 0.999, "warmup": 10_000, "decay_share": 0.0, "ema": 0.9999, "ema_warmup": False,
     "uniform_share": 0.0, "noise_draws": 2, "clean_history": 0.1, "recompute": True,
 }  # fmt: skip
-"""What the released recipe for Minecraft sets (Bai et al. 2026, code). There most of the history is noisy,
-while the paper, and every other recipe here, shows clean frames."""
+"""The settings of the released recipe for Minecraft (Bai et al. 2026, code). There most of the history is
+noisy; in the paper, and in every other recipe here, it is clean."""
 
 
 def recipe(name: str, **changes) -> Recipe:

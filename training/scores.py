@@ -17,7 +17,7 @@ from framelens import models, videos
 from framelens.diffusion.sampler import CausalDiffuser, rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.training.recipes import Recipe
-from framelens.training.trainer import VALIDATION_SIGMAS, Run, build
+from framelens.training.trainer import VALIDATION_SIGMAS, Training, build
 from framelens.videos import worlds
 from framelens.videos.scores import psnr, ssim
 
@@ -27,7 +27,7 @@ FIRST_CLIP = videos.VALIDATION_SEED + 500_000
 
 def step_seconds(recipes: Sequence[Recipe], rounds: int, device: str) -> np.ndarray:
     """Seconds of one optimiser step of each recipe [recipe, round], interleaved in random order."""
-    runs = [Run(recipe, build(recipe).to(device), device) for recipe in recipes]
+    runs = [Training(recipe, build(recipe).to(device), device) for recipe in recipes]
     for run in runs:
         run.advance()
     order, seconds = random.Random(0), np.zeros((len(runs), rounds))

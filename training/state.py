@@ -1,19 +1,22 @@
-"""The folder of a training run: resumable state, kept checkpoints, log, samples; every write atomic.
+"""The folder of a training: saved state, checkpoints, log, samples; every file appears whole or not at all.
 
 out/state.pt  out/checkpoints/step-000200.safetensors  out/log.csv  out/samples/*.gif  out/model.safetensors
 """
 
 import csv
 import io
+import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
 from framelens import videos
 from framelens.diffusion.sampler import rollout
@@ -23,127 +26,160 @@ from framelens.records import replace_file
 from framelens.training.averaging import averaged_weights
 from framelens.training.recipes import Recipe
 
+DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, UnpicklingError)
+"""What readers raise on files that are damaged or of another kind."""
+
 
 class TrainingFolder:
-    """Where one recipe's training lives; refuses a folder that belongs to another recipe."""
+    """The folder of one recipe's training; refuses a folder of another recipe. It appears with its files."""
 
     def __init__(self, out: Path, recipe: Recipe):
         self.out, self.recipe = out, recipe
-        self.state = out / "state.pt"
-        out.mkdir(parents=True, exist_ok=True)
+        self.state, self.weights = out / "state.pt", out / "model.safetensors"
 
-    def resume(self, run) -> None:
-        """Puts the newest saved state, if there is one, into the run."""
+    def is_finished(self) -> bool:
+        """Whether the last step is done and its weights are written.
+
+        ValueError where the folder is of another recipe, or what it holds cannot be read.
+        """
+        if self.state.exists():
+            saved = self._read_state(mmap=True)
+        elif self.weights.exists():
+            saved = self._read_training()
+        else:
+            return False
+        self._check_recipe(saved["recipe"])
+        return saved["step"] == self.recipe.steps and self.weights.exists()
+
+    def resume(self, training: Any) -> None:
+        """Puts the newest saved state into the training, if there is one."""
         if not self.state.exists():
             return
         saved = self._read_state()
-        changed = {
-            k: (v, asdict(self.recipe)[k]) for k, v in saved["recipe"].items() if asdict(self.recipe)[k] != v
-        }
-        if changed:
-            name, (old, new) = next(iter(changed.items()))
-            raise ValueError(
-                f"{self.out} was trained with {name}={old}, not {new}; choose another --out or delete it"
-            )
-        run.step, run.seconds, run.log = saved["step"], saved["seconds"], saved["log"]
-        run.model.load_state_dict(saved["model"])
-        run.average = {name: tensor.to(run.device) for name, tensor in saved["average"].items()}
-        for optimizer, state in zip(run.optimizers, saved["optimizers"], strict=True):
+        self._check_recipe(saved["recipe"])
+        training.step, training.seconds, training.log = saved["step"], saved["seconds"], saved["log"]
+        training.model.load_state_dict(saved["model"])
+        training.average = {name: tensor.to(training.device) for name, tensor in saved["average"].items()}
+        for optimizer, state in zip(training.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
 
-    def _read_state(self) -> dict:
-        damaged = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, UnpicklingError)
+    def _check_recipe(self, saved: Mapping[str, Any]) -> None:
+        """ValueError, which names the first difference, where the saved recipe is another one."""
+        asked = json.loads(json.dumps(asdict(self.recipe)))  # a tuple comes back from a file as a list
+        for name, old in json.loads(json.dumps(saved)).items():
+            if asked.get(name) != old:
+                raise ValueError(
+                    f"{self.out} was trained with {name}={old}, not {asked.get(name)}; choose another --out "
+                    "or delete it"
+                )
+
+    def _read_state(self, mmap: bool = False) -> dict[str, Any]:
         try:
-            saved = torch.load(self.state, map_location="cpu", weights_only=True)
+            saved = torch.load(self.state, map_location="cpu", weights_only=True, mmap=mmap)
             return saved | {"recipe": dict(saved["recipe"])}
-        except damaged as error:
+        except DAMAGE as error:
             raise ValueError(
                 f"{self.state} cannot be read ({type(error).__name__}); delete it to start over"
             ) from None
 
-    def at_step(self, run) -> None:
-        """Keeps, validates, samples and saves where the recipe asks for it; called before each step."""
-        keep = run.step % self.recipe.keep_every == 0
-        if keep and (not run.log or run.log[-1]["step"] < run.step):
-            run.validate()
-            self.write_weights(run, self.out / "checkpoints" / f"step-{run.step:06d}.safetensors")
-            self._write_log(run)
-        if run.step and run.step % self.recipe.sample_every == 0:
-            self._write_sample(run)
-        if run.step % self.recipe.save_every == 0:
-            self.save_state(run)
+    def _read_training(self) -> dict[str, Any]:
+        """Recipe and step from the metadata of the finished weights."""
+        try:
+            with safe_open(self.weights, framework="pt") as file:
+                training = json.loads(file.metadata()["framelens"])["training"]
+            return {"recipe": dict(training["recipe"]), "step": training["step"]}
+        except (*DAMAGE, SafetensorError) as error:
+            raise ValueError(
+                f"{self.weights} is not the result of a training ({type(error).__name__}); choose another "
+                "--out or delete it"
+            ) from None
 
-    def save_state(self, run) -> None:
+    def write_what_is_due(self, training: Any) -> None:
+        """Writes the checkpoint, log, sample and state that the recipe asks for before this step."""
+        keep = training.step % self.recipe.keep_every == 0
+        if keep and (not training.log or training.log[-1]["step"] < training.step):
+            training.validate()
+            self.write_weights(training, self.out / "checkpoints" / f"step-{training.step:06d}.safetensors")
+            self._write_log(training)
+        if training.step and training.step % self.recipe.sample_every == 0:
+            self._write_sample(training)
+        if training.step % self.recipe.save_every == 0:
+            self.save_state(training)
+
+    def save_state(self, training: Any) -> None:
         state = {
             "recipe": asdict(self.recipe),
-            "step": run.step,
-            "seconds": run.seconds,
-            "log": run.log,
-            "model": run.model.state_dict(),
-            "average": run.average,
-            "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+            "step": training.step,
+            "seconds": training.seconds,
+            "log": training.log,
+            "model": training.model.state_dict(),
+            "average": training.average,
+            "optimizers": [optimizer.state_dict() for optimizer in training.optimizers],
         }
         replace_file(self.state, lambda path: torch.save(state, path))
 
-    def finish(self, run) -> Path:
+    def finish(self, training: Any) -> Path:
         """The final weights, log and sample, then the last state."""
-        if not run.log or run.log[-1]["step"] < run.step:
-            run.validate()
-        self._write_log(run)
-        self._write_sample(run)
-        self.write_weights(run, self.out / "checkpoints" / f"step-{run.step:06d}.safetensors")
-        self.write_weights(run, self.out / "model.safetensors")
-        self.save_state(run)
-        return self.out / "model.safetensors"
+        if not training.log or training.log[-1]["step"] < training.step:
+            training.validate()
+        self._write_log(training)
+        self._write_sample(training)
+        self.write_weights(training, self.out / "checkpoints" / f"step-{training.step:06d}.safetensors")
+        self.write_weights(training, self.weights)
+        self.save_state(training)
+        return self.weights
 
-    def write_weights(self, run, path: Path) -> None:
+    def write_weights(self, training: Any, path: Path) -> None:
         metadata = {
             "network": self.recipe.network,
             "videos": self.recipe.videos,
-            "config": run.model.describe(),
+            "config": training.model.describe(),
             "training": {
                 "recipe": asdict(self.recipe),
-                "step": run.step,
-                "seconds": round(run.seconds, 1),
-                "device": run.device.type,
+                "step": training.step,
+                "seconds": round(training.seconds, 1),
+                "device": training.device.type,
                 "threads": torch.get_num_threads(),
-                "validation": run.log[-1] if run.log else None,
+                "validation": training.log[-1] if training.log else None,
             },
         }
-        write(path, run.average, metadata)
+        write(path, training.average, metadata)
 
-    def _write_log(self, run) -> None:
+    def _write_log(self, training: Any) -> None:
         text = io.StringIO()
-        table = csv.DictWriter(text, fieldnames=list(run.log[0]))
+        table = csv.DictWriter(text, fieldnames=list(training.log[0]))
         table.writeheader()
-        table.writerows(run.log)
+        table.writerows(training.log)
         replace_file(self.out / "log.csv", lambda path: path.write_text(text.getvalue()))
 
-    def _write_sample(self, run) -> None:
-        frames, given = self.recipe.frames, self.recipe.frames // 3
-        clips = run.source.clips([videos.VALIDATION_SEED + row for row in range(4)], frames)
-        truth = torch.from_numpy(clips.video).to(run.device)
-        noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).to(run.device)
-        cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(run.device)
-        with averaged_weights(run.model, run.average) as model:
-            sampled = rollout(model, noise, sigma_grid(25), cond, truth[:, :given])
-        pair = np.concatenate(
-            [truth.cpu().numpy(), sampled.float().cpu().numpy()], axis=-2
-        )  # truth above sample
-        video = np.concatenate(list(pair), axis=-1)
-        video = np.repeat(video, 3 // video.shape[1], axis=1)  # grey as RGB
+    def _write_sample(self, training: Any) -> None:
+        """A gif of four held-out clips: the true ones above, below them samples that continue their start."""
         from framelens.videos.files import write as write_video
 
-        (self.out / "samples").mkdir(exist_ok=True)
-        write_video(self.out / "samples" / f"step-{run.step:06d}.gif", video, frames_per_second=3, scale=6)
+        frames, given = self.recipe.frames, self.recipe.frames // 3
+        clips = training.source.clips([videos.VALIDATION_SEED + row for row in range(4)], frames)
+        truth = torch.from_numpy(clips.video).to(training.device)
+        noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).to(training.device)
+        cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(training.device)
+        with averaged_weights(training.model, training.average) as model:
+            sampled = rollout(model, noise, sigma_grid(25), cond, truth[:, :given])
+        pairs = torch.cat([truth.cpu(), sampled.float().cpu()], dim=-2).numpy()
+        video = np.concatenate(list(pairs), axis=-1)
+        video = np.repeat(video, 3 // video.shape[1], axis=1)  # grey as RGB
+        path = self.out / "samples" / f"step-{training.step:06d}.gif"
+        write_video(path, video, frames_per_second=3, scale=6)
 
-    @contextmanager
-    def stop_politely(self) -> Iterator[Callable[[], bool]]:
-        """Within it, Ctrl-C and SIGTERM only raise a flag, so that the step in progress is finished."""
-        asked = []
-        before = {s: signal.signal(s, lambda *_: asked.append(1)) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield lambda: bool(asked)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+@contextmanager
+def finish_step_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within it, Ctrl-C and SIGTERM interrupt nothing; what it gives tells whether one of them came."""
+    received = []
+    handlers = {
+        number: signal.signal(number, lambda *_: received.append(1))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

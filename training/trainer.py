@@ -1,14 +1,13 @@
-"""The training loop: one frozen recipe in, one folder out, the same weights however often it was stopped.
+"""The training loop: one recipe in, one folder out, the same weights with and without interruptions.
 
     train(recipe("dense-tiles"), Path("runs/train/dense-tiles"), device="cpu")
 
-Every step draws its clips and its noise from (seed, step), so nothing but weights, averages and optimiser
-state has to survive an interruption.
+Every step draws its clips and its noise from (seed, step), so a training resumes from its weights, their
+average and the state of its optimisers alone.
 """
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,101 +15,61 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from framelens import models, videos
+from framelens import videos
 from framelens.diffusion.loss import flow_matching_loss
 from framelens.diffusion.schedule import TrainingDensity, noised
-from framelens.models.dense import Dense
-from framelens.models.scd import SCD
-from framelens.models.variants.cut import frame_diagonal
-from framelens.models.variants.recomposed import recompose
-from framelens.training._optimizers import optimizers
+from framelens.models.variants.cut import frame_diagonal, layers_from
+from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
+from framelens.training.build import build
 from framelens.training.recipes import Recipe
-from framelens.training.state import TrainingFolder
+from framelens.training.state import TrainingFolder, finish_step_on_interrupt
 from framelens.videos import worlds
 
 VALIDATION_CLIPS = 24
 VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
 
 
-def build(recipe: Recipe) -> Any:
-    """The recipe's network, initialised from its seed and shaped for its videos."""
-    source, network = worlds.load(recipe.videos), models.network(recipe.network)
-    channels, height, width = source.SHAPE
-    shape = {"channels": channels, "height": height, "width": width, "conditions": source.CONDITIONS}
-    try:
-        config = network.config(recipe.preset, **shape | recipe.architecture)
-    except TypeError:
-        known = [field.name for field in fields(network.Config)]
-        unknown = ", ".join(name for name in recipe.architecture if name not in known)
-        raise ValueError(
-            f"neither a recipe nor a {recipe.network} network has {unknown}; networks have {', '.join(known)}"
-        ) from None
-    torch.manual_seed(recipe.seed)
-    model = network.build(config)
-    if recipe.initial:
-        _start_from(model, recipe)
-    for part in model.modules():
-        if hasattr(part, "recompute"):
-            part.recompute = recipe.recompute
-    return model
-
-
-def _start_from(model: Any, recipe: Recipe) -> None:
-    """Gives the model the weights of the recipe's initial one, a separated one those of a dense network.
-
-    ValueError where they have other shapes.
-    """
-    initial = models.load(recipe.initial)
-    if isinstance(model, SCD) and isinstance(initial, Dense):
-        recompose(model, initial)
-        return
-    weights = initial.state_dict()
-    own = model.state_dict()
-    other = [name for name in own.keys() | weights if name not in own or name not in weights]
-    other += [name for name in own.keys() & weights if own[name].shape != weights[name].shape]
-    if other:
-        raise ValueError(
-            f"{recipe.initial} is another network than the recipe's: {sorted(other)[:10]} differ"
-        )
-    model.load_state_dict(weights)
-
-
 def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path:
-    """The path of the trained model's weights, written with checkpoints, log and samples into `out`."""
+    """The path of the trained model's weights, written with checkpoints, log and samples into `out`.
+
+    A finished training is left as it is. ValueError where `out` has a training of another recipe, or the
+    recipe's network cannot be built.
+    """
     folder = TrainingFolder(out, recipe)
-    model = build(recipe).to(device)
-    run = Run(recipe, model, device)
-    folder.resume(run)
-    with folder.stop_politely() as stopping:
-        with tqdm(total=recipe.steps, initial=run.step, unit="step", disable=not progress) as bar:
-            while run.step < recipe.steps:
-                folder.at_step(run)
-                loss = run.advance()
+    if folder.is_finished():
+        return folder.weights
+    training = Training(recipe, build(recipe).to(device), device)
+    folder.resume(training)
+    with finish_step_on_interrupt() as is_interrupted:
+        with tqdm(total=recipe.steps, initial=training.step, unit="step", disable=not progress) as bar:
+            while training.step < recipe.steps:
+                folder.write_what_is_due(training)
+                loss = training.advance()
                 bar.update()
-                bar.set_postfix(loss=f"{loss:.4f}", validation=run.last_validation())
-                if stopping():
-                    folder.save_state(run)
+                bar.set_postfix(loss=f"{loss:.4f}", validation=training.format_validation())
+                if is_interrupted():
+                    folder.save_state(training)
                     raise KeyboardInterrupt
-    return folder.finish(run)
+    return folder.finish(training)
 
 
-class Run:
-    """Weights, their average, optimisers and log at one step of a training."""
+class Training:
+    """One step of a training: its weights, their average, optimisers and log."""
 
     def __init__(self, recipe: Recipe, model: Any, device: str):
         self.recipe, self.model, self.device = recipe, model, torch.device(device)
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-        self.optimizers = optimizers(model, recipe)
+        self.optimizers = make_optimizers(model, recipe)
         self.source = worlds.load(recipe.videos)
         self.density = TrainingDensity(uniform_share=recipe.uniform_share)
 
     def advance(self) -> float:
-        """One optimiser step; the loss before it."""
+        """Makes one optimiser step; the loss before it. ValueError where that is not finite."""
         began = time.perf_counter()
         self._set_learning_rate()
-        loss = self._loss()
+        loss = self.compute_loss()
         if not torch.isfinite(loss):
             raise ValueError(
                 f"the training loss is {loss.item()} at step {self.step}; lower the learning rate"
@@ -121,14 +80,14 @@ class Run:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._average()
+        self._update_average()
         self.seconds += time.perf_counter() - began
         return loss.item()
 
     def validate(self) -> None:
-        """Appends the averaged weights' loss on held-out clips to the log, by noise level and in the mean."""
-        with averaged_weights(self.model, self.average), self._cut():
-            by_sigma = validation_loss(self.model, self.source, self.recipe.frames, self.device)
+        """Appends the loss of the averaged weights on held-out clips to the log, in the mean and by sigma."""
+        with averaged_weights(self.model, self.average), self._cut_layers():
+            by_sigma = measure_validation_loss(self.model, self.source, self.recipe.frames, self.device)
         row = {
             "step": self.step,
             "seconds": round(self.seconds, 1),
@@ -136,34 +95,38 @@ class Run:
         }
         self.log.append(row | {f"loss_sigma_{sigma}": loss for sigma, loss in by_sigma.items()})
 
-    def last_validation(self) -> str:
+    def format_validation(self) -> str:
+        """The newest validation loss as text, "-" before the first."""
         return f"{self.log[-1]['loss']:.4f}" if self.log else "-"
 
-    def _loss(self) -> Tensor:
-        first = self.recipe.seed * 10_000_019 + self.step * self.recipe.batch
-        seeds = [(first + clip) % videos.VALIDATION_SEED for clip in range(self.recipe.batch)]
-        clips = self.source.clips(seeds, self.recipe.frames)
+    def compute_loss(self) -> Tensor:
+        """The loss of this step: its clips, noise levels and noise are drawn from (seed, step)."""
+        clips = self._read_clips()
         clean = torch.from_numpy(clips.video).to(self.device)
         seed = self.recipe.seed * 1_000_003 + self.step
         generator = torch.Generator(self.device).manual_seed(seed)
         batch, frames = clean.shape[0], clean.shape[1] * self.recipe.noise_draws
         sigma = self.density.sample((batch, frames), generator)
         noise = torch.randn(batch, frames, *clean.shape[2:], generator=generator, device=self.device)
-        seen = _history(clean, noise, sigma, self.recipe.clean_history, generator)
+        history = mix_history(clean, noise, sigma, self.recipe.clean_history, generator)
         torch.manual_seed(seed)  # for noise that a network adds by itself
-        cond = self._conditions(clips, generator)
-        with _autocast(self.recipe, self.device), self._cut():
-            return flow_matching_loss(self.model, clean, noise, sigma, cond, seen).mean()
+        cond = self._draw_conditions(clips, generator)
+        with _autocast(self.recipe, self.device), self._cut_layers():
+            return flow_matching_loss(self.model, clean, noise, sigma, cond, history).mean()
 
-    def _cut(self) -> AbstractContextManager:
-        """The layers cut off from the past that the recipe asks for."""
+    def _read_clips(self) -> videos.Clips:
+        """The clips of this step; none of them is one for validation."""
+        first = self.recipe.seed * 10_000_019 + self.step * self.recipe.batch
+        seeds = [(first + clip) % videos.VALIDATION_SEED for clip in range(self.recipe.batch)]
+        return self.source.clips(seeds, self.recipe.frames)
+
+    def _cut_layers(self) -> AbstractContextManager:
+        """Within it, the layers from the recipe's `cut_from` on are cut off from the past."""
         if self.recipe.cut_from is None:
             return nullcontext()
-        if not hasattr(self.model, "blocks"):
-            raise ValueError(f"cut_from is for dense networks, not for {self.recipe.network}")
-        return frame_diagonal(self.model, range(self.recipe.cut_from, self.model.geometry.layers))
+        return frame_diagonal(self.model, layers_from(self.model, self.recipe.cut_from))
 
-    def _conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
+    def _draw_conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
         if clips.actions is None:
             return None
         actions = torch.from_numpy(clips.actions).to(self.device)
@@ -181,7 +144,7 @@ class Run:
                 group["lr"] = factor * group["peak"]
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _update_average(self) -> None:
         decay = self.recipe.ema
         if self.recipe.ema_warmup:
             decay = min(decay, (1 + self.step) / (10 + self.step))
@@ -190,10 +153,10 @@ class Run:
             average.lerp_(weights[name], 1 - decay)
 
 
-def _history(
+def mix_history(
     clean: Tensor, noise: Tensor, sigma: Tensor, clean_share: float, generator: torch.Generator
 ) -> Tensor:
-    """The frames that later ones see: clean, or that share of them and the others at their noise level."""
+    """The frames that later frames see: that share of them clean, the others at their noise level."""
     if clean_share == 1:
         return clean
     frames = clean.shape[1]
@@ -202,15 +165,18 @@ def _history(
     return torch.where(is_clean[..., None, None, None], clean, noisy)
 
 
-def _autocast(recipe: Recipe, device: torch.device):
+def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager:
+    """Within it, the forward pass computes in the recipe's arithmetic."""
     if recipe.autocast == "float32":
         return nullcontext()
     return torch.autocast(device.type, getattr(torch, recipe.autocast))
 
 
 @torch.no_grad()
-def validation_loss(model, source, frames: int, device, clips: int = VALIDATION_CLIPS) -> dict[float, float]:
-    """The mean velocity error on held-out clips at each of six noise levels, the same noise every time."""
+def measure_validation_loss(
+    model: Any, source: Any, frames: int, device: torch.device, clips: int = VALIDATION_CLIPS
+) -> dict[float, float]:
+    """Squared velocity error on held-out clips by noise level, a mean over pixels and frames; fixed noise."""
     levels = torch.tensor(VALIDATION_SIGMAS, device=device)
     sums, counts = torch.zeros(len(levels), dtype=torch.float64), torch.zeros(len(levels))
     for first in range(0, clips, 8):

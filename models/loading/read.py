@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -24,6 +24,7 @@ from framelens.models.loading.locate import Place
 from framelens.models.loading.memory import require_memory
 from framelens.models.loading.multi_device import spread
 from framelens.models.loading.shuffled import shuffle
+from framelens.records.assignments import convert
 
 REACH = ("window", "sink")
 """What may be asked of any network whose history can be bounded."""
@@ -94,7 +95,7 @@ def _by_family(
 
 def _reach(asked: dict[str, Any], unsaid: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
     """What bounds the history, where the family has no say in it itself; and the rest of what is asked."""
-    reach = {name: value_of(name, asked[name], 0) for name in REACH if name in asked and name not in unsaid}
+    reach = {name: convert(name, asked[name], int) for name in REACH if name in asked and name not in unsaid}
     return reach, {name: value for name, value in asked.items() if name not in reach}
 
 
@@ -183,24 +184,13 @@ def said(path: Path, family: ModuleType, asked: dict[str, Any]) -> dict[str, Any
             f"told {', '.join(family.UNSAID)}"
         )
     return family.UNSAID | {
-        option: value_of(option, value, family.UNSAID[option]) for option, value in asked.items()
+        option: convert(option, value, _type_of(family.UNSAID[option])) for option, value in asked.items()
     }
 
 
-def value_of(option: str, value: Any, default: Any) -> Any:
-    """A value of the default's type, from text where it comes from a command line."""
-    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    kind = int if default is None and str(value).lstrip("-").isdigit() else type(default)
-    if default is None and kind is not int:
-        return value
-    try:
-        if kind is bool and isinstance(value, str):
-            return {"true": True, "false": False}[value.lower()]
-        if kind is int and isinstance(value, float | bool):
-            raise ValueError
-        return cast(Any, kind)(value)
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{option} must be {kinds.get(kind, kind.__name__)}, got {value!r}") from None
+def _type_of(default: Any) -> type | None:
+    """The type that a value must have; None where the default is None, for any."""
+    return None if default is None else type(default)
 
 
 def _built(path: Path, metadata: dict[str, Any], asked: dict[str, Any]) -> Any:

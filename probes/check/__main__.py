@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from framelens.models.loading.model_errors import RAISED, error_line
-from framelens.probes.run.settings import told
+from framelens.records.assignments import parse_assignments
 from framelens.records.commands import exits_as
 
 CHECKS = (
@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 where every check holds, 1 where one does not, 2 when the request cannot be met."""
     options = parser().parse_args(arguments)
-    asked = dict(told(options.set))
+    asked = parse_assignments(options.set)
     from framelens import models
 
     models.find(options.model)  # before the heavy imports: a misspelt name answers at once

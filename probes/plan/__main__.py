@@ -17,8 +17,8 @@ from framelens.models.cost.operations import VALUE_BYTES
 from framelens.probes.plan.build import FILE, Clocks, manifest_of, plan
 from framelens.probes.plan.prediction import Clock, Use, described
 from framelens.probes.plan.text import text
-from framelens.probes.run.settings import told
 from framelens.records import write_json
+from framelens.records.assignments import parse_assignments
 from framelens.records.commands import exits_as
 
 
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     use = Use(options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion)
     clocks = _clocks(options)
-    folder, config = _subject(options.model, options.run, options.runs, dict(told(options.set)))
+    folder, config = _subject(options.model, options.run, options.runs, parse_assignments(options.set))
     file = options.out or folder / FILE
     found = plan(folder, config, use, clocks, file)
     found["command"] = shlex.join(["python", "-m", "framelens.probes", "plan", *arguments])

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from framelens.probes.run.settings import OF_THE_MODEL, QUICK, Settings, told
+from framelens.probes.run.settings import OF_THE_MODEL, QUICK, Settings
+from framelens.records.assignments import parse_assignments
 
 ABOUT = "Probes a model on held-out clips, or goes on where it was stopped."
 OTHERS = """other commands, each with a --help of its own:
@@ -141,5 +142,5 @@ def settings_of(options: dict[str, Any]) -> tuple[Settings, list[str]]:
     unasked = [name for name in default if options[name] is None]
     default |= QUICK if options["quick"] else {}
     options |= {name: default[name] for name in unasked}
-    options["set"] = told(options["set"])
+    options["set"] = tuple(parse_assignments(options["set"]).items())
     return Settings(**options), unasked

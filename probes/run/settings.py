@@ -1,12 +1,13 @@
 """What a probe run was asked to do: checked before anything is loaded or written. Light: no torch."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from framelens.analyses import statistics
 from framelens.probes import experiments
+from framelens.records.checks import Rule, at_least, check, each, known, must, optional, spell_as_flag
 
 MODES = ("teacher_forced", "free_running")
 NETWORKS = ("trained", "random")
@@ -71,45 +72,7 @@ class Settings:
     dtype: str = "float32"
 
     def __post_init__(self):
-        for name in ("clips", "probed", "steps"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("context", self.context, 1)
-        _at_least("queries", self.queries, 2)
-        _at_least("seed", self.seed, 0)
-        _at_least("tokens", 8 if self.tokens is None else self.tokens, 8)
-        _at_least("stats-steps", 2 if self.stats_steps is None else self.stats_steps, 2)
-        if not 0 < self.shift < math.inf:
-            raise ValueError(f"--shift must be positive and finite, got {self.shift}")
-        if not 0 <= self.guidance < math.inf:
-            raise ValueError(f"--guidance must be 0 or more and finite, got {self.guidance}")
-        if self.frames is not None and self.frames <= self.context:
-            raise ValueError(
-                f"--frames must exceed --context {self.context}, got {self.frames}: nothing is left to draw"
-            )
-        for name in self.experiments:
-            if name not in experiments.names():
-                raise ValueError(
-                    f"no experiment is called {name!r}; there are {', '.join(experiments.names())}"
-                )
-        self._check_layers_and_starts()
-        for name in self.statistics:
-            if name not in statistics.names():
-                raise ValueError(
-                    f"no statistic is called {name!r}; there are {', '.join(statistics.names())}"
-                )
-
-    def _check_layers_and_starts(self) -> None:
-        if self.layers is not None and not 0 <= self.layers[0] <= self.layers[1]:
-            raise ValueError(
-                f"--layers {self.layers[0]} {self.layers[1]} is an empty range; give the first and the last "
-                "layer, counted from 0"
-            )
-        for start in self.starts:
-            if not 0 <= start < self.drawn_steps - 1:
-                raise ValueError(
-                    f"--starts {start} leaves no later step: interventions draw a frame in "
-                    f"{self.drawn_steps} steps; choose from 0 to {self.drawn_steps - 2}"
-                )
+        check(self, RULES, spell_as_flag)
 
     @property
     def watched_steps(self) -> list[int]:
@@ -184,35 +147,58 @@ def _spelled(value: Any) -> str:
     return "+".join("=".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"--{name} must be at least {least}, got {value}")
+def _exceeds_context(frames: int, settings: Settings) -> bool:
+    return frames > settings.context
+
+
+def _leaves_a_step(start: int, settings: Settings) -> bool:
+    return 0 <= start < settings.drawn_steps - 1
+
+
+RULES: dict[str, Rule] = {
+    "clips": at_least(1),
+    "probed": at_least(1),
+    "steps": at_least(1),
+    "context": at_least(1),
+    "queries": at_least(2),
+    "seed": at_least(0),
+    "tokens": optional(at_least(8)),
+    "stats_steps": optional(at_least(2)),
+    "shift": must(lambda shift: 0 < shift < math.inf, "be positive and finite"),
+    "guidance": must(lambda scale: 0 <= scale < math.inf, "be 0 or more and finite"),
+    "frames": optional(
+        Rule(
+            _exceeds_context,
+            lambda name, frames, settings: (
+                f"{name} must exceed --context {settings.context}, got {frames}: nothing is left to draw"
+            ),
+        )
+    ),
+    "experiments": each(known("experiment", experiments.names)),
+    "layers": optional(
+        Rule(
+            lambda layers, _: 0 <= layers[0] <= layers[1],
+            lambda name, layers, _: (
+                f"{name} {layers[0]} {layers[1]} is an empty range; give the first and the last layer, "
+                "counted from 0"
+            ),
+        )
+    ),
+    "starts": each(
+        Rule(
+            _leaves_a_step,
+            lambda name, start, settings: (
+                f"{name} {start} leaves no later step: interventions draw a frame in "
+                f"{settings.drawn_steps} steps; choose from 0 to {settings.drawn_steps - 2}"
+            ),
+        )
+    ),
+    "statistics": each(known("statistic", statistics.names)),
+}
+"""What each setting must meet, in the order in which they are checked."""
 
 
 def refuse_path(run: str) -> None:
     """ValueError for a run's name that would lead out of its model's folder."""
     if run in ("", ".", "..") or "/" in run or "\\" in run:
         raise ValueError(f"--run is the name of one folder, got {run!r}; --out says in which folder runs lie")
-
-
-def told(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:
-    """What --set says, by name in their order: numbers, true, false and none as such, all else as text."""
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        name, is_given, text = pair.partition("=")
-        if not is_given or not name.isidentifier():
-            raise ValueError(f"--set takes NAME=VALUE, got {pair!r}")
-        values[name] = _value(text)
-    return tuple(sorted(values.items()))
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -1,0 +1,95 @@
+"""The network of a recipe, built before anything is written.
+
+model = build(recipe("dense-tiles"))        # ValueError for a recipe whose network cannot be built
+"""
+
+from dataclasses import fields
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import torch
+
+from framelens import models
+from framelens.models.dense import Dense
+from framelens.models.scd import SCD
+from framelens.models.variants.cut import layers_from
+from framelens.models.variants.recomposed import recompose
+from framelens.records.assignments import convert
+from framelens.records.checks import suggest
+from framelens.training.recipes import Recipe
+from framelens.videos import worlds
+
+
+def build(recipe: Recipe) -> Any:
+    """The recipe's network, initialised from its seed and shaped for its videos."""
+    if recipe.network not in models.networks():
+        raise ValueError(f"no network is called {recipe.network!r}; there are {', '.join(models.networks())}")
+    model = _build_network(models.network(recipe.network), recipe)
+    if recipe.initial:
+        _load_initial_weights(model, recipe)
+    if recipe.cut_from is not None:
+        _check_cut(model, recipe.cut_from)
+    for part in model.modules():
+        if hasattr(part, "recompute"):
+            part.recompute = recipe.recompute
+    return model
+
+
+def _build_network(network: ModuleType, recipe: Recipe) -> Any:
+    """The network with fresh weights; ValueError where the recipe's architecture does not fit it."""
+    channels, height, width = worlds.load(recipe.videos).SHAPE
+    conditions = worlds.load(recipe.videos).CONDITIONS
+    shape = {"channels": channels, "height": height, "width": width, "conditions": conditions}
+    _check_architecture(network, recipe, shape)
+    kinds = get_type_hints(network.Config)
+    asked = {name: convert(name, value, kinds[name]) for name, value in recipe.architecture.items()}
+    network.config(recipe.preset)  # an unknown preset says so itself
+    try:
+        config = network.config(recipe.preset, **shape | asked)
+        torch.manual_seed(recipe.seed)
+        return network.build(config)
+    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        changes = ", ".join(f"{name}={value}" for name, value in asked.items())
+        raise ValueError(f"a {recipe.network} network cannot have {changes}: {error}") from None
+
+
+def _check_architecture(network: ModuleType, recipe: Recipe, shape: dict[str, Any]) -> None:
+    """ValueError for a name that the network does not have, or that the videos decide."""
+    known = [field.name for field in fields(network.Config) if field.name not in shape]
+    for name in recipe.architecture:
+        if name in shape:
+            raise ValueError(f"{name} is decided by the videos, {recipe.videos}: choose others by videos=")
+        if name not in known:
+            near = suggest(name, [*known, *(field.name for field in fields(Recipe))])
+            raise ValueError(
+                f"neither a recipe nor a {recipe.network} network has {name}{near}; networks have "
+                f"{', '.join(known)}"
+            )
+
+
+def _load_initial_weights(model: Any, recipe: Recipe) -> None:
+    """Gives the model the weights of the recipe's initial model, a separated one those of a dense network.
+
+    ValueError where they have other shapes.
+    """
+    initial = models.load(recipe.initial)
+    if isinstance(model, SCD) and isinstance(initial, Dense):
+        recompose(model, initial)
+        return
+    weights = initial.state_dict()
+    own = model.state_dict()
+    other = [name for name in own.keys() | weights if name not in own or name not in weights]
+    other += [name for name in own.keys() & weights if own[name].shape != weights[name].shape]
+    if other:
+        raise ValueError(
+            f"{recipe.initial} is another network than the recipe's: {sorted(other)[:10]} differ"
+        )
+    model.load_state_dict(weights)
+
+
+def _check_cut(model: Any, cut_from: int) -> None:
+    """ValueError where the model does not have the layers to cut."""
+    try:
+        layers_from(model, cut_from)
+    except ValueError as error:
+        raise ValueError(f"cut_from={cut_from}: {error}; cut_from=null trains without a cut") from None
