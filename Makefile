@@ -7,6 +7,11 @@ MODEL  ?= dense-tiles
 RUN    ?=
 ARGS   ?=
 
+# make itself says nothing of a variable that nobody reads, as in `make probe model=x`.
+UNKNOWN := $(strip $(foreach name,$(filter-out PYTHON MODEL RUN ARGS,$(.VARIABLES)),\
+  $(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+$(if $(UNKNOWN),$(error there is no variable $(UNKNOWN): use MODEL, RUN, ARGS or PYTHON, in capitals))
+
 # The comparisons that README shows.
 COMPARED := reports/gallery/compare/tiles reports/gallery/compare/digits
 
@@ -18,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check latents probe figures train evaluate compare compare-train scd-bench test lint notebooks clean
+.PHONY: help setup check latents probe figures train evaluate compare compare-train scd-bench test test-fast lint notebooks clean
 
 help: ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +62,9 @@ scd-bench: $(INSTALLED) ## cost card and timing of dense against separated: ARGS
 test: lint ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
 	$(BIN)/python -m pytest $(ARGS)
 
+test-fast: $(INSTALLED) ## run the tests that take seconds, without notebooks
+	$(BIN)/python -m pytest -m "not slow" tests $(ARGS)
+
 lint: $(INSTALLED) ## ruff and pyright
 	$(BIN)/ruff check
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -78,6 +86,6 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@test -f $@ || $(PYTHON) -m venv --clear .venv
 	@echo "installing into .venv, which takes minutes the first time"
 	$(PIP) install --constraint constraints.txt torch
-	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[all,dev]'
 	@ln -sfn "$(CURDIR)" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/framelens"
 	@touch $@

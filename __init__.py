@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+__version__: str  # asked for by __getattr__
+
 if TYPE_CHECKING:
     from framelens.diffusion.sampler import rollout
     from framelens.hooks import AttentionTap, Edit, Trace, record, run_with_cache
@@ -38,10 +40,12 @@ __all__ = ["AttentionTap", "Edit", "Trace", "load", "open_run", "record", "rollo
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("framelens.records").package_version()
     if name not in _HOMES:
         raise AttributeError(f"framelens has no {name!r}; there are {', '.join(sorted(_HOMES))}")
     return getattr(import_module(f"framelens.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "__version__"})

@@ -39,7 +39,7 @@ def families() -> list[str]:
 
 
 def names() -> list[str]:
-    """The trained models that ship with framelens."""
+    """The trained models that ship with framelens: one in the installed package, more in a checkout."""
     return sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))
 
 

@@ -23,6 +23,7 @@ from framelens.models.wan.config import config_of
 from framelens.models.wan.names import SKYREELS_MARK, is_wan_like
 from framelens.models.wan.network import Wan
 from framelens.models.wan.read import stock, with_our_names
+from framelens.records.extras import extra
 
 CLASSES: tuple[str, ...] = ("SkyReelsV2Transformer3DModel",)
 UNSAID: dict[str, Any] = {
@@ -49,7 +50,8 @@ def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["SkyReels", dict
     """The network of such a checkpoint, and what it is and is taken for; ValueError for other networks."""
     if said["fps"] not in FRAME_RATES:
         raise ValueError(f"SkyReels is told 16 or 24 frames per second, got {said['fps']}")
-    from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
+    with extra("families"):
+        from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
 
     checkpoint = with_our_names(checkpoint)
     block = (checkpoint.config or {}).get("num_frame_per_block", 1)

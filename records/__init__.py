@@ -10,15 +10,19 @@ Imports nothing heavy.
 if __name__ != "framelens.records":
     raise ImportError("this folder is the package framelens.records; use that name", name=__name__)
 
+import configparser
 import json
 import os
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder of the package: the checkout, or a folder in site-packages."""
 
 
 def replace_file(path: Path, fill: Callable[[Path], object]) -> Path:
@@ -63,13 +67,28 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def is_checkout() -> bool:
+    """Whether framelens runs from its repository's files, which hold more than the installed package."""
+    return (ROOT / "setup.cfg").exists()
+
+
+def package_version() -> str:
+    """framelens' version: that of the checkout, else as installed; "unknown" where nothing tells."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    try:
+        return setup.get("metadata", "version", fallback=None) or version("framelens")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def _git_commit() -> str | None:
-    """The checkout's commit, with -dirty where files differ; None outside a git checkout."""
+    """The checkout's commit, with -dirty where files differ; None outside a git checkout of framelens."""
+    if not (ROOT / ".git").exists():  # installed below another repository, whose commit would be given
+        return None
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -17,7 +17,13 @@ ROOT = Path(__file__).parents[1]
 NO_ONE: set[str] = set()
 
 MAY_IMPORT = {
-    "": {"hooks", "diffusion", "models", "reports"},  # the public interface, imported when a name is used
+    "": {
+        "hooks",
+        "diffusion",
+        "models",
+        "records",
+        "reports",
+    },  # the public interface, imported when a name is used
     "records": NO_ONE,
     "hooks": NO_ONE,
     "diffusion": {"records"},

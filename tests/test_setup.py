@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ def test_every_package_is_installed(config):
 
 
 def test_every_requirement_is_pinned_within_its_bound(config, pins):
-    wanted = config["options"]["install_requires"] + config["options.extras_require"]["dev"]
-    for requirement in map(Requirement, wanted.split()):
+    wanted = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    for requirement in map(Requirement, "\n".join(wanted).split()):
+        if requirement.name == "framelens":  # an extra that is made of others
+            continue
         (pin,) = pins[canonicalize_name(requirement.name)].specifier
         assert requirement.specifier.contains(pin.version), f"{requirement} but {pin} is pinned"
         assert requirement.specifier, f"{requirement} needs a lower bound"
@@ -56,6 +59,30 @@ def test_every_command_explains_itself():
     commands = re.findall(r"^([a-z-]+):(?!=)", MAKEFILE, re.MULTILINE)
     explained = re.findall(r"^([a-z-]+):.*? ## \S", MAKEFILE, re.MULTILINE)
     assert explained == commands == phony[1].split()
+
+
+def test_all_holds_every_extra_that_a_user_may_want(config):
+    extras = config["options.extras_require"]
+
+    def packages(names: set[str]) -> set[str]:
+        wanted = [Requirement(line) for name in names for line in extras[name].split()]
+        inner = [packages(one.extras) for one in wanted if one.name == "framelens"]
+        return {one.name for one in wanted if one.name != "framelens"}.union(*inner)
+
+    assert packages({"all"}) == packages(extras.keys() - {"all", "dev"})
+
+
+@pytest.mark.parametrize("words", ["model=x", "run=runs/x", "Args=--quick", "python=python3", "MODLE=x"])
+def test_make_refuses_a_variable_that_does_not_exist(words):
+    done = subprocess.run(["make", "help", words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("\n") == 1 and f"no variable {words.partition('=')[0]}:" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["MODEL=x", "RUN=runs/x", "ARGS=--quick", "PYTHON=python3"])
+def test_make_takes_the_variables_that_exist(words):
+    done = subprocess.run(["make", "help", words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_files_are_short_enough_to_read():

@@ -3,7 +3,8 @@
     batch = files.clips("footage/", frames=16, size=(64, 64), stride=2)     # Clips
     files.write("sample.gif", batch.video[0], scale=4)
 
-Reading takes .mp4, .gif and .webm, one file or a folder of them; writing makes .mp4 and .gif.
+Reading takes .mp4, .gif and .webm, one file or a folder of them; writing makes .mp4 and .gif. Needs the extra
+`videos`.
 """
 
 import os
@@ -13,16 +14,19 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.error import FFmpegError
-from av.filter import Graph
-from av.video.format import VideoFormat
-from av.video.reformatter import Interpolation
 from jaxtyping import Float, UInt8
 
+from framelens.records.extras import extra
 from framelens.videos import Clips
+
+with extra("videos"):
+    import av
+    from av.container import InputContainer
+    from av.error import FFmpegError
+    from av.filter import Graph
+    from av.video.format import VideoFormat
+    from av.video.reformatter import Interpolation
 
 READABLE = (".gif", ".mp4", ".webm")
 WRITABLE = (".gif", ".mp4")

@@ -6,7 +6,8 @@ ssim(video, truth)      # 1 where they are equal, [b f]
 
 import numpy as np
 from jaxtyping import Float
-from skimage.metrics import structural_similarity
+
+from framelens.records.extras import extra
 
 Video = Float[np.ndarray, "*batch c h w"]
 Score = Float[np.ndarray, "*batch"]
@@ -19,7 +20,13 @@ def psnr(video: Video, truth: Video) -> Score:
 
 
 def ssim(video: Video, truth: Video) -> Score:
-    """Structural similarity over (c, h, w), windows of 7 x 7 pixels (Wang et al. 2004)."""
+    """Structural similarity over (c, h, w), windows of 7 x 7 pixels (Wang et al. 2004).
+
+    Needs the extra `scores`.
+    """
+    with extra("scores"):
+        from skimage.metrics import structural_similarity
+
     frames, true_frames = (x.reshape(-1, *x.shape[-3:]) for x in np.broadcast_arrays(video, truth))
     scores = [
         structural_similarity(np.clip(frame, -1, 1), true, data_range=2.0, channel_axis=0)

@@ -8,6 +8,7 @@ import torch
 
 from framelens.diffusion.schedule import Sampling
 from framelens.models.loading.checkpoint import Checkpoint
+from framelens.records.extras import extra
 
 STEPS, SHIFT = 50, 5.0
 """The pipeline's default number of steps, and the shift that the released networks were trained with."""
@@ -17,7 +18,10 @@ HEAD = 128
 
 def built(checkpoint: Checkpoint, said: dict[str, Any], make_config: Any) -> tuple[Any, Any, Sampling]:
     """diffusers' network with the weights, its configuration, its sampling. ValueError for others."""
-    from diffusers.models.transformers.transformer_anyflow_far import AnyFlowFARTransformer3DModel as Stock
+    with extra("families"):
+        from diffusers.models.transformers.transformer_anyflow_far import (
+            AnyFlowFARTransformer3DModel as Stock,
+        )
 
     known = set(inspect.signature(Stock.__init__).parameters) - {"self"}
     asked = _config_of(checkpoint)

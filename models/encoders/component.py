@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from framelens.models.loading.locate import Place, find
+from framelens.records.extras import extra
 
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
 
@@ -87,7 +88,8 @@ def _fetched(name: str, place: Place, folder: str, beside: tuple[str, ...]) -> P
 
 
 def _snapshot(place: Place, wanted: list[str]) -> Path:
-    import huggingface_hub
+    with extra("families"):
+        import huggingface_hub
 
     from framelens.models.loading.hub import answered
 

@@ -21,6 +21,7 @@ from framelens.models.encoders.component import Part, config_of, part_of
 from framelens.models.loading.devices import check_device
 from framelens.models.loading.files import files_of
 from framelens.models.loading.memory import require_memory
+from framelens.records.extras import extra
 
 TOKENS = 512
 """Of a prompt's embeddings, as Wan's networks are trained."""
@@ -142,7 +143,8 @@ def open_text_encoder(name: str, device: str = "cpu", dtype: str = "float32") ->
     part = find_text_encoder(name)
     stored = [file for file in files_of(part.path) if file.suffix == ".safetensors"]
     require_memory(f"the text encoder in {part.path}", stored, device, dtype)
-    from transformers import AutoTokenizer, UMT5EncoderModel
+    with extra("families"):
+        from transformers import AutoTokenizer, UMT5EncoderModel
 
     folder = _tokenizer_folder(part.path)
     try:

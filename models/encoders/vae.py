@@ -22,6 +22,7 @@ from framelens.models.encoders.latents import Coder, Latents
 from framelens.models.loading.checkpoint import check_shapes
 from framelens.models.loading.devices import check_device
 from framelens.models.loading.files import read_file, read_folder
+from framelens.records.extras import extra
 
 
 class WanLatents(Latents):
@@ -47,7 +48,8 @@ class WanLatents(Latents):
         )
 
     def _encoder(self) -> Coder:
-        from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+        with extra("families"):
+            from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
         network: Any = self.network
         cache = self._cache(network.encoder)
@@ -62,7 +64,8 @@ class WanLatents(Latents):
         return encode
 
     def _decoder(self) -> Coder:
-        from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+        with extra("families"):
+            from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
         network: Any = self.network
         cache = self._cache(network.decoder)
@@ -78,7 +81,8 @@ class WanLatents(Latents):
 
     def _cache(self, coder: nn.Module) -> list:
         """A place for each causal convolution's last frames."""
-        from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+        with extra("families"):
+            from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
         return [None] * sum(isinstance(module, WanCausalConv3d) for module in coder.modules())
 
@@ -145,7 +149,8 @@ def _config_of_file(path: Path, weights: dict[str, Tensor]) -> dict[str, Any]:
 def _built(
     kind: str, config: dict[str, Any], weights: dict[str, Tensor], path: Path, dtype: torch.dtype
 ) -> nn.Module:
-    import diffusers
+    with extra("families"):
+        import diffusers
 
     with torch.device("meta"):
         network = getattr(diffusers, kind).from_config(config)

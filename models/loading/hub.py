@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from framelens.models.loading.locate import WEIGHTS_SUFFIXES, Place
+from framelens.records.extras import extra
 
 WANTED = ["*.json", "*.txt", "*.model", "transformer*/*", "model.safetensors", "diffusion_pytorch_model*"]
 """Of a repository in diffusers' layout, without its VAE and text encoder."""
@@ -24,7 +25,8 @@ def fetched(place: Place, accept: Callable[[Path], object] = lambda folder: None
     Of a folder the configurations come first, and are shown to `accept`, which may refuse them. Raises
     ValueError or OSError, with one line, for what does not exist or cannot be reached.
     """
-    import huggingface_hub
+    with extra("families"):
+        import huggingface_hub
 
     assert place.repo is not None
     with answered(place):
@@ -45,7 +47,8 @@ def fetched(place: Place, accept: Callable[[Path], object] = lambda folder: None
 @contextmanager
 def answered(place: Place) -> Iterator[None]:
     """What the hub's library raises in this block, as a ValueError or OSError with one line."""
-    from huggingface_hub import errors
+    with extra("families"):
+        from huggingface_hub import errors
 
     try:
         yield
@@ -94,7 +97,8 @@ def _offline(place: Place) -> str:
 
 def _instead(place: Place) -> str:
     """The checkpoints that the repository has, for the end of a message."""
-    import huggingface_hub
+    with extra("families"):
+        import huggingface_hub
 
     assert place.repo is not None
     try:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from framelens.records import is_checkout
+
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<inside>.+))?")
 REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
 ADAPTER = re.compile(r"(?P<file>.+\.py):(?P<function>.*)")
@@ -76,10 +78,14 @@ def find(name: str, shipped: dict[str, Path]) -> Place:
         return Place("hub", name, inside, None, hub["repo"], revision)
     if path.suffix or "/" in name:
         raise FileNotFoundError(f"there is no checkpoint at {name}")
-    raise ValueError(
-        f"no model is called {name!r}; there are {', '.join(sorted(shipped))}; or give a checkpoint's path, "
-        "a hub id (org/name) or an adapter (file.py:function)"
-    )
+    others = "a hub id (org/name) or an adapter (file.py:function)"
+    there = ", ".join(sorted(shipped))
+    if not is_checkout():
+        raise ValueError(
+            f"{name!r} is not in the installed package, which holds {there}: give the path of "
+            f"models/weights/{name}.safetensors in a checkout of framelens, of another checkpoint, {others}"
+        )
+    raise ValueError(f"no model is called {name!r}; there are {there}; or give a checkpoint's path, {others}")
 
 
 def _revised(name: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from framelens.models.loading.devices import AUTO, entrance
+from framelens.records.extras import extra
 
 SPARE = 0.6
 """Share of each GPU's free memory that weights may take: contexts and passes need the rest."""
@@ -29,7 +30,8 @@ def spread(model: Any, device_map: dict[str, Any] | None = None, folder: str | N
         device_map = _fitted(model)
         if set(device_map.values()) <= {0}:
             return model.to(entrance(AUTO))
-    from accelerate import dispatch_model
+    with extra("families"):
+        from accelerate import dispatch_model
 
     if not getattr(model, "no_split", ()):
         raise ValueError(
@@ -48,8 +50,9 @@ def is_spread(model: Any) -> bool:
 
 def _fitted(model: Any) -> dict[str, Any]:
     """accelerate's map, GPU by GPU, then the processor's memory; ValueError where that is too small."""
-    from accelerate import infer_auto_device_map
-    from accelerate.utils import get_max_memory
+    with extra("families"):
+        from accelerate import infer_auto_device_map
+        from accelerate.utils import get_max_memory
 
     most: dict[Any, Any] = {device: int(SPARE * free) for device, free in get_max_memory().items()}
     found = infer_auto_device_map(model, most, no_split_module_classes=list(getattr(model, "no_split", ())))

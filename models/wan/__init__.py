@@ -32,6 +32,7 @@ from framelens.models.wan.config import config_of
 from framelens.models.wan.names import SKYREELS_MARK, is_original, is_wan_like
 from framelens.models.wan.network import Wan
 from framelens.models.wan.read import stock, with_our_names
+from framelens.records.extras import extra
 
 CLASSES: tuple[str, ...] = (
     "WanTransformer3DModel", "CausalWanTransformer3DModel", "WanModel", "CausalWanModel",
@@ -64,7 +65,8 @@ def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[Wan, dict[str, A
         raise ValueError(f"{checkpoint.path} is a {kind} network; text-to-video networks are supported")
     if said["expert"] not in EXPERTS:
         raise ValueError(f"no expert is called {said['expert']!r}; there are {', '.join(EXPERTS)}")
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+    with extra("families"):
+        from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     taken = assumed(checkpoint.path, said)
     names = "Wan's own" if is_original(checkpoint.weights) else "diffusers'"

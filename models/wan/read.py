@@ -5,6 +5,7 @@ from typing import Any
 
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.wan.names import for_diffusers
+from framelens.records.extras import extra
 
 
 def with_our_names(checkpoint: Checkpoint) -> Checkpoint:
@@ -17,7 +18,8 @@ def stock(kind: Any, arguments: dict[str, Any], checkpoint: Checkpoint) -> Any:
 
     What diffusers keeps in float32 is brought there. ValueError where the tensors are not the expected ones.
     """
-    from accelerate import init_empty_weights
+    with extra("families"):
+        from accelerate import init_empty_weights
 
     with init_empty_weights():  # buffers, the rotary tables, are made
         network = kind(**arguments)

@@ -90,7 +90,15 @@ def default_workers(device: str, ranks: int = 1) -> int:
     """One process per core on a CPU, where a small network cannot use several; one on a GPU, and one for each
     process that a launcher started."""
     is_alone = ranks == 1 and entrance(device) == "cpu"
-    return max(1, len(os.sched_getaffinity(0))) if is_alone else 1
+    return usable_cores() if is_alone else 1
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, or all of the machine where the system does not say: on macOS and
+    Windows before Python 3.13."""
+    count = getattr(os, "process_cpu_count", os.cpu_count)
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (len(affinity(0)) if affinity else count()) or 1
 
 
 def _measure(laboratory: Laboratory, name: str, folder: RunFolder, index: int) -> None:

@@ -12,9 +12,9 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.datasets import load_digits
 
 from framelens import videos
+from framelens.records.extras import extra
 from framelens.videos.targets import Target, grid, token_centres
 
 SIDE, DIGIT, DIGITS = 16, 8, 2
@@ -91,6 +91,9 @@ def _centre(video: np.ndarray) -> np.ndarray:
 
 @cache
 def _scans(validation: bool) -> tuple[np.ndarray, np.ndarray]:
+    with extra("videos"):
+        from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
     images = np.asarray(pixels, np.float32).reshape(-1, DIGIT, DIGIT) / 16
     held_out = np.arange(len(images)) % 5 == 0
