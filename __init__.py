@@ -18,7 +18,7 @@ __version__: str  # asked for by __getattr__
 
 if TYPE_CHECKING:
     from framelens.diffusion.sampler import rollout
-    from framelens.hooks import AttentionTap, Edit, Trace, record, run_with_cache
+    from framelens.hooks import AttentionTap, Edit, Trace, record, run_with_cache, together
     from framelens.models import load
     from framelens.reports.runs import open_run
 
@@ -34,9 +34,20 @@ _HOMES = {
     "record": "hooks",
     "rollout": "diffusion.sampler",
     "run_with_cache": "hooks",
+    "together": "hooks",
 }
 
-__all__ = ["AttentionTap", "Edit", "Trace", "load", "open_run", "record", "rollout", "run_with_cache"]
+__all__ = [
+    "AttentionTap",
+    "Edit",
+    "Trace",
+    "load",
+    "open_run",
+    "record",
+    "rollout",
+    "run_with_cache",
+    "together",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,14 @@
-"""Instruments for any torch network: watch values, replace values, see attention.
+"""Instruments for any torch network: read values, replace values, measure attention.
 
-    from framelens.hooks import Trace
+    from framelens.hooks import AttentionTap, Trace, together
 
-    with Trace(model.hook_dict, "blocks.*.hook_resid_post", sink) as trace:
-        rollout(model, noise, sigmas, on_pass=trace.on_pass)
+    trace = Trace(model.hook_dict, "blocks.*.hook_resid_post", keep)      # keep(at, name, value)
+    tap = AttentionTap(model.attn_dict, "*", measure)                     # measure(at, name, pattern)
+    with together(trace, tap) as instruments:
+        rollout(model, noise, sigmas, on_pass=instruments.on_pass)
 
-Nothing here knows diffusion. `hooks.source` reads with nnsight, and is imported by its name only.
+Trace and `record` read values; Edit, Bypass and AttentionEdit replace them; `cut` hides other frames. Nothing
+here depends on diffusion. `framelens.hooks.source` uses nnsight and is imported by its full name only.
 """
 
 if __name__ != "framelens.hooks":
@@ -15,8 +18,9 @@ from framelens.hooks._instrument import SilentHookError
 from framelens.hooks.attention import AttentionPoint, AttentionTap, Pattern
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, cut
 from framelens.hooks.bypass import Bypass
-from framelens.hooks.cache import Cache, record, run_with_cache
+from framelens.hooks.cache import Cache, Recording, record, run_with_cache
 from framelens.hooks.edit import Edit
+from framelens.hooks.together import Together, together
 from framelens.hooks.trace import Trace
 
 __all__ = [
@@ -28,9 +32,12 @@ __all__ = [
     "Cache",
     "Edit",
     "Pattern",
+    "Recording",
     "SilentHookError",
+    "Together",
     "Trace",
     "cut",
     "record",
     "run_with_cache",
+    "together",
 ]

@@ -1,32 +1,34 @@
-"""What the instruments of attention share: hearing the one kernel call that a watched module makes."""
+"""What the attention instruments share: receiving the one kernel call that each watched module makes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from framelens.hooks._instrument import Instrument, outside_graphs
-from framelens.hooks.fold import apart, side_by_side
+from framelens.hooks._instrument import Instrument, exclude_from_graphs
+from framelens.hooks._replace import Replacement
+from framelens.hooks.fold import merge_rows, split_rows
+
+Attached = TypeVar("Attached", bound="AttentionInstrument")
 
 
 @dataclass(frozen=True)
 class AttentionPoint:
-    """An attention module and how old its keys are.
+    """An attention module, and the age of its keys.
 
-    `module` calls F.scaled_dot_product_attention once in its forward, on queries
-    and keys that are normalised and rotated. `key_age(frame, keys)` gives for
-    each of the keys how many frames back it lies while `frame` is processed: 0
-    for the frame itself, 1, 2, ... for earlier ones, -1 for what is no frame.
-    `own_queries` is how many of the queries, the last ones, are of the frame at
-    hand; None for all: a decoder may carry context tokens beside them. `fold` is
-    how many neighbouring rows of the call's batch axis are of one clip: attention
-    along the frames of each place has a row for each place.
+    `module` calls F.scaled_dot_product_attention once in its forward, on queries and keys that are normalised
+    and rotated. `key_age(frame, keys)` gives one age for each key while `frame` is processed: 0 for the frame
+    itself, 1, 2, ... for the number of frames back, -1 for a key that is of no frame (text, a start token).
+    `keys` is how many keys the call has; a key_age of another length is refused. The last `own_queries`
+    queries are of the current frame (None: all of them); a decoder may have context tokens before them.
+    `fold` neighbouring rows of the batch axis belong to one clip, as in attention along time, which has one
+    row for each place in the frame.
     """
 
     module: nn.Module
@@ -37,11 +39,12 @@ class AttentionPoint:
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What one call of F.scaled_dot_product_attention was given, [b h n d], and what it returned.
+    """The arguments and the result of one call of F.scaled_dot_product_attention.
 
-    `key_age` and `fold` as in AttentionPoint; no `key_age` before the first announced pass. With a fold, q, k
-    and v have a row for each row of the call, `out` has one for each clip: the queries of its rows are side
-    by side.
+    `q` [b h q d], `k` and `v` [b h k d] as the kernel received them, with `fold` rows for each clip. `out`
+    has one row for each clip, [b / fold, h, fold q, d]. `key_age` [k] and `fold` as in AttentionPoint;
+    `key_age` is None before the first announced pass. `extras` names what instruments refuse: a mask,
+    dropout, is_causal.
     """
 
     q: Tensor
@@ -64,7 +67,7 @@ class AttentionCall:
 
 
 class AttentionInstrument(Instrument):
-    """An instrument that hears the attention calls inside watched modules, in `_heard`."""
+    """An instrument that receives the attention calls inside watched modules, in `_on_call`."""
 
     remedy = (
         "a module must call F.scaled_dot_product_attention once in a pass, and a compiled or captured model "
@@ -74,32 +77,30 @@ class AttentionInstrument(Instrument):
     def __init__(self, points: Mapping[str, AttentionPoint], patterns: str | Iterable[str]):
         super().__init__({name: point.module for name, point in points.items()}, patterns)
         self._points = {name: points[name] for name in self.points}
-        self._inside: list[str] = []
+        self._inside: list[str] = []  # watched modules whose forward is running, the innermost last
 
-    def _heard(self, name: str, call: AttentionCall) -> Tensor:
-        """What the call in that module returns to the network."""
+    def _on_call(self, name: str, call: AttentionCall) -> Tensor:
+        """The result that the network continues with, in the place of `call.out`."""
         raise NotImplementedError
 
-    def __enter__(self) -> "AttentionInstrument":
+    def __enter__(self: Attached) -> Attached:
         super().__enter__()
         assert self._attached is not None
-        # Replacing the function costs nothing at other torch calls, unlike a TorchFunctionMode, which
-        # costs a small network 40 %. Code that holds the function under a name of its own is not heard,
-        # and the law of firing says so.
-        kernel = F.scaled_dot_product_attention
-        F.scaled_dot_product_attention = partial(self._listen, kernel)
-        self._attached.callback(setattr, F, "scaled_dot_product_attention", kernel)
+        # Replacing the function costs nothing at other torch calls; a TorchFunctionMode costs a small network
+        # 40 %. A module that calls the kernel by another name is not seen, and the count of calls says so.
+        replacement = Replacement(F, "scaled_dot_product_attention", self._intercept)
+        self._attached.callback(replacement.remove)
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
-        # Module hooks do not run on KeyboardInterrupt and its like, so a call may still be open.
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
+        # Module hooks do not run on KeyboardInterrupt and the like, so a module may still be listed.
         self._inside.clear()
-        super().__exit__(kind, error, traceback)
+        return super().__exit__(kind, error, traceback)
 
     def _attach(self, name: str, module: nn.Module, stack: ExitStack) -> None:
-        enter, leave = (outside_graphs(partial(call, name)) for call in (self._enter, self._leave))
+        enter, leave = (exclude_from_graphs(partial(call, name)) for call in (self._enter, self._leave))
         stack.callback(module.register_forward_pre_hook(enter).remove)
-        # always_call: an exception in the forward must not leave the name behind.
+        # always_call: an exception in the forward must not leave the name on the list.
         stack.callback(module.register_forward_hook(leave, always_call=True).remove)
 
     def _notices_hooks(self, module: nn.Module) -> bool:
@@ -112,28 +113,39 @@ class AttentionInstrument(Instrument):
         if self._inside and self._inside[-1] == name:
             self._inside.pop()
 
-    def _listen(self, kernel: Callable[..., Tensor], *args, **kwargs) -> Tensor:
+    def _intercept(self, kernel: Callable[..., Tensor], *args, **kwargs) -> Tensor:
         out = kernel(*args, **kwargs)
         if not self._inside or torch.compiler.is_compiling():
             return out
         name = self._inside[-1]
         self._count(name)
-        call = _call(out, self.at, self._points[name], *args, **kwargs)
-        call.refuse_unknown(name)
-        inside, self._inside = self._inside, []  # attention that `_heard` computes is not the model's
+        call = _describe_call(out, name, self.at, self._points[name], *args, **kwargs)
+        inside, self._inside = self._inside, []  # attention that `_on_call` computes is not the model's
         try:
-            heard = self._heard(name, call)
+            result = self._on_call(name, call)
         finally:
             self._inside = inside
-        return out if heard is call.out else apart(heard, call.fold)
+        return out if result is call.out else split_rows(result, call.fold)
 
 
-def _call(
-    out, at: Any, point: AttentionPoint, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
-    scale=None, enable_gqa=False,
+def _describe_call(
+    out, name: str, at: Any, point: AttentionPoint, query, key, value, attn_mask=None, dropout_p=0.0,
+    is_causal=False, scale=None, enable_gqa=False,
 ) -> AttentionCall:  # fmt: skip
     given = {"attn_mask": attn_mask is not None, "dropout_p": dropout_p > 0, "is_causal": is_causal}
     extras = tuple(name for name in given if given[name])
-    key_age = None if at is None else point.key_age(at.frame, key.shape[-2])
-    out = side_by_side(out, point.fold)
-    return AttentionCall(query, key, value, scale, out, key_age, extras, point.fold)
+    out = merge_rows(out, point.fold)
+    call = AttentionCall(query, key, value, scale, out, None, extras, point.fold)
+    call.refuse_unknown(name)
+    return call if at is None else replace(call, key_age=_age_of_keys(point, name, at.frame, key.shape[-2]))
+
+
+def _age_of_keys(point: AttentionPoint, name: str, frame: int, keys: int) -> Int[Tensor, " k"]:
+    """The age of each key; ValueError where the model's key_age has another length than the call."""
+    ages = point.key_age(frame, keys)
+    if len(ages) != keys:
+        raise ValueError(
+            f"attention in {name!r} has {keys} keys at frame {frame}, but key_age gives {len(ages)} ages; "
+            f"key_age must give one age for each key that the module attends to"
+        )
+    return ages

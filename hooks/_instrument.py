@@ -1,8 +1,8 @@
-"""What every instrument shares: the names it watches, its clock, and the law of firing.
+"""What every instrument shares: the names it watches, the current pass, and the count of calls.
 
-An instrument is attached by `with`, all of it or nothing, and gone afterwards.
-The sampler announces each forward pass through `on_pass` before it happens, and
-the instrument counts how often each point fires in it.
+An instrument is attached by `with`: to all of its points or to none, and to none afterwards. The sampler
+announces each forward pass through `on_pass` before it runs. Each watched module must be called exactly once
+in a pass, so the instrument counts the calls.
 """
 
 import sys
@@ -10,17 +10,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Value = TypeVar("Value")
+Attached = TypeVar("Attached", bound="Instrument")
 
 
 class SilentHookError(RuntimeError):
     """A hook point did not fire once per announced pass, or would not if it were attached."""
 
 
-def matching(names: Iterable[str], patterns: str | Iterable[str]) -> list[str]:
+def match_names(names: Iterable[str], patterns: str | Iterable[str]) -> list[str]:
     """The names that match at least one glob, in their own order; ValueError for a glob without a match."""
     names = list(names)
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
@@ -32,13 +35,27 @@ def matching(names: Iterable[str], patterns: str | Iterable[str]) -> list[str]:
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
+def assign_by_pattern(names: Iterable[str], by_pattern: Mapping[str, Value]) -> dict[str, Value]:
+    """The value of the one glob that matches each name; ValueError where two globs match the same name."""
+    assigned = {}
+    for name in names:
+        matching = [pattern for pattern in by_pattern if fnmatchcase(name, pattern)]
+        if len(matching) > 1:
+            raise ValueError(
+                f"{name!r} matches {' and '.join(map(repr, matching))}; give one pattern for each name, or "
+                f"nest two instruments to apply both in order"
+            )
+        assigned[name] = by_pattern[matching[0]]
+    return assigned
+
+
 class Instrument:
     """Attaches to the matching points on entry and detaches on exit, whatever happens in between.
 
-    `on_pass(at)` sets the moment that sinks are told; `at.role` and `at.branch` name
-    the kind of pass. After a body that ended normally, a point that never fired, or that did
-    not fire once in every announced pass of each kind in which it fired, raises
-    SilentHookError. Without announced passes nothing is counted and `at` is None.
+    `on_pass(at)` sets the moment that is passed to callbacks; `at.role` and `at.branch` name the kind of
+    pass. A `with` block that ends normally raises SilentHookError for a point that never fired, or that did
+    not fire exactly once in each announced pass of a kind in which it fired. Without announced passes nothing
+    is counted and `at` is None.
     """
 
     remedy = (
@@ -47,19 +64,19 @@ class Instrument:
     )
 
     def __init__(self, points: Mapping[str, nn.Module], patterns: str | Iterable[str]):
-        self.points = {name: points[name] for name in matching(points, patterns)}
+        self.points = {name: points[name] for name in match_names(points, patterns)}
         self._listed = points
         self.at = None
         self.announced: Counter = Counter()
         self.fired: dict[str, Counter] = {}
-        self._attached: ExitStack | None = None  # undoes the attaching; None while detached
+        self._attached: ExitStack | None = None  # detaches on close; None while detached
 
     def on_pass(self, at: Any) -> None:
         """Take note that the forward pass `at` is about to run."""
         self.at = at
-        self.announced[_kind(at)] += 1
+        self.announced[_kind_of_pass(at)] += 1
 
-    def __enter__(self) -> "Instrument":
+    def __enter__(self: Attached) -> Attached:
         if self._attached is not None:
             raise RuntimeError(f"this {type(self).__name__} is attached already; make a second one")
         self.at = None
@@ -72,12 +89,12 @@ class Instrument:
             self._attached = stack.pop_all()
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
         if self._attached is not None:
             self._attached.close()
             self._attached = None
         if kind is None:
-            self._check_firings()
+            self._check_counts()
 
     def _attach(self, name: str, module: nn.Module, stack: ExitStack) -> None:
         raise NotImplementedError
@@ -86,18 +103,18 @@ class Instrument:
         return getattr(module, "is_guarded", False)
 
     def _count(self, name: str) -> None:
-        self.fired[name][_kind(self.at)] += 1
+        self.fired[name][_kind_of_pass(self.at)] += 1
 
     def _refuse_compiled(self, name: str, module: nn.Module) -> None:
-        owner = _compiled_part(self._listed, name)
+        owner = _find_compiled_owner(self._listed, name)
         if owner is not None and not self._notices_hooks(module):
             raise SilentHookError(
                 f"{name!r} belongs to {owner}, which was compiled and would not notice the hook; "
                 f"use the uncompiled model, or a hook point with is_guarded = True"
             )
 
-    def _check_firings(self) -> None:
-        faults = {name: fault for name in self.points if (fault := self._fault(name))}
+    def _check_counts(self) -> None:
+        faults = {name: fault for name in self.points if (fault := self._find_fault(name))}
         if faults:
             name = next(iter(faults))
             others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -105,7 +122,7 @@ class Instrument:
                 f"{name!r}{others} fired {faults[name]}, expected once in each; {self.remedy}"
             )
 
-    def _fault(self, name: str) -> str | None:
+    def _find_fault(self, name: str) -> str | None:
         counts = {role: self.fired[name][role] for role in self.announced}
         if counts and not any(counts.values()):
             return f"never in {self.announced.total()} announced passes"
@@ -115,20 +132,29 @@ class Instrument:
         return None
 
 
-def outside_graphs(hook: Callable) -> Callable:
-    """The hook as a call that torch.compile does not look into: what it reads changes with every pass."""
-    # Importing dynamo costs seconds, and without it nothing has been compiled.
+def exclude_from_graphs(hook: Callable) -> Callable:
+    """The hook as a call that torch.compile does not trace: what the hook reads changes with every pass."""
+    # Importing dynamo takes seconds, and without it nothing has been compiled.
     return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook
 
 
-def _kind(at: Any) -> str | None:
-    """What kind of pass it is: its role, and its branch where that is not the conditional one."""
+def require_same_form(name: str, old: Tensor, new: Any) -> Tensor:
+    """The new value, if it is a tensor of the old one's shape and dtype; else ValueError."""
+    got = (tuple(new.shape), new.dtype) if isinstance(new, Tensor) else type(new).__name__
+    expected = (tuple(old.shape), old.dtype)
+    if got != expected:
+        raise ValueError(f"the edit at {name!r} returned {got}, expected {expected}: return such a tensor")
+    return new
+
+
+def _kind_of_pass(at: Any) -> str | None:
+    """The role of the pass, with its branch where that is not the conditional one."""
     role, branch = getattr(at, "role", None), getattr(at, "branch", "cond")
     return role if role is None or branch == "cond" else f"{role} {branch}"
 
 
-def _compiled_part(points: Mapping[str, nn.Module], name: str) -> str | None:
-    """What compiled module encloses the point, as far as its name and the listed points show."""
+def _find_compiled_owner(points: Mapping[str, nn.Module], name: str) -> str | None:
+    """The compiled module that contains the point, as far as its name and the listed points show."""
     parts = name.split(".")
     if "_orig_mod" in parts:
         return "a module wrapped by torch.compile"

@@ -1,12 +1,12 @@
-"""AttentionTap and Pattern: what a fused attention call attends to, without the map and without a fork.
+"""AttentionTap and Pattern: what a fused attention call attends to, without its map of probabilities.
 
     def sink(at, name, pattern):
         mass, entropy = pattern.subsample(64, seed=0).statistics()
 
     with AttentionTap(model.attn_dict, "blocks.*.attn", sink) as tap:
-        rollout(model, clip, on_pass=tap.on_pass)
+        rollout(model, noise, sigmas, on_pass=tap.on_pass)
 
-Fused kernels answer every question, so nothing as large as queries by keys is made.
+Fused kernels compute every statistic, so no tensor of all queries by all keys is made.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,13 +24,13 @@ __all__ = ["AttentionPoint", "AttentionTap", "Pattern", "self_test"]
 class AttentionTap(AttentionInstrument):
     """Calls `sink(at, name, pattern)` after each attention call inside a watched module.
 
-    The pattern is that of the queries of the frame at hand.
+    `at` is the announced pass (None without one), `name` a key of `points`, `pattern` the Pattern of the
+    current frame's queries: q [b h q d], k [b h k d], key_age [k] (None before the first announced pass).
 
-    The call itself is left alone, so the network's output is bit for bit the
-    same. Before the first announced pass `pattern.key_age` is None. ValueError
-    for a call with a mask, dropout or shared heads, which a Pattern cannot
-    describe, and for a glob without a match; SilentHookError for a compiled
-    module, and when a module does not make one call in each announced pass.
+    The call itself is not changed, so the network's output is bit for bit the same. ValueError for a call
+    with a mask, dropout or shared heads, which a Pattern cannot describe, for a key_age of the wrong length,
+    and for a glob without a match; SilentHookError for a compiled module, and when a module does not make
+    exactly one call in each announced pass.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class AttentionTap(AttentionInstrument):
         super().__init__(points, patterns)
         self.sink = sink
 
-    def _heard(self, name: str, call: AttentionCall) -> Tensor:
+    def _on_call(self, name: str, call: AttentionCall) -> Tensor:
         point = self._points[name]
         with torch.no_grad():
             q = call.q[:, :, -(point.own_queries or call.q.shape[2]) :]
@@ -53,8 +53,8 @@ class AttentionTap(AttentionInstrument):
 def self_test(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
     """Raise RuntimeError if the fused kernels of this device are off, on 64 tokens against float64.
 
-    Log-normalisers differ between kernels and versions (padding, base 2), and a
-    wrong one gives wrong masses without any sign.
+    Log-normalisers differ between kernels and versions (padding, base 2), and a wrong one gives wrong masses
+    without an error.
     """
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 2, 64, 32, generator=generator).to(dtype)

@@ -1,4 +1,4 @@
-"""What TransformerLens users expect of a run, of any model with a hook_dict: a cache, with its moments.
+"""Activations cached as in TransformerLens, with the moment of each value, for any model with a hook_dict.
 
     velocity, cache = run_with_cache(model, x, sigma, context)          # one denoising pass
     cache["blocks.3.hook_resid_post"], cache["resid_post", 3], cache.stack_activation("resid_post")
@@ -7,23 +7,27 @@
         rollout(model, noise, sigmas, on_pass=cache.on_pass)
     cache.at(frame=4, step=0, role="denoise")["resid_post", -1]
 
-Everything recorded stays in memory: filter names, or use Trace, which hands values to a sink instead.
+Everything recorded stays in memory: filter names, or use Trace, which passes values to a function instead.
+Without a filter, maps of all queries by all keys are left out; `record(model, "*.hook_pattern")` keeps them.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
 
-from framelens.hooks._instrument import matching
+from framelens.hooks._instrument import match_names
 from framelens.hooks.trace import Trace
 
 NamesFilter = str | Iterable[str] | Callable[[str], bool] | None
-"""Names or globs, or a function of a name; None for every point."""
+"""Names or globs, or a function of a name; None for every point but those of QUADRATIC."""
+
+QUADRATIC = ("hook_pattern", "hook_attn_scores")
+"""Points whose values have an entry for each query and each key; recorded only where a filter names them."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +42,35 @@ class Entry:
 class Cache(Mapping[str, Tensor]):
     """Recorded values by hook name; a name gives its tensor where that was recorded at one moment only.
 
-    `cache["resid_post", 3]` and `cache["q", -1]` are TransformerLens' short forms; a third word tells apart
-    what is still ambiguous (`cache["q", 0, "decoder"]`). Of several moments one is chosen by `at`.
+    Names of the networks in `models`, with b clips, n tokens, d width, h heads of width dh, k keys:
+
+        hook_embed                                                       [b n d]    tokens after the embedding
+        blocks.{l}.hook_resid_pre, .hook_resid_mid, .hook_resid_post     [b n d]    the residual stream
+        blocks.{l}.hook_attn_out, .hook_mlp_out                          [b n d]    what is added to it
+        blocks.{l}.attn.hook_q, .hook_k, .hook_v, .hook_z                [b n h dh]
+        blocks.{l}.attn.hook_rot_q, .hook_rot_k                          [b n h dh] after the rotation
+        blocks.{l}.attn.hook_pattern                                     [b h n k]  where a filter names it
+        blocks.{l}.cross.hook_cross_out                                  [b n d]    attention to text
+
+    Models of two stacks put `encoder.` or `decoder.` before `blocks`. `cache["embed"]`,
+    `cache["resid_post", 3]` and `cache["q", -1]` are TransformerLens' short forms; a third word chooses where
+    several names match (`cache["q", 0, "decoder"]`). `at` chooses one of several moments. `in` says whether a
+    name or a short form was recorded, at one moment or more.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()):
         self.entries = list(entries)
-        self._announce: Callable[[Any], None] = _nobody_records
-
-    def on_pass(self, at: Any) -> None:
-        """The sampler's callback while this cache is being recorded."""
-        self._announce(at)
 
     @property
     def moments(self) -> list[Any]:
-        """The passes that something was recorded in, in their order."""
+        """The passes in which something was recorded, in their order."""
         return list(dict.fromkeys(entry.at for entry in self.entries))
 
     def at(self, **moment: Any) -> "Cache":
-        """What was recorded at such moments: frame=, step=, role=, branch=; ValueError where nothing was."""
+        """The entries of these moments: frame=, step=, role=, branch=; ValueError where there are none."""
         chosen = [entry for entry in self.entries if _is_at(entry.at, moment)]
         if not chosen:
-            raise ValueError(f"nothing was recorded at {moment}; there are {_some(self.moments)}")
+            raise ValueError(f"nothing was recorded at {moment}; there are {_list_some(self.moments)}")
         return Cache(chosen)
 
     def to(self, device: str | torch.device) -> "Cache":
@@ -67,7 +78,7 @@ class Cache(Mapping[str, Tensor]):
         return Cache(Entry(entry.at, entry.name, entry.value.to(device)) for entry in self.entries)
 
     def stack_activation(self, activation: str, group: str | None = None) -> Tensor:
-        """What every recorded layer gave, as one tensor [layer ...]: "resid_post", "attn_out", "z", ..."""
+        """The values of every recorded layer, as one tensor [layer ...]: "resid_post", "attn_out", "z"."""
         layers = sorted(self._layers(activation, group))
         if not layers:
             raise KeyError(f"no layer gave {activation!r}; there are {sorted(self)}")
@@ -75,17 +86,20 @@ class Cache(Mapping[str, Tensor]):
         return torch.stack([value.to(values[0].device) for value in values])
 
     def __getitem__(self, name: Any) -> Tensor:
-        full = self._full_name(name)
-        found = [entry for entry in self.entries if entry.name == full]
-        if not found:
+        names = self._full_names(name)
+        if not names:
             raise KeyError(f"{name!r} was not recorded; there are {sorted(self)}")
+        if len(names) > 1:
+            example = (name[0], name[1], names[0].split(".")[0])
+            raise ValueError(f"{name!r} may be {' or '.join(names)}: say which, as in {example!r}")
+        found = [entry for entry in self.entries if entry.name == names[0]]
         if len(found) > 1 and len({entry.at for entry in found}) == 1:
-            raise ValueError(f"{full!r} fired {len(found)} times in one pass; a hook point fires once")
+            raise ValueError(f"{names[0]!r} fired {len(found)} times in one pass; a hook point fires once")
         if len(found) > 1:
             moments = [entry.at for entry in found]
             raise ValueError(
-                f"{full!r} was recorded at {len(found)} moments; choose one by cache.at(frame=, step=, "
-                f"role=, branch=): {_some(moments)}"
+                f"{names[0]!r} was recorded at {len(found)} moments; choose one by cache.at(frame=, step=, "
+                f"role=, branch=): {_list_some(moments)}"
             )
         return found[0].value
 
@@ -96,29 +110,25 @@ class Cache(Mapping[str, Tensor]):
         return len({entry.name for entry in self.entries})
 
     def __contains__(self, name: object) -> bool:
-        return any(entry.name == name for entry in self.entries)
+        return bool(self._full_names(name))
 
     def __repr__(self) -> str:
         return f"Cache of {len(self)} names at {len(self.moments)} moments"
 
-    def _full_name(self, name: Any) -> str:
-        if isinstance(name, str):
-            return f"hook_{name}" if name not in self and f"hook_{name}" in self else name
-        activation, layer = name[:2]
-        group = name[2] if len(name) > 2 else None
-        layers = self._layers(activation, group)
-        layer = max(layers, default=0) + 1 + layer if layer < 0 else layer
-        if layer not in layers:
-            raise KeyError(f"no layer {layer} gave {activation!r}; there are {sorted(self)}")
-        if len(layers[layer]) > 1:
-            group = layers[layer][0].split(".")[0]
-            raise ValueError(
-                f"{name!r} may be {' or '.join(layers[layer])}: say which, as in "
-                f"{(activation, layer, group)!r}"
-            )
-        return layers[layer][0]
+    def _full_names(self, name: object) -> list[str]:
+        """The recorded names that a name or a short form may mean."""
+        match name:
+            case str():
+                recorded = set(self)
+                return [full for full in (name, f"hook_{name}") if full in recorded][:1]
+            case (str(activation), SupportsIndex() as number, *group) if group in ([], [None]) or (
+                len(group) == 1 and isinstance(group[0], str)
+            ):
+                layers, layer = self._layers(activation, *group), index(number)
+                return layers.get(max(layers, default=0) + 1 + layer if layer < 0 else layer, [])
+        return []
 
-    def _layers(self, activation: str, group: str | None) -> dict[int, list[str]]:
+    def _layers(self, activation: str, group: str | None = None) -> dict[int, list[str]]:
         """The names that an activation's short form may mean, by layer."""
         form = re.compile(rf"(?:.*\.)?blocks\.(\d+)\.(?:.*\.)?hook_{re.escape(activation)}")
         layers: dict[int, list[str]] = {}
@@ -129,40 +139,61 @@ class Cache(Mapping[str, Tensor]):
         return layers
 
 
-@contextmanager
-def record(model: Any, names_filter: NamesFilter = None) -> Iterator[Cache]:
-    """A cache that fills with copies of what the matching hook points of the model give, while in the `with`.
+class Recording(Cache):
+    """A Cache that fills while it is attached by `with`; made by `record`."""
 
-    Its `on_pass` is the sampler's callback. The model's output is bit for bit what it is without.
-    ValueError for a filter that matches nothing, SilentHookError as by Trace.
+    def __init__(self, points: Mapping[str, Any], names_filter: NamesFilter):
+        super().__init__()
+        self._trace = Trace(points, _select_names(points, names_filter), self._keep)
+        self._is_attached = False
+
+    def on_pass(self, at: Any) -> None:
+        """Take note that the forward pass `at` is about to run."""
+        if not self._is_attached:
+            raise ValueError(
+                "this cache is not being recorded; announce passes inside `with record(model) as cache`"
+            )
+        self._trace.on_pass(at)
+
+    def __enter__(self) -> "Recording":
+        self._trace.__enter__()
+        self._is_attached = True
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
+        self._is_attached = False
+        return self._trace.__exit__(kind, error, traceback)
+
+    def _keep(self, at: Any, name: str, value: Tensor) -> None:
+        self.entries.append(Entry(at, name, value.clone()))
+
+
+def record(model: Any, names_filter: NamesFilter = None) -> Recording:
+    """A cache that fills with copies of the matching hook points' values while it is attached by `with`.
+
+    Its `on_pass` is the sampler's callback. The copies have no gradients. The model's output is bit for bit
+    the same. ValueError for a filter that matches nothing; SilentHookError as in Trace.
     """
-    cache = Cache()
-    points = model.hook_dict
-
-    def keep(at: Any, name: str, value: Tensor) -> None:
-        cache.entries.append(Entry(at, name, value.clone()))
-
-    with Trace(points, _names(points, names_filter), keep) as trace:
-        cache._announce = trace.on_pass
-        try:
-            yield cache
-        finally:
-            cache._announce = _nobody_records
+    return Recording(model.hook_dict, names_filter)
 
 
 def run_with_cache(
     model: Any, x: Tensor, sigma: Tensor, context: Any, names_filter: NamesFilter = None
 ) -> tuple[Tensor, Cache]:
-    """The velocity of one denoising pass, and what the matching hook points gave in it."""
+    """The velocity of one denoising pass, and the values of the matching hook points in it.
+
+    Runs under no_grad: neither keeps gradients, unlike in TransformerLens. Use Edit where gradients matter.
+    """
     with record(model, names_filter) as cache, torch.no_grad():
-        return model.denoise(x, sigma, context), cache
+        velocity = model.denoise(x, sigma, context)
+    return velocity, Cache(cache.entries)
 
 
-def _names(points: Mapping[str, Any], names_filter: NamesFilter) -> list[str]:
+def _select_names(points: Mapping[str, Any], names_filter: NamesFilter) -> list[str]:
     if names_filter is None:
-        return list(points)
+        return [name for name in points if name.rpartition(".")[2] not in QUADRATIC]
     if not callable(names_filter):
-        return matching(points, names_filter)
+        return match_names(points, names_filter)
     chosen = [name for name in points if names_filter(name)]
     if not chosen:
         raise ValueError(f"names_filter chose none of the hook points {list(points)}")
@@ -174,10 +205,6 @@ def _is_at(at: Any, moment: dict[str, Any]) -> bool:
     return all(getattr(at, name, missing) == value for name, value in moment.items())
 
 
-def _some(moments: list[Any]) -> str:
+def _list_some(moments: list[Any]) -> str:
     shown = ", ".join(str(moment) for moment in moments[:4])
     return shown + (f" and {len(moments) - 4} more" if len(moments) > 4 else "")
-
-
-def _nobody_records(_at: Any) -> None:
-    raise ValueError("this cache is not being recorded; announce passes inside `with record(model) as cache`")

@@ -1,9 +1,9 @@
-"""Fused attention that also returns the log of its normaliser, on the device of its inputs.
+"""Attention kernels: the original fused one, and one that also returns the log of its normaliser.
 
+    out = unwatched_attention(q, k, v)         # F.scaled_dot_product_attention as no instrument replaces it
     out, log_sum = attend(q, k, v, scale)      # softmax(scale q k^T) v  and  log sum_k exp(scale q k^T)
 
-The log-normaliser is float32 even for half-precision inputs. No tensor of all
-queries by all keys is ever made.
+The log-normaliser is float32 even for half-precision inputs. No tensor of all queries by all keys is made.
 """
 
 import torch
@@ -11,9 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+unwatched_attention = F.scaled_dot_product_attention
+"""The original kernel. Instruments replace the attribute of torch.nn.functional, and this file is imported
+before they can; code that calls the kernel by this name is not watched."""
+
 aten = torch.ops.aten
 
-BLOCK_SCORES = 2**22  # scores held at once where no fused kernel fits: 16 MiB of float32
+BLOCK_SCORES = 2**22  # scores in memory at once where no fused kernel can be used: 16 MiB of float32
 
 
 def attend(
@@ -32,7 +36,7 @@ def attend(
 
 def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     queries, width = q.shape[-2:]
-    # The kernels want widths in multiples of 8; zeros added to q and k change no score.
+    # The kernels require widths in multiples of 8; zeros added to q and k change no score.
     q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))
     if q.dtype == torch.float32:
         found = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, False, scale=scale)
@@ -46,13 +50,15 @@ def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
     rows = max(1, BLOCK_SCORES // (q.shape[0] * q.shape[1] * k.shape[-2]))
     parts = []
     for block in q.split(rows, dim=-2):
-        score = scores(block, k, scale)
+        score = compute_scores(block, k, scale)
         parts.append(((score.softmax(-1).to(v.dtype) @ v), score.logsumexp(-1)))
     return torch.cat([out for out, _ in parts], -2), torch.cat([log_sum for _, log_sum in parts], -1)
 
 
-def scores(q: Float[Tensor, "*b q d"], k: Float[Tensor, "*b k d"], scale: float) -> Float[Tensor, "*b q k"]:
-    """scale q k^T in float32 or wider: in half precision a mass of such scores is off by up to 0.06."""
+def compute_scores(
+    q: Float[Tensor, "*b q d"], k: Float[Tensor, "*b k d"], scale: float
+) -> Float[Tensor, "*b q k"]:
+    """scale q k^T in float32 or float64: from half-precision scores a mass is wrong by up to 0.06."""
     with torch.autocast(q.device.type, enabled=False):
         return (widen(q) * scale) @ widen(k).mT
 

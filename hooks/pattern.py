@@ -1,6 +1,6 @@
-"""Pattern: the probabilities of one attention call, seen through expectations instead of as a map.
+"""Pattern: statistics of the probabilities of one attention call, without the map of queries by keys.
 
-For example, by how much 64 of the queries look at each earlier frame, and how sharply:
+For example, the mass of 64 queries on each earlier frame, and its entropy:
 
     mass, entropy = Pattern(q, k, scale, key_age).subsample(64, seed=0).statistics()
 """
@@ -12,25 +12,24 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from framelens.hooks.fold import side_by_side
-from framelens.hooks.kernel import attend, scores, widen
+from framelens.hooks.fold import merge_rows
+from framelens.hooks.kernel import attend, compute_scores, widen
 
 EXPLICIT_SCORES = 2**18
-"""Up to so many scores the explicit float32 softmax is used. On one CPU thread it takes half the time of
-the fused kernel at 2**14 scores (13 frames of 16 tokens), as much at 2**18, 1.5 times as much at 2**21."""
+"""Up to this number of scores the explicit float32 softmax is used. On one CPU thread it takes half the time
+of the fused kernel at 2**14 scores (13 frames of 16 tokens), as much at 2**18, 1.5 times as much at 2**21."""
 
 BATCHED_OUTPUTS = 2**22
-"""One call for all frames makes an output for each frame; beyond so many numbers, one call per frame."""
+"""One call for all frames makes an output for each frame; beyond this many values, one call per frame."""
 
 
 class Pattern:
-    """The attention probabilities p = softmax(scale q k^T) of one call, seen through expectations.
+    """The attention probabilities p = softmax(scale q k^T) of one call, as statistics.
 
-    `key_age` as in AttentionPoint, or None. `fraction` is the share of the
-    call's queries that is here. Statistics are float32 (float64 for float64
-    inputs), exact for each query here. With `fold`, so many neighbouring rows of
-    q and k are of one clip, each with keys of its own; results have their
-    queries side by side.
+    `key_age` as in AttentionPoint, or None. `fraction` is the share of the call's queries that this pattern
+    has. Statistics are float32 (float64 for float64 inputs) and exact for each query of the pattern. Groups
+    of `fold` neighbouring rows of q and k belong to one clip, each row with its own keys; results have one
+    row for each clip, with the queries of its rows one after another.
     """
 
     def __init__(
@@ -63,9 +62,9 @@ class Pattern:
         return self.k.shape[-2]
 
     def subsample(self, queries: int | None, seed: int) -> "Pattern":
-        """The pattern on this many queries, all sets equally likely, the same set for the same seed.
+        """The pattern of this many queries, drawn uniformly without replacement; the same for the same seed.
 
-        None, or no fewer than there are, keeps all.
+        None, or a number that is not smaller than there are, keeps all.
         """
         if queries is None or queries >= self.queries:
             return self
@@ -76,7 +75,7 @@ class Pattern:
         fraction = self.fraction * queries / self.queries
         if self.fold == 1:
             return Pattern(self.q.index_select(-2, index), self.k, self.scale, self.key_age, fraction)
-        # Each query becomes a row of its own, with the keys of the row that it was in.
+        # Each query becomes a row of its own, with the keys of its former row.
         row, place = index // self.q.shape[-2], index % self.q.shape[-2]
         q = self.q.unflatten(0, (-1, self.fold))[:, row, :, place].movedim(0, 1)
         k = self.k.unflatten(0, (-1, self.fold)).index_select(1, row)
@@ -86,13 +85,13 @@ class Pattern:
     def rows(self, start: int, stop: int) -> Float[Tensor, "b h rows k"]:
         """The explicit probabilities of queries start to stop; for small cases, tests and pictures."""
         if self.fold == 1:
-            return scores(self.q[:, :, start:stop], self.k, self.scale).softmax(-1)
-        return self._side_by_side(scores(self.q, self.k, self.scale).softmax(-1))[:, :, start:stop]
+            return compute_scores(self.q[:, :, start:stop], self.k, self.scale).softmax(-1)
+        return self._merge_rows(compute_scores(self.q, self.k, self.scale).softmax(-1))[:, :, start:stop]
 
     def expect(self, values: Shaped[Tensor, "*b_h k m"]) -> Float[Tensor, "b h q m"]:
-        """sum_k p[k] values[k], for values [k m] or, with a row for each row of q, [b h k m].
+        """sum_k p[k] values[k], for values [k m] or [b h k m], where b counts the rows of q.
 
-        By the fused kernel. Computed and returned in the wider dtype of the values and the queries.
+        Uses the fused kernel. Computed and returned in the wider dtype of the values and the queries.
         """
         dtype = torch.promote_types(self.q.dtype, values.dtype)
         q, k = self.q.to(dtype), self.k.to(dtype)
@@ -101,11 +100,11 @@ class Pattern:
         # The kernel takes values exactly as wide as the keys.
         padded = F.pad(values, (0, -values.shape[-1] % width))
         parts = [attend(q, k, part, self.scale)[0] for part in padded.split(width, dim=-1)]
-        return self._side_by_side(torch.cat(parts, -1)[..., : values.shape[-1]])
+        return self._merge_rows(torch.cat(parts, -1)[..., : values.shape[-1]])
 
     def log_normaliser(self) -> Float[Tensor, "b h q"]:
         """log sum_k exp(scale q k), in nats."""
-        return self._side_by_side(attend(self.q, self.k, self.k, self.scale)[1])
+        return self._merge_rows(attend(self.q, self.k, self.k, self.scale)[1])
 
     def entropy(self) -> Float[Tensor, "b h q"]:
         """-sum_k p log p in nats, as log_normaliser - scale q . E_p[k].
@@ -115,33 +114,33 @@ class Pattern:
         """
         q, k = widen(self.q), widen(self.k)
         mean_key, log_sum = attend(q, k, k, self.scale)
-        return self._side_by_side(log_sum - self.scale * torch.linalg.vecdot(q, mean_key))
+        return self._merge_rows(log_sum - self.scale * torch.linalg.vecdot(q, mean_key))
 
     def lag_mass(self) -> Float[Tensor, "b h q lag"]:
         """The probability on the keys of each lag 0, 1, ..., max(key_age), for each query.
 
-        The softmax runs over all keys; mass on keys of age -1 is in no lag. By the
+        The softmax runs over all keys; mass on keys of age -1 is counted in no lag. Computed from the
         log-normalisers of the frames, which are float32 whatever the inputs are.
         """
         frames = self._frames()
         log_sum, _ = frames.attend(self.q, frames.sort(self.k), self.scale)
-        return self._side_by_side(frames.by_lag(log_sum.softmax(-1)))
+        return self._merge_rows(frames.by_lag(log_sum.softmax(-1)))
 
     def mean_lag(self) -> Float[Tensor, "b h q"]:
-        """sum_lag lag * lag_mass, in frames; keys that are no frame add nothing."""
+        """sum_lag lag * lag_mass, in frames; keys that are not of a frame add nothing."""
         mass = self.lag_mass()
         return mass @ torch.arange(mass.shape[-1], device=mass.device, dtype=mass.dtype)
 
     def statistics(self) -> tuple[Float[Tensor, "b h q lag"], Float[Tensor, "b h q"]]:
         """`(lag_mass(), entropy())` in one pass over the keys, with inputs widened to float32."""
         mass, entropy = self._by_row()
-        return self._side_by_side(mass), self._side_by_side(entropy)
+        return self._merge_rows(mass), self._merge_rows(entropy)
 
     def _by_row(self) -> tuple[Tensor, Tensor]:
         frames = self._frames()
         q, k = widen(self.q), frames.sort(widen(self.k))
         if q[..., 0].numel() * k.shape[-2] <= EXPLICIT_SCORES:
-            log_p = scores(q, k, self.scale).log_softmax(-1)
+            log_p = compute_scores(q, k, self.scale).log_softmax(-1)
             p = log_p.exp()
             return frames.by_lag(frames.sum(p)), -torch.linalg.vecdot(p, log_p)
         log_sum, energy = frames.attend(q, k, self.scale)
@@ -149,18 +148,20 @@ class Pattern:
         mass = (log_sum - total).exp()
         return frames.by_lag(mass), total.squeeze(-1) - torch.linalg.vecdot(mass, energy)
 
-    def _side_by_side(self, x: Tensor) -> Tensor:
-        return side_by_side(x, self.fold)
+    def _merge_rows(self, x: Tensor) -> Tensor:
+        return merge_rows(x, self.fold)
 
     def _frames(self) -> "_Frames":
         if self.key_age is None:
-            raise ValueError("this pattern has no key_age, so its keys are in no frame: give it one")
+            raise ValueError(
+                "this pattern has no key_age, so the frames of its keys are not known: give it one"
+            )
         return _Frames.of(self.key_age)
 
 
 @dataclass(frozen=True)
 class _Frames:
-    """Keys grouped by age: `ages[j]` has `sizes[j]` keys, side by side once the keys are sorted."""
+    """Keys grouped by age: `sizes[j]` keys have age `ages[j]`; they are consecutive once sorted."""
 
     ages: list[int]
     sizes: list[int]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionEdit, AttentionPoint, AttentionTap, SilentHookError, cut
-from framelens.hooks.attention_edit import frame_causal, frame_diagonal
+from framelens.hooks.attention_edit import mask_later_frames, mask_other_frames
 
 FRAMES, STEPS = 3, 2
 
@@ -86,7 +86,7 @@ def test_a_causal_mask_hides_later_frames_and_keeps_the_past(frames, past):
     module, x = Attending(frames * tokens), tiny.draw(2, past + frames * tokens, 8)
     number = torch.cat([torch.full((past,), -1), torch.arange(frames).repeat_interleave(tokens)])
     points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(keys, dtype=torch.long))}
-    edit = AttentionEdit(points, {"*": lambda at, name, call: frame_causal(call, frames)})
+    edit = AttentionEdit(points, {"*": lambda at, name, call: mask_later_frames(call, frames)})
     expected = masked(x, frames * tokens, number[None] <= number[past:, None])
     torch.testing.assert_close(under(edit, module, x), expected)
 
@@ -94,7 +94,7 @@ def test_a_causal_mask_hides_later_frames_and_keeps_the_past(frames, past):
 def test_queries_that_do_not_divide_into_frames_are_refused():
     module = Attending()
     points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(keys, dtype=torch.long))}
-    edit = AttentionEdit(points, {"*": lambda at, name, call: frame_causal(call, 2)})
+    edit = AttentionEdit(points, {"*": lambda at, name, call: mask_later_frames(call, 2)})
     with pytest.raises(ValueError, match="3 queries over 3 keys do not divide into 2 frames"):
         under(edit, module, tiny.draw(1, 3, 8))
 
@@ -153,7 +153,7 @@ def test_a_tap_beside_a_cut_hears_one_call_a_pass_in_either_order():
 
 def test_an_unannounced_pass_is_refused():
     network = tiny.model()
-    with pytest.raises(ValueError, match="in a pass that nobody announced"):
+    with pytest.raises(ValueError, match="was not announced"):
         with cut(network.attn_dict):
             draw(network)
 
@@ -182,9 +182,33 @@ def test_gradients_flow_through_a_cut():
     assert x.grad is not None and x.grad.abs().sum() > 0
 
 
+def test_two_patterns_for_one_module_are_refused_and_a_cut_takes_any_patterns():
+    points, x = tiny.model().attn_dict, tiny.draw(2, 4, 8)
+    with pytest.raises(ValueError, match=r"'blocks.0.attn' matches '\*' and 'blocks.0.attn'"):
+        AttentionEdit(points, dict.fromkeys(["*", "blocks.0.attn"], lambda at, name, call: call.out))
+    module = Attending(2)
+    points = {"attn": AttentionPoint(module, lambda frame, keys: torch.tensor([1, 1, 0, 0]))}
+    assert torch.equal(under(cut(points, ["*", "attn"]), module, x), under(cut(points), module, x))
+
+
+@pytest.mark.parametrize("ages", [2, 5])
+@pytest.mark.parametrize("instrument", [cut, lambda points: AttentionTap(points, "*", lambda *call: None)])
+def test_as_many_ages_as_keys_or_a_refusal(instrument, ages):
+    module = Attending()
+    points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(ages, dtype=torch.long))}
+    with pytest.raises(ValueError, match=f"'attn' has 4 keys at frame 2, .* {ages} ages"):
+        under(instrument(points), module, tiny.draw(1, 4, 8))
+
+
+class AttendingElsewhere(nn.Module):
+    def forward(self, x):
+        q = x.unflatten(-1, (2, -1)).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, q[:, :, :2], q[:, :, :2])
+
+
 def test_the_diagonal_is_over_the_keys_a_query_is_part_of():
-    module = Attending(3)
+    module = AttendingElsewhere()
     points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(2, dtype=torch.long))}
-    edit = AttentionEdit(points, {"*": lambda at, name, call: frame_diagonal(call)})
+    edit = AttentionEdit(points, {"*": lambda at, name, call: mask_other_frames(call)})
     with pytest.raises(ValueError, match="3 queries over 2 keys"):
         under(edit, module, tiny.draw(1, 3, 8))

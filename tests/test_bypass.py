@@ -39,6 +39,10 @@ def x():
     return torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
 
+def keep(at, name, value):
+    return value
+
+
 def moment(step=0, role="denoise"):
     return SimpleNamespace(step=step, role=role)
 
@@ -75,6 +79,12 @@ def test_unannounced_passes_are_left_alone(x):
     clean = model(x)
     with Bypass(model.points, {"*": lambda at, name, value: value}):
         assert torch.equal(model(x), clean)
+
+
+def test_two_patterns_for_one_module_are_refused():
+    substitutes = {"blocks.[01]": keep, "blocks.1": keep, "blocks.2": keep}
+    with pytest.raises(ValueError, match=r"'blocks.1' matches 'blocks.\[01\]' and 'blocks.1'"):
+        Bypass(Network().points, substitutes)
 
 
 def test_two_bypasses_nest_and_come_off_in_order(x):

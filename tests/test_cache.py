@@ -1,5 +1,6 @@
 """A cache as TransformerLens users expect it, of any model with a hook_dict; each value has its moment."""
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -42,7 +43,7 @@ def recorded(model):
 
 def test_one_pass_gives_what_transformer_lens_gives(model):
     context = model.start(2)
-    velocity, cache = run_with_cache(model, x(), SIGMA, context)
+    velocity, cache = run_with_cache(model, x(), SIGMA, context, "*")
     expected, theirs = model.run_with_cache(x(), SIGMA, context)
     assert torch.equal(velocity, expected) and set(cache) == set(theirs)
     assert all(torch.equal(value, theirs[name]) for name, value in cache.items())
@@ -57,6 +58,56 @@ def test_short_forms_are_those_of_transformer_lens(model):
     )
     stacked = cache.stack_activation("resid_post")
     assert stacked.shape == (2, 2, TOKENS, 16) and torch.equal(stacked[1], cache["resid_post", 1])
+
+
+@pytest.mark.parametrize(
+    "name, full",
+    [
+        ("embed", "hook_embed"),
+        ("hook_embed", "hook_embed"),
+        (("resid_post", 0), "blocks.0.hook_resid_post"),
+        (("resid_post", -1), "blocks.1.hook_resid_post"),
+        (("q", np.int64(1)), "blocks.1.attn.hook_q"),
+        (("q", 1, "attn"), "blocks.1.attn.hook_q"),
+        (("q", 1, None), "blocks.1.attn.hook_q"),
+        ("resid_post", None),
+        ("pattern", None),
+        (("resid_post", 2), None),
+        (("resid_post", -3), None),
+        (("q", 1, "decoder"), None),
+        (("q",), None),
+        (("q", "1"), None),
+        (3, None),
+        (None, None),
+    ],
+)
+def test_in_and_get_and_the_brackets_agree(model, name, full):
+    _, cache = run_with_cache(model, x(), SIGMA, model.start(2))
+    assert (name in cache) == (full is not None)
+    if full is None:
+        assert cache.get(name) is None
+        with pytest.raises(KeyError):
+            cache[name]
+    else:
+        assert cache[name] is cache.get(name) is cache[full]
+
+
+def test_several_moments_are_in_the_cache(recorded):
+    assert "blocks.0.hook_resid_post" in recorded and ("resid_post", 1) in recorded
+
+
+def test_maps_of_queries_by_keys_are_recorded_only_by_name(model):
+    context = model.encode(x(1), model.start(2))
+    with record(model) as cache, torch.no_grad():
+        model.denoise(x(), SIGMA, context)
+    assert len(cache) == 23 and "blocks.0.attn.hook_pattern" not in cache
+    _, named = run_with_cache(model, x(), SIGMA, context, ["blocks.*.attn.hook_pattern", "hook_embed"])
+    assert named["pattern", 1].shape == (2, 2, TOKENS, 2 * TOKENS) and len(named) == 3
+
+
+def test_neither_velocity_nor_cache_keeps_gradients(model):
+    _, cache = run_with_cache(model, x().requires_grad_(), SIGMA, model.start(2))
+    assert not any(value.requires_grad for value in cache.values())
 
 
 def test_a_model_of_somebody_elses_is_recorded_by_the_same_names(foreign):
@@ -122,7 +173,7 @@ def test_what_was_not_recorded_is_a_key_error_with_what_was(recorded):
         KeyError, match="'blocks.7.hook_z' was not recorded; there are .*blocks.0.attn.hook_q"
     ):
         one["blocks.7.hook_z"]
-    with pytest.raises(KeyError, match="no layer 5 gave 'resid_post'"):
+    with pytest.raises(KeyError, match=r"\('resid_post', 5\) was not recorded"):
         one["resid_post", 5]
     with pytest.raises(KeyError, match="no layer gave 'z'"):
         one.stack_activation("z")
@@ -132,7 +183,9 @@ def test_what_was_not_recorded_is_a_key_error_with_what_was(recorded):
 @pytest.mark.parametrize(
     ("names_filter", "count"),
     [
-        (None, 25),
+        (None, 23),
+        ("*", 25),
+        ("blocks.0.attn.hook_pattern", 1),
         ("hook_embed", 1),
         ("*.hook_z", 2),
         (["hook_embed", "*.hook_z"], 3),
@@ -155,8 +208,11 @@ def test_it_moves_and_leaves_nothing_behind(model):
     moved = cache.to("meta")
     assert moved["resid_post", 0].is_meta and not cache["resid_post", 0].is_meta
     assert not any(module._forward_hooks for module in model.modules())
+    recording = record(model)
+    with recording:
+        pass
     with pytest.raises(ValueError, match="is not being recorded"):
-        cache.on_pass(None)
+        recording.on_pass(None)
 
 
 def test_the_law_of_firing_holds(model):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from framelens.hooks import Edit, SilentHookError, Trace
+from framelens.hooks import Edit, SilentHookError, Trace, together
 
 
 class Guarded(nn.Module):
@@ -104,10 +104,16 @@ def test_a_value_of_another_step_can_be_patched_in(x):
         assert torch.equal(model(x), expected)
 
 
-def test_edits_of_one_point_apply_in_their_order(x):
+def test_two_patterns_for_one_point_are_refused():
+    edits = {"blocks.2.*": keep, "blocks.*": zero, "blocks.0.*": keep}
+    with pytest.raises(ValueError, match=r"'blocks.0.hook_resid_post' .*'blocks.\*' and 'blocks.0.\*'"):
+        Edit(Network().hook_dict, edits)
+
+
+def test_nested_edits_of_one_point_apply_in_their_order(x):
     model = Network()
-    edits = {"blocks.2.*": lambda at, name, value: value + 1, "blocks.*": lambda at, name, value: value * 2}
-    with Edit({"blocks.2.hook_resid_post": model.hooks[2]}, edits):
+    first = Edit(model.hook_dict, {"blocks.2.*": lambda at, name, value: value + 1})
+    with together(first, Edit(model.hook_dict, {"blocks.2.*": lambda at, name, value: value * 2})):
         both = model(x)
     assert torch.equal(both, (model(x) + 1) * 2)
 

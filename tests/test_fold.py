@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from framelens.hooks import AttentionEdit, AttentionPoint, AttentionTap, Pattern, cut
 from framelens.hooks import pattern as pattern_file
-from framelens.hooks.fold import apart, side_by_side
+from framelens.hooks.fold import merge_rows, split_rows
 
 CLIPS, FOLD, HEADS, QUERIES, KEYS, WIDTH = 2, 5, 3, 2, 6, 8
 AGES = torch.tensor([2, 2, 1, 1, 0, 0])
@@ -41,11 +41,11 @@ def by_clip(values):
 
 def test_rows_side_by_side_and_apart_are_each_others_inverse():
     x = draw(CLIPS * FOLD, HEADS, QUERIES, WIDTH)
-    together = side_by_side(x, FOLD)
+    together = merge_rows(x, FOLD)
     assert together.shape == (CLIPS, HEADS, FOLD * QUERIES, WIDTH)
     assert torch.equal(together[1, :, 2:4], x[FOLD + 1])
-    assert torch.equal(apart(together, FOLD), x)
-    assert side_by_side(x, 1) is x and apart(x, 1) is x
+    assert torch.equal(split_rows(together, FOLD), x)
+    assert merge_rows(x, 1) is x and split_rows(x, 1) is x
 
 
 @pytest.mark.parametrize("scores", [2**18, 0], ids=["explicit", "fused"])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from framelens.diffusion.sampler import ForwardPass
 from framelens.hooks import AttentionEdit, AttentionPoint
-from framelens.hooks.attention_edit import frame_causal
+from framelens.hooks.attention_edit import mask_later_frames
 from framelens.probes.experiments.mask_drift import mask_drift, measure
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.subject import Clip, Subject
@@ -122,7 +122,9 @@ def test_the_masked_stack_is_the_frames_alone(model):
 
 
 def drift_of_first_frame(model, x):
-    with AttentionEdit(model.attn_dict, {"*": lambda at, name, call: frame_causal(call, FRAMES)}) as edit:
+    with AttentionEdit(
+        model.attn_dict, {"*": lambda at, name, call: mask_later_frames(call, FRAMES)}
+    ) as edit:
         edit.on_pass(ForwardPass(0, 0, 0.5, "denoise"))
         return model.bidirectional(x, None, None)[:, 0]
 

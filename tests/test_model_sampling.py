@@ -1,7 +1,6 @@
 """A probe samples a model as it is meant to be: at its own noise levels, and under guidance where asked."""
 
 import json
-from contextlib import ExitStack
 from dataclasses import replace
 
 import chunked_twin
@@ -18,7 +17,7 @@ from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.models.loading.shuffled import shuffled
 from framelens.probes import __main__ as program
 from framelens.probes.estimate.passes import Run, evaluations
-from framelens.probes.experiments.rollouts import attach, measure, watched_rollout
+from framelens.probes.experiments.rollouts import make_instruments, measure, watched_rollout
 from framelens.probes.run.clips import own_clips, own_sample, read_clips
 from framelens.probes.run.settings import OF_THE_MODEL, Settings
 from framelens.probes.run.subject import Clip, Subject, grid_of
@@ -162,11 +161,13 @@ def test_both_branches_are_announced_and_sinks_hear_one(plain):
             heard.append(at)
 
     sampler = guided(plain, 3.0, null=NEGATIVE)
-    with ExitStack() as stack:
-        on_pass = attach(stack, plain, {"block_norms": Listening()}, {0, CHUNK})
-        rollout(
-            sampler, video(1), sigma_grid(2), TEXT[:1], on_pass=lambda at: announced.append(at) or on_pass(at)
-        )
+    with make_instruments(plain, {"block_norms": Listening()}, {0, CHUNK}) as attached:
+
+        def on_pass(at):
+            announced.append(at)
+            attached.on_pass(at)
+
+        rollout(sampler, video(1), sigma_grid(2), TEXT[:1], on_pass=on_pass)
     assert {at.branch for at in announced} == {"cond", "uncond"} and {at.branch for at in heard} == {"cond"}
 
 

@@ -1,7 +1,5 @@
 """A dense network put together again as a separated one computes what the dense one did, where it can."""
 
-from contextlib import ExitStack
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from framelens.diffusion.schedule import sigma_grid
 from framelens.models import dense, scd
 from framelens.models.variants.cut import Cut, layers_from
 from framelens.models.variants.recomposed import recompose
-from framelens.probes.experiments.rollouts import attach
+from framelens.probes.experiments.rollouts import make_instruments
 from framelens.training.recipes import recipe
 from framelens.training.trainer import build
 
@@ -110,9 +108,8 @@ def test_a_model_that_asks_announces_it():
 
 def test_attention_is_read_where_the_encoder_asks_for_a_probed_frame():
     model, statistic = separated(2, 2, 1), Statistic(queries=None)
-    with ExitStack() as stack:
-        on_pass = attach(stack, model, {"frame_attention": statistic}, {2})
-        rollout(model, torch.randn(2, 4, 3, 8, 8), sigma_grid(2), ACTIONS, on_pass=on_pass)
+    with make_instruments(model, {"frame_attention": statistic}, {2}) as attached:
+        rollout(model, torch.randn(2, 4, 3, 8, 8), sigma_grid(2), ACTIONS, on_pass=attached.on_pass)
     read = statistic.result()
     encoder, decoder = (read.isel(layer=layers) for layers in ([0, 1], [2, 3]))
     assert [name.split(".")[0] for name in read.point.values] == ["encoder"] * 2 + ["decoder"] * 2

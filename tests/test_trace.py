@@ -195,6 +195,91 @@ def test_an_error_in_the_body_is_not_hidden_by_the_law_of_firing():
             raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("with_pass", [True, False])
+def test_a_trace_that_stops_runs_nothing_after_its_last_point(x, with_pass):
+    model, seen, ran = Network(), [], []
+    for block in model.blocks:
+        block.linear.register_forward_pre_hook(lambda module, inputs: ran.append(module))
+    names = ["hook_embed", "blocks.1.hook_resid_post"]
+    with Trace(model.hook_dict, names, lambda *event: seen.append(event), stop=True) as trace:
+        if with_pass:
+            trace.on_pass(moment())
+        model(x)
+        raise AssertionError("the rest of the block must not run")
+    assert [name for _, name, _ in seen] == names
+    assert ran == [model.blocks[0].linear, model.blocks[1].linear]
+    assert hooks_on(model) == 0
+    whole = []
+    with Trace(model.hook_dict, names[1], lambda at, name, value: whole.append(value)):
+        model(x)
+    assert torch.equal(seen[1][2], whole[0])
+
+
+def test_a_trace_stops_in_the_first_pass_in_which_all_its_points_fire(x):
+    model, seen = Network(), []
+    names = ["hook_embed", "blocks.2.hook_resid_post"]
+    with Trace(
+        model.hook_dict, names, lambda at, name, value: seen.append((at.role, name)), stop=True
+    ) as trace:
+        trace.on_pass(moment(role="encode"))
+        model.blocks[2](x)
+        passes_through(model, x, trace)
+        raise AssertionError("the rest of the block must not run")
+    assert seen == [("encode", names[1]), ("denoise", names[0]), ("denoise", names[1])]
+
+
+def test_a_trace_that_stops_hides_no_other_error_and_no_other_trace(x):
+    model = Network()
+    with pytest.raises(ZeroDivisionError):
+        with Trace(model.hook_dict, "*", ignore, stop=True):
+            raise ZeroDivisionError
+    late = Trace(model.hook_dict, "blocks.2.*", ignore, stop=True)
+    with Trace(model.hook_dict, "hook_embed", ignore, stop=True):
+        with late:
+            model(x)
+        raise AssertionError("the inner trace must not hide that the outer one stopped")
+    assert hooks_on(model) == 0
+
+
+def test_a_trace_that_stops_ends_a_rollout_and_later_rollouts_are_whole():
+    import tiny
+
+    from framelens.diffusion.sampler import rollout
+    from framelens.diffusion.schedule import sigma_grid
+    from framelens.hooks import AttentionTap, together
+
+    network, noise, passes, patterns = tiny.model(), tiny.draw(1, 2, 3, 8, 8), [], []
+    plain = rollout(network, noise, sigma_grid(2))
+    trace = Trace(network.hook_dict, "blocks.0.hook_resid_post", lambda at, *_: passes.append(at), stop=True)
+    tap = AttentionTap(network.attn_dict, "blocks.0.attn", lambda at, *_: patterns.append(at))
+    with together(tap, trace) as both:
+        rollout(network, noise, sigma_grid(2), on_pass=both.on_pass)
+        raise AssertionError("the rest of the block must not run")
+    assert passes == patterns and len(passes) == 1 and hooks_on(network) == 0
+    assert torch.equal(rollout(network, noise, sigma_grid(2)), plain)
+
+
+@pytest.mark.parametrize("how", ["model", "function", "module.compile", "wrapped blocks"])
+@pytest.mark.parametrize("point", [Guarded, nn.Identity])
+@torch.no_grad()
+def test_a_trace_that_stops_works_in_a_compiled_model_or_is_refused(x, how, point):
+    model = Network(point)
+    run = compiled(model, how)
+    clean, seen = run(x), []
+    trace = Trace(model.hook_dict, "blocks.1.*", lambda at, name, value: seen.append(name), stop=True)
+    if point is Guarded:
+        with trace:
+            trace.on_pass(moment())
+            run(x)
+            raise AssertionError("the rest of the block must not run")
+        assert len(seen) == 1
+    else:
+        with pytest.raises(SilentHookError, match="compiled"), trace:
+            trace.on_pass(moment())
+            run(x)
+    assert hooks_on(model) == 0 and torch.equal(run(x), clean)
+
+
 def compiled(model, how):
     """The model compiled in one of the ways people do it, run once before any hook is there."""
     torch.compiler.reset()

@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -68,8 +67,8 @@ class Arms:
 
     def _watched(self, names: list[str]) -> None:
         streams = {name: rollouts.new_statistic(name, self.setting.probing) for name in names}
-        with ExitStack() as stack:
-            self._rollout(rollouts.attach(stack, self.network, streams, {self.last}))
+        with rollouts.make_instruments(self.network, streams, {self.last}) as attached:
+            self._rollout(attached.on_pass)
         for statistic in streams.values():
             statistic.result()
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention as kernel  # which no instrument hears
 
+from framelens.hooks.kernel import unwatched_attention
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.current_tokens import Turns
 
@@ -124,7 +124,7 @@ class Remembering:
         parts, start = [], 0
         for size in self.sizes[:-1]:
             seen = self.past.compressed + start + size
-            parts.append(kernel(q[:, :, start : start + size], k[:, :, :seen], v[:, :, :seen]))
+            parts.append(unwatched_attention(q[:, :, start : start + size], k[:, :, :seen], v[:, :, :seen]))
             start += size
         parts.append(F.scaled_dot_product_attention(q[:, :, start:], k, v))
         return torch.cat(parts, dim=2)

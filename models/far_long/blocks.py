@@ -11,11 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from framelens.hooks.kernel import unwatched_attention
 from framelens.models.parts.blocks import Block, HookedAttention, Rope, rotated
 from framelens.models.parts.cache import KVCache
-
-unheard_attention = F.scaled_dot_product_attention
-"""The kernel under a name of its own: instruments hear one call in a pass, that of the frame at hand."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,10 @@ class Recoding:
         first, gathered = 0, []
         for end in self.ends[:-1]:
             seen = slice(0, self.cache.tokens + end)
-            gathered.append(unheard_attention(q[:, :, first:end], keys[:, :, seen], values[:, :, seen]))
+            # Instruments expect one call in a pass: that of the current frame, below.
+            gathered.append(unwatched_attention(q[:, :, first:end], keys[:, :, seen], values[:, :, seen]))
             first = end
-        newest = torch.nn.functional.scaled_dot_product_attention(q[:, :, first:], keys, values)
+        newest = F.scaled_dot_product_attention(q[:, :, first:], keys, values)
         return torch.cat([*gathered, newest], dim=2)
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention as kernel  # which no instrument hears
 
+from framelens.hooks.kernel import unwatched_attention
 from framelens.models.parts.blocks import HookedAttention, HookedBlock, per_frame
 from framelens.models.parts.cache import KVCache
 from framelens.models.parts.current_tokens import Turns, at_hand, turned
@@ -44,7 +44,7 @@ class Frames:
         q, k, v = (rearrange(x, "b (t n) h d -> b t h n d", n=self.tokens) for x in (q, k, v))
         parts = [F.scaled_dot_product_attention(q[:, -1], k[:, -1], v[:, -1])[:, None]]
         if self.frames > 1:
-            parts.insert(0, kernel(q[:, :-1], k[:, :-1], v[:, :-1]))
+            parts.insert(0, unwatched_attention(q[:, :-1], k[:, :-1], v[:, :-1]))
         return rearrange(torch.cat(parts, dim=1), "b t h n d -> b (t n) h d")
 
     def along(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Frames:
         parts = [F.scaled_dot_product_attention(q[:, :, -1:], k, v)]
         if self.frames > 1:
             q, k, v = (x[:, :, : self.frames - 1] for x in (q, k, v))
-            parts.insert(0, kernel(q, k, v, is_causal=True))
+            parts.insert(0, unwatched_attention(q, k, v, is_causal=True))
         return rearrange(torch.cat(parts, dim=2), "(b n) h t d -> b (t n) h d", n=self.tokens)
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from framelens.hooks import SilentHookError
+from framelens.hooks import SilentHookError, together
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit
 from framelens.hooks.trace import Trace
 from framelens.probes.check.specimen import Check, Specimen
@@ -62,11 +62,8 @@ def _seen(specimen: Specimen) -> tuple[set[tuple[int, int]], set[int]]:
     trace = Trace(model.hook_dict, [f"{layer}.hook_resid_post" for layer in Layers(model).names], note)
     edit = AttentionEdit(model.attn_dict, {"*": attend}, roles=("denoise",))
     try:
-        with trace, edit:
-            specimen.walk(
-                specimen.clip(0), specimen.clip(1), specimen.cond(),
-                lambda at: (trace.on_pass(at), edit.on_pass(at)) and None,
-            )  # fmt: skip
+        with together(trace, edit) as both:
+            specimen.walk(specimen.clip(0), specimen.clip(1), specimen.cond(), both.on_pass)
     except SilentHookError:
         pass  # which `fires` tells
     return streams, heads

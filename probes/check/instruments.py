@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from framelens.hooks import SilentHookError
+from framelens.hooks import SilentHookError, together
 from framelens.hooks.attention import AttentionTap, Pattern
 from framelens.hooks.attention_edit import AttentionEdit
 from framelens.hooks.edit import Edit
@@ -98,10 +97,8 @@ def _watched(specimen: Specimen) -> Tensor:
     trace = Trace(model.hook_dict, specimen.points, _ignore)
     tap = AttentionTap(model.attn_dict, "*", look)
     try:
-        with ExitStack() as stack:
-            stack.enter_context(trace)
-            stack.enter_context(tap)
-            video.append(specimen.rollout(lambda at: (trace.on_pass(at), tap.on_pass(at)) and None))
+        with together(trace, tap) as both:
+            video.append(specimen.rollout(both.on_pass))
     except SilentHookError:  # which `fires` tells; a refusal to attach has left no video
         if not video:
             raise
@@ -172,8 +169,8 @@ def _roles(specimen: Specimen) -> dict[str, str]:
     trace = Trace(model.hook_dict, specimen.points, note)
     tap = AttentionTap(model.attn_dict, "*", note)
     try:
-        with trace, tap:
-            specimen.rollout(lambda at: (trace.on_pass(at), tap.on_pass(at)) and None)
+        with together(trace, tap) as both:
+            specimen.rollout(both.on_pass)
     except SilentHookError:
         pass  # which `fires` tells
     order = [*specimen.points, *model.attn_dict]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, frame_diagonal
+from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
 from framelens.probes.chunk.stage import DRAWS, OnPass, Stage
 
 LIVE, CUT, STORED = 0, 1, 2
@@ -41,7 +41,7 @@ def crossed(stage: Stage, modes: Int[Tensor, "b layer head"], stored: Stored) ->
 
     def edit(_at: Any, name: str, call: AttentionCall) -> Tensor:
         mode = modes[:, stage.attention[name], :, None, None]
-        replaced = own = frame_diagonal(call)
+        replaced = own = mask_other_frames(call)
         if (mode == STORED).any():
             replaced = torch.where(mode == STORED, own + stored[name], own)
         return torch.where(mode == LIVE, call.out, replaced)

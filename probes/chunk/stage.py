@@ -20,7 +20,7 @@ from torch import Tensor
 
 from framelens.diffusion.sampler import ForwardPass, fresh_noise, stepped
 from framelens.diffusion.schedule import noised
-from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, frame_diagonal
+from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
 from framelens.models.parts.contexts import widened
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.chunk.scale import Scale
@@ -177,7 +177,7 @@ class Stage:
         cross: dict[str, Tensor] = {}
 
         def keep(_at: Any, name: str, call: AttentionCall) -> Tensor:
-            cross[name] = call.out - frame_diagonal(call)
+            cross[name] = call.out - mask_other_frames(call)
             return call.out
 
         edits = dict.fromkeys(self.attention, keep)

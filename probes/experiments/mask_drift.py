@@ -19,7 +19,7 @@ from tqdm import tqdm
 from framelens.analyses.noise_invariance import noise_invariance
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
-from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, frame_causal
+from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_later_frames
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.run.subject import Subject, training_density
 
@@ -105,7 +105,7 @@ def _residual(
     """The residual stream behind each layer, [b n d], with a frame-causal mask in some of them."""
 
     def mask(_at: Any, _name: str, call: AttentionCall) -> Tensor:
-        return frame_causal(call, frames)
+        return mask_later_frames(call, frames)
 
     inside = tuple(f"{layers.names[layer]}." for layer in masked)
     edits = {name: mask for name in model.attn_dict if name.startswith(inside)}

@@ -4,7 +4,6 @@ Also keeps what the trained network drew, beside the truth.
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from framelens.analyses import statistics
 from framelens.diffusion.sampler import ForwardPass, rollout
+from framelens.hooks import Together, together
 from framelens.hooks.attention import AttentionTap
 from framelens.hooks.trace import Trace
 from framelens.probes.chunk.scale import Scale
@@ -69,9 +69,8 @@ def watched_rollout(
         )
 
     try:
-        with ExitStack() as stack:
-            on_pass = attach(stack, model, streams, set(subject.probed), set(settings.watched_steps))
-            video = draw(on_pass)
+        with make_instruments(model, streams, set(subject.probed), set(settings.watched_steps)) as attached:
+            video = draw(attached.on_pass)
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         # A decomposition met NaN before the rollout was over.
         require_finite(model, draw(lambda at: None), draw)
@@ -86,31 +85,24 @@ def new_statistic(name: str, settings: Settings) -> Any:
     return module.for_run(settings) if hasattr(module, "for_run") else module.Statistic()
 
 
-def attach(
-    stack: ExitStack,
-    model: Any,
-    streams: dict[str, Any],
-    frames: set[int],
-    steps: set[int] | None = None,
-) -> Callable[[ForwardPass], None]:
-    """Feeds the statistics from denoising passes of those frames, at those steps; gives the sampler's
-    callback. Attention is also read where an encoder asks for such a frame, at sigma 1 as the first step."""
-    readers = {name: statistics.load(name).reads for name in streams}
-    instruments = []
+def make_instruments(
+    model: Any, streams: dict[str, Any], frames: set[int], steps: set[int] | None = None
+) -> Together:
+    """The instruments that feed the statistics from denoising passes of those frames, at those steps.
+
+    Attention is also read where an encoder asks for such a frame, at sigma 1 as the first step.
+    """
+    made = []
     for name, statistic in streams.items():
-        is_attention = readers[name] == "attention"
+        reads = statistics.load(name).reads
+        is_attention = reads == "attention"
         roles = {"denoise", "ask"} if is_attention else {"denoise"}
         sink = _of_probed_frames(statistic.add, frames, steps, roles)
         if is_attention:
-            instruments.append(stack.enter_context(AttentionTap(model.attn_dict, "*", sink)))
+            made.append(AttentionTap(model.attn_dict, "*", sink))
         else:
-            instruments.append(stack.enter_context(Trace(model.hook_dict, readers[name], sink)))
-
-    def on_pass(at: ForwardPass) -> None:
-        for instrument in instruments:
-            instrument.on_pass(at)
-
-    return on_pass
+            made.append(Trace(model.hook_dict, reads, sink))
+    return together(*made)
 
 
 def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None, roles: set[str]) -> Callable:
