@@ -5,14 +5,17 @@ run.read("frame_attention", "cross_mass", network="trained")    # loaded, the fi
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import xarray as xr
 
+from framelens.analyses.averages import MODES, first_mode, sees_past
+
 ROOT = Path(__file__).resolve().parent.parent
-MODES = ("teacher_forced", "free_running")
 PROBE = "probe"
 ATTENTION = "frame_attention"
 
@@ -66,7 +69,7 @@ class Run:
     @cached_property
     def _sees_past(self) -> bool:
         with self._open(ATTENTION) as stored:
-            return float(stored["uniform"].where(stored["lag"] >= 1).sum("lag").max()) > 0
+            return sees_past(stored)
 
     def read(self, dataset: str, *variables: str, **where: str) -> xr.Dataset:
         """Variables of one dataset, loaded, at the labels in `where` (network=, mode=).
@@ -79,13 +82,21 @@ class Run:
                     raise ValueError(f"{self.path(dataset)} has no {variable!r}; there are {list(stored)}")
             chosen = stored[list(variables)] if variables else stored
             if "mode" in chosen.dims:
-                where = {"mode": str(_first_mode(stored))} | where
+                where = {"mode": str(first_mode(stored))} | where
             for dim, label in where.items():
                 if dim in chosen.coords and label not in chosen[dim].values:
                     raise ValueError(
                         f"{self.path(dataset)} has no {dim} {label!r}; there are {list(chosen[dim].values)}"
                     )
             return chosen.sel({d: v for d, v in where.items() if d in chosen.dims}, drop=True).load()
+
+    @contextmanager
+    def opened(self, *datasets: str) -> Iterator[dict[str, xr.Dataset]]:
+        """Those of the named datasets that the run has, open: a value is read when it is used."""
+        with ExitStack() as stack:
+            yield {
+                name: stack.enter_context(self._open(name)) for name in datasets if self.path(name).exists()
+            }
 
     def networks(self, dataset: str) -> list[str]:
         """The networks measured, the trained one first."""
@@ -96,7 +107,7 @@ class Run:
     def mode(self, dataset: str) -> str | None:
         """The mode that figures show: teacher forced where it was run; None for datasets without modes."""
         with self._open(dataset) as stored:
-            return _first_mode(stored)
+            return first_mode(stored)
 
     def modes(self, dataset: str) -> list[str]:
         """The modes measured, teacher forced first."""
@@ -141,11 +152,3 @@ def open_run(folder: str | Path) -> Run:
 def found(root: str | Path = "runs") -> list[Path]:
     """Every run folder `<root>/<model or kind>/<run>`, finished or not."""
     return sorted(path.parent for path in Path(root).glob("*/*/manifest.json"))
-
-
-def _first_mode(stored: xr.Dataset) -> str | None:
-    """The first of MODES that the dataset has, None where it has no modes."""
-    if "mode" not in stored.coords:
-        return None
-    present = [str(mode) for mode in stored["mode"].values]
-    return next((mode for mode in MODES if mode in present), present[0])

@@ -64,7 +64,7 @@ INSIDE = {
     "benchmarks/overhead": {"benchmarks"},
     "reports/drawing": {"reports"},
     "reports/plots": {"reports/drawing", "reports"},
-    "reports/findings": {"reports/drawing", "reports/plots", "reports"},
+    "reports/findings": {"reports/drawing", "reports"},
     "reports/page": {"reports/drawing", "reports/plots", "reports/findings", "reports"},
     "reports": {"reports/page", "reports/plots", "reports/drawing"},
     "videos/worlds": {"videos"},

@@ -12,8 +12,8 @@ import torch
 import xarray as xr
 
 from framelens.analyses.decision.kept import Context, depth_from, summary
-from framelens.analyses.decision.questions import ASKED
 from framelens.analyses.decision.split import DATASETS, split
+from framelens.analyses.decision.verdict import QUESTIONS
 from framelens.benchmarks.scd import __main__ as scd_bench
 from framelens.models import dense, scd
 from framelens.models.cost import calibration, operations
@@ -86,7 +86,7 @@ def test_each_failure_has_its_verdict_and_is_named(chosen, verdict, failed):
     assert {name for name, outcome in passed(found).items() if outcome is False} == failed
     if verdict != "open":
         first = next(test for test in found.tests if test.name in failed)
-        assert first.failing in found.reason and first.measured in found.reason
+        assert first.question.failing in found.reason and first.measured in found.reason
 
 
 def test_no_control_is_needed_to_say_that_nothing_is_predicted():
@@ -508,7 +508,7 @@ def test_a_complete_run_gets_its_plan_and_one_without_cuts_none(runs):
     path = write_plan(folder, runs.network)
     assert path == folder / "plan.json"
     found = json.loads(path.read_text())
-    assert [test["name"] for test in found["tests"]] == list(ASKED)
+    assert [test["name"] for test in found["tests"]] == [question.name for question in QUESTIONS]
     assert (found["prediction"]["steps"], found["prediction"]["history"]) == (20, 9)
     (folder / "cut.nc").unlink()
     assert write_plan(folder, runs.network) is None

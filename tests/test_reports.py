@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from framelens.analyses.decision.engine import Answer, Question
+from framelens.analyses.decision.findings import Finding
+from framelens.analyses.depth import depth_of
 from framelens.reports.__main__ import kind_of, main
-from framelens.reports.drawing.layers import depth_of
-from framelens.reports.findings.findings import Check, Finding, findings
+from framelens.reports.findings.findings import findings
 from framelens.reports.plots import load, names
 from framelens.reports.runs import open_run
 
@@ -158,7 +160,9 @@ def test_findings_are_undecided_without_data(tmp_path):
     ],
 )
 def test_the_verdict_counts_passed_tests(outcomes, verdict):
-    assert Finding("claim", [Check("?", "", outcome) for outcome in outcomes], [], []).verdict == verdict
+    asked = Question("a", "?", measure=lambda evidence: None, threshold=0.5, side="above", kind="claim")
+    tests = [Answer(asked, 0.5, 0.6, 0.5, 0.7, outcome, "") for outcome in outcomes]
+    assert Finding("claim", tests, [], []).verdict == verdict
 
 
 def test_too_few_clips_and_two_groups_are_said_and_drawn(tmp_path):

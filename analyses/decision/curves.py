@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Bool
 
 from framelens.analyses.decision.kept import MEASURES, Context, Value, depth_from, summary
-from framelens.analyses.decision.questions import percent
+from framelens.analyses.decision.words import percent
 
 THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Kept shares at which the answer is asked."""

@@ -20,6 +20,8 @@ from framelens.analyses.intervals import enough
 MEASURES = {"velocity": "velocity_error", "frame": "mse"}
 """The error of each measure: of the velocity at the true frame, and of the frame that is drawn."""
 DRAWS, SEED, TAIL = 1000, 0, 0.025
+THRESHOLD = 0.9
+"""The kept share of the past's benefit that is enough."""
 BENEFIT = 0.05
 """The least share of the error that the past has to take away for a share of that to mean something."""
 
@@ -30,6 +32,11 @@ class Value(NamedTuple):
     mean: Any
     low: Any
     high: Any
+
+
+def value_of(stored: xr.Dataset) -> Value:
+    """The one value of a dataset of mean, low and high."""
+    return Value(*(float(stored[name]) for name in Value._fields))
 
 
 def summary(rows: Float[np.ndarray, "draw *place"]) -> Value:

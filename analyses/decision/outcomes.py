@@ -6,13 +6,23 @@ control_outcomes(controls)          # {"own_frame_only": True, ...}; None for on
 import xarray as xr
 
 
+def control_threshold(controls: xr.Dataset) -> float:
+    """The least effect of a control that must fire; ValueError where the dataset does not say it."""
+    if "threshold" not in controls.attrs:
+        known = ", ".join(map(str, controls.attrs)) or "none"
+        raise ValueError(
+            f"controls has no attribute 'threshold' to judge its controls by; there are: {known}; probe again"
+        )
+    return float(controls.attrs["threshold"])
+
+
 def control_outcomes(controls: xr.Dataset) -> dict[str, bool | None]:
     """Whether each control did what it must; None for one that no clip has.
 
     What must fire is asked of the mean over clips, as a still clip has no past to miss; what must not, of
     every clip.
     """
-    threshold = float(controls.attrs.get("threshold", 0))
+    threshold = control_threshold(controls)
     outcomes: dict[str, bool | None] = {}
     for name in controls.control.values:
         own = controls.sel(control=name)

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from framelens.analyses.decision.checks import checks, spelled
-from framelens.analyses.decision.curves import Curves, Cut, Sweep, curves, swept
-from framelens.analyses.decision.kept import Context, Resample, summary
-from framelens.analyses.decision.questions import CONDITIONS, THRESHOLD, Check, percent, verdict
+from framelens.analyses.decision.curves import Curves, Cut, Sweep, swept
+from framelens.analyses.decision.engine import Answer, answers
+from framelens.analyses.decision.evidence import SplitEvidence
+from framelens.analyses.decision.kept import THRESHOLD, Resample, summary
+from framelens.analyses.decision.verdict import QUESTIONS, verdict
+from framelens.analyses.decision.words import percent, spelled
 from framelens.analyses.intervals import enough
 
 DATASETS = ("controls", "cut", "reuse", "reuse_controls", "leave_one_out", "noise_invariance")
@@ -34,7 +36,7 @@ class Split:
     verdict: str
     """separable, partly separable, not separable or open."""
     reason: str
-    tests: list[Check]
+    tests: list[Answer]
     remarks: list[str]
     would_decide: str
     """What to do where the verdict is open; empty elsewhere."""
@@ -58,13 +60,13 @@ def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
             raise ValueError(
                 f"{name} has a layer {last}, the model denoises in layers 0 to {layers - 1}; give a run of it"
             )
-    context = Context(data["cut"]) if "cut" in data and 0 in data["cut"].layer else None
-    found = curves(data, context, layers)
-    tests = checks(data, found, context)
-    answer, clips = verdict(tests), 0 if context is None else context.clips
+    evidence = SplitEvidence(data, layers)
+    found, context, clips = evidence.curves, evidence.maybe_context, evidence.clips
+    tests = answers(QUESTIONS, evidence)
+    answer = verdict(tests)
     by_name = {test.name: test for test in tests}
     is_readable = by_name["controls"].passed is not False and context is not None and context.has_benefit()
-    unmet = [name for name in CONDITIONS if by_name[name].is_measured and not by_name[name].passed]
+    unmet = [test for test in tests if _is_condition(test) and test.is_measured and not test.passed]
     is_placed = is_readable and not unmet and answer != "not separable"
     cut, sweep = found.cut(THRESHOLD) if is_placed else None, swept(found) if is_readable else None
     said = [] if sweep is None else [sweep.said]
@@ -73,7 +75,7 @@ def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
     return Split(answer, reason, tests, remarks, decides, cut, found, sweep, clips)
 
 
-def _reason(answer: str, tests: dict[str, Check], cut: Cut | None, layers: int, clips: int) -> str:
+def _reason(answer: str, tests: dict[str, Answer], cut: Cut | None, layers: int, clips: int) -> str:
     """A few sentences under the verdict."""
     failed = [test for test in tests.values() if test.passed is False]
     if answer == "open" and clips and not enough(clips):
@@ -84,7 +86,7 @@ def _reason(answer: str, tests: dict[str, Check], cut: Cut | None, layers: int, 
         first = controls if controls.passed is False or not undecided else undecided[0]
         return f"Not decided: {first.measured[0].lower()}{first.measured[1:]}"
     if answer == "not separable":
-        conditions = [test for test in failed if test.name in CONDITIONS]
+        conditions = [test for test in failed if _is_condition(test)]
         return f"Not to be separated, since {_failing(conditions[:1] or failed)}"
     where = "" if cut is None else _placed(cut, layers)
     if answer == "separable":
@@ -93,11 +95,15 @@ def _reason(answer: str, tests: dict[str, Check], cut: Cut | None, layers: int, 
     return f"Only in part: {yes}, but {_failing(failed)} {where}".strip()
 
 
-def _failing(tests: list[Check]) -> str:
-    return f"{', and '.join(test.failing for test in tests)}. {tests[0].measured}"
+def _is_condition(test: Answer) -> bool:
+    return test.question.kind == "condition"
 
 
-def _would_decide(answer: str, tests: dict[str, Check], clips: int) -> str:
+def _failing(tests: list[Answer]) -> str:
+    return f"{', and '.join(test.question.failing for test in tests)}. {tests[0].measured}"
+
+
+def _would_decide(answer: str, tests: dict[str, Answer], clips: int) -> str:
     """What to do next where the verdict is open, in one or two sentences."""
     if answer != "open":
         return ""

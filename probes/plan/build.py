@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from framelens.analyses.decision.kept import summary
-from framelens.analyses.decision.questions import DECISION
+from framelens.analyses.decision.engine import Answer
+from framelens.analyses.decision.kept import THRESHOLD, summary
 from framelens.analyses.decision.split import (
     DATASETS,
     SUPPORTING,
-    THRESHOLD,
     Split,
     Sweep,
     dispensable,
     split,
 )
+from framelens.analyses.decision.verdict import DECISION
 from framelens.models.cost.operations import Shape
 from framelens.probes.plan.next_step import acting
 from framelens.probes.plan.prediction import (
@@ -161,11 +161,20 @@ def _evidence(answer: Split) -> dict[str, Any]:
         "verdict": answer.verdict,
         "reason": answer.reason,
         "would_decide": answer.would_decide,
-        "tests": [vars(test) | {"kind": test.kind} for test in answer.tests],
+        "tests": [_test(test) for test in answer.tests],
         "split": placed,
         "sweep": None if answer.sweep is None else _sweep(answer.sweep),
         "curves": {} if answer.sweep is None else _curves(answer),
     }
+
+
+def _test(test: Answer) -> dict[str, Any]:
+    question = test.question
+    about = {"name": test.name, "question": question.ask, "measured": test.measured, "beside": test.beside}
+    numbers = {"value": test.value, "low": test.low, "high": test.high, "threshold": test.threshold}
+    words = {"side": question.side, "asked": test.asked, "because": question.because}
+    words |= {"failing": question.failing}
+    return about | numbers | words | {"passed": test.passed, "kind": question.kind}
 
 
 def _sweep(sweep: Sweep) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from framelens.analyses.decision.kept import MEASURES, summary
-from framelens.analyses.decision.split import THRESHOLD, Curves, Cut
+from framelens.analyses.decision.curves import Curves, Cut
+from framelens.analyses.decision.kept import MEASURES, THRESHOLD, summary
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import (
     VALUE_BYTES,

@@ -15,9 +15,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from framelens.analyses.averages import summary as mean_over_clips
 from framelens.analyses.decision.kept import Context, Resample, Value, error, summary
-from framelens.reports.drawing.averages import summary as mean_over_clips
-from framelens.reports.drawing.layers import depth_of
+from framelens.analyses.depth import depth_of
 from framelens.reports.runs import Run
 
 TRAINED = "trained"

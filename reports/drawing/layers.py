@@ -1,68 +1,18 @@
-"""Layers on an axis: their order, names, ticks and groups.
+"""Layers on an axis: ticks, names and a line between groups.
 
     depth = depth_of(dataset)
     axes.plot(depth.positions, values)
     mark(axes, depth)
 
-Layers keep the order of the file. Points called `encoder.…` and `decoder.…`
-are groups side by side on one axis; the layer number starts again in each.
+Groups, as encoder and decoder, are side by side on one axis.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 import pandas as pd
-import xarray as xr
 from matplotlib.axes import Axes
 
+from framelens.analyses.depth import Depth, group_of
+
 TICKS = 9
-
-
-@dataclass(frozen=True)
-class Depth:
-    """The layers of one dataset in order: block number (-1 = embedding) and group ('' when there is one)."""
-
-    layers: list[int]
-    groups: list[str]
-
-    @property
-    def positions(self) -> np.ndarray:
-        """0, 1, 2, … one per layer: where it is drawn."""
-        return np.arange(len(self.layers))
-
-    @property
-    def blocks(self) -> list[int]:
-        """Positions of transformer blocks, without the embedding."""
-        return [position for position, layer in enumerate(self.layers) if layer >= 0]
-
-    def label(self, position: int | np.integer) -> str:
-        """What a tick says: `embed` or the block number."""
-        layer = self.layers[position]
-        return "embed" if layer < 0 else str(layer)
-
-    def name(self, position: int) -> str:
-        """What a sentence says: `layer 3`, `decoder layer 3`, `the embedding`."""
-        layer = self.layers[position]
-        return f"{self.groups[position]} layer {layer}".strip() if layer >= 0 else "the embedding"
-
-    def short(self, position: int) -> str:
-        """What a small panel's title says."""
-        group, layer = self.groups[position], self.layers[position]
-        return f"{group} {'embed' if layer < 0 else f'layer {layer}'}".strip()
-
-    def pick(self, count: int) -> list[int]:
-        """At most `count` positions, evenly spaced, first block and last always among them."""
-        blocks = np.array(self.blocks)
-        embedding = [p for p in self.positions[:1] if self.layers[p] < 0 and count > 2]
-        even = np.linspace(0, len(blocks) - 1, min(count - len(embedding), len(blocks))).round().astype(int)
-        return [int(p) for p in [*embedding, *blocks[np.unique(even)]]]
-
-
-def depth_of(dataset: xr.Dataset | xr.DataArray) -> Depth:
-    """The layers of a dataset, from its coordinates `layer` and, where present, `point`."""
-    layers = [int(layer) for layer in dataset["layer"].values]
-    points = dataset["point"].values if "point" in dataset.coords else [""] * len(layers)
-    return Depth(layers, [_group(str(point)) for point in points])
 
 
 def mark(axes: Axes, depth: Depth, along: str = "x", label: str = "layer", ticks: int = TICKS) -> None:
@@ -87,12 +37,4 @@ def mark(axes: Axes, depth: Depth, along: str = "x", label: str = "layer", ticks
 
 def place(row: pd.Series) -> str:
     """What a sentence says of a table's row that has `layer` and, where there are groups, `point`."""
-    return Depth([int(row["layer"])], [_group(str(row.get("point", "")))]).name(0)
-
-
-def _group(point: str) -> str:
-    """`encoder` of `encoder.blocks.3.hook_resid_post`, '' of `blocks.3.hook_resid_post`."""
-    for start in ("blocks.", "hook_embed"):
-        if start in point:
-            return point[: point.index(start)].rstrip(".")
-    return ""
+    return Depth([int(row["layer"])], [group_of(str(row.get("point", "")))]).name(0)

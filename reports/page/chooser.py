@@ -13,8 +13,8 @@ import seaborn
 import xarray as xr
 
 from framelens.analyses.decision.kept import Context
+from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled
 from framelens.reports.drawing.effects import (
     SERVED,
     absolute,
@@ -25,7 +25,7 @@ from framelens.reports.drawing.effects import (
     networks,
     plain,
 )
-from framelens.reports.drawing.layers import depth_of
+from framelens.reports.drawing.tables import spelled
 from framelens.reports.runs import Run
 
 STEPS = 25

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from framelens.analyses.decision.findings import DECISION, Finding
 from framelens.reports.drawing.effects import datasets
-from framelens.reports.findings.findings import DECISION, Finding, findings
+from framelens.reports.findings.findings import findings
 from framelens.reports.page.chooser import choices, chooser_section
 from framelens.reports.page.small_figures import INTERVENTIONS, Small, small_figures
 from framelens.reports.page.verdict import banner, read_plan, verdict_parts
@@ -120,7 +121,7 @@ def summary_line(run: Run) -> str:
 def finding_card(number: int, finding: Finding) -> str:
     """A claim, its verdict, its tests with their outcome, and the reasons for the thresholds."""
     tests = "\n".join(
-        f"<li><b>{escape(test.question)}</b> {escape(test.measured)} "
+        f"<li><b>{escape(test.question.ask)}</b> {escape(test.measured)} "
         f'<span class="outcome">{OUTCOMES[test.passed].capitalize()}.</span></li>'
         for test in finding.tests
     )

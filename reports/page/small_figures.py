@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from framelens.analyses.averages import by_head, off_diagonal, summary, uniform_share
 from framelens.analyses.decision.kept import Context
-from framelens.reports.drawing.averages import off_diagonal, spelled, summary, uniform_share
+from framelens.analyses.depth import Depth, depth_of
 from framelens.reports.drawing.effects import (
     TRAINED,
     context_of,
@@ -23,9 +24,8 @@ from framelens.reports.drawing.effects import (
     networks,
     ratio,
 )
-from framelens.reports.drawing.layers import Depth, depth_of
+from framelens.reports.drawing.tables import spelled
 from framelens.reports.page.svg import Chart, Curve
-from framelens.reports.plots.cross_attention import by_head
 from framelens.reports.runs import Run
 
 KEPT = "kept share of the past's benefit"

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from framelens.reports.drawing.averages import spelled
+from framelens.reports.drawing.tables import spelled
 
 WIDTH, HEIGHT = 240, 160
 LEFT, RIGHT, TOP, BOTTOM = 34, 8, 8, 32

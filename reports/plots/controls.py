@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from framelens.analyses.decision.outcomes import control_outcomes
+from framelens.analyses.averages import summary
+from framelens.analyses.decision.outcomes import control_outcomes, control_threshold
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import summary
 from framelens.reports.runs import Run
 
 needs = ("controls",)
@@ -29,7 +29,7 @@ def outcomes(run: Run) -> pd.DataFrame:
     The rule is `framelens.analyses.decision.outcomes`'.
     """
     stored = run.read("controls")
-    effect, threshold = summary(stored.effect), float(stored.attrs.get("threshold", 0))
+    effect, threshold = summary(stored.effect), control_threshold(stored)
     rows = []
     for name, passed in control_outcomes(stored).items():
         value, must = effect.sel(control=name), bool(stored.must_fire.sel(control=name).max() == 1)

@@ -6,9 +6,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from framelens.analyses.averages import by_head, summary, uniform_share
+from framelens.analyses.depth import Depth, depth_of
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled, summary, tidy, uniform_share, with_past
-from framelens.reports.drawing.layers import Depth, depth_of, mark, place
+from framelens.reports.drawing.layers import mark, place
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("frame_attention",)
@@ -50,11 +52,6 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     top.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1.05))
     style.heading(figure, title, run, "frame_attention")
     return figure, pd.concat(tables, ignore_index=True)
-
-
-def by_head(values: xr.DataArray, uniform: xr.DataArray) -> xr.DataArray:
-    """Values by clip, layer and head: mean over steps and over the frames that have a past."""
-    return with_past(values, uniform).mean(("frame", "step"))
 
 
 def points(axes: Axes, values: xr.DataArray, panel: str) -> pd.DataFrame:

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure, FigureBase
 
 from framelens.analyses.decision.kept import Context
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled, tidy
 from framelens.reports.drawing.effects import BEHIND, context_of, datasets, kept, layer_ticks, networks, ratio
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("cut",)

@@ -8,9 +8,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from framelens.analyses.averages import first_last, noisiest, off_diagonal, summary
+from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import first_last, off_diagonal, spelled, summary, tidy
-from framelens.reports.drawing.layers import depth_of, mark, place
+from framelens.reports.drawing.layers import mark, place
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("step_similarity", "noise_invariance", "readout")
@@ -67,10 +69,12 @@ def panels(run: Run) -> Iterator[tuple[str, str, Sequence[Curve]]]:
     yield "Centred similarity", pairs, [(n, off_diagonal(s), None) for n, s in centred.items()]
     ends = [(n, first_last(s), None) for n, s in centred.items()]
     yield "First against last step", "centred cosine", ends
-    noisiest = invariance(run)
-    sigma = float(noisiest["trained"].sigma)
-    curves = [(n, s.centred_cosine, None) for n, s in noisiest.items()]
-    curves.append(("other", noisiest["trained"].other_context, None))
+    invariance = {
+        n: noisiest(run.read("noise_invariance", network=n)) for n in run.networks("noise_invariance")
+    }
+    sigma = float(invariance["trained"].sigma)
+    curves = [(n, s.centred_cosine, None) for n, s in invariance.items()]
+    curves.append(("other", invariance["trained"].other_context, None))
     yield f"Two noise draws at sigma {sigma:.2g}", "centred cosine", curves
     trained = run.read("noise_invariance", "centred_cosine", network="trained").centred_cosine.mean("frame")
     trained = trained.sortby("sigma", ascending=False)
@@ -84,13 +88,6 @@ def panels(run: Run) -> Iterator[tuple[str, str, Sequence[Curve]]]:
     curves = [(n, s.r2, None) for n, s in readout.items()]
     curves.append(("shuffled", readout["trained"].r2_shuffled, None))
     yield "Clean frame read out", "R² (1 = perfect)", curves
-
-
-def invariance(run: Run) -> dict[str, xr.Dataset]:
-    """Per network the invariance at the highest noise level, (clip, layer), with `sigma` as a coordinate."""
-    networks = run.networks("noise_invariance")
-    stored = {n: run.read("noise_invariance", network=n).mean("frame") for n in networks}
-    return {n: s.isel(sigma=int(np.argmax(s.sigma.values))) for n, s in stored.items()}
 
 
 def words(table: pd.DataFrame) -> str:

@@ -3,9 +3,11 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from framelens.analyses.averages import summary
+from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled, summary, tidy
-from framelens.reports.drawing.layers import depth_of, place
+from framelens.reports.drawing.layers import place
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("emergence",)

@@ -6,10 +6,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from framelens.analyses.averages import by_head, uniform_share
+from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import tidy, uniform_share
-from framelens.reports.drawing.layers import depth_of, mark, place
-from framelens.reports.plots.cross_attention import by_head
+from framelens.reports.drawing.layers import mark, place
+from framelens.reports.drawing.tables import tidy
 from framelens.reports.runs import Run
 
 needs = ("frame_attention",)

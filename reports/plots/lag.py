@@ -7,9 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from framelens.analyses.averages import by_lag, summary
+from framelens.analyses.depth import Depth, depth_of
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import summary, tidy, uniform_share, with_past
-from framelens.reports.drawing.layers import Depth, depth_of, mark, place
+from framelens.reports.drawing.layers import mark, place
+from framelens.reports.drawing.tables import tidy
 from framelens.reports.runs import Run
 
 needs = ("frame_attention",)
@@ -54,14 +56,6 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     right.legend()
     style.heading(figure, title, run, "frame_attention")
     return figure, pd.concat(tables, ignore_index=True)
-
-
-def by_lag(stored: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """Mass by clip, layer and lag, and the uniform share by lag, over the frames that have that lag."""
-    uniform = uniform_share(stored)
-    exists = uniform > 0
-    mass = with_past(stored["mass"], uniform).mean(("head", "step")).where(exists).mean("frame")
-    return mass, uniform.where(exists).mean("frame")
 
 
 def heat(figure: Figure, axes: Axes, relative: xr.DataArray, depth: Depth) -> None:

@@ -8,8 +8,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled, tidy
 from framelens.reports.drawing.effects import absolute, layer_ticks, level, networks, plain, ratio
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("leave_one_out",)

@@ -3,9 +3,10 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from framelens.analyses.averages import summary
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled, summary, tidy
 from framelens.reports.drawing.effects import layer_ticks, networks
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("mask_drift",)

@@ -5,8 +5,8 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
-from framelens.reports.drawing.layers import depth_of
 from framelens.reports.runs import Run
 
 needs = ("feature_pca",)

@@ -7,7 +7,6 @@ import xarray as xr
 from matplotlib.figure import Figure, FigureBase
 
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled, tidy
 from framelens.reports.drawing.effects import (
     SERVED,
     absolute,
@@ -19,6 +18,7 @@ from framelens.reports.drawing.effects import (
     level,
     plain,
 )
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("reuse",)

@@ -6,8 +6,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from framelens.analyses.averages import summary
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled, summary, tidy
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("samples",)

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import spelled, tidy
 from framelens.reports.drawing.effects import absolute, level, plain
+from framelens.reports.drawing.tables import spelled, tidy
 from framelens.reports.runs import Run
 
 needs = ("skip",)

@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
-from framelens.reports.drawing.averages import tidy
-from framelens.reports.drawing.layers import depth_of
+from framelens.reports.drawing.tables import tidy
 from framelens.reports.runs import Run
 
 needs = ("step_similarity",)

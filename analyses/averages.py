@@ -1,10 +1,9 @@
-"""Averages and intervals over clips: all that a figure may compute.
+"""Averages and intervals over clips, and what of a dataset they are taken of.
 
 summary(off_diagonal(similarity).mean("frame"))    # mean, low, high by layer
 """
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from framelens.analyses.intervals import bootstrap, enough
@@ -12,6 +11,8 @@ from framelens.analyses.intervals import bootstrap, enough
 CONFIDENCE = 0.95
 DRAWS = 2000
 SEED = 0
+MODES = ("teacher_forced", "free_running")
+"""In the order in which they are chosen to be shown and to decide."""
 
 
 def summary(array: xr.DataArray) -> xr.Dataset:
@@ -30,6 +31,20 @@ def summary(array: xr.DataArray) -> xr.Dataset:
     )
 
 
+def first_mode(stored: xr.Dataset) -> str | None:
+    """The first of MODES that the dataset has, None where it has no modes."""
+    if "mode" not in stored.coords:
+        return None
+    present = [str(mode) for mode in stored["mode"].values]
+    return next((mode for mode in MODES if mode in present), present[0])
+
+
+def of_network(stored: xr.Dataset, network: str) -> xr.Dataset:
+    """The part of a dataset that is one network's, in the first mode where there are several."""
+    place = {"network": network, "mode": first_mode(stored)}
+    return stored.sel({dim: label for dim, label in place.items() if dim in stored.dims}, drop=True)
+
+
 def off_diagonal(array: xr.DataArray) -> xr.DataArray:
     """Mean over all ordered pairs of different steps."""
     different = ~np.eye(array.sizes["step"], array.sizes["step_b"], dtype=bool)
@@ -39,6 +54,17 @@ def off_diagonal(array: xr.DataArray) -> xr.DataArray:
 def first_last(array: xr.DataArray) -> xr.DataArray:
     """Similarity of the first and the last step, averaged over which of the two is the reference."""
     return (array.isel(step=0, step_b=-1, drop=True) + array.isel(step=-1, step_b=0, drop=True)) / 2
+
+
+def noisiest(stored: xr.Dataset) -> xr.Dataset:
+    """Noise invariance at the highest noise level, mean over frames, with `sigma` as a coordinate."""
+    stored = stored.mean("frame")
+    return stored.isel(sigma=int(np.argmax(stored.sigma.values)))
+
+
+def sees_past(attention: xr.Dataset) -> bool:
+    """Whether any frame that was probed has keys of an earlier one."""
+    return float(attention["uniform"].where(attention["lag"] >= 1).sum("lag").max()) > 0
 
 
 def uniform_share(attention: xr.Dataset) -> xr.DataArray:
@@ -56,16 +82,14 @@ def with_past(array: xr.DataArray, uniform: xr.DataArray) -> xr.DataArray:
     return array.sel(frame=uniform.frame.values)
 
 
-def tidy(values: xr.Dataset, **labels: str) -> pd.DataFrame:
-    """Values as one row per place, with the same labels in front of every row."""
-    table = values.to_dataframe().reset_index()
-    for column, label in reversed(labels.items()):
-        table.insert(0, column, label)
-    return table
+def by_head(values: xr.DataArray, uniform: xr.DataArray) -> xr.DataArray:
+    """Values by clip, layer and head: mean over steps and over the frames that have a past."""
+    return with_past(values, uniform).mean(("frame", "step"))
 
 
-def spelled(row: pd.Series | xr.Dataset, digits: int = 2) -> str:
-    """`0.83 [0.80, 0.86]`, or `0.83` where there is no interval."""
-    mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
-    interval = "" if np.isnan(low) else f" [{low:z.{digits}f}, {high:z.{digits}f}]"
-    return f"{mean:z.{digits}f}{interval}"
+def by_lag(stored: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """Mass by clip, layer and lag, and the uniform share by lag, over the frames that have that lag."""
+    uniform = uniform_share(stored)
+    exists = uniform > 0
+    mass = with_past(stored["mass"], uniform).mean(("head", "step")).where(exists).mean("frame")
+    return mass, uniform.where(exists).mean("frame")

@@ -1,0 +1,60 @@
+"""What the planner's questions read: a run's datasets, the curves over depth, and what the past gives.
+
+evidence = SplitEvidence(datasets, layers=12)
+evidence.context_for("reuse").kept("velocity", datasets["reuse"], kind="cross", start=0)
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from framelens.analyses.decision.curves import Curves, curves
+from framelens.analyses.decision.engine import Evidence, NotMeasured
+from framelens.analyses.decision.kept import MEASURES, THRESHOLD, Context
+
+
+@dataclass(frozen=True)
+class SplitEvidence(Evidence):
+    """A run's datasets and the number of layers that denoise."""
+
+    layers: int
+
+    @property
+    def clips(self) -> int:
+        """How many clips the cuts were measured on; 0 where own-frame-only was not."""
+        return 0 if self.maybe_context is None else self.maybe_context.clips
+
+    @cached_property
+    def maybe_context(self) -> Context | None:
+        """What shares are taken of; None where own-frame-only everywhere was not measured."""
+        return Context(self.data["cut"]) if "cut" in self.data and 0 in self.data["cut"].layer else None
+
+    def context_for(self, *names: str) -> Context:
+        """What shares are taken of in the named datasets; raises NotMeasured where one is missing."""
+        self.require(*names)
+        if self.maybe_context is not None:
+            return self.maybe_context
+        self.require("cut")
+        raise NotMeasured(f"Cuts begin with layer {int(self.data['cut'].layer.min())}, not 0.")
+
+    @cached_property
+    def curves(self) -> Curves:
+        """How much is kept at each depth."""
+        return curves(self.data, self.maybe_context, self.layers)
+
+    @property
+    def encoder_layers(self) -> int:
+        """The depth of the encoder at THRESHOLD; raises NotMeasured where there is none."""
+        cut = self.curves.cut(THRESHOLD)
+        if cut is None:
+            raise NotMeasured("There is no encoder to ask it of.")
+        return cut.encoder_layers
+
+    @property
+    def has_no_benefit(self) -> bool:
+        """Whether the benefit of the past was measured, and is too small for shares of it."""
+        context = self.maybe_context
+        if context is None or np.isnan(np.minimum(*(context.benefit(measure)[0] for measure in MEASURES))):
+            return False
+        return not context.has_benefit()

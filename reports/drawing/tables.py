@@ -1,0 +1,20 @@
+"""The numbers drawn, as rows of a table and as words."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+
+def tidy(values: xr.Dataset, **labels: str) -> pd.DataFrame:
+    """Values as one row per place, with the same labels in front of every row."""
+    table = values.to_dataframe().reset_index()
+    for column, label in reversed(labels.items()):
+        table.insert(0, column, label)
+    return table
+
+
+def spelled(row: pd.Series | xr.Dataset, digits: int = 2) -> str:
+    """`0.83 [0.80, 0.86]`, or `0.83` where there is no interval."""
+    mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+    interval = "" if np.isnan(low) else f" [{low:z.{digits}f}, {high:z.{digits}f}]"
+    return f"{mean:z.{digits}f}{interval}"
