@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.analyses.nested_folds import LEAST, choose_penalties, inverse_spread, split_clips
+
 ALPHAS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-FOLDS, LEAST = 5, 4
-"""Groups that are left out in turn, and the fewest clips."""
 
 
 def ridge_readout(features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n m"]) -> Float[Tensor, " c"]:
@@ -32,14 +32,22 @@ def ridge_readout(features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n 
     if clips < LEAST:
         raise ValueError(f"a readout needs at least {LEAST} clips, got {clips} clips")
     x, y = (values.double() - values.double().mean(0) for values in (features, targets))
-    order = torch.randperm(clips, generator=torch.Generator().manual_seed(0)).to(x.device)
-    groups = [_sums(clip, x[clip], y[clip]) for clip in order.tensor_split(min(FOLDS, clips))]
+    folds = split_clips(clips, x.device)
+    groups = [_sum_up(fold, x[fold], y[fold]) for fold in folds]
+
+    def without(*left_out: int) -> list[_Group]:
+        return [group for fold, group in enumerate(groups) if fold not in left_out]
+
+    best = choose_penalties(
+        len(folds),
+        lambda pair: _fit(without(*pair), ALPHAS),
+        lambda fit, fold: _measure_errors(fit, x[folds[fold]], y[folds[fold]])[0].sum(1),
+    )
     r2 = x.new_full((clips,), torch.nan)
-    for left_out in groups:
-        training = [group for group in groups if group is not left_out]
-        alpha = ALPHAS[_best(training, x, y)]
-        error, baseline = _errors(_fit(training, [alpha]), x[left_out.clips], y[left_out.clips])
-        r2[left_out.clips] = 1 - error[0] / baseline
+    for fold, held_out in enumerate(folds):
+        fit = _fit(without(fold), [ALPHAS[best[fold]]])
+        error, baseline = _measure_errors(fit, x[held_out], y[held_out])
+        r2[held_out] = 1 - error[0] / baseline
     return r2
 
 
@@ -69,7 +77,7 @@ class _Fit(NamedTuple):
     weights: Tensor
 
 
-def _sums(clips: Tensor, x: Float[Tensor, "c n d"], y: Float[Tensor, "c n m"]) -> _Group:
+def _sum_up(clips: Tensor, x: Float[Tensor, "c n d"], y: Float[Tensor, "c n m"]) -> _Group:
     rows, values = x.flatten(0, 1), y.flatten(0, 1)
     return _Group(clips, rows.mT @ rows, rows.mT @ values, x.sum(0), y.sum(0))
 
@@ -84,24 +92,14 @@ def _fit(groups: Sequence[_Group], alphas: Sequence[float]) -> _Fit:
     gram, cross = gram - clips * x.mT @ x, cross - clips * x.mT @ y
     tokens = clips * len(x)
     spread = (gram.diagonal().clamp(min=0) / tokens).sqrt()
-    # A channel that never varies says nothing; dividing by its rounding error would make it noise.
-    scale = torch.where(spread > 1e-9 * spread.max(), 1 / spread, 0)
+    scale = inverse_spread(spread, 1e-9)
     gram, cross = gram * scale * scale[:, None] / tokens, cross * scale[:, None] / tokens
     one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     weights = [torch.cholesky_solve(cross, torch.linalg.cholesky(gram + alpha * one)) for alpha in alphas]
     return _Fit(x, y, torch.stack(weights) * scale[:, None])
 
 
-def _best(groups: Sequence[_Group], x: Tensor, y: Tensor) -> int:
-    """The alpha, by its place in ALPHAS, with the smallest error on each group in turn."""
-    errors = x.new_zeros(len(ALPHAS))
-    for held in groups:
-        fit = _fit([group for group in groups if group is not held], ALPHAS)
-        errors += _errors(fit, x[held.clips], y[held.clips])[0].sum(1)
-    return int(errors.argmin())
-
-
-def _errors(
+def _measure_errors(
     fit: _Fit, x: Float[Tensor, "c n d"], y: Float[Tensor, "c n m"]
 ) -> tuple[Float[Tensor, "a c"], Float[Tensor, " c"]]:
     """Squared error of each alpha and of the mean, summed over the tokens of each clip."""

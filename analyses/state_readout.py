@@ -14,10 +14,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from framelens.analyses.nested_folds import LEAST, choose_penalties, inverse_spread, split_clips
+
 ALPHAS = (100.0, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
-FOLDS = 5
-LEAST = 4
-"""Clips: fewer leave too few to choose the penalty among those that are fitted."""
 
 
 def state_readout(
@@ -48,8 +47,7 @@ def state_readout(
         return torch.full((clips, parts), torch.nan, dtype=torch.float64)
     x = torch.where(is_row[..., None], features.double(), 0)
     y, weights = _numbers(values, is_row) if classes == 0 else _indicators(values, is_row, classes)
-    order = torch.randperm(clips, generator=torch.Generator().manual_seed(0)).to(x.device)
-    folds = order.tensor_split(min(FOLDS, clips))
+    folds = split_clips(clips, x.device)
     strata = y if classes else weights[..., None]
     predicted, mean = _left_out(x, y, weights, strata, folds)
     if classes:
@@ -100,34 +98,36 @@ def _left_out(
 
     Rows of one stratum count alike in a fit, and the strata as much as each other.
     """
-    by_fold = [_sums(x[fold], y[fold], strata[fold]) for fold in folds]
+    by_fold = [_sum_up(x[fold], y[fold], strata[fold]) for fold in folds]
     sums = _Sums(*(torch.stack(parts) for parts in zip(*by_fold, strict=True)))
     pairs = list(combinations_with_replacement(range(len(folds)), 2))
     keep = torch.ones(len(pairs), len(folds), dtype=x.dtype, device=x.device)
     for fit, pair in enumerate(pairs):
         keep[fit, list(pair)] = 0
     fits = _Fits(sums, keep)
-    errors = x.new_zeros(len(folds), len(ALPHAS))  # of the penalties, where a fold is left out
-    for fit, (one, other) in enumerate(pairs):
-        if one != other:
-            errors[one] += _errors(fits, fit, x[folds[other]], y[folds[other]], weights[folds[other]])
-            errors[other] += _errors(fits, fit, x[folds[one]], y[folds[one]], weights[folds[one]])
+    best = choose_penalties(
+        len(folds),
+        pairs.index,
+        lambda fit, fold: _measure_errors(fits, fit, x[folds[fold]], y[folds[fold]], weights[folds[fold]]),
+    )
     predicted, mean = torch.full_like(y, torch.nan), torch.full_like(y, torch.nan)
     for fold, clips in enumerate(folds):
         fit = pairs.index((fold, fold))
-        predicted[clips] = fits.predict(fit, x[clips], [ALPHAS[int(errors[fold].argmin())]])[0]
+        predicted[clips] = fits.predict(fit, x[clips], [ALPHAS[best[fold]]])[0]
         mean[clips] = fits.y[fit]
     return predicted, mean
 
 
-def _errors(fits: "_Fits", fit: int, x: Tensor, y: Tensor, weights: Tensor) -> Float[Tensor, " alpha"]:
+def _measure_errors(
+    fits: "_Fits", fit: int, x: Tensor, y: Tensor, weights: Tensor
+) -> Float[Tensor, " alpha"]:
     """Weighted squared error of each penalty on clips that the fit has not seen."""
     kept = weights > 0
     errors = (fits.predict(fit, x[kept], ALPHAS) - y[kept]).square().sum(-1)
     return (errors * weights[kept]).sum(1)
 
 
-def _sums(x: Float[Tensor, "c n d"], y: Float[Tensor, "c n k"], strata: Float[Tensor, "c n s"]) -> _Sums:
+def _sum_up(x: Float[Tensor, "c n d"], y: Float[Tensor, "c n k"], strata: Float[Tensor, "c n s"]) -> _Sums:
     chosen = [strata[..., stratum] > 0 for stratum in range(strata.shape[-1])]
     parts = [(x[rows], y[rows]) for rows in chosen]
     sums = [(len(x) * x.new_ones(()), x.sum(0), y.sum(0), x.mT @ x, x.mT @ y) for x, y in parts]
@@ -146,8 +146,7 @@ class _Fits:
         covariance = gram - self.x[:, :, None] * self.x[:, None]
         shared = cross - self.x[:, :, None] * self.y[:, None]
         spread = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
-        # A channel that never varies says nothing; dividing by its rounding error would make it noise.
-        self.scale = torch.where(spread > 1e-7 * spread.amax(1, keepdim=True), 1 / spread, 0)
+        self.scale = inverse_spread(spread, 1e-7)
         covariance = covariance * self.scale[:, :, None] * self.scale[:, None]
         self.values, self.vectors = torch.linalg.eigh(covariance)
         self.shared = self.vectors.mT @ (shared * self.scale[:, :, None])

@@ -51,6 +51,17 @@ def write_json(path: Path, values: Mapping[str, Any]) -> Path:
     return replace_file(path, lambda partial: partial.write_text(json.dumps(values, indent=2) + "\n"))
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The values of a JSON file that holds an object; ValueError, which names the file, for any other."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, expected an object")
+    return values
+
+
 def origin(command: str, *packages: str) -> dict[str, Any]:
     """Command, time, git commit and versions: what a manifest needs so that a run can be repeated."""
     versions = {name: version(name) for name in packages}

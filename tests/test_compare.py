@@ -25,6 +25,7 @@ def small(monkeypatch):
     arms = {
         "dense 12": {"layers": 1},
         "prefix 8+4": ARMS["prefix 8+4"] | {"encoder_layers": 1, "decoder_layers": 1},
+        "add 8+4": ARMS["add 8+4"] | {"encoder_layers": 1, "decoder_layers": 1},
     }
     monkeypatch.setattr(arms_file, "SMALL", tiny)
     monkeypatch.setattr(arms_file, "ARMS", arms)
@@ -57,14 +58,49 @@ def test_every_arm_is_trained_timed_and_scored(tmp_path, small, capsys):
     assert manifest["complete"] and manifest["kind"] == "compare" and manifest["settings"]["steps"] == 2
 
 
-def test_a_comparison_that_was_stopped_trains_only_what_is_missing(tmp_path, small, monkeypatch):
+def held(out):
+    """Every file of a folder with its content and the time of its last change."""
+    return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in out.rglob("*") if file.is_file()}
+
+
+def test_a_comparison_that_was_stopped_trains_only_what_is_missing(tmp_path, small):
     assert run(tmp_path) == 0
-    trained, train = [], trainer.train
-    monkeypatch.setattr(
-        trainer, "train", lambda recipe, *rest: trained.append(recipe.network) or train(recipe, *rest)
-    )
-    (tmp_path / "arms" / "prefix-8+4" / "0" / "model.safetensors").unlink()
-    assert run(tmp_path) == 0 and trained == ["scd"]
+    before = held(tmp_path / "arms")
+    removed = tmp_path / "arms" / "prefix-8+4" / "0" / "model.safetensors"
+    removed.unlink()
+    assert run(tmp_path) == 0
+    after = held(tmp_path / "arms")
+    assert after.keys() == before.keys() and after[removed] != before[removed]
+    for file in before:
+        assert "prefix-8+4" in str(file) or after[file] == before[file]
+
+
+@pytest.mark.parametrize(
+    ("more", "difference"),
+    [
+        (["--steps", "3"], "steps=2, not 3"),
+        (["--videos", "tiles"], "videos=digits, not tiles"),
+        (["--steps", "3", "--arms", "add 8+4", "dense 12"], "steps=2, not 3"),
+    ],
+)
+def test_networks_of_another_recipe_are_never_scored(tmp_path, small, capsys, more, difference):
+    assert run(tmp_path) == 0
+    before = held(tmp_path)
+    capsys.readouterr()
+    assert run(tmp_path, *more) == 2
+    said = capsys.readouterr()
+    assert difference in said.err and said.err.count("\n") == 1 and said.out == ""
+    assert held(tmp_path) == before
+
+
+def test_a_seed_is_the_first_training_seed_and_decides_the_noise(tmp_path, small):
+    assert run(tmp_path / "a", "--seeds", "2") == 0 and run(tmp_path / "b", "--seed", "1") == 0
+    a, b = (xr.load_dataset(tmp_path / name / "compare.nc", engine="h5netcdf") for name in "ab")
+    assert a.seed.values.tolist() == [0, 1] and b.seed.values.tolist() == [1]
+    assert np.array_equal(a.loss.sel(seed=1), b.loss.sel(seed=1))
+    sampled = {"sampling": "free_running", "seed": 1}
+    assert not np.array_equal(a.psnr.sel(sampled), b.psnr.sel(sampled)), "of the same network, other noise"
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["settings"]["seed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -72,6 +108,7 @@ def test_a_comparison_that_was_stopped_trains_only_what_is_missing(tmp_path, sma
     [
         (["--arms", "dense"], "no arm is called 'dense'; there are dense 12, prefix 8+4"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--videos", "films"], "no world is called 'films'"),
         (["--device", "cuda"], "no CUDA GPU"),
     ],
@@ -103,7 +140,7 @@ def test_all_arms_have_the_same_budget_and_nearly_the_same_size():
 
 
 def test_a_step_is_timed_as_often_as_asked(small):
-    seconds = training_scores.step_seconds([recipe_of(arm, "digits", 0, 9) for arm in CHOSEN], 3, "cpu")
+    seconds = training_scores.time_steps([recipe_of(arm, "digits", 0, 9) for arm in CHOSEN], 3, "cpu")
     assert seconds.shape == (2, 3) and (seconds > 0).all()
 
 

@@ -1,6 +1,7 @@
 """Scores of a trained model: against copies, by memory, over a free run, guided and with bounded context."""
 
 import json
+import shlex
 
 import pytest
 import test_scd
@@ -35,6 +36,30 @@ def test_a_model_is_scored_against_copies_by_memory_and_over_a_free_run(dense, c
     result = scores(capsys, "--model", dense)
     assert len(result) == 10 and all(isinstance(value, float) for value in result.values())
     assert result["free run, last frame: agent's distance from its true place (tiles)"] >= 0
+
+
+def test_a_file_of_scores_holds_what_is_needed_to_repeat_them(dense, tmp_path, capsys):
+    out = tmp_path / "kept" / "scores.json"
+    printed = scores(capsys, "--model", dense, "--cut-from", "1", "--seed", "3", "--out", str(out))
+    held = json.loads(out.read_text())
+    assert held["scores"] == printed and len(printed) == 2
+    assert held["settings"]["seed"] == 3 and held["settings"]["cut_from"] == 1
+    source = models.load(dense).source
+    assert held["models"] == {
+        dense: held["models"][dense] | {"sha256": source.sha256, "training": source.metadata["training"]}
+    }
+    assert held["versions"].keys() >= {"python", "torch"} and "git_commit" in held
+    again = str(tmp_path / "again.json")
+    command = shlex.split(held["command"])
+    assert command[:3] == ["python", "-m", "framelens.training.evaluate"]
+    assert evaluate.main([again if part == str(out) else part for part in command[3:]]) == 0
+    assert json.loads((tmp_path / "again.json").read_text())["scores"] == printed
+
+
+def test_a_seed_decides_the_noise(dense, capsys):
+    name, copied = "PSNR of the model (dB)", "PSNR of the copy of the last frame (dB)"
+    first, same, other = (scores(capsys, "--model", dense, "--seed", seed) for seed in ("3", "3", "4"))
+    assert first == same and first[name] != other[name] and first[copied] == other[copied]
 
 
 def test_guidance_and_a_window_change_what_is_drawn(separated, capsys):
@@ -81,6 +106,9 @@ def test_only_layers_that_a_dense_model_has_can_be_cut(dense, separated, capsys)
     [
         (["--context", "4"], "--context must be below the 4 frames of a clip, got 4"),
         (["--guidance", "2", "--negative", "context"], "needs a separated model"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--frames", "0"], "--frames must be at least 1, got 0"),
+        (["--out", "."], "--out . is a folder; give the path of a JSON file"),
         (["--window", "0"], "a window must be at least 1 frame, got 0"),
     ],
 )

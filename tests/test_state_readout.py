@@ -63,8 +63,10 @@ def test_a_state_that_is_the_same_all_clip_long_is_not_read_by_knowing_the_clip(
 
 def test_no_fit_sees_a_clip_it_is_scored_on(monkeypatch):
     seen = []
-    sums = readout._sums
-    monkeypatch.setattr(readout, "_sums", lambda x, *rest: seen.append(x[:, 0, 0].tolist()) or sums(x, *rest))
+    sums = readout._sum_up
+    monkeypatch.setattr(
+        readout, "_sum_up", lambda x, *rest: seen.append(x[:, 0, 0].tolist()) or sums(x, *rest)
+    )
     clip = torch.arange(11.0)[:, None, None].expand(11, 3, 2) + 0 * tiny.draw(11, 3, 2)
     state_readout(clip, tiny.draw(11, 3, 1))
     assert sorted(sum(seen, [])) == list(range(11)), "each clip lies in one fold"
@@ -85,7 +87,7 @@ def test_a_wild_clip_changes_only_the_scores_of_clips_whose_fit_saw_it():
 
 def test_the_fit_is_that_of_scikit_learn():
     x, y, alpha = tiny.draw(8, 9, 5).double(), tiny.draw(8, 9, 2, seed=1).double(), 0.1
-    sums = readout._sums(x, y, torch.ones(8, 9, 1).double())
+    sums = readout._sum_up(x, y, torch.ones(8, 9, 1).double())
     fit = readout._Fits(readout._Sums(*(part[None] for part in sums)), torch.ones(1, 1).double())
     rows, targets = x.flatten(0, 1).numpy(), y.flatten(0, 1).numpy()
     scale = rows.std(0)

@@ -1,11 +1,11 @@
 """python -m framelens.training --model dense-tiles: trains a model, or resumes a stopped training."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from framelens.records import read_json_object
 from framelens.records.assignments import convert, parse_assignments
 from framelens.records.checks import at_least, check, check_types, optional, spell_as_flag
 from framelens.records.commands import exits_as
@@ -78,10 +78,10 @@ def _read_plan(path: Path | None, shipped: Recipe) -> dict[str, Any]:
             f"--plan is of a separated network, the recipe of a {shipped.network} one; choose a scd recipe"
         )
     try:
-        plan = json.loads(path.read_text())
+        plan = read_json_object(path)
     except ValueError as error:
         raise ValueError(f"{path} is not a plan: {error}") from None
-    if not isinstance(plan, dict) or "architecture" not in plan:
+    if "architecture" not in plan:
         raise ValueError(
             f"{path} has no architecture; make a plan: python -m framelens.probes plan --model X --out {path}"
         )

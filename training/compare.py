@@ -1,21 +1,33 @@
 """python -m framelens.training.compare --videos tiles: dense and separated networks at an equal budget.
 
-Trains every arm (training/arms.py) on the same clips for the same number of steps, resumable, measures what
-a step of each costs, all arms interleaved in this process, and scores what they draw: the next frame from its
-true past, and free runs. Writes compare.nc and manifest.json, which `framelens.reports` draws.
+Trains every arm (training/arms.py) on the same clips for the same number of steps, measures the seconds of a
+step, all arms interleaved in this process, and scores samples: the next frame from its true past, and free
+runs. Writes compare.nc and manifest.json, which `framelens.reports` draws. The same command resumes a stopped
+comparison; a folder whose networks were trained with other settings is refused.
 """
 
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from framelens.records.checks import Rule, at_least, check, each, known, spell_as_flag
 from framelens.records.commands import exits_as
 from framelens.training.arms import ARMS, recipe_of
+from framelens.training.recipes import Recipe
 
 CONTEXT = 3
 """Frames before the first that is predicted."""
 DENOISING_STEPS = 20
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("steps", "seeds", "clips", "rounds", "threads"), at_least(1)),
+    "seed": at_least(0),
+    "arms": each(known("arm", lambda: ARMS)),
+}
+Trainings = dict[tuple[str, int], tuple[Recipe, Path]]
+"""Recipe and folder of each training, by arm and training seed."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,12 +36,17 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--videos", default="tiles", help="a world of videos/")
     parser.add_argument("--steps", type=int, default=500, help="optimiser steps per network (default: 500)")
     parser.add_argument(
-        "--seeds", type=int, default=1, help="trainings per arm, seeds 0, 1, ... (default: 1)"
+        "--seeds", type=int, default=1, help="trainings per arm, with seeds from --seed on (default: 1)"
     )
     parser.add_argument("--arms", nargs="+", default=list(ARMS), metavar="ARM", help=f"of: {', '.join(ARMS)}")
     parser.add_argument("--clips", type=int, default=32, help="held-out clips to score on (default: 32)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of timing a step (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="times that a step of each is timed (default: 5)"
+    )
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/compare/<videos>)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="first training seed; decides the noise of samples (default: 0)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     return parser
@@ -40,54 +57,75 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when compared, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    _check(options)
+    check(options, RULES, spell_as_flag)
+    options.arms = list(dict.fromkeys(options.arms))
     command = shlex.join(["python", "-m", "framelens.training.compare", *arguments])
     print(compare(options, options.out or Path("runs/compare") / options.videos, command))
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
-    for name in ("steps", "seeds", "clips", "rounds", "threads"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
-    for arm in options.arms:
-        if arm not in ARMS:
-            raise ValueError(f"no arm is called {arm!r}; there are {', '.join(ARMS)}")
-
-
 def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
-    """The folder with the finished comparison."""
+    """The folder with the finished comparison; ValueError where it holds networks of other recipes."""
     import torch
     import xarray as xr
 
     from framelens import records
-    from framelens.models.loading.devices import check_device, device_name
-    from framelens.training.scores import step_seconds, table
-    from framelens.training.trainer import train
+    from framelens.models.loading.devices import check_device
+    from framelens.training.scores import score_arms, time_steps
     from framelens.videos import worlds
 
     torch.set_num_threads(options.threads)
     check_device(options.device, "float32")
-    world = worlds.load(options.videos)
-    recipes = {
-        (arm, seed): recipe_of(arm, options.videos, seed, options.steps)
-        for arm in options.arms
-        for seed in range(options.seeds)
-    }
-    folders = {}
-    for (arm, seed), recipe in recipes.items():
-        folders[arm, seed] = out / "arms" / arm.replace(" ", "-") / str(seed)
-        if not (folders[arm, seed] / "model.safetensors").exists():
-            print(f"{arm}, seed {seed}", file=sys.stderr)
-            train(recipe, folders[arm, seed], options.device)
-    result = table(folders, CONTEXT, DENOISING_STEPS, options.clips, options.device)
-    seconds = step_seconds([recipes[arm, 0] for arm in options.arms], options.rounds, options.device)
+    worlds.load(options.videos)  # an unknown one says so
+    trainings = plan_trainings(options, out)
+    train_missing(trainings, options.device)
+    folders = {key: folder for key, (_, folder) in trainings.items()}
+    result = score_arms(folders, CONTEXT, DENOISING_STEPS, options.clips, options.device, options.seed)
+    recipes = [trainings[arm, options.seed][0] for arm in options.arms]
     result["step_seconds"] = xr.DataArray(
-        seconds, dims=("arm", "round"), attrs={"units": "s", "long_name": "one optimiser step, interleaved"}
+        time_steps(recipes, options.rounds, options.device),
+        dims=("arm", "round"),
+        attrs={"units": "s", "long_name": "one optimiser step, interleaved"},
     )
     records.write_netcdf(out / "compare.nc", result)
+    records.write_json(out / "manifest.json", describe(options, command))
+    return out
+
+
+def plan_trainings(options: argparse.Namespace, out: Path) -> Trainings:
+    """The trainings of a comparison. Nothing is written."""
+    return {
+        (arm, seed): (
+            recipe_of(arm, options.videos, seed, options.steps),
+            out / "arms" / arm.replace(" ", "-") / str(seed),
+        )
+        for arm in options.arms
+        for seed in range(options.seed, options.seed + options.seeds)
+    }
+
+
+def train_missing(trainings: Trainings, device: str) -> None:
+    """Trains what is not finished, after all folders were found to be of their recipes or empty."""
+    from framelens.training.state import TrainingFolder
+    from framelens.training.trainer import train
+
+    finished = {
+        key: TrainingFolder(folder, recipe).is_finished() for key, (recipe, folder) in trainings.items()
+    }
+    for (arm, seed), (recipe, folder) in trainings.items():
+        if not finished[arm, seed]:
+            print(f"{arm}, seed {seed}", file=sys.stderr)
+        train(recipe, folder, device)
+
+
+def describe(options: argparse.Namespace, command: str) -> Mapping[str, Any]:
+    """The manifest of a comparison."""
+    from framelens import records
+    from framelens.models.loading.devices import device_name
+    from framelens.videos import worlds
+
     settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
-    manifest = {
+    return {
         "kind": "compare",
         "title": f"Dense and separated networks at an equal budget: {options.videos}",
         "summary": (
@@ -97,12 +135,10 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
         ),
         **records.origin(command, "torch", "numpy", "xarray", "scikit-image"),
         "settings": settings | {"context": CONTEXT, "denoising_steps": DENOISING_STEPS},
-        "state_error": getattr(world, "STATE_ERROR", None),
+        "state_error": getattr(worlds.load(options.videos), "STATE_ERROR", None),
         "device": device_name(options.device),
         "complete": True,
     }
-    records.write_json(out / "manifest.json", manifest)
-    return out
 
 
 if __name__ == "__main__":

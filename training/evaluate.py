@@ -1,27 +1,37 @@
 """python -m framelens.training.evaluate --model dense-tiles: how well a model predicts held-out clips.
 
-The next frame, sampled from its true past, against copying the last frame and against the mean frame of the
-past; in a world with memory also by when each pixel's place was last seen. Then a free run from the first
-frames, and where the world's state can be read off a frame, how far it is from the truth.
+The next frame, sampled from its true past, beside a copy of the last frame and the mean frame of the past;
+in a world with memory also by when the place that a pixel shows was last in view. Then a free run from the
+first frames and, where the world's state can be read off a frame, its distance from the true one.
 
     python -m framelens.training.evaluate --model dense-tiles runs/train/dense-tiles-cut --cut-from 5
 
-What cutting layers 5 and deeper off from the past costs, before and after a fine-tune under that cut: every
-model is scored whole and cut, side by side.
+Scores every model whole and with layers 5 and deeper cut off from the past: what such a cut costs before and
+after a fine-tune under it.
+
+    python -m framelens.training.evaluate --model dense-tiles --seed 1 --out scores.json
+
+Writes the scores with the command, the seed, all settings, the models' files and hashes, and versions.
 """
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
+from framelens.records.checks import Rule, at_least, check, optional, spell_as_flag
 from framelens.records.commands import exits_as
 
-AGES = {"never seen": 0, "in view in the last frame": 1, "seen only before the last frame": 2}
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("clips", "steps", "context"), at_least(1)),
+    "frames": optional(at_least(1)),
+    "seed": at_least(0),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +60,8 @@ def parser() -> argparse.ArgumentParser:
         "--negative", choices=("condition", "context"), default="condition",
         help="what guidance moves away from: no condition, or a disturbed past (separated models)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="decides the noise")
+    parser.add_argument("--seed", type=int, default=0, help="decides the noise of the samples (default: 0)")
+    parser.add_argument("--out", type=Path, help="JSON file for the scores and what they are of")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     return parser
 
@@ -58,23 +69,65 @@ def parser() -> argparse.ArgumentParser:
 @exits_as("evaluate")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 2 when the request cannot be met. The last line is JSON."""
-    options = vars(parser().parse_args(arguments))
-    named = {name: options.pop(name) for name in ("model", "cut_from", "window", "sink")}
-    for name in ("clips", "steps", "context"):
-        if options[name] < 1:
-            raise ValueError(f"--{name} must be at least 1, got {options[name]}")
-    networks = opened(**named, device=options["device"])
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    check(options, RULES, spell_as_flag)
+    if options.out is not None and options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a folder; give the path of a JSON file")
+    networks = open_models(options)
     scored = {
-        name: evaluate(networks[name], **options)
+        name: evaluate(networks[name], options)
         for name in tqdm(networks, unit="model", leave=False, disable=None)
     }
-    print(text(scored))
+    print(format_table(scored))
     print(json.dumps(scored if len(scored) > 1 else next(iter(scored.values()))))
+    if options.out is not None:
+        command = shlex.join(["python", "-m", "framelens.training.evaluate", *arguments])
+        write_scores(options, networks, scored, command)
     return 0
 
 
-def text(scored: Mapping[str, Mapping[str, float]]) -> str:
-    """Scores as a table, with a numbered column for each of what was scored."""
+def open_models(options: argparse.Namespace) -> dict[str, Any]:
+    """The networks to score by name: every model and, with --cut-from, every model with these layers cut."""
+    from framelens import models
+    from framelens.models.variants.cut import Cut, layers_from
+
+    reach = {
+        name: getattr(options, name) for name in ("window", "sink") if getattr(options, name) is not None
+    }
+    networks: dict[str, Any] = {}
+    for name in options.model:
+        networks[name] = models.load(name, options.device, **reach)
+        if options.cut_from is not None:
+            cut = Cut(networks[name], layers_from(networks[name], options.cut_from))
+            networks[f"{name}, cut from {options.cut_from}"] = cut
+    return networks
+
+
+def evaluate(network: Any, options: argparse.Namespace) -> dict[str, float]:
+    """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
+    from framelens.diffusion.guidance import guided
+    from framelens.training.clip_scores import score_free_run, score_next_frame, score_state
+    from framelens.training.scores import FIRST_CLIP, sample_frames
+    from framelens.videos.worlds import load as load_world
+
+    context, frames = options.context, int(options.frames or network.source.frames)
+    if context >= frames:
+        raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
+    world = load_world(options.videos or network.source.videos)
+    sampler = guided(network, options.guidance, options.negative)
+    clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
+    sampled, free = sample_frames(
+        sampler, clips, context, options.steps, options.seed, options.device
+    ).values()
+    result = score_next_frame(sampled, clips, context) | score_free_run(free, clips, context)
+    if hasattr(world, "state_error"):
+        result |= score_state(world, sampled, free, clips, context)
+    return {name: round(value, 4) for name, value in result.items()}
+
+
+def format_table(scored: Mapping[str, Mapping[str, float]]) -> str:
+    """Scores as a table, with a numbered column for each network."""
     rows = dict.fromkeys(name for scores in scored.values() for name in scores)
     lines = [[row, *(scores.get(row, "") for scores in scored.values())] for row in rows]
     numbers = [f"({number})" for number in range(1, len(scored) + 1)]
@@ -85,70 +138,36 @@ def text(scored: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join([*names, *table])
 
 
-def opened(
-    model: Sequence[str], cut_from: int | None, window: int | None, sink: int | None, device: str
-) -> dict[str, Any]:
-    """What is to be scored, by name: every model, and every model cut from that layer on."""
-    from framelens import models
-    from framelens.models.variants.cut import Cut, layers_from
-
-    reach: dict[str, Any] = {"window": window, "sink": sink}
-    networks = {}
-    for name in model:
-        networks[name] = models.load(name, device, **{k: v for k, v in reach.items() if v is not None})
-        if cut_from is not None:
-            cut = Cut(networks[name], layers_from(networks[name], cut_from))
-            networks[f"{name}, cut from {cut_from}"] = cut
-    return networks
-
-
-def evaluate(
-    network: Any,
-    clips: int,
-    steps: int,
-    context: int,
-    frames: int | None,
-    videos: str | None,
-    guidance: float,
-    negative: Literal["condition", "context"],
-    seed: int,
-    device: str,
-) -> dict[str, float]:
-    """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
-    from framelens.diffusion.guidance import guided
-    from framelens.training.scores import FIRST_CLIP, drawn
-    from framelens.videos.scores import psnr, ssim
-    from framelens.videos.worlds import load as load_videos
-
-    frames = int(frames or network.source.frames)
-    if context >= frames:
-        raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
-    world, sampler = load_videos(videos or network.source.videos), guided(network, guidance, negative)
-    batch = world.clips(range(FIRST_CLIP, FIRST_CLIP + clips), frames)
-    sampled, free = drawn(sampler, batch, context, steps, seed, device).values()
-    past = batch.video.cumsum(1)[:, :-1] / np.arange(1, frames)[:, None, None, None]
-    guesses = {"model": sampled, "copy of the last frame": batch.video[:, context - 1 : -1]}
-    guesses |= {"mean frame of the past": past[:, context - 1 :]}
-    target = batch.video[:, context:]
-    result = {
-        f"PSNR of the {name} (dB)": float(psnr(guess, target).mean()) for name, guess in guesses.items()
+def identify(network: Any) -> dict[str, Any]:
+    """What tells a network apart: its file, the hash of its weights, where they come from, their training."""
+    source = network.source
+    return {
+        "file": str(source.file),
+        "sha256": source.sha256,
+        "repo": source.repo,
+        "revision": source.revision,
+        "network": source.metadata.get("network"),
+        "training": source.metadata.get("training"),
     }
-    result["SSIM of the model"] = float(ssim(sampled, target).mean())
-    if "in_view_before" in batch.state:
-        result |= _by_memory(sampled.clip(-1, 1), target, batch.state["in_view_before"][:, context:])
-    result["PSNR of a free run, last frame (dB)"] = float(psnr(free, target)[:, -1].mean())
-    if hasattr(world, "state_error"):
-        state = {name: values[:, context:] for name, values in batch.state.items()}
-        result[f"next frame: {world.STATE_ERROR}"] = float(world.state_error(sampled, state).mean())
-        error = world.state_error(free, state)[:, -1].mean()
-        result[f"free run, last frame: {world.STATE_ERROR}"] = float(error)
-    return {name: round(value, 4) for name, value in result.items()}
 
 
-def _by_memory(guess: np.ndarray, target: np.ndarray, seen: np.ndarray) -> dict[str, float]:
-    error = ((guess - target) ** 2).mean(axis=2)
-    rows = {f"squared error, pixels {age}": float(error[seen == code].mean()) for age, code in AGES.items()}
-    return rows
+def write_scores(
+    options: argparse.Namespace, networks: Mapping[str, Any], scored: Mapping[str, Any], command: str
+) -> None:
+    """The scores as JSON with what is needed to repeat them: command, settings, seed, models and versions."""
+    from framelens import records
+    from framelens.models.loading.devices import device_name
+
+    settings = {name: value for name, value in vars(options).items() if name != "out"}
+    values = {
+        "kind": "evaluate",
+        **records.origin(command, "torch", "numpy", "scikit-image"),
+        "settings": settings,
+        "device": device_name(options.device),
+        "models": {name: identify(networks[name]) for name in options.model},
+        "scores": scored,
+    }
+    records.write_json(options.out, values)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What trained arms are worth: validation loss, what a step costs, the frames they draw.
+"""Scores of trained networks: validation loss, seconds of a step, quality of the frames that they sample.
 
-Everything keeps its axes (arm, seed, clip, frame), so that intervals can be taken in the figures.
+Every score keeps its axes (arm, seed, clip, frame), so that figures can take intervals over them.
 """
 
 import csv
@@ -22,53 +22,53 @@ from framelens.videos import worlds
 from framelens.videos.scores import psnr, ssim
 
 FIRST_CLIP = videos.VALIDATION_SEED + 500_000
-"""Away from the clips that training validates on."""
+"""The first seed of the clips to score on; training validates on others."""
 
 
-def step_seconds(recipes: Sequence[Recipe], rounds: int, device: str) -> np.ndarray:
+def time_steps(recipes: Sequence[Recipe], rounds: int, device: str) -> np.ndarray:
     """Seconds of one optimiser step of each recipe [recipe, round], interleaved in random order."""
-    runs = [Training(recipe, build(recipe).to(device), device) for recipe in recipes]
-    for run in runs:
-        run.advance()
-    order, seconds = random.Random(0), np.zeros((len(runs), rounds))
+    trainings = [Training(recipe, build(recipe).to(device), device) for recipe in recipes]
+    for training in trainings:
+        training.advance()
+    order, seconds = random.Random(0), np.zeros((len(trainings), rounds))
     for done in range(rounds):
-        for index in order.sample(range(len(runs)), len(runs)):
+        for index in order.sample(range(len(trainings)), len(trainings)):
             began = time.perf_counter()
-            runs[index].advance()  # reads the loss, which waits for the device
+            trainings[index].advance()  # reads the loss, which waits for the device
             seconds[index, done] = time.perf_counter() - began
     return seconds
 
 
-def table(
-    folders: Mapping[tuple[str, int], Path], context: int, steps: int, clips: int, device: str
+def score_arms(
+    folders: Mapping[tuple[str, int], Path], context: int, steps: int, clips: int, device: str, seed: int = 0
 ) -> xr.Dataset:
-    """The scores of every arm and seed, with dims (arm, seed, ...)."""
+    """The scores of every arm and training seed, with dims (arm, seed, ...); `seed` decides the noise."""
     arms = list(dict.fromkeys(arm for arm, _ in folders))
-    seeds = sorted({seed for _, seed in folders})
+    seeds = sorted({trained for _, trained in folders})
     by_arm = [
-        xr.concat([scores(folders[arm, seed], context, steps, clips, device) for seed in seeds], "seed")
+        xr.concat([score_arm(folders[arm, s], context, steps, clips, device, seed) for s in seeds], "seed")
         for arm in arms
     ]
-    joined = xr.concat(by_arm, "arm", coords="minimal", compat="equals", join="exact")
-    joined = joined.assign_coords(arm=arms, seed=seeds)
+    merged = xr.concat(by_arm, "arm", coords="minimal", compat="equals", join="exact")
+    merged = merged.assign_coords(arm=arms, seed=seeds)
     units = {
         "loss": ("1", "validation loss: squared velocity error on held-out clips"),
         "psnr": ("dB", "PSNR"),
         "ssim": ("1", "structural similarity"),
-        "state_error": ("", "what a frame shows of the world's state against the truth"),
+        "state_error": ("", "error of the world's state as a frame shows it"),
         "parameters": ("1", "parameters"),
         "seconds": ("s", "training time, on a machine that may have been shared"),
     }
     for name, (unit, text) in units.items():
-        if name in joined:
-            joined[name].attrs |= {"units": unit, "long_name": text}
-    return joined
+        if name in merged:
+            merged[name].attrs |= {"units": unit, "long_name": text}
+    return merged
 
 
-def drawn(
+def sample_frames(
     model: CausalDiffuser, clips: videos.Clips, context: int, steps: int, seed: int, device: str
 ) -> dict[str, np.ndarray]:
-    """The frames from `context` on [b f c h w]: teacher_forced each from its true past, or free_running."""
+    """Samples of the frames from `context` on [b f c h w], teacher_forced and free_running."""
     truth = torch.from_numpy(clips.video).to(device)
     cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(device)
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
@@ -80,16 +80,17 @@ def drawn(
     return {name: video[:, context:].float().cpu().numpy() for name, video in sampled.items()}
 
 
-def scores(folder: Path, context: int, steps: int, clips: int, device: str) -> xr.Dataset:
+def score_arm(folder: Path, context: int, steps: int, clips: int, device: str, seed: int) -> xr.Dataset:
     """One trained network: loss (checkpoint, sigma); psnr, ssim and state_error (sampling, clip, frame).
 
-    Frames are those from `context` on; teacher_forced samples each from its true past, free_running from what
-    was sampled before. `copy` repeats the last frame of the true past, `copy of the context` the last given.
+    Frames are those from `context` on. The samples of teacher_forced continue the true past, those of
+    free_running their own. `copy` repeats the last frame of the true past, `copy of the context` the last
+    given frame.
     """
     model = models.load(str(folder / "model.safetensors"), device)
     world, frames = worlds.load(model.source.videos), model.source.frames
     batch = world.clips(range(FIRST_CLIP, FIRST_CLIP + clips), frames)
-    modes = drawn(model, batch, context, steps, 0, device)
+    modes = sample_frames(model, batch, context, steps, seed, device)
     modes["copy"] = batch.video[:, context - 1 : -1]
     modes["copy of the context"] = np.broadcast_to(batch.video[:, context - 1 : context], modes["copy"].shape)
     target, state = batch.video[:, context:], {name: v[:, context:] for name, v in batch.state.items()}
@@ -102,10 +103,10 @@ def scores(folder: Path, context: int, steps: int, clips: int, device: str) -> x
         measured["state_error"] = (dims, np.stack([world.state_error(video, state) for video in values]))
     coords = {"sampling": list(modes), "frame": np.arange(context, frames)}
     parameters = sum(weight.numel() for weight in model.parameters())
-    return xr.Dataset(measured | {"parameters": parameters}, coords).merge(_log(folder))
+    return xr.Dataset(measured | {"parameters": parameters}, coords).merge(_read_log(folder))
 
 
-def _log(folder: Path) -> xr.Dataset:
+def _read_log(folder: Path) -> xr.Dataset:
     """The losses and seconds of a training's log, by checkpoint (its step) and noise level."""
     with open(folder / "log.csv") as file:
         rows = list(csv.DictReader(file))

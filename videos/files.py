@@ -7,7 +7,6 @@ Reading takes .mp4, .gif and .webm, one file or a folder of them; writing makes 
 `videos`.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from framelens.records import replace_file
 from framelens.records.extras import extra
 from framelens.videos import Clips
 
@@ -38,9 +38,9 @@ def clips(
     """Windows of `frames` consecutive kept frames, file after file in order of name.
 
     Every `stride`-th frame of a file is kept, cropped about its centre to the aspect of `size`
-    (height, width) and resized to it. Windows do not overlap; what is left at the end of a file is
-    dropped. At most `limit` windows are read. The caller's mistakes, and files that hold no such
-    window, raise ValueError or FileNotFoundError.
+    (height, width) and resized to it. Windows do not overlap; frames at the end of a file that do not
+    fill a window are dropped. At most `limit` windows are read. ValueError or FileNotFoundError for counts
+    below 1 and for files without a window.
     """
     if min(frames, *size, stride, limit or 1) < 1 or limit == 0:
         raise ValueError(f"expected counts from 1, got {frames=}, {size=}, {stride=}, {limit=}")
@@ -80,8 +80,8 @@ def windows(
 
 
 def count_windows(file: Path, frames: int, stride: int = 1) -> int:
-    """How many windows `windows` gives, counted without decoding a frame; ValueError if there are none."""
-    with _opened(file) as container:
+    """The number of windows in a file, counted without decoding a frame; ValueError if there are none."""
+    with _open(file) as container:
         held = sum(packet.size > 0 for packet in container.demux(video=0))
     kept = -(-held // stride)
     _require_window(file, kept, frames, stride)
@@ -91,29 +91,24 @@ def count_windows(file: Path, frames: int, stride: int = 1) -> int:
 def write(
     path: str | Path, video: Float[np.ndarray, "f c h w"], frames_per_second: float = 8, scale: int = 1
 ) -> Path:
-    """The file at `path`, an .mp4 or .gif of the video; it appears only when it is complete.
+    """Writes the video as the .mp4 or .gif at `path`, which appears only when it is complete.
 
     `video` is RGB in [-1, 1]; values beyond are clipped. Each pixel becomes `scale` by `scale`
-    equal ones. A gif keeps up to 256 colours to 1/255; more are replaced by their nearest.
+    equal ones. A gif has 256 colours at most, each with an error of up to 1/255; other colours
+    become the nearest of these.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise ValueError(f"cannot write {path}: its suffix must be one of {', '.join(WRITABLE)}")
-    images = _images(video, scale)
+    images = _to_bytes(video, scale)
     height, width = images.shape[1:3]
     if frames_per_second <= 0:
         raise ValueError(f"frames_per_second must be positive, got {frames_per_second}")
     if path.suffix.lower() == ".mp4" and (height % 2 or width % 2):
         raise ValueError(f"mp4 needs even sizes, got {height}x{width}: use scale=2 or .gif")
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        _encode(partial, path.suffix.lower(), images, Fraction(frames_per_second).limit_denominator(1000))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    rate = Fraction(frames_per_second).limit_denominator(1000)
+    return replace_file(path, lambda partial: _encode(partial, path.suffix.lower(), images, rate))
 
 
 def _require_window(file: Path, kept: int, frames: int, stride: int) -> None:
@@ -126,13 +121,13 @@ def _require_window(file: Path, kept: int, frames: int, stride: int) -> None:
 
 
 def _decode(file: Path) -> Iterator[av.VideoFrame]:
-    with _opened(file) as container:
+    with _open(file) as container:
         yield from container.decode(video=0)
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[InputContainer]:
-    """The file's container while the block lasts; ValueError for what in it cannot be read."""
+def _open(file: Path) -> Iterator[InputContainer]:
+    """Within it, the open container of the file; ValueError where it cannot be read."""
     try:
         with av.open(file) as container:
             if not container.streams.video:
@@ -156,8 +151,10 @@ def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> UInt8[np.ndarray, "c h 
     return fitted.to_ndarray().transpose(2, 0, 1)
 
 
-def _images(video: Float[np.ndarray, "f c h w"], scale: int) -> UInt8[np.ndarray, "f {scale}*h {scale}*w c"]:
-    """Bytes in the order of a picture, each pixel repeated."""
+def _to_bytes(
+    video: Float[np.ndarray, "f c h w"], scale: int
+) -> UInt8[np.ndarray, "f {scale}*h {scale}*w c"]:
+    """The video as bytes in the order of a picture, each pixel repeated."""
     if video.ndim != 4 or len(video) == 0 or video.shape[1] != 3:
         raise ValueError(f"expected a video [frames, 3, height, width], got {list(video.shape)}")
     if not np.isfinite(video).all():
@@ -175,23 +172,23 @@ def _encode(file: Path, suffix: str, images: UInt8[np.ndarray, "f h w c"], rate:
         ".mp4": ("libx264", "yuv420p", {"crf": "12", "threads": "1", "x264-params": "mbtree=0"}),
         ".gif": ("gif", "pal8", {}),
     }[suffix]
-    frames = _frames(images, rate)
+    frames = _make_frames(images, rate)
     with av.open(file, "w", format=suffix[1:]) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], pixels
-        for frame in _with_best_palette(frames, images, rate) if suffix == ".gif" else frames:
+        for frame in _reduce_colours(frames, images, rate) if suffix == ".gif" else frames:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-def _frames(images: UInt8[np.ndarray, "f h w c"], rate: Fraction) -> Iterator[av.VideoFrame]:
+def _make_frames(images: UInt8[np.ndarray, "f h w c"], rate: Fraction) -> Iterator[av.VideoFrame]:
     for index, image in enumerate(images):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts, frame.time_base = index, 1 / rate
         yield frame
 
 
-def _with_best_palette(
+def _reduce_colours(
     frames: Iterator[av.VideoFrame], images: UInt8[np.ndarray, "f h w c"], rate: Fraction
 ) -> Iterator[av.VideoFrame]:
     """The frames in one palette of 256 colours, chosen over the whole video."""

@@ -1,15 +1,14 @@
-"""Files of latents, or of any other frames as arrays: read as clips, written atomically.
+"""Files of latents, or of other frames as arrays: read as clips, written whole or not at all.
 
     batch = latents.read("clips.safetensors", frames=24, limit=9)      # LatentClips
     latents.write("clips.safetensors", batch.video, text=batch.text, about={"encoder": "..."})
 
-.safetensors holds the tensor `latents` [n f c h w] and, where they are known, `text` [n t w] with the
-`negative` prompt [t w] that guidance leads away from, `actions` [n f] or [n f a] and `labels` [n]; .npz and
-.pt the same names, or a single array of that shape, as .npy does.
+A .safetensors file holds the tensor `latents` [n f c h w] and, where they are known, `text` [n t w] with the
+`negative` prompt [t w] that guidance moves away from, `actions` [n f] or [n f a] and `labels` [n]. Files .npz
+and .pt hold the same names, or a single array of that shape, as .npy does.
 """
 
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,23 +18,24 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from framelens.records import replace_file
 from framelens.videos import Clips
 
 READABLE = (".safetensors", ".npy", ".npz", ".pt")
 ALONGSIDE = ("text", "actions", "labels", "negative")
 SHAPES = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "labels": "[clips]"}
-"""Of what there is for each clip; `negative` is there once."""
+"""Of the arrays with one entry a clip; `negative` has one for all clips."""
 DAMAGE = (
     OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError,
 )  # fmt: skip
-"""What readers of these formats raise on files that are not whole."""
+"""What readers of these formats raise on damaged files."""
 
 
 @dataclass(frozen=True)
 class LatentClips(Clips):
     """Clips that may come with the embeddings of a prompt, float32 [b t w], or labels, int64 [b].
 
-    `negative` is the prompt that guidance leads away from, the same for all, float32 [t w].
+    `negative` is the prompt that guidance moves away from, the same for all clips, float32 [t w].
     """
 
     text: np.ndarray | None = None
@@ -55,14 +55,14 @@ def read(path: str | Path, frames: int | None = None, limit: int | None = None) 
     or too short.
     """
     path = Path(path)
-    held = _opened(path, "latents", "a file of latents")
-    video = _checked(path, "latents", held["latents"], 5, "[clips, frames, channels, height, width]")
+    held = _read_file(path, "latents", "a file of latents")
+    video = _check_array(path, "latents", held["latents"], 5, "[clips, frames, channels, height, width]")
     if frames is not None and video.shape[1] < frames:
         raise ValueError(
             f"{path} has clips of {video.shape[1]} frames, expected at least {frames}: lower --frames"
         )
-    negative = _negative(path, held)
-    beside = {name: _beside(path, name, held[name], video) for name in SHAPES if name in held}
+    negative = _read_negative(path, held)
+    beside = {name: _check_alongside(path, name, held[name], video) for name in SHAPES if name in held}
     actions = beside.pop("actions", None)
     actions = actions if actions is None else actions[:limit, :frames]
     beside = {name: values[:limit] for name, values in beside.items()}
@@ -74,14 +74,14 @@ def read_prompts(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The embeddings of prompts [n t w] in a file, which need not hold latents, and of the negative one [t w]
     if there is one; raises as `read`."""
     path = Path(path)
-    held = _opened(path, "text", "a file of prompts' embeddings")
-    return _checked(path, "text", held["text"], 3, SHAPES["text"]), _negative(path, held)
+    held = _read_file(path, "text", "a file of prompts' embeddings")
+    return _check_array(path, "text", held["text"], 3, SHAPES["text"]), _read_negative(path, held)
 
 
 def write(
     path: str | Path, latents: np.ndarray, *, about: Mapping[str, Any] | None = None, **beside: Any
 ) -> Path:
-    """A .safetensors file of latents [n f c h w] and of what else is given, by the names of ALONGSIDE.
+    """Writes latents [n f c h w], and what is given beside them by the names of ALONGSIDE, as .safetensors.
 
     `about` is kept as JSON in the file's metadata, under `framelens`. The file appears whole or not at all.
     """
@@ -94,20 +94,17 @@ def write(
     if unknown:
         raise ValueError(f"latents may come with {', '.join(ALONGSIDE)}, got {', '.join(unknown)}")
     arrays = {"latents": latents} | {name: values for name, values in beside.items() if values is not None}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+
+    def fill(partial: Path) -> None:
         save_file(contiguous, partial, metadata={"framelens": json.dumps(dict(about or {}))})
         partial.chmod(0o644)  # safetensors makes files that only their owner can read
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+
+    return replace_file(path, fill)
 
 
 def about(path: str | Path) -> dict[str, Any]:
-    """What a .safetensors file says of its latents; empty where it says nothing."""
+    """The `about` of a .safetensors file of latents; empty where it has none."""
     from safetensors import safe_open
 
     if Path(path).suffix != ".safetensors":
@@ -116,12 +113,12 @@ def about(path: str | Path) -> dict[str, Any]:
         return json.loads((file.metadata() or {}).get("framelens", "{}"))
 
 
-def _opened(path: Path, wanted: str, expected: str) -> dict[str, Any]:
+def _read_file(path: Path, wanted: str, expected: str) -> dict[str, Any]:
     """The arrays in a file by name, `wanted` among them."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected {expected}")
     try:
-        held = _held(path)
+        held = _read_arrays(path)
     except DAMAGE as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"cannot read {path} as latents: {reason or type(error).__name__}") from None
@@ -130,40 +127,43 @@ def _opened(path: Path, wanted: str, expected: str) -> dict[str, Any]:
     return held
 
 
-def _held(path: Path) -> dict[str, Any]:
-    """The arrays in a file by name; an array alone is called latents."""
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays in a file by name. ValueError, or one of DAMAGE, for a file that cannot be read."""
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
         held = np.load(path, allow_pickle=False)
-        return _named(held if isinstance(held, np.ndarray) else dict(held))
+        return _keep_known(held if isinstance(held, np.ndarray) else dict(held))
     if suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return _named(load_file(path))
+        return _keep_known(load_file(path))
     if suffix == ".pt":
         import torch
 
-        return _named(torch.load(path, map_location="cpu", weights_only=True))
+        return _keep_known(torch.load(path, map_location="cpu", weights_only=True))
     raise ValueError(f"its suffix must be one of {', '.join(READABLE)}")
 
 
-def _named(held: Any) -> dict[str, Any]:
+def _keep_known(held: Any) -> dict[str, Any]:
+    """The arrays whose names are known; an array alone is called latents."""
     held = dict(held) if isinstance(held, Mapping) else {"latents": held}
     if len(held) == 1 and not held.keys() & {"latents", *ALONGSIDE}:
         held = {"latents": next(iter(held.values()))}
-    return {name: _array(values) for name, values in held.items() if name == "latents" or name in ALONGSIDE}
+    return {
+        name: _to_numpy(values) for name, values in held.items() if name == "latents" or name in ALONGSIDE
+    }
 
 
-def _array(values: Any) -> np.ndarray:
-    """As numpy knows it; bfloat16, which it does not know, as float32."""
+def _to_numpy(values: Any) -> np.ndarray:
+    """The values as a numpy array; bfloat16, which numpy does not have, as float32."""
     if hasattr(values, "detach"):
         values = values.detach()
         values = (values.float() if values.is_floating_point() else values).numpy()
     return np.asarray(values)
 
 
-def _checked(path: Path, name: str, values: np.ndarray, rank: int, shape: str) -> np.ndarray:
-    """Finite float32 of that rank, or ValueError."""
+def _check_array(path: Path, name: str, values: np.ndarray, rank: int, shape: str) -> np.ndarray:
+    """The values as float32; ValueError where they are not finite numbers of that rank."""
     if values.dtype.kind != "f":
         raise ValueError(f"{path}: {name} is {values.dtype}, expected floating point")
     if values.ndim != rank or 0 in values.shape:
@@ -174,11 +174,11 @@ def _checked(path: Path, name: str, values: np.ndarray, rank: int, shape: str) -
     return values.astype(np.float32)
 
 
-def _negative(path: Path, held: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _read_negative(path: Path, held: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The negative prompt, as long and as wide as the others."""
     if "negative" not in held:
         return None
-    negative = _checked(path, "negative", held["negative"], 2, "[tokens, width]")
+    negative = _check_array(path, "negative", held["negative"], 2, "[tokens, width]")
     text = held.get("text", negative)
     if text.shape[-2:] != negative.shape:
         raise ValueError(
@@ -187,12 +187,12 @@ def _negative(path: Path, held: Mapping[str, np.ndarray]) -> np.ndarray | None:
     return negative
 
 
-def _beside(path: Path, name: str, values: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """What comes with the latents, checked against them."""
+def _check_alongside(path: Path, name: str, values: np.ndarray, video: np.ndarray) -> np.ndarray:
+    """The values that come with the latents; ValueError where they are not of the same clips."""
     clips, frames = video.shape[:2]
     expected = SHAPES[name]
     if name == "text" or (name == "actions" and values.dtype.kind == "f"):
-        values = _checked(path, name, values, 3, expected.replace("frames]", "frames, width]"))
+        values = _check_array(path, name, values, 3, expected.replace("frames]", "frames, width]"))
     elif values.dtype.kind not in "iu" or values.ndim != {"actions": 2, "labels": 1}[name]:
         raise ValueError(
             f"{path}: {name} is {values.dtype} {list(values.shape)}, expected integers {expected}"

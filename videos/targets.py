@@ -1,8 +1,8 @@
-"""What a world knows of its frames, put so that a probe can be asked for it.
+"""The known state of a world's frames, as targets that a linear probe reads.
 
     for name, target in worlds.load("tiles").targets(batch, patch=4).items(): ...
 
-A world with known state has `targets(clips, patch)`, which gives a Target by name.
+A world with known state has `targets(clips, patch)`, a mapping of names to Targets.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ GROUPS = ("in view", "out of view", "motion", "control")
 
 @dataclass(frozen=True)
 class Target:
-    """One thing to be read from a frame, or from each of its tokens; NaN where there is nothing to read.
+    """One quantity to be read from a frame, or from each of its tokens; NaN where it is not defined.
 
     values: [b f n k], n = 1 for the frame as a whole, else its tokens in row-major order. Without classes,
-    k numbers in `units`; with classes, k = 1 and the place of the true one in them.
+    k numbers in `units`; with classes, k = 1 and the index of the true class.
     """
 
     values: Float[np.ndarray, "b f n k"]
     group: str
-    """What question it answers, one of GROUPS."""
+    """The question that it answers, one of GROUPS."""
     about: str
-    """What it is and where it is defined, as a caption says it."""
+    """A caption: what it is and where it is defined."""
     units: str = "1"
     classes: tuple[str, ...] = ()
 
@@ -37,12 +37,12 @@ class Target:
 
 
 def grid(along: Shaped[np.ndarray, " side"]) -> Shaped[np.ndarray, "n 2"]:
-    """Rows and columns of the places of a square, row by row, from those along one side."""
+    """Row and column of each place of a square grid, row by row, from the coordinates along one side."""
     return np.stack(np.meshgrid(along, along, indexing="ij"), -1).reshape(-1, 2)
 
 
 def token_centres(side: int, patch: int) -> Float[np.ndarray, " n"]:
-    """The middles, in pixels, of the tokens along one side of a frame; ValueError if they do not fill it."""
+    """The centres, in pixels, of the tokens along one side of a frame; ValueError if they do not fill it."""
     if side % patch:
         raise ValueError(f"patches of {patch} pixels do not fill a side of {side}; choose a divisor of it")
     return np.arange(side // patch) * float(patch) + (patch - 1) / 2

@@ -1,13 +1,13 @@
 """AnyFlow's checkpoints: configuration, checks, and the network of diffusers with the weights in it."""
 
 import inspect
-import json
 from typing import Any
 
 import torch
 
 from framelens.diffusion.schedule import Sampling
 from framelens.models.loading.checkpoint import Checkpoint
+from framelens.records import read_json_object
 from framelens.records.extras import extra
 
 STEPS, SHIFT = 50, 5.0
@@ -97,7 +97,8 @@ def _shift(checkpoint: Checkpoint) -> float:
     file = checkpoint.path.parent / "scheduler" / "scheduler_config.json"
     if checkpoint.config is None or not file.exists():
         return SHIFT
+    shift = read_json_object(file).get("shift", 1.0)
     try:
-        return float(json.loads(file.read_text()).get("shift", 1.0))
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        return float(shift)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None

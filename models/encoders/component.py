@@ -4,12 +4,12 @@ part_of("pipeline/", "vae").path                                # pipeline/vae
 part_of("org/name@main", "text_encoder", "tokenizer").path      # fetched; the tokenizer lies beside it
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from framelens.models.loading.locate import Place, find
+from framelens.records import read_json_object
 from framelens.records.extras import extra
 
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -56,13 +56,7 @@ def config_of(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.exists():
         raise FileNotFoundError(f"{path} has no config.json")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} holds a {type(config).__name__}, expected an object")
-    return config
+    return read_json_object(file)
 
 
 def _folder(name: str, path: Path, folder: str) -> Path:

@@ -6,7 +6,6 @@ dicts it recognises, what such a checkpoint leaves unsaid with defaults (UNSAID)
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from framelens.models.loading.locate import Place
 from framelens.models.loading.memory import require_memory
 from framelens.models.loading.multi_device import spread
 from framelens.models.loading.shuffled import shuffle
+from framelens.records import read_json_object
 from framelens.records.assignments import convert
 
 REACH = ("window", "sink")
@@ -118,12 +118,12 @@ def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom)
 def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
     """A folder's configuration and the family that reads it; ValueError that names what it is instead."""
     known = {name: family for family in families().values() for name in family.CLASSES}
-    index = _read_config(folder.parent / "model_index.json")
+    index = _read_if_there(folder.parent / "model_index.json")
     if not (folder / "config.json").exists():
         what = f"{folder.parent} is a {index.get('_class_name')} without a network in {folder.name}/"
         what = what if index else f"{folder} has no config.json, so it is no model in diffusers' layout"
         raise FileNotFoundError(f"{what}; supported are {', '.join(sorted(known))}")
-    config = _read_config(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     kind = next((k for k in (config.get("_class_name"), *(config.get("architectures") or ())) if k), None)
     if kind not in known:
         kind = kind or config.get("model_type") or "model of a kind that its config.json does not say"
@@ -131,15 +131,9 @@ def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
     return config, known[kind]
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    """What a JSON file holds, nothing where there is none; ValueError for anything but a JSON object."""
-    try:
-        config = json.loads(file.read_text()) if file.exists() else {}
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} holds a {type(config).__name__}, expected an object")
-    return config
+def _read_if_there(file: Path) -> dict[str, Any]:
+    """What a JSON file holds, nothing where there is none."""
+    return read_json_object(file) if file.exists() else {}
 
 
 def _network_folder(folder: Path, asked: dict[str, Any]) -> Path:

@@ -27,11 +27,12 @@ from collections.abc import Collection
 from typing import Any
 
 from framelens.models.loading.checkpoint import Checkpoint
-from framelens.models.wan.assumed import assumed, read_json
+from framelens.models.wan.assumed import assumed
 from framelens.models.wan.config import config_of
 from framelens.models.wan.names import SKYREELS_MARK, is_original, is_wan_like
 from framelens.models.wan.network import Wan
 from framelens.models.wan.read import stock, with_our_names
+from framelens.records import read_json_object
 from framelens.records.extras import extra
 
 CLASSES: tuple[str, ...] = (
@@ -83,5 +84,5 @@ def _expert(checkpoint: Checkpoint, expert: str) -> dict[str, Any]:
     pipeline = checkpoint.path.parent
     if not (pipeline / "transformer_2").is_dir() or not (pipeline / "model_index.json").exists():
         return {}
-    boundary = read_json(pipeline / "model_index.json").get("boundary_ratio")
+    boundary = read_json_object(pipeline / "model_index.json").get("boundary_ratio")
     return {"expert": expert, "boundary": boundary}

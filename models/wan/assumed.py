@@ -4,13 +4,13 @@ The files of causal models hold weights and nothing else, so their path is asked
 `variant` and `frames_per_chunk` overrule it, and a model's metadata tells what was assumed and why.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from framelens.diffusion.schedule import Sampling
+from framelens.records import read_json_object
 
 VARIANTS = ("auto", "bidirectional", "diffusion-forcing", "few-step")
 """Never causal; causal, for many steps (trained by diffusion or teacher forcing); distilled."""
@@ -105,16 +105,8 @@ def scheduled_shift(path: Path, otherwise: float) -> float:
     file = path.parent / "scheduler" / "scheduler_config.json"
     if not file.exists():
         return otherwise
-    config = read_json(file)
+    config = read_json_object(file)
     return float(config.get("flow_shift") or config.get("shift") or otherwise)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The values of a JSON file; ValueError, which names it, where it is none."""
-    try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from None
 
 
 def _telling(path: Path) -> list[str]:

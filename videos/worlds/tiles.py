@@ -2,9 +2,9 @@
 
     batch = clips(seeds=range(8), frames=12)     # 20 x 20 RGB, actions and the whole state known
 
-The map is a torus of MAP x MAP tiles, each of one of KINDS looks. The camera shows the VIEW x VIEW
+The map is a torus of MAP x MAP tiles, each of one of KINDS kinds. The camera shows the VIEW x VIEW
 tiles around the agent. An action moves the agent by one tile, so one row or column enters the view;
-agents often turn back, so what enters was often seen before, and must be remembered to be drawn.
+agents often turn back, so what enters was often seen before, and only memory can predict it.
 Balls glide over the map at constant velocity, in and out of view. All of it follows from the seed.
 """
 
@@ -68,33 +68,39 @@ def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
 def state_error(
     video: Float[np.ndarray, "b f 3 20 20"], state: Mapping[str, np.ndarray]
 ) -> Float[np.ndarray, "b f"]:
-    """How far, in tiles around the torus, the place that a frame shows lies from where the agent is.
+    """Distance, in tiles around the torus, from the place that a frame shows to the agent's true place.
 
-    The place is that whose true view comes nearest to the frame, agent and balls aside.
+    A frame shows the place whose true view is nearest to it, without agent and balls.
     """
     return np.stack([_distance(*clip) for clip in zip(video, state["map"], state["position"], strict=True)])
 
 
 def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
-    """What a probe can be asked of these clips, for tokens of `patch` pixels.
+    """Targets for linear probes of these clips, by name, for tokens of `patch` pixels.
 
-    A tile's kind is asked for where neither the agent nor a ball covers the token's middle.
+    The kind of a tile is a target where neither the agent nor a ball covers the centre of the token.
     """
-    state, middles = clips.state, token_centres(TILE * VIEW, patch)
-    kind, age, covered = tiles_of_tokens(state, middles, TILE, VIEW)
-    near, ball_velocity = balls_of_tokens(state, middles, TILE, VIEW)
+    centres = token_centres(TILE * VIEW, patch)
+    return (
+        _tile_targets(*tiles_of_tokens(clips.state, centres, TILE, VIEW))
+        | _ball_targets(*balls_of_tokens(clips.state, centres, TILE, VIEW))
+        | _agent_targets(clips)
+    )
+
+
+def _tile_targets(kind: np.ndarray, age: np.ndarray, covered: np.ndarray) -> dict[str, Target]:
+    """The kind and age of the tile that each token shows."""
     enters, kinds = age != 1, tuple(map(str, range(KINDS)))
-    places = 2 * np.pi * state["position"] / MAP
     looks = {
         "tile in view before": (age == 1, "in view", "in view in the last frame too"),
         "tile seen earlier": (np.isfinite(age) & enters, "out of view", "out of view since before that"),
         "tile never seen": (np.isnan(age), "control", "never in view: knowable from this frame alone"),
     }
-    asked = {
+    by_look = {
         name: Target(_at(kind, where & ~covered), group, f"kind of a tile that was {text}", classes=kinds)
         for name, (where, group, text) in looks.items()
     }
-    return asked | {
+    return by_look | {
         "seen before or not": Target(
             _at(np.isfinite(age), enters),
             "out of view",
@@ -107,6 +113,12 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
             "age of the last view of a tile that comes back",
             "frames",
         ),
+    }
+
+
+def _ball_targets(near: np.ndarray, velocity: np.ndarray) -> dict[str, Target]:
+    """Whether a ball is at each token, and how it moves."""
+    return {
         "ball here": Target(
             np.any(near, axis=-1, keepdims=True).astype(float),
             "motion",
@@ -114,11 +126,18 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
             classes=("no", "yes"),
         ),
         "ball velocity": Target(
-            np.where((near.sum(-1) == 1)[..., None], ball_velocity, np.nan),
+            np.where((near.sum(-1) == 1)[..., None], velocity, np.nan),
             "motion",
             "rows, columns; where one ball covers a good part of the token",
             "pixels a frame",
         ),
+    }
+
+
+def _agent_targets(clips: videos.Clips) -> dict[str, Target]:
+    """The agent's moves and place, of the frame as a whole."""
+    places = 2 * np.pi * clips.state["position"] / MAP
+    return {
         "action": Target(
             _whole(np.asarray(clips.actions)[..., None]),
             "motion",
@@ -126,7 +145,7 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
             classes=ACTIONS,
         ),
         "way from the start": Target(
-            _whole(np.cumsum(state["velocity"], axis=1)),
+            _whole(np.cumsum(clips.state["velocity"], axis=1)),
             "motion",
             "the agent's moves so far, rows and columns",
             "tiles",
