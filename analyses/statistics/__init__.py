@@ -1,13 +1,41 @@
 """Streaming statistics; one file per statistic.
 
-    statistic = statistics.load("step_similarity").Statistic()
+    statistic = statistics.new("step_similarity", settings)
     statistic.add(at, hook_name, value)        # for every firing
     statistic.result()                         # -> xarray.Dataset
+    statistic.cost(shape)                      # -> analyses.cost.StatisticCost, without any value
 
-A statistic is a file with `reads`, the patterns of the hook names that it watches, and a class `Statistic`.
+A file of this folder is a statistic. It must offer
+- `reads`: the patterns of the hook names whose values it is given, or "attention" for attention patterns
+- `Statistic`: a class with `add(at, name, value)`, `result()` and `cost(shape)`, what it computes and keeps
+
+and may offer
+- `for_run(settings)`: a statistic that suits the settings of a run; without it `Statistic()` is made
 """
+
+from typing import Any
 
 from framelens.records.registry import Registry
 
 _STATISTICS = Registry(__name__, "statistic")
 names, load = _STATISTICS.names, _STATISTICS.load
+
+
+def new(name: str, settings: Any) -> Any:
+    """A statistic of that name for a run with these settings."""
+    module = load(name)
+    return module.for_run(settings) if hasattr(module, "for_run") else module.Statistic()
+
+
+def cost_of(name: str, settings: Any, shape: Any) -> Any:
+    """What the statistic of that name costs in a run with these settings, a StatisticCost.
+
+    `shape` is a WatchedShape. ValueError for a statistic that does not say what it costs.
+    """
+    statistic = new(name, settings)
+    if not hasattr(statistic, "cost"):
+        raise ValueError(
+            f"the statistic {name} does not say what it costs; give its class a method cost(shape) that "
+            "returns a StatisticCost (framelens/analyses/cost.py)"
+        )
+    return statistic.cost(shape)

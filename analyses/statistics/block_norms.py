@@ -5,6 +5,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.analyses.cost import FLOAT32, StatisticCost, WatchedShape
 from framelens.analyses.points import block_of
 from framelens.analyses.sums.layout import PROBING, Labels, Moment, tabulate, variable
 
@@ -42,3 +43,8 @@ class Statistic:
             if norms
         }
         return xr.Dataset(variables, self._labels.coords())
+
+    def cost(self, shape: WatchedShape) -> StatisticCost:
+        """A square and a sum for each entry; one number is kept of each value."""
+        values = len(_MEANINGS) * shape.layers * shape.steps * shape.frames
+        return StatisticCost(0, 2 * values * shape.tokens * shape.width, FLOAT32 * values)

@@ -18,8 +18,17 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.analyses.cost import FLOAT32, StatisticCost, WatchedShape
 from framelens.analyses.sums.layout import PROBING, Labels, Moment, tabulate, variable
-from framelens.analyses.sums.low_rank import RANK, LowRank, joint_components, low_rank
+from framelens.analyses.sums.low_rank import (
+    RANK,
+    LowRank,
+    joint_components,
+    joint_products,
+    low_rank,
+    low_rank_bytes,
+    low_rank_products,
+)
 
 reads: tuple[str, ...] = ("*blocks.*.hook_resid_post",)
 
@@ -28,6 +37,8 @@ STEPS = 6
 EXACT_TOKENS = 128
 # Up to this width the covariance is diagonalised, above it iterated upon.
 _DIRECT = 256
+_DIRECTIONS, _ROUNDS = 16, 12
+"""Directions that are iterated for 3, and rounds: the error falls with (λ17/λ3)^12."""
 
 
 class Statistic:
@@ -48,7 +59,7 @@ class Statistic:
             self._frame = at.frame
         self._labels.note(at, name)
         if at.step in self.steps:
-            kept = low_rank(value) if self._is_large(value) else value.clone()
+            kept = low_rank(value) if self._is_large(*value.shape[1:]) else value.clone()
             self._kept.setdefault(name, {})[at.step] = kept
 
     def result(self) -> xr.Dataset:
@@ -65,8 +76,23 @@ class Statistic:
         tokens = {"token": np.arange(components.shape[4]), "component": np.arange(3)}
         return xr.Dataset(variables, coords | tokens)
 
-    def _is_large(self, value: Float[Tensor, "b n d"]) -> bool:
-        return value.shape[1] > self.exact_tokens and value.shape[2] > 4 * RANK
+    def cost(self, shape: WatchedShape) -> StatisticCost:
+        """Values of the current frame, as they are or as their leading directions; of earlier frames the
+        components."""
+        n, d, steps = shape.tokens, shape.width, len(self.steps)
+        if self._is_large(n, d):
+            products = steps * low_rank_products(n, d) + joint_products(n, d, steps)
+            others, held = 0, low_rank_bytes(n, d)
+        else:
+            products, others = _products(steps * n, d), _decomposition(d)
+            held = n * d * shape.value_bytes
+        components = 3 * FLOAT32 * (steps * n + 1)
+        kept = shape.layers * (steps * held + (shape.frames - 1) * components)
+        times = shape.layers * shape.frames
+        return StatisticCost(times * products, times * others, kept)
+
+    def _is_large(self, tokens: int, width: int) -> bool:
+        return tokens > self.exact_tokens and width > 4 * RANK
 
     def _finish(self) -> None:
         """Fits the frame that just ended and lets its features go."""
@@ -118,12 +144,25 @@ def _leading(centred: Float[Tensor, "b r d"]) -> Float[Tensor, "b d m"]:
         exact = centred.double()
         return torch.linalg.eigh(exact.mT @ exact).eigenvectors.flip(-1)[..., :3].to(centred.dtype)
     draws = torch.Generator().manual_seed(0)
-    # 16 directions for 3 and 12 rounds: the error falls with (λ17/λ3)^12.
-    block = torch.randn(centred.shape[-1], 16, generator=draws).to(centred)
-    for _ in range(12):
+    block = torch.randn(centred.shape[-1], _DIRECTIONS, generator=draws).to(centred)
+    for _ in range(_ROUNDS):
         block = torch.linalg.qr(centred.mT @ (centred @ block)).Q
     inside = torch.linalg.svd(centred @ block, full_matrices=False).Vh
     return (block @ inside.mT)[..., :3]
+
+
+def _products(rows: int, width: int) -> int:
+    """Operations of the matrix products in `principal_components` of `rows` tokens."""
+    if width <= _DIRECT:
+        basis = 2 * rows * width**2
+    else:
+        basis = 2 * width * _DIRECTIONS * ((2 * _ROUNDS + 1) * rows + min(rows, _DIRECTIONS))
+    return basis + 2 * rows * width * min(3, width)
+
+
+def _decomposition(width: int) -> int:
+    """Operations of its eigenproblem, about 10 d³; of those of the iteration none are counted."""
+    return 10 * width**3 if width <= _DIRECT else 0
 
 
 def for_run(settings: Any) -> Statistic:

@@ -16,9 +16,13 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from framelens.analyses.cost import FLOAT32, StatisticCost, WatchedShape
 from framelens.analyses.sums.layout import SPARSITY, Labels, Moment, tabulate, variable
 
 reads: str = "attention"
+
+_COUNT_BYTES = 8
+"""Bytes of a number of keys."""
 
 
 @runtime_checkable
@@ -91,6 +95,17 @@ class Statistic:
         return xr.Dataset(
             variables, coords | {"head": np.arange(table["mass"].shape[3]), "lag": lag.astype(int)}
         )
+
+    def cost(self, shape: WatchedShape) -> StatisticCost:
+        """Scores and mean keys of the chosen queries; mass by lag, entropy and an error are kept by head, and
+        the numbers of keys."""
+        queries = shape.tokens if self.queries is None else min(self.queries, shape.tokens)
+        products = kept = 0
+        for past in shape.pasts:
+            products += shape.layers * shape.steps * 4 * queries * shape.keys(past) * shape.width
+            kept += FLOAT32 * shape.layers * shape.steps * shape.heads * (past + 3)
+            kept += _COUNT_BYTES * shape.layers * (past + 2)
+        return StatisticCost(products, 0, kept)
 
     def _count_keys(self, frame: int, name: str, age: Int[Tensor, " k"] | None) -> None:
         """Keys at each lag; the last entry counts the keys that are not frames."""

@@ -18,7 +18,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from framelens.analyses.sums.gram import similarities
+from framelens.analyses.cost import FLOAT32, StatisticCost, WatchedShape
+from framelens.analyses.sums.gram import gram_products, similarities
 from framelens.analyses.sums.layout import PROBING, Labels, Moment, tabulate, variable
 from framelens.analyses.sums.sketch import CountSketch, kept_pairs
 from framelens.analyses.sums.token_sample import Sampled
@@ -67,6 +68,23 @@ class Statistic:
             table = tabulate(cells, self._labels.frames, self._labels.points)
             variables[name] = variable(dims, table, "1", _MEANINGS[name], PROBING)
         return xr.Dataset(variables, coords)
+
+    def cost(self, shape: WatchedShape) -> StatisticCost:
+        """Values of the current frame, as they are or as sketches; of earlier frames their matrices."""
+        n, d, steps, points = shape.tokens, shape.width, shape.steps, shape.layers + 1
+        if n <= self.exact_tokens:
+            products, others, once = 2 * n**2 * d, 0, 0
+            held, lengths = n * d * shape.value_bytes, (n * d, n * (n - 1) // 2)
+        else:
+            sizes = CountSketch.sizes(d)
+            # A mean, a difference, norms, signs and two sums by entry.
+            products, others, once = CountSketch.products(d), 7 * n * d, CountSketch.kept_bytes(n, d)
+            held, lengths = 2 * sum(sizes) + FLOAT32 * (len(sizes) + n + d), sizes
+        matrices = FLOAT32 * ((len(_MEANINGS) - 1) * steps**2 + steps)
+        kept = points * (steps * held + (shape.frames - 1) * matrices) + once
+        products = steps * products + gram_products(steps, n, d, *lengths)
+        times = points * shape.frames
+        return StatisticCost(times * products, times * steps * others, kept)
 
     def _sketched(self, value: Float[Tensor, "b n d"]) -> tuple[Tensor, ...]:
         _, tokens, width = value.shape

@@ -43,6 +43,15 @@ def similarities(
     }
 
 
+def gram_products(steps: int, tokens: int, width: int, centred: int, kernel: int) -> int:
+    """Operations of all Gram matrices in `similarities`, a multiply-add counts as two.
+
+    `centred` and `kernel` are the lengths of those vectors; the norms are left out below four tokens, as CKA.
+    """
+    cka = kernel + tokens if tokens >= 4 else 0
+    return 2 * steps**2 * (centred + width + cka)
+
+
 def _cka(
     kernel: Float[Tensor, "*l s p"], norms: Float[Tensor, "*l s n"], kept_pairs: float
 ) -> Float[Tensor, "*l s s"]:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.analyses.cost import FLOAT32
+
 RANK, SPARE, ROUNDS = 16, 8, 2
 """Directions kept, directions iterated beside them, rounds: an error falls with (λ25 / λ3)^(2 ROUNDS + 1)."""
 
@@ -40,6 +42,23 @@ def low_rank(features: Float[Tensor, "b n d"]) -> LowRank:
     inside = torch.linalg.eigh(coords.mT @ coords).eigenvectors.flip(-1)[..., :RANK]
     squares = torch.linalg.vector_norm(centred, dim=(1, 2)).square()
     return LowRank(mean, block @ inside, coords @ inside, squares)
+
+
+def low_rank_products(tokens: int, width: int) -> int:
+    """Operations of the matrix products in `low_rank` of one map, a multiply-add counts as two."""
+    block = RANK + SPARE
+    iterated = (2 * ROUNDS + 1) * tokens * width * block + tokens * block**2
+    return 2 * (iterated + (tokens + width) * block * RANK)
+
+
+def low_rank_bytes(tokens: int, width: int) -> int:
+    """Bytes of the parts that are kept of one map."""
+    return FLOAT32 * ((tokens + width) * RANK + width + 1)
+
+
+def joint_products(tokens: int, width: int, maps: int) -> int:
+    """Operations of the matrix products in `joint_components` of that number of maps."""
+    return 2 * 3 * maps * (width + RANK * width + tokens * RANK)
 
 
 def joint_components(parts: Sequence[LowRank]) -> tuple[Float[Tensor, "b r 3"], Float[Tensor, "b 3"]]:

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from framelens.analyses.cost import FLOAT32
+
 # A hash of single entries is a scatter. Rows of 127 consecutive entries, each row sent whole to one
 # of 129 places, move memory in order and sum without atomics, so results repeat bit for bit. Entries
 # at different positions in their rows never meet, those at the same position meet with chance 1/129:
@@ -29,7 +31,7 @@ class CountSketch:
     def __init__(self, tokens: int, width: int, device: torch.device | str = "cpu", seed: int = 0):
         draws = torch.Generator().manual_seed(seed * 1_000_003 + tokens * 4099 + width)
         self.entries = tokens * width
-        self.row = next(length for length in ROW_LENGTHS if width % length)
+        self.row = _row(width)
         rows, places = -(-self.entries // self.row), BUCKETS // self.row
         self.signs = _signs(self.entries, draws).to(device)
         self.rows = torch.randperm(rows, generator=draws).to(device)
@@ -37,6 +39,24 @@ class CountSketch:
         self.tokens = torch.randperm(tokens, generator=draws).to(device)
         self.token_signs = _signs(tokens, draws).to(device)
         self.token_starts = _starts(tokens, TOKEN_BUCKETS).to(device)
+
+    @staticmethod
+    def sizes(width: int) -> tuple[int, int]:
+        """Numbers in the flat sketch and in the kernel's, of features of that width."""
+        row = _row(width)
+        return BUCKETS // row * row, (TOKEN_BUCKETS // 2) ** 2
+
+    @staticmethod
+    def products(width: int) -> int:
+        """Operations of the kernel's matrix product, a multiply-add counts as two."""
+        return 2 * (TOKEN_BUCKETS // 2) ** 2 * width
+
+    @staticmethod
+    def kept_bytes(tokens: int, width: int) -> int:
+        """Bytes of the hashes of features of that size: signs in float32, places in int64."""
+        entries, row = tokens * width, _row(width)
+        places = -(-entries // row) + BUCKETS // row + tokens + TOKEN_BUCKETS
+        return FLOAT32 * (entries + tokens) + 8 * places
 
     def __call__(
         self, features: Float[Tensor, "b n d"], mean: Float[Tensor, "b d"]
@@ -77,6 +97,11 @@ def kept_pairs(tokens: int) -> float:
     """Share of the pairs of different tokens that a kernel's sketch holds: those between the halves."""
     half = tokens // 2
     return 2 * half * (tokens - half) / (tokens * (tokens - 1))
+
+
+def _row(width: int) -> int:
+    """Entries of a row: a length with no factor in common with the width."""
+    return next(length for length in ROW_LENGTHS if width % length)
 
 
 def _starts(count: int, bags: int) -> Int[Tensor, " bags"]:

@@ -11,6 +11,7 @@ single such number is a draw; means of them (root mean square) over clips, layer
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ import torch
 import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from framelens.analyses.cost import StatisticCost, WatchedShape
 
 STDERR = "_stderr"
 
@@ -61,6 +64,15 @@ class Sampled:
         self._whole.add(at, name, sample)
         for first, half in enumerate(self._halves):
             half.add(at, name, sample[:, first::2])
+
+    def cost(self, shape: WatchedShape) -> StatisticCost:
+        """That of the statistic on the sample and on its two halves, and the places of the chosen tokens."""
+        if shape.tokens <= self.tokens:
+            return self._whole.cost(shape)
+        sizes = (self.tokens, (self.tokens + 1) // 2, self.tokens // 2)
+        parts = zip((self._whole, *self._halves), sizes, strict=True)
+        places = StatisticCost(0, 0, 8 * self.tokens)
+        return sum((part.cost(replace(shape, tokens=size)) for part, size in parts), places)
 
     def result(self) -> xr.Dataset:
         """The statistic's Dataset; where tokens were left out with a standard error for each variable."""
