@@ -1,119 +1,65 @@
-"""What a run is said to take is what it takes: passes exactly, memory by arithmetic that adds up."""
+"""What a run is said to take: its parts add up. (That each part is true is tested in test_costs.)"""
 
 from dataclasses import replace
 
 import pytest
 import tiny
-import tiny_wan
 import torch
 
-from framelens.models.loading.shuffled import shuffled
 from framelens.probes import experiments
 from framelens.probes.__main__ import main
-from framelens.probes.chunk import stage as _stage
-from framelens.probes.estimate.__main__ import PRESETS, _of_preset
-from framelens.probes.estimate.memory import Sizes, room
-from framelens.probes.estimate.passes import COUNTED, STAGED, Run, evaluations, uncounted
-from framelens.probes.experiments import noise_invariance
-from framelens.probes.run import subject
+from framelens.probes.estimate.memory import room
+from framelens.probes.estimate.presets import PRESETS, shape_of_preset
+from framelens.probes.estimate.work import evaluations
 from framelens.probes.run.settings import Settings
-from framelens.probes.run.subject import Clip, Subject
+from framelens.probes.run.shape import RunShape
 
-FRAMES, LAYERS, HEADS = 5, 3, 2
-SIZES = Sizes(parameters=1_000_000, d_model=64, mlp_width=256, value_bytes=2)
-
-
-def run(**changes):
-    settings = {"clips": 1, "context": 2, "steps": 3, "frames": FRAMES, "probed": 2}
-    settings |= {"statistics": ("block_norms",)}
-    return Run(LAYERS, LAYERS, HEADS, FRAMES, 1, 4, Settings(**settings | changes))
+PLAIN = RunShape(
+    layers=3, encoding_layers=3, heads=2, d_model=64, mlp_width=256, parameters=1_000_000, tokens=4, chunks=5,
+    settings=Settings(
+        clips=1, context=2, steps=3, frames=5, probed=2, statistics=("block_norms",), dtype="bfloat16"
+    ),
+)  # fmt: skip
 
 
-def measured(name, run, model):
-    """Blocks run times rows by one experiment, and those that took frames into memory."""
-    clips = [Clip(tiny.draw(1, FRAMES, 3, 8, 8, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
-    networks = {"trained": model, "random": shuffled(model, 0)}
-    about = Subject(0, networks, *clips, run.settings, FRAMES)
-    counted = {"denoise": 0, "encode": 0}
-    with pytest.MonkeyPatch.context() as patch:
-        for kind in counted:
-            plain = getattr(type(model), kind)
-
-            def counting(self, x, *rest, kind=kind, plain=plain):
-                counted[kind] += len(x) * LAYERS
-                return plain(self, x, *rest)
-
-            patch.setattr(type(model), kind, counting)
-        experiments.load(name).measure(about)
-    stages = about._stages.values()
-    return sum(stage.evaluations for stage in stages) if stages else counted["denoise"], counted["encode"]
+def changed(**settings):
+    return replace(PLAIN, settings=replace(PLAIN.settings, **settings))
 
 
-@pytest.fixture(scope="module")
-def model():
-    model = tiny.model(layers=LAYERS)
-    model.source = type("Source", (), {"metadata": {}})()
-    return model
+def test_every_experiment_of_a_run_has_a_line():
+    assert set(evaluations(PLAIN)) == {*experiments.names(), "stage", "memory"}
+    assert set(evaluations(changed(experiments=("readout",)))) == {"readout", "memory"}
 
 
-QUICK = {"quick": True, "layers": (1, 2)}
-COUNTS = [(name, {}) for name in COUNTED if name != "mask_drift"]
-COUNTS += [(name, QUICK) for name in ("cut", "reuse_refresh", "skip")]
+def test_what_experiments_share_is_counted_once():
+    def shared(*names):
+        found = evaluations(changed(experiments=names))
+        return found["stage"], found["memory"]
+
+    alone, others = shared("controls"), shared("reuse")
+    together = shared("controls", "reuse")
+    assert max(alone[0], others[0]) <= together[0] < alone[0] + others[0]
+    assert together[1] == alone[1] > others[1], "the other clip's past is taken in once"
+    assert shared("cut", "leave_one_out") == shared("cut")
 
 
-@pytest.mark.parametrize(("name", "changes"), COUNTS)
-def test_passes_are_counted_as_they_are_run(model, name, changes, monkeypatch):
-    monkeypatch.setattr(noise_invariance, "SIGMAS", (1.0,))
-    monkeypatch.setattr("framelens.probes.estimate.passes.SIGMAS", (1.0,))
-    monkeypatch.setattr(_stage, "TOKENS", 16)  # two conditions to a batch
-    monkeypatch.setattr("framelens.probes.estimate.passes.TOKENS", 16)
-    monkeypatch.setattr(subject, "LEVELS", 2)
-    monkeypatch.setattr("framelens.probes.estimate.passes.LEVELS", 2)
-    about = run(experiments=(name,), **changes)
-    expected = evaluations(about)
-    denoised, remembered = measured(name, about, model)
-    assert denoised == expected[name] + expected.get("stage", 0)
-    assert remembered == expected["memory"]
-
-
-def test_the_pass_over_whole_clips_is_counted(tmp_path, monkeypatch):
-    path = tiny_wan.folder(tmp_path / "wan", tiny_wan.stock())
-    model, calls = tiny_wan.load(path), []
-    kind = type(model)
-    plain = kind._through
-    monkeypatch.setattr(kind, "_through", lambda self, x, *rest: calls.append(x) or plain(self, x, *rest))
-    clips = [Clip(tiny_wan.clip(4, 1, seed), tiny_wan.prompt(1)) for seed in (1, 2)]
-    settings = Settings(clips=1, context=2, frames=4, steps=2, experiments=("mask_drift",))
-    experiments.load("mask_drift").measure(
-        Subject(0, {"trained": model, "random": model}, *clips, settings, 4)
-    )
-    about = Run(2, 2, 2, 4, 1, 4, settings, is_bidirectional=True)
-    layers = 2
-    assert evaluations(about)["mask_drift"] == len(calls) * layers * 4
-    assert evaluations(replace(about, is_bidirectional=False))["mask_drift"] == 0
-
-
-def test_every_experiment_is_counted_or_said_not_to_be():
-    assert set(COUNTED) | set(uncounted(run())) == set(experiments.names())
-    assert uncounted(run()) == ["known_state"] and set(STAGED) < set(COUNTED)
+@pytest.mark.parametrize("name", experiments.names())
+def test_a_run_of_any_one_experiment_has_room(name):
+    assert all(size >= 0 for size in room(changed(experiments=(name,))).values())
 
 
 def test_memory_grows_with_what_it_is_made_of():
-    def total(changes=None, **run_changes):
-        return sum(room(replace(run(), **run_changes), replace(SIZES, **changes or {})).values())
+    def total(run=PLAIN, **changes):
+        return sum(room(replace(run, **changes)).values())
 
     plain = total()
-    assert total({"parameters": 2_000_000}) - plain == 2 * 2 * 1_000_000, "two networks of two-byte weights"
+    assert total(parameters=2_000_000) - plain == 2 * 2 * 1_000_000, "two networks of two-byte weights"
     assert total(chunks=9) > total(chunks=5) and total(tokens=8) > plain
-    assert total({"seen": 2}, chunks=65) < total(chunks=65) / 2
-    statistics = run(steps=50, experiments=("rollouts",))
-    large = replace(statistics, tokens=1560)
+    assert total(seen=2, chunks=65) < total(chunks=65) / 2
+    large = replace(changed(steps=50, experiments=("rollouts",), statistics=()), tokens=1560)
     few = replace(large, settings=replace(large.settings, tokens=64, stats_steps=5))
-    assert sum(room(few, SIZES).values()) < sum(room(large, SIZES).values())
-    twice = replace(large, tokens=3120)
-    assert sum(room(twice, SIZES).values()) < 2.1 * sum(room(large, SIZES).values()), (
-        "grows with tokens squared"
-    )
+    assert total(few) < total(large)
+    assert total(large, tokens=3120) < 2.1 * total(large), "grows with tokens squared"
 
 
 def test_the_presets_are_the_released_networks():
@@ -125,7 +71,9 @@ def test_the_presets_are_the_released_networks():
                 num_layers=sizes["layers"], num_attention_heads=sizes["heads"],
                 attention_head_dim=sizes["d_model"] // sizes["heads"], ffn_dim=sizes["mlp_width"],
             )  # fmt: skip
-        assert _of_preset(name, 1).parameters == sum(weight.numel() for weight in network.parameters())
+        assert shape_of_preset(name, 1, Settings()).parameters == sum(
+            weight.numel() for weight in network.parameters()
+        )
 
 
 def test_a_1_3b_network_is_probed_on_80_gigabytes(capsys):
@@ -135,8 +83,9 @@ def test_a_1_3b_network_is_probed_on_80_gigabytes(capsys):
     (memory,) = [line for line in lines if line.endswith("GB  together")]
     assert float(memory.split()[0]) < 75
     assert any(line.endswith("PFLOP") or "together" in line for line in lines)
-    assert lines[-2].startswith("at 300 TFLOP/s; 8 clips take")
-    assert lines[-1] == "not counted: known_state"
+    assert lines[-1].startswith("at 300 TFLOP/s; 8 clips take")
+    named = {line.rpartition("  ")[2] for line in lines if "PFLOP" in line}
+    assert named == {*experiments.names(), "stage", "memory", "together"}
 
 
 def test_a_model_is_estimated_as_it_would_be_run(tmp_path, capsys):

@@ -57,7 +57,7 @@ INSIDE = {
     "probes/run": {"probes/chunk", "probes/experiments"},  # the registry; experiments only through it
     "probes/plan": {"probes/run"},
     "probes/check": {"probes/run", "probes/chunk"},
-    "probes/estimate": {"probes/run", "probes/experiments", "probes/chunk"},
+    "probes/estimate": {"probes/run", "probes/chunk"},
     "probes/latents": {"probes/run"},
     "probes": {"probes/run", "probes/plan", "probes/estimate", "probes/experiments"},
     "benchmarks/scd": {"benchmarks"},
@@ -71,7 +71,11 @@ INSIDE = {
 }
 """What a folder may import of the other folders of its package."""
 
-REGISTRIES = {"probes/run/": "probes/experiments", "models/loading/": "models"}
+REGISTRIES = {
+    "probes/run/": "probes/experiments",
+    "probes/estimate/": "probes/experiments",
+    "models/loading/": "models",
+}
 """Files that may import a registry's package itself, and none of its entries."""
 
 MAY_IMPORT_AS_WELL = {"benchmarks/overhead": {"analyses", "hooks", "probes"}}

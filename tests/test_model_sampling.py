@@ -16,10 +16,11 @@ from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.models.loading.shuffled import shuffled
 from framelens.probes import __main__ as program
-from framelens.probes.estimate.passes import Run, evaluations
+from framelens.probes.estimate.work import evaluations
 from framelens.probes.experiments.rollouts import make_instruments, measure, watched_rollout
 from framelens.probes.run.clips import own_clips, own_sample, read_clips
 from framelens.probes.run.settings import OF_THE_MODEL, Settings
+from framelens.probes.run.shape import shape_of_run
 from framelens.probes.run.subject import Clip, Subject, grid_of
 from framelens.videos import latents
 
@@ -232,6 +233,5 @@ def test_what_a_guided_run_takes_is_counted(plain, monkeypatch):
 
         monkeypatch.setattr(type(plain), kind, counting)
     measure(Subject(0, {"trained": plain, "random": shuffled(plain, 0)}, clip, clip, about, FRAMES))
-    tokens = plain.geometry.tokens_per_chunk
-    expected = evaluations(Run(layers, layers, 2, FRAMES // CHUNK, CHUNK, tokens, about))
+    expected = evaluations(shape_of_run(plain, about, FRAMES))
     assert (calls["denoise"], calls["encode"]) == (expected["rollouts"], expected["memory"])

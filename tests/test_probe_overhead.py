@@ -13,7 +13,7 @@ from framelens.analyses import statistics
 from framelens.benchmarks import measure
 from framelens.benchmarks.overhead import __main__ as probe_overhead
 from framelens.benchmarks.overhead.__main__ import Arms, arms_of, card, main
-from framelens.benchmarks.overhead.card import Rollout, added, naive_bytes, plain_flops
+from framelens.benchmarks.overhead.card import Rollout, naive_bytes, plain_flops
 
 SMALL = ["--tokens", "4", "--frames", "2", "--steps", "2", "--repeats", "1", "--layers", "1", "--no-memory"]
 
@@ -32,31 +32,6 @@ def test_the_card_counts_the_operations_that_torch_counts():
 
 def test_the_card_knows_what_naive_capture_keeps():
     assert naive_bytes(small()) == sum(tensor.nbytes for tensor in Arms(small())._naive())
-
-
-@pytest.mark.parametrize("tokens", [16, 289])
-def test_the_card_knows_what_statistics_keep(tokens, monkeypatch):
-    setting, kept = small(tokens), {}
-    for name in ("feature_pca", "step_similarity"):
-        Statistic = statistics.load(name).Statistic
-        finish = Statistic._finish
-
-        def weigh(statistic, name=name, finish=finish):
-            kept[name] = max(kept.get(name, 0), held_bytes(statistic._kept))
-            finish(statistic)
-
-        monkeypatch.setattr(Statistic, "_finish", weigh)
-    Arms(setting).run("all statistics")
-    for name, value in kept.items():
-        assert added(setting)[name].kept_bytes == pytest.approx(value, rel=1e-3)
-
-
-def held_bytes(value):
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    if isinstance(value, tuple):
-        return sum(map(held_bytes, value))
-    return sum(map(held_bytes, (value if isinstance(value, dict) else vars(value)).values()))
 
 
 def test_watching_leaves_nothing_attached():

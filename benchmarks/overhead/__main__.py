@@ -66,7 +66,7 @@ class Arms:
         rollout(self.network, self.noise, sigmas, given=given, on_pass=on_pass)
 
     def _watched(self, names: list[str]) -> None:
-        streams = {name: rollouts.new_statistic(name, self.setting.probing) for name in names}
+        streams = {name: statistics.new(name, self.setting.probing) for name in names}
         with rollouts.make_instruments(self.network, streams, {self.last}) as attached:
             self._rollout(attached.on_pass)
         for statistic in streams.values():
@@ -129,11 +129,11 @@ def card(setting: Rollout) -> dict[str, dict]:
     """What arithmetic says before anything is timed."""
     plain = costs.plain_flops(setting)
     lines = {PLAIN: {"flops": plain, "flops_ratio": 1.0, "kept_bytes": 0}}
-    for name, more in costs.added(setting).items():
+    for name, more in costs.statistic_costs(setting).items():
         lines[name] = {
-            "flops": None if more is None else plain + more.flops,
-            "flops_ratio": None if more is None else 1 + more.flops / plain,
-            "kept_bytes": None if more is None else more.kept_bytes,
+            "flops": plain + more.operations,
+            "flops_ratio": 1 + more.operations / plain,
+            "kept_bytes": more.kept_bytes,
         }
     lines[NAIVE] = {"flops": None, "flops_ratio": None, "kept_bytes": costs.naive_bytes(setting)}
     return lines

@@ -1,24 +1,20 @@
 """What arithmetic says of a watched rollout: operations of the network, what statistics add and keep.
 
     plain_flops(setting)                      # of the rollout; a multiply-add counts as two
-    added(setting)["feature_pca"]             # -> Added(flops, kept_bytes), or None for an unknown statistic
+    statistic_costs(setting)["feature_pca"]   # -> StatisticCost: operations, and bytes kept
 
-Element-wise work inside the network is not counted. The statistics only add and compare beside two matrix
-products, so their time is memory traffic rather than operations.
+Each statistic says in its own file what it costs. Element-wise work inside the network is not counted.
 """
 
 from dataclasses import dataclass
 from math import isqrt
 
 from framelens.analyses import statistics
-from framelens.analyses.sums.low_rank import RANK, ROUNDS, SPARE
-from framelens.analyses.sums.sketch import BUCKETS, TOKEN_BUCKETS
+from framelens.analyses.cost import FLOAT32, StatisticCost, WatchedShape
 from framelens.models import dense
 from framelens.probes.run.settings import Settings
 
 CHANNELS, HEADS, WIDTH = 16, 4, 256
-BYTES = 4
-"""Of a float32."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +64,13 @@ class Rollout:
         """What a probe of this rollout would be asked to do."""
         return Settings(frames=self.frames, context=self.frames - 1, probed=1, steps=self.steps)
 
-
-@dataclass(frozen=True)
-class Added:
-    """What a statistic adds to a rollout: operations, and bytes that it holds at the end of the frame."""
-
-    flops: int
-    kept_bytes: int
+    @property
+    def watched(self) -> WatchedShape:
+        """What statistics are given of it: the last frame, at every step."""
+        return WatchedShape(
+            layers=self.layers, heads=HEADS, width=WIDTH, tokens=self.tokens, steps=self.steps,
+            pasts=(self.frames - 1,),
+        )  # fmt: skip
 
 
 def plain_flops(setting: Rollout) -> int:
@@ -91,54 +87,13 @@ def _block(tokens: int, keys: int) -> int:
     return 2 * (tokens * (12 * WIDTH**2 + 2 * keys * WIDTH) + 6 * WIDTH**2)
 
 
-def added(setting: Rollout) -> dict[str, Added | None]:
-    """What each statistic adds, by name; None where no arithmetic is known."""
-    known = {
-        "block_norms": _block_norms,
-        "feature_pca": _feature_pca,
-        "frame_attention": _frame_attention,
-        "step_similarity": _step_similarity,
-    }
-    return {name: known[name](setting) if name in known else None for name in statistics.names()}
+def statistic_costs(setting: Rollout) -> dict[str, StatisticCost]:
+    """What each statistic adds, by name. ValueError for one that does not say what it costs."""
+    return {name: statistics.cost_of(name, setting.probing, setting.watched) for name in statistics.names()}
 
 
 def naive_bytes(setting: Rollout) -> int:
     """Every map and every tensor that the statistics read, of every denoising step."""
     maps = setting.layers * HEADS * setting.tokens * setting.keys
     tensors = (3 * setting.layers + 1) * setting.tokens * WIDTH
-    return BYTES * setting.steps * (maps + tensors)
-
-
-def _block_norms(setting: Rollout) -> Added:
-    values = 3 * setting.layers * setting.steps
-    return Added(2 * values * setting.tokens * WIDTH, BYTES * values)
-
-
-def _frame_attention(setting: Rollout) -> Added:
-    """Scores and mean keys of the chosen queries; mass by lag, entropy and an error are kept."""
-    queries = min(setting.probing.queries, setting.tokens)
-    flops = setting.layers * setting.steps * 4 * queries * setting.keys * WIDTH
-    return Added(flops, BYTES * setting.layers * setting.steps * HEADS * (setting.frames + 2))
-
-
-def _feature_pca(setting: Rollout) -> Added:
-    """Few tokens: a covariance and an eigenproblem of 10 d³ a frame; many: subspace iterations a step."""
-    n, statistic = setting.tokens, statistics.load("feature_pca").for_run(setting.probing)
-    kept = len(statistic.steps)
-    if n <= statistic.exact_tokens:
-        flops = 2 * kept * n * WIDTH**2 + 6 * kept * n * WIDTH + 10 * WIDTH**3
-        return Added(setting.layers * flops, BYTES * setting.layers * kept * n * WIDTH)
-    flops = kept * (4 * ROUNDS + 2) * n * WIDTH * (RANK + SPARE)
-    return Added(setting.layers * flops, BYTES * setting.layers * kept * ((n + WIDTH) * RANK + WIDTH + 1))
-
-
-def _step_similarity(setting: Rollout) -> Added:
-    """A mean, a difference, norms, signs and two sums by entry, then a step x step matrix of the sketches."""
-    n, points, steps = setting.tokens, setting.layers + 1, setting.steps
-    if n <= statistics.load("step_similarity").Statistic().exact_tokens:
-        flops = points * (steps * 2 * n**2 * WIDTH + 2 * steps**2 * (n * WIDTH + n**2 // 2))
-        return Added(flops, BYTES * points * steps * n * WIDTH)
-    kernel = (TOKEN_BUCKETS // 2) ** 2
-    flops = points * (steps * (7 * n * WIDTH + 2 * kernel * WIDTH) + 2 * steps**2 * (BUCKETS + kernel))
-    # The two sketches are in half precision, each with a scale.
-    return Added(flops, points * steps * (2 * (BUCKETS + kernel) + BYTES * (n + WIDTH + 2)))
+    return FLOAT32 * setting.steps * (maps + tensors)

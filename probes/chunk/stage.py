@@ -35,6 +35,11 @@ ROWS, TOKENS = 16, 512
 OnPass = Callable[[ForwardPass], None]
 
 
+def conditions_per_batch(tokens: int) -> int:
+    """Conditions that are tried together on chunks of so many tokens, with DRAWS rows each."""
+    return max(1, min(ROWS, TOKENS // tokens) // DRAWS)
+
+
 @dataclass(frozen=True)
 class Clip:
     """One clip as the model takes it: video [1 f c h w] and conditions, such as actions [1 f], or None.
@@ -99,7 +104,7 @@ class Stage:
     @property
     def batch(self) -> int:
         """Conditions per batch, with DRAWS rows each."""
-        return max(1, min(ROWS, TOKENS // self.model.geometry.tokens_per_chunk) // DRAWS)
+        return conditions_per_batch(self.model.geometry.tokens_per_chunk)
 
     @cached_property
     def attention(self) -> dict[str, int]:

@@ -1,7 +1,13 @@
 """Experiments; one file per experiment: which passes are run, under which instruments.
 
-An experiment is a file with `measure(subject)`, which returns the Datasets of one clip by name. It may also
-have `conclude(datasets)`, for what only all clips together can show.
+A file of this folder is an experiment. It must offer
+- `measure(subject)`: the Datasets of one clip by name
+- `evaluations(run)`: the layer evaluations of `measure`, as a probes.run.costs.Evaluations, counted from the
+  RunShape `run` as `measure` loops; 0 where a model has nothing to measure
+
+and may offer
+- `kept_bytes(run)`: bytes that it holds beside the weights and the chunk that interventions share
+- `conclude(datasets)`: what only all clips together can show, added to the datasets of the run
 """
 
 from framelens.records.registry import Registry

@@ -15,7 +15,9 @@ from framelens.hooks.edit import Edit
 from framelens.probes.chunk import cross_frame, stored_features
 from framelens.probes.chunk.cross_frame import CUT, STORED
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import OnPass, Stage
+from framelens.probes.chunk.stage import DRAWS, OnPass, Stage
+from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.shape import RunShape
 from framelens.probes.run.subject import Subject
 
 THRESHOLD = 0.01
@@ -33,6 +35,14 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
         passed = (effect > THRESHOLD if must_fire else effect == 0) if applies else np.nan
         table.put({"effect": effect, "must_fire": must_fire, "passed": passed}, control=name)
     return {"controls": table.dataset().assign_attrs(threshold=THRESHOLD)}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """A frame drawn for each control that applies; the features of the last one pass over every layer."""
+    controls = [drawn for drawn, _ in CONTROLS.values() if run.attends_to_past or drawn not in OF_ATTENTION]
+    drawn = len(controls) - (other_clip_features in controls)
+    use = ChunkUse(velocities=False, features=frozenset({0}), other_past=True)
+    return Evaluations(drawn * run.steps * DRAWS * run.layers, chunk=use)
 
 
 def has_cross_frame_part(stage: Stage) -> bool:

@@ -15,6 +15,8 @@ from framelens.probes.chunk import cross_frame
 from framelens.probes.chunk.cross_frame import CUT
 from framelens.probes.chunk.measures import Table
 from framelens.probes.chunk.stage import Stage
+from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject
 
 WHERE = {
@@ -41,6 +43,15 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
         places = [{"layer": layer, "head": head} for layer, head in itertools.product(subject.layers, heads)]
         found["cut_heads"] = _filled(table, places, [{}])
     return found
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """Each cut drawn by the trained network, its velocities by every network; heads by the trained one."""
+    cuts = (len(QUICK) if run.settings.quick else len(WHERE)) * len(run.every)
+    rows = run.rows(cuts) * (run.steps + NETWORK_COUNT * run.levels)
+    if not run.settings.quick:
+        rows += run.rows(len(run.reached) * run.heads) * (run.steps + run.levels)
+    return Evaluations(rows * run.layers, chunk=ChunkUse(networks=NETWORK_COUNT))
 
 
 def _filled(table: Table, places: list[dict], networks: list[dict]) -> xr.Dataset:

@@ -4,6 +4,7 @@ Probes need more clips than are measured otherwise, and cheaper ones: beside eac
 networks several others of the same world (`_state_features`), without drawing a frame.
 """
 
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,22 @@ from framelens.analyses.points import layer_of
 from framelens.analyses.readout import shuffle_clips
 from framelens.analyses.state_readout import state_readout
 from framelens.probes.run.clips import source_of
+from framelens.probes.run.costs import Evaluations
+from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject
-from framelens.probes.run.world_features import chosen_tokens, features, frames, seeds, sigmas
+from framelens.probes.run.world_features import (
+    CHANNELS,
+    TOKENS,
+    chosen_tokens,
+    clips_of,
+    features,
+    frames_of,
+    known_world,
+    seeds,
+    sigmas_of,
+)
 from framelens.videos import worlds
+from framelens.videos.targets import Target
 
 FEATURES = "known_state_features"
 NOISE = {
@@ -40,36 +54,52 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     world = _world(subject)
     if world is None:
         return {}
-    batch, probed = world.clips(seeds(subject), subject.frames), frames(subject)
+    settings, model = subject.settings, subject.networks["trained"]
+    batch = world.clips(seeds(subject), subject.frames)
+    probed, sigmas = frames_of(settings, subject.frames, subject.chunk), sigmas_of(settings)
     # Of other networks only what serves as a null: where the frame itself cannot be seen.
-    levels = {name: len(sigmas(subject)) if name == "trained" else 1 for name in subject.networks}
+    levels = {name: len(sigmas) if name == "trained" else 1 for name in subject.networks}
     recorded = [
-        features(subject, model, batch, probed, levels[name]) for name, model in subject.networks.items()
+        features(subject, each, batch, probed, levels[name]) for name, each in subject.networks.items()
     ]
     points = recorded[0][1]
     dims = ("clip", "member", "network", "frame", "sigma", "layer", "token", "channel")
     variables: dict[str, Any] = {"features": (dims, np.stack([kept for kept, _ in recorded], 1)[None])}
-    model = subject.networks["trained"]
     for index, (name, target) in enumerate(world.targets(batch, model.geometry.patch).items()):
-        values = target.values[:, probed]
-        per = "frame" if values.shape[2] == 1 else "token"
-        values = values[:, :, chosen_tokens(model).numpy()] if per == "token" else values
-        about = {"name": name, "group": target.group, "about": target.about, "units": target.units}
-        axes = ("clip", "member", "frame", f"place_{index}", f"value_{index}")
-        described = (
-            axes,
-            values[None].astype(np.float32),
-            {**about, "classes": len(target.classes), "per": per},
-        )
-        variables[f"target_{index:02d}"] = described
+        variables[f"target_{index:02d}"] = _stored_target(index, name, target, probed, chosen_tokens(model))
     coords = {
         "network": list(subject.networks),
         "frame": probed,
-        "sigma": list(sigmas(subject)),
+        "sigma": list(sigmas),
         "layer": [layer_of(point) for point in points],
         "point": ("layer", points),
     }
     return {FEATURES: xr.Dataset(variables, coords)}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """All further clips together: at every noise level by the trained network, at the highest by others."""
+    if not run.knows_state:
+        return Evaluations(0)
+    clips, probed = clips_of(run.settings), _frames_of_run(run)
+    levels = len(sigmas_of(run.settings)) + NETWORK_COUNT - 1
+    remembered = NETWORK_COUNT * run.encoding(probed[-1] // run.chunk, rows=clips)
+    return Evaluations(clips * len(probed) * levels * run.layers, remembered)
+
+
+def kept_bytes(run: RunShape) -> int:
+    """The past of all further clips, and in float32 the features of each network at every point."""
+    if not run.knows_state:
+        return 0
+    clips, probed = clips_of(run.settings), _frames_of_run(run)
+    tokens, channels = min(TOKENS, run.tokens // run.chunk), min(CHANNELS, run.d_model)
+    points = 1 + (ceil(run.layers / 2) if run.settings.quick else run.layers)
+    table = clips * len(probed) * len(sigmas_of(run.settings)) * points * tokens * channels
+    return run.cache_bytes(probed[-1] // run.chunk, rows=clips) + 4 * NETWORK_COUNT * table
+
+
+def _frames_of_run(run: RunShape) -> list[int]:
+    return frames_of(run.settings, run.chunks * run.chunk, run.chunk)
 
 
 def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -94,6 +124,18 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
             shuffled[layer] = [*null, _noise_scores(x, shuffle=True)]
     noise = NOISE | {"rows": int(np.prod(by_layer.shape[2:5])), "classes": by_layer.shape[3]}
     return {"known_state": _described(stored, [*(t.about for t in targets), noise], score, shuffled)}
+
+
+def _stored_target(
+    index: int, name: str, target: Target, probed: list[int], chosen: Tensor
+) -> tuple[tuple[str, ...], np.ndarray, dict]:
+    """A target at the probed frames, of the chosen tokens where it has a value for each token."""
+    values = target.values[:, probed]
+    per = "frame" if values.shape[2] == 1 else "token"
+    values = values[:, :, chosen.numpy()] if per == "token" else values
+    about = {"name": name, "group": target.group, "about": target.about, "units": target.units}
+    axes = ("clip", "member", "frame", f"place_{index}", f"value_{index}")
+    return axes, values[None].astype(np.float32), {**about, "classes": len(target.classes), "per": per}
 
 
 class _Target:
@@ -150,14 +192,12 @@ def _described(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffle
 
 def _world(subject: Subject) -> Any:
     """The world that the clips come from, or None where it does not say what it knows of them."""
-    source = source_of(subject.settings, subject.networks["trained"])
-    world = worlds.load(source) if source in worlds.names() else None
-    if hasattr(world, "targets"):
-        return world
-    if "known_state" in subject.settings.experiments:
+    model = subject.networks["trained"]
+    world = known_world(subject.settings, model)
+    if world is None and "known_state" in subject.settings.experiments:
         known = [name for name in worlds.names() if hasattr(worlds.load(name), "targets")]
         raise ValueError(
-            f"known_state has nothing to read, the state of {source} is not known; leave it out of "
-            f"--experiments, or choose --videos {' or '.join(known)}"
+            f"known_state has nothing to read, the state of {source_of(subject.settings, model)} is not "
+            f"known; leave it out of --experiments, or choose --videos {' or '.join(known)}"
         )
-    return None
+    return world

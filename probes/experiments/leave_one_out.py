@@ -11,7 +11,9 @@ import xarray as xr
 from torch import Tensor
 
 from framelens.probes.chunk.measures import Table, described
-from framelens.probes.chunk.stage import Stage
+from framelens.probes.chunk.stage import DRAWS, Stage
+from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject
 
 
@@ -32,6 +34,14 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     about = described("relative_loss")
     dataset["relative_loss"] = loss.transpose(*dataset.velocity_error.dims).assign_attrs(about)
     return {"leave_one_out": dataset}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """Frames without each layer; at each level one whole pass, resumed after each layer, by every network."""
+    frames = len(run.every) * run.steps * (run.layers - 1)
+    resumed = sum(run.layers - layer - 1 for layer in run.every)
+    layers = frames + NETWORK_COUNT * run.levels * (run.layers + resumed)
+    return Evaluations(DRAWS * layers, chunk=ChunkUse(networks=NETWORK_COUNT))
 
 
 def without(stage: Stage, layer: int, x: Tensor) -> Tensor:

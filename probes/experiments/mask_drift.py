@@ -21,6 +21,9 @@ from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_later_frames
 from framelens.probes.chunk.layers import Layers
+from framelens.probes.run.costs import Evaluations
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject, training_density
 
 ABOUT = {
@@ -44,8 +47,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
                 "`bidirectional`); leave it out of --experiments"
             )
         return {}
-    count = QUICK_LEVELS if subject.settings.quick else LEVELS
-    levels = training_density(trained).quantiles(count).tolist()
+    levels = training_density(trained).quantiles(levels_of(subject.settings)).tolist()
     video, noise = subject.clip.video, subject.noise(0)
     by_network = []
     for model in subject.networks.values():
@@ -57,6 +59,24 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     found = xr.concat(by_network, "network").assign_coords(network=list(subject.networks), sigma=levels)
     found.sigma.attrs = {"units": "1", "long_name": "noise level of every frame; 1 is noise"}
     return {"mask_drift": found.transpose("clip", "network", "sigma", "scope", "layer")}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """At each level one plain pass over the clip, one all masked, and one with each layer masked."""
+    if not run.is_bidirectional:
+        return Evaluations(0)
+    passes = NETWORK_COUNT * levels_of(run.settings) * (run.layers + 2)
+    return Evaluations(passes * run.layers * run.chunks)
+
+
+def kept_bytes(run: RunShape) -> int:
+    """The residual stream of the whole clip, plain, all masked and of the current pass."""
+    return 3 * run.chunks * run.residual_bytes() if run.is_bidirectional else 0
+
+
+def levels_of(settings: Settings) -> int:
+    """Noise levels that are probed."""
+    return QUICK_LEVELS if settings.quick else LEVELS
 
 
 def _velocity(model: Any, cond: Any, x: Tensor, sigma: Tensor) -> Tensor:
@@ -87,7 +107,13 @@ def mask_drift(
         for values in scopes.values()
     ]
     table = torch.stack([torch.stack(rows) for rows in by_scope])  # [scope layer variable clip]
-    variables = {
+    coords = {"scope": list(scopes), "layer": every, "point": ("layer", layers.names)}
+    return xr.Dataset(_with_units(table), coords, {"sigma": sigma, "frames": x.shape[1]})
+
+
+def _with_units(table: Float[Tensor, "scope layer variable clip"]) -> dict[str, tuple]:
+    """The measures with their axes and units."""
+    return {
         name: (
             ("clip", "scope", "layer"),
             table[:, :, index].permute(2, 0, 1).float().cpu().numpy(),
@@ -95,8 +121,6 @@ def mask_drift(
         )
         for index, (name, text) in enumerate(ABOUT.items())
     }
-    coords = {"scope": list(scopes), "layer": every, "point": ("layer", layers.names)}
-    return xr.Dataset(variables, coords, {"sigma": sigma, "frames": x.shape[1]})
 
 
 def _residual(

@@ -17,7 +17,9 @@ from framelens.analyses.sums.token_sample import STDERR, half_difference, spread
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
 from framelens.hooks.trace import Trace
+from framelens.probes.run.costs import Evaluations
 from framelens.probes.run.settings import Settings
+from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Clip, Subject
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.05)
@@ -51,6 +53,17 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
         "sigma": list(SIGMAS),
     }
     return {"noise_invariance": xr.Dataset(variables, coords)}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """Two draws in one past and one in the other, at every sigma and probed chunk; both clips remembered."""
+    passes = NETWORK_COUNT * len(run.probed) * len(SIGMAS) * 3
+    return Evaluations(passes * run.layers, NETWORK_COUNT * 2 * run.encoding(run.chunks - 1))
+
+
+def kept_bytes(run: RunShape) -> int:
+    """Two pasts, and the residual streams of three passes in float32."""
+    return 2 * run.cache_bytes(run.chunks) + 3 * run.residual_bytes(value_bytes=4)
 
 
 @torch.no_grad()

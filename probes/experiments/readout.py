@@ -11,6 +11,8 @@ from torch import Tensor
 from framelens.analyses.points import layer_of
 from framelens.analyses.readout import ridge_readout, shuffle_clips
 from framelens.probes.experiments.noise_invariance import residual_stream
+from framelens.probes.run.costs import Evaluations
+from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject
 
 TOKENS = 64
@@ -37,6 +39,17 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
         "target": (("clip", "frame", "token", "value"), target.float().cpu().numpy()[None]),
     }
     return {"readout_features": xr.Dataset(variables, coords)}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """One pass at sigma 1 for each chunk after the context."""
+    passes = NETWORK_COUNT * run.drawn
+    return Evaluations(passes * run.layers, NETWORK_COUNT * run.encoding(run.chunks - 1))
+
+
+def kept_bytes(run: RunShape) -> int:
+    """The past, and the residual stream of one pass in float32."""
+    return run.cache_bytes(run.chunks) + run.residual_bytes(value_bytes=4)
 
 
 def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:

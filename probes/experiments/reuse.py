@@ -14,7 +14,9 @@ import xarray as xr
 from framelens.probes.chunk import cross_frame, stored_features
 from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import Features
+from framelens.probes.chunk.stage import DRAWS, Features
+from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.shape import RunShape
 from framelens.probes.run.subject import Subject
 
 ABOVE = {"cross": LIVE, "cross_only": CUT}
@@ -40,6 +42,15 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
         table.put_velocities(velocity, **place)
     put_layer_velocities(table, layers, stored_features.KINDS, other)
     return {"reuse": table.dataset(start_sigma=("start", [stage.sigma(start) for start in starts]))}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """The steps after each start and the velocities: layers after L for whole layers, all for attention."""
+    starts = run.settings.start_steps
+    passes = sum(run.steps - start - 1 for start in starts) + run.levels
+    whole = len(stored_features.KINDS) * DRAWS * run.behind
+    attention = run.rows(len(ABOVE) * len(run.reached)) * run.layers
+    return Evaluations(passes * (whole + attention), chunk=ChunkUse(features=frozenset({0, *starts})))
 
 
 def _put_layers(table: Table, layers: list[int], start: int) -> None:

@@ -10,19 +10,23 @@ import xarray as xr
 from framelens.probes.chunk import cross_frame, stored_features
 from framelens.probes.chunk.cross_frame import CUT, STORED
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import Features
+from framelens.probes.chunk.stage import DRAWS, Features
 from framelens.probes.experiments.reuse import put_layer_velocities
+from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.shape import RunShape
 from framelens.probes.run.subject import Subject
+
+SOURCES = ("other_clip", "none")
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`reuse_controls`, (clip, source, kind, layer): as `reuse` from the first step on."""
     stage, layers = subject.stage(), subject.layers
-    table = Table(stage, source=["other_clip", "none"], kind=[*stored_features.KINDS, "cross"], layer=layers)
+    table = Table(stage, source=list(SOURCES), kind=[*stored_features.KINDS, "cross"], layer=layers)
     table.put_plain()
     other = stage.features(past="other_clip")
     nothing = Features([torch.zeros_like(part) for part in other.residual], {})
-    for source, features in {"other_clip": other, "none": nothing}.items():
+    for source, features in zip(SOURCES, (other, nothing), strict=True):
         kinds = stored_features.KINDS if source == "other_clip" else ("delta",)
         for layer in layers:
             for kind, frames in stored_features.drawn(stage, layer, features, first=0).items():
@@ -32,6 +36,14 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
         modes = [cross_frame.through(stage, layer, STORED if features.cross else CUT) for layer in layers]
         _put_cross(table, torch.stack(modes), features, source)
     return {"reuse_controls": table.dataset()}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """From each source every step and the velocities: layers after L for whole layers, all for attention."""
+    whole = len(stored_features.KINDS) * DRAWS * run.behind
+    attention = run.rows(len(run.reached)) * run.layers
+    passes = len(SOURCES) * (run.steps + run.levels)
+    return Evaluations(passes * (whole + attention), chunk=ChunkUse(other_past=True))
 
 
 def _put_cross(table: Table, modes: torch.Tensor, features: Features, source: str) -> None:

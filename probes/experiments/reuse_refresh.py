@@ -1,11 +1,17 @@
 """Features computed at every k-th step that serve the steps between: the kinds of reuse.py."""
 
+from math import ceil
+
 import torch
 import xarray as xr
 
 from framelens.probes.chunk import cross_frame, stored_features
 from framelens.probes.chunk.cross_frame import STORED
 from framelens.probes.chunk.measures import Table
+from framelens.probes.chunk.stage import DRAWS
+from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.shape import RunShape
 from framelens.probes.run.subject import Subject
 
 EVERY = (2, 4)
@@ -14,7 +20,7 @@ EVERY = (2, 4)
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`reuse_refresh`, (clip, kind, layer, refresh); empty for a sampler of a single step."""
     stage, layers = subject.stage(), subject.layers
-    every = [k for k in (EVERY[:1] if subject.settings.quick else EVERY) if k <= stage.steps]
+    every = refreshes(subject.settings)
     if not every:
         return {}
     table = Table(stage, kind=[*stored_features.KINDS, "cross"], layer=layers, refresh=every)
@@ -29,3 +35,19 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
                 cost = {"block_share": 1.0 if kind == "cross" else share}
                 table.put(cost, kind=kind, layer=layer, refresh=k)
     return {"reuse_refresh": table.dataset()}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """For each k every step: all layers for attention and where features are fresh, else layers after L."""
+    every, kinds = refreshes(run.settings), len(stored_features.KINDS)
+    attention = len(every) * run.rows(len(run.reached)) * run.steps * run.layers
+    whole = 0
+    for k in every:
+        fresh = ceil(run.steps / k)
+        whole += len(run.reached) * fresh * run.layers + run.behind * (run.steps - fresh)
+    return Evaluations(attention + kinds * DRAWS * whole, chunk=ChunkUse(velocities=bool(every)))
+
+
+def refreshes(settings: Settings) -> list[int]:
+    """After how many steps features are computed again; none for a sampler of fewer steps."""
+    return [k for k in (EVERY[:1] if settings.quick else EVERY) if k <= settings.drawn_steps]

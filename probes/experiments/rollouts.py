@@ -4,6 +4,7 @@ Also keeps what the trained network drew, beside the truth.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,23 @@ import xarray as xr
 from torch import Tensor
 
 from framelens.analyses import statistics
+from framelens.analyses.cost import WatchedShape
 from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.hooks import Together, together
 from framelens.hooks.attention import AttentionTap
 from framelens.hooks.trace import Trace
 from framelens.probes.chunk.scale import Scale
+from framelens.probes.run.costs import Evaluations
 from framelens.probes.run.finite import require_finite
 from framelens.probes.run.settings import MODES, Settings
+from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """The statistics' Datasets with dims (clip, network, mode, ...), and `samples`."""
     by_network, drawn = {}, {}
-    chosen = subject.settings.statistics or tuple(statistics.names())
+    chosen = chosen_statistics(subject.settings)
     for network, model in subject.networks.items():
         by_mode = {}
         for mode in MODES:
@@ -34,6 +38,36 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
                 drawn[mode] = video
         by_network[network] = _joined(by_mode, "mode")
     return _joined(by_network, "network") | {"samples": _samples(subject, drawn)}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """Every step of the probed chunks, teacher-forced, and of all chunks after the context, free-running; in
+    each branch of guidance."""
+    clips = NETWORK_COUNT * run.branches
+    passes = clips * run.settings.steps * (len(run.probed) + run.drawn)
+    return Evaluations(passes * run.layers, clips * len(MODES) * run.encoding(run.chunks - 1))
+
+
+def kept_bytes(run: RunShape) -> int:
+    """The past of each branch, and what the statistics hold of one rollout."""
+    settings = run.settings
+    watched = WatchedShape(
+        layers=run.layers,
+        heads=run.heads,
+        width=run.d_model,
+        tokens=run.tokens,
+        steps=len(settings.watched_steps),
+        pasts=tuple(run.past_frames(frame) for frame in run.probed),
+        chunk=run.chunk,
+        value_bytes=run.value_bytes,
+    )
+    costs = [statistics.cost_of(name, settings, watched) for name in chosen_statistics(settings)]
+    return run.cache_bytes(run.chunks, run.branches) + sum(cost.kept_bytes for cost in costs)
+
+
+def chosen_statistics(settings: Settings) -> tuple[str, ...]:
+    """The statistics of a run: those that the settings name, or all."""
+    return settings.statistics or tuple(statistics.names())
 
 
 def _joined(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.Dataset]:
@@ -51,23 +85,8 @@ def watched_rollout(
     subject: Subject, model: Any, mode: str, chosen: tuple[str, ...]
 ) -> tuple[Tensor, dict[str, xr.Dataset]]:
     """The video that the model draws of the subject's clip, and the chosen statistics of how it did."""
-    settings = subject.settings
-    streams = {name: new_statistic(name, settings) for name in chosen}
-    given = subject.clip.video if mode == "teacher_forced" else subject.clip.video[:, : settings.context]
-
-    def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:
-        return rollout(
-            subject.sampler(model),
-            subject.noise(draw=0),
-            subject.sigmas,
-            subject.clip.cond,
-            given,
-            teacher_forced=mode == "teacher_forced",
-            denoised_frames=set(subject.probed) if mode == "teacher_forced" else None,
-            on_pass=on_pass,
-            renoise=subject.renoise,
-        )
-
+    settings, draw = subject.settings, partial(_rollout, subject, model, mode)
+    streams = {name: statistics.new(name, settings) for name in chosen}
     try:
         with make_instruments(model, streams, set(subject.probed), set(settings.watched_steps)) as attached:
             video = draw(attached.on_pass)
@@ -79,10 +98,19 @@ def watched_rollout(
     return video, {name: statistic.result() for name, statistic in streams.items()}
 
 
-def new_statistic(name: str, settings: Settings) -> Any:
-    """A statistic of that name, told what it asks to know of the run (its file's `for_run`)."""
-    module = statistics.load(name)
-    return module.for_run(settings) if hasattr(module, "for_run") else module.Statistic()
+def _rollout(subject: Subject, model: Any, mode: str, on_pass: Callable[[ForwardPass], None]) -> Tensor:
+    is_forced, video = mode == "teacher_forced", subject.clip.video
+    return rollout(
+        subject.sampler(model),
+        subject.noise(draw=0),
+        subject.sigmas,
+        subject.clip.cond,
+        video if is_forced else video[:, : subject.settings.context],
+        teacher_forced=is_forced,
+        denoised_frames=set(subject.probed) if is_forced else None,
+        on_pass=on_pass,
+        renoise=subject.renoise,
+    )
 
 
 def make_instruments(
@@ -125,26 +153,38 @@ def _samples(subject: Subject, drawn: dict[str, Tensor]) -> xr.Dataset:
     copied = np.where(before < 0, np.nan, scale.psnr(truth[:, np.maximum(before, 0)], truth))
     sampled = _is_sampled(subject, list(drawn))
     measured = np.where(sampled[None], scale.psnr(video, truth[:, None]), np.nan)
+    mean_psnr = scale.psnr(np.broadcast_to(mean, truth.shape), truth)
+    return xr.Dataset(
+        _described_samples(scale, video, truth, measured, copied, mean_psnr),
+        {"mode": list(drawn), "frame": frames},
+        {"latent": int(scale.is_latent), "frames_per_chunk": subject.chunk},
+    )
+
+
+def _described_samples(
+    scale: Scale,
+    video: np.ndarray,
+    truth: np.ndarray,
+    measured: np.ndarray,
+    copied: np.ndarray,
+    mean_psnr: np.ndarray,
+) -> dict[str, tuple]:
+    """Videos and their signal-to-noise ratios with axes and units."""
     image = ("frame", "channel", "row", "col")
     values = scale.values if scale.is_latent else "pixels, -1 black to 1 white"
     units = {"units": "1", "long_name": values}
     decibel = {"units": "dB", "long_name": f"peak signal-to-noise ratio, {scale.peak_name}"}
-    mean_psnr = scale.psnr(np.broadcast_to(mean, truth.shape), truth)
-    return xr.Dataset(
-        {
-            "video": (("clip", "mode", *image), video, units),
-            "truth": (("clip", *image), truth, units),
-            "psnr": (("clip", "mode", "frame"), measured, decibel),
-            "psnr_copy_last": (
-                ("clip", "frame"),
-                copied,
-                decibel | {"copied": "the last true frame before the chunk"},
-            ),
-            "psnr_mean_frame": (("clip", "frame"), mean_psnr, decibel),
-        },
-        {"mode": list(drawn), "frame": frames},
-        {"latent": int(scale.is_latent), "frames_per_chunk": subject.chunk},
-    )
+    return {
+        "video": (("clip", "mode", *image), video, units),
+        "truth": (("clip", *image), truth, units),
+        "psnr": (("clip", "mode", "frame"), measured, decibel),
+        "psnr_copy_last": (
+            ("clip", "frame"),
+            copied,
+            decibel | {"copied": "the last true frame before the chunk"},
+        ),
+        "psnr_mean_frame": (("clip", "frame"), mean_psnr, decibel),
+    }
 
 
 def _is_sampled(subject: Subject, modes: list[str]) -> np.ndarray:

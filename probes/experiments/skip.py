@@ -9,8 +9,11 @@ import xarray as xr
 from torch import Tensor
 
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import Stage
+from framelens.probes.chunk.stage import DRAWS, Stage
 from framelens.probes.chunk.stored_features import block_share
+from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.settings import Settings
+from framelens.probes.run.shape import RunShape
 from framelens.probes.run.subject import Subject
 
 KEPT = (0, 1, 2, 4)
@@ -23,7 +26,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`skip`, (clip, span, kept_steps), with velocities (the span passed over) by sigma."""
     stage = subject.stage()
     chosen = spans(subject.layers[0], subject.layers[-1], is_quick=subject.settings.quick)
-    kept_steps = [kept for kept in (KEPT[:3:2] if subject.settings.quick else KEPT) if kept < stage.steps]
+    kept_steps = kept_steps_of(subject.settings)
     labels = [f"{first}-{last}" for first, last in chosen]
     table = Table(stage, span=labels, kept_steps=kept_steps)
     table.put_plain()
@@ -35,6 +38,19 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
         table.put_velocities(velocities(stage, span), span=label)
     first, last = zip(*chosen, strict=True)
     return {"skip": table.dataset(first=("span", list(first)), last=("span", list(last)))}
+
+
+def evaluations(run: RunShape) -> Evaluations:
+    """The steps after the kept ones and the velocities, without the layers of each span."""
+    passes = sum(run.steps - kept for kept in kept_steps_of(run.settings)) + run.levels
+    chosen = spans(run.reached[0], run.reached[-1], run.settings.quick)
+    layers = sum(run.layers - (last - first + 1) for first, last in chosen)
+    return Evaluations(DRAWS * passes * layers, chunk=ChunkUse())
+
+
+def kept_steps_of(settings: Settings) -> list[int]:
+    """Numbers of first steps at which all layers run; fewer than the steps of an intervention."""
+    return [kept for kept in (KEPT[:3:2] if settings.quick else KEPT) if kept < settings.drawn_steps]
 
 
 def spans(first: int, last: int, is_quick: bool = False) -> list[Span]:

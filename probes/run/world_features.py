@@ -1,6 +1,7 @@
 """Features of a world's clips beside those that a run measures: many clips, few passes each.
 
 One pass per frame to remember it, and one per probed frame and noise level, all clips of a batch together.
+How many clips, noise levels and frames these are is said by `clips_of`, `sigmas_of` and `frames_of`.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
 from framelens.hooks.trace import Trace
 from framelens.probes.chunk.layers import Layers
-from framelens.probes.run.clips import conditions_of, placed
+from framelens.probes.run.clips import conditions_of, placed, source_of
+from framelens.probes.run.settings import Settings
 from framelens.probes.run.subject import Subject
+from framelens.videos import worlds
 
 SIGMAS, CLIPS, FRAMES = (1.0, 0.75, 0.25), 8, 4
 QUICK_SIGMAS, QUICK_CLIPS = (1.0, 0.25), 6
@@ -27,23 +30,34 @@ FIRST_SEED = 500_000
 """Behind every seed of the clips that a run measures otherwise."""
 
 
+def known_world(settings: Settings, model: Any) -> Any:
+    """The world that the clips come from, or None where it does not say what it knows of them."""
+    source = source_of(settings, model)
+    world = worlds.load(source) if source in worlds.names() else None
+    return world if hasattr(world, "targets") else None
+
+
+def clips_of(settings: Settings) -> int:
+    """Further clips that are shown for each clip of the run."""
+    return QUICK_CLIPS if settings.quick else CLIPS
+
+
+def sigmas_of(settings: Settings) -> tuple[float, ...]:
+    """The noise levels of the passes."""
+    return QUICK_SIGMAS if settings.quick else SIGMAS
+
+
+def frames_of(settings: Settings, frames: int, chunk: int) -> list[int]:
+    """At most FRAMES first frames of chunks, spread from the first after the context to the last."""
+    even = np.linspace(settings.context // chunk, frames // chunk - 1, FRAMES)
+    return sorted({int(index) * chunk for index in even.round()})
+
+
 def seeds(subject: Subject) -> Iterator[int]:
     """Seeds of this subject's further clips, which are no other subject's."""
-    clips = QUICK_CLIPS if subject.settings.quick else CLIPS
+    clips = clips_of(subject.settings)
     first = videos.VALIDATION_SEED + subject.settings.seed * 1_000_000 + FIRST_SEED + subject.index * clips
     yield from range(first, first + clips)
-
-
-def sigmas(subject: Subject) -> tuple[float, ...]:
-    """The noise levels of the passes."""
-    return QUICK_SIGMAS if subject.settings.quick else SIGMAS
-
-
-def frames(subject: Subject) -> list[int]:
-    """At most FRAMES first frames of chunks, spread from the first after the context to the last."""
-    chunk = subject.chunk
-    even = np.linspace(subject.settings.context // chunk, subject.frames // chunk - 1, FRAMES)
-    return sorted({int(index) * chunk for index in even.round()})
 
 
 def _points(subject: Subject, model: Any) -> list[str]:
@@ -64,23 +78,23 @@ def features(
     video = torch.from_numpy(batch.video).to(subject.clip.video)
     cond = conditions_of(batch, model)
     context = model.start(len(video), placed(cond, video))
-    points, kept = _points(subject, model), []
+    points, kept, sigmas = _points(subject, model), [], sigmas_of(subject.settings)
     seed = (subject.settings.seed * 1_000_003 + subject.index) * 1_009 + 4
     generator = torch.Generator().manual_seed(seed)
     for frame in range(0, frames[-1] + 1, subject.chunk):
         x = video[:, subject.span(frame)]
         if frame in frames:
-            noise = [torch.randn(x.shape, generator=generator).to(x) for _ in sigmas(subject)]
+            noise = [torch.randn(x.shape, generator=generator).to(x) for _ in sigmas]
             kept.append(
                 [
                     _at(model, points, x, eps, sigma, context, frame)
-                    for eps, sigma in zip(noise[:levels], sigmas(subject)[:levels], strict=True)
+                    for eps, sigma in zip(noise[:levels], sigmas[:levels], strict=True)
                 ]
             )
         if frame < frames[-1]:
             context = model.encode(x, context)
     table = np.stack([np.stack(by_level, 1) for by_level in kept], 1)
-    missing = [(0, len(sigmas(subject)) - levels) if axis == 2 else (0, 0) for axis in range(table.ndim)]
+    missing = [(0, len(sigmas) - levels) if axis == 2 else (0, 0) for axis in range(table.ndim)]
     return np.pad(table, missing, constant_values=np.nan), points
 
 

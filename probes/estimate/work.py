@@ -1,0 +1,43 @@
+"""How many layer evaluations a run makes per clip, by experiment, as each says it in its own file.
+
+evaluations(run)["reuse"]                # layers run, times rows of the batch
+"""
+
+from framelens.probes import experiments
+from framelens.probes.run.costs import claim_of, shared_evaluations, shared_use
+from framelens.probes.run.shape import RunShape
+
+CHUNK, MEMORY = "stage", "memory"
+"""The lines beside those of experiments: the chunk that interventions share, and finished frames."""
+
+
+def experiments_of(run: RunShape) -> list[str]:
+    """The experiments that the settings name, or all."""
+    return list(run.settings.experiments or experiments.names())
+
+
+def evaluations(run: RunShape) -> dict[str, int]:
+    """Layer evaluations by experiment of the run.
+
+    `stage` is the chunk that interventions share, `memory` reading finished frames.
+
+    ValueError for an experiment that does not say what it costs.
+    """
+    claims = {name: claim_of(name, run) for name in experiments_of(run)}
+    use = shared_use(claim.chunk for claim in claims.values())
+    shared = shared_evaluations(use, run)
+    found = {name: claim.denoising for name, claim in claims.items()}
+    if use is not None:
+        found[CHUNK] = shared.denoising
+    found[MEMORY] = shared.encoding + sum(claim.encoding for claim in claims.values())
+    return found
+
+
+def flops_of_pass(run: RunShape, is_rollout: bool) -> float:
+    """Operations of one pass of a chunk through the layers that denoise: matrix products, and attention to
+    the past of the last chunk, or of an average one in rollouts."""
+    d, n = run.d_model, run.tokens
+    chunks = (run.chunks + 1 + run.settings.context // run.chunk) / 2 if is_rollout else run.chunks
+    keys = min(chunks, run.seen or chunks) * n + run.text_tokens
+    weights = 6 * d * d if run.text_tokens else 4 * d * d
+    return run.layers * n * (2 * (weights + 2 * d * run.mlp_width) + 4 * keys * d)
