@@ -93,7 +93,7 @@ class Adapter(nn.Module):
         """Where attention is, and how many frames back each key lies: here oldest first, own frame last."""
 
         def key_age(frame: int, keys: int) -> Tensor:
-            return torch.arange(frame, -1, -1).repeat_interleave(TOKENS)[:keys]
+            return torch.arange(frame, -1, -1).repeat_interleave(TOKENS)
 
         modules = {f"blocks.{i}.attn": self.get_submodule(f"blocks.{i}.attn") for i in range(LAYERS)}
         return {name: AttentionPoint(module, key_age) for name, module in modules.items()}

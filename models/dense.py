@@ -61,9 +61,9 @@ class Dense(CachedStack):
         super().__init__(config, config.layers, unembed=True)
         self.setup()
 
-    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " k"]:
         seen = torch.cat([frame - self.config.reach.past(frame), torch.zeros(1, dtype=torch.long)])
-        return seen.repeat_interleave(self.geometry.tokens_per_frame)[:keys]
+        return seen.repeat_interleave(self.geometry.tokens_per_frame)
 
     def start(self, batch: int, cond: Tensor | None = None) -> DenseContext:
         """A context in which nothing has been seen; cond is actions [b f], labels [b] or a prompt [b t w]."""

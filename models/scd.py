@@ -83,11 +83,11 @@ class SCD(HookedRootModule, Conditioned):
                 points[name] = AttentionPoint(self.get_submodule(name), age, own_queries)
         return points
 
-    def _encoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+    def _encoder_age(self, frame: int, keys: int) -> Int[Tensor, " k"]:
         starts = int(self.config.start_token)
         place = torch.cat([self.config.reach.past(frame + starts), torch.tensor([frame + starts])])
         age = torch.where((place == 0) & bool(starts), -1, frame + starts - place)
-        return age.repeat_interleave(self.geometry.tokens_per_frame)[:keys]
+        return age.repeat_interleave(self.geometry.tokens_per_frame)
 
     def _decoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
         is_context = torch.arange(keys) < keys - self.geometry.tokens_per_frame

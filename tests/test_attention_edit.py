@@ -12,6 +12,7 @@ from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionEdit, AttentionPoint, AttentionTap, SilentHookError, cut
 from framelens.hooks.attention_edit import mask_later_frames, mask_other_frames
+from framelens.models import adapter_template
 
 FRAMES, STEPS = 3, 2
 
@@ -149,6 +150,19 @@ def test_a_tap_beside_a_cut_hears_one_call_a_pass_in_either_order():
             draw(network, tap, edit)
     passes = FRAMES * STEPS + FRAMES - 1
     assert len(heard) == 2 * 2 * passes
+
+
+@pytest.mark.parametrize("frame", [0, 3])
+@pytest.mark.parametrize("load, side, tokens", [(tiny.model, 8, 4), (adapter_template.load, 20, 25)])
+def test_a_pass_whose_keys_are_not_those_of_its_announced_frame_is_refused(load, side, tokens, frame):
+    network, x = load(), tiny.draw(1, 1, 3, side, side)
+    context = network.encode(x, network.start(1))
+    ages, tap = [], AttentionTap(network.attn_dict, "*", lambda at, name, p: ages.append(p.key_age.tolist()))
+    under(tap, lambda x: network.denoise(x, torch.ones(1), context), x, moment(frame=1))
+    assert ages[0] == [1] * tokens + [0] * tokens
+    expected = f"has {2 * tokens} keys at frame {frame}, .* {(frame + 1) * tokens} ages"
+    with pytest.raises(ValueError, match=expected):
+        under(tap, lambda x: network.denoise(x, torch.ones(1), context), x, moment(frame=frame))
 
 
 def test_an_unannounced_pass_is_refused():

@@ -46,7 +46,7 @@ class Chunked(Adapter):
     def attn_dict(self):
         def key_age(frame, keys):
             own = torch.zeros(2 * TOKENS, dtype=torch.long)
-            return torch.cat([torch.arange(frame, 0, -1).repeat_interleave(TOKENS), own])[:keys]
+            return torch.cat([torch.arange(frame, 0, -1).repeat_interleave(TOKENS), own])
 
         return {name: AttentionPoint(point.module, key_age) for name, point in super().attn_dict.items()}
 

@@ -95,7 +95,7 @@ class FarLong(CachedStack):
         nn.init.zeros_(self.context_unembed.weight)
         self.setup()
 
-    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " k"]:
         """Of frame + 1 frames, of which as many are coarse as the number of keys says."""
         fine, coarse = self.geometry.tokens_per_frame, self.config.coarse_tokens
         missing = (frame + 1) * fine - keys

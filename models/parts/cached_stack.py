@@ -26,7 +26,7 @@ class CachedStack(Stack):
             for layer in range(len(self.blocks))
         }
 
-    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " k"]:
         """How many frames back each key of a frame's pass lies."""
         raise NotImplementedError
 

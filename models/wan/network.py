@@ -62,9 +62,9 @@ class Wan(HookedRootModule):
         names = [f"blocks.{layer}.attn" for layer in range(len(self.blocks))]
         return {name: AttentionPoint(self.get_submodule(name), self._key_age) for name in names}
 
-    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+    def _key_age(self, frame: int, keys: int) -> Int[Tensor, " k"]:
         past = (frame - self.config.reach.past(frame)).repeat_interleave(self.geometry.tokens_per_frame)
-        return torch.cat([past, torch.zeros(keys - len(past), dtype=torch.long)])
+        return torch.cat([past, torch.zeros(max(0, keys - len(past)), dtype=torch.long)])
 
     @property
     def dtype(self) -> torch.dtype:

@@ -90,7 +90,7 @@ class ByHand(nn.Module):
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:
         def age(frame: int, keys: int) -> Tensor:
-            return torch.arange(frame, -1, -1).repeat_interleave(TOKENS)[:keys]
+            return torch.arange(frame, -1, -1).repeat_interleave(TOKENS)
 
         return {f"blocks.{i}.attn": AttentionPoint(b.attn, age) for i, b in enumerate(self.blocks)}
 

@@ -69,9 +69,9 @@ class ChunkedTwin(Dense):
     forward = denoise
 
 
-def _key_age(frame: int, keys: int) -> Int[Tensor, " {keys}"]:
+def _key_age(frame: int, keys: int) -> Int[Tensor, " k"]:
     past = torch.arange(frame, 0, -1)
-    return torch.cat([past, torch.zeros(CHUNK, dtype=torch.long)]).repeat_interleave((SIDE // 2) ** 2)[:keys]
+    return torch.cat([past, torch.zeros(CHUNK, dtype=torch.long)]).repeat_interleave((SIDE // 2) ** 2)
 
 
 def model(seed: int = 0, layers: int = 2) -> ChunkedTwin:

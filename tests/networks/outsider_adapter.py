@@ -73,7 +73,7 @@ class Adapter(nn.Module):
         return {f"blocks.{i}.attn": AttentionPoint(b.attn, self.key_age) for i, b in enumerate(self.blocks)}
 
     def key_age(self, frame, keys):
-        return torch.arange(frame, -1, -1).repeat_interleave(self.net.grid**2)[:keys]
+        return torch.arange(frame, -1, -1).repeat_interleave(self.net.grid**2)
 
     def start(self, batch, cond=None):
         return Past(0, ((None, None),) * len(self.blocks))
