@@ -1,6 +1,6 @@
 """A model around another one, which does itself what it changes and hands on the rest.
 
-    class Cut(Around):
+    class CutModel(Around):
         def denoise(self, x, sigma, context): ...       # and in __init__: self.model = model
 
 What the inner model does not have the outer one does not have either, so hasattr and getattr with a default

@@ -7,7 +7,7 @@
     model = models.load("my_adapter.py:load")                   # what a function of yours returns
 
 A network's file offers `build(config)` and `config(preset, **changes)`; a family's file, which reads other
-people's checkpoints, `CLASSES`, `UNSAID`, `recognises(names)` and `read(checkpoint, said)`
+people's checkpoints, `CLASSES`, `DEFAULTS`, `recognises(names)` and `read(checkpoint, said)`
 (models/loading/read.py).
 """
 
@@ -57,7 +57,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", copies: int = 1
     """The model of that name, path, hub id or adapter, ready to sample; `source` tells where it came from.
 
     `asked` is what a checkpoint does not say. For those of ours: window, the past frames in view (all), and
-    sink, the first frames that stay in view of a window (0). For a family's: what its UNSAID names. `device`
+    sink, the first frames that stay in view of a window (0). For a family's: what its DEFAULTS name. `device`
     "auto" takes all GPUs, and the processor where there are none. Where so many `copies` of the weights do
     not fit, that is said before they are read.
 

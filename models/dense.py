@@ -79,7 +79,7 @@ class Dense(CachedStack):
         modulations = self.modulations(clean, condition_of(context.cond, context.frame))
         self.through(self.tokens(x), modulations, context.rope, cache, context.text)
         frame = context.frame + 1
-        cache = cache.appended(tokens).within(self.config.reach, tokens)
+        cache = cache.append(tokens).within(self.config.reach, tokens)
         return DenseContext(frame, cache, self.rotation([frame]), context.cond, context.text)
 
     def teacher_forced(

@@ -1,7 +1,7 @@
 """Checkpoints of the authors' code, read into our networks: SCD (Bai et al. 2026) and FAR (Gu et al. 2025).
 
     model = models.load("ema.pth")                               # encoder. and decoder.: SCD; one stack: FAR
-    model = models.load("ema.pth", height=16, width=16)          # what such a file cannot say, see UNSAID
+    model = models.load("ema.pth", height=16, width=16)          # what such a file cannot say, see DEFAULTS
 
 Width, heads (64 wide), depths, channels, conditions and fusion are read off names and shapes. The order of
 operations is the released one, so that outputs agree. Where the released code of SCD departs from its paper,
@@ -36,7 +36,7 @@ from framelens.models.loading.checkpoint import Checkpoint
 HEAD = 64
 CLASSES: tuple[str, ...] = ()
 ORIGINS = {"scd": "the released code of SCD", "dense": "the released code of FAR"}
-UNSAID: dict[str, Any] = {"height": 8, "width": 8, "patch": 1, "fusion": None}
+DEFAULTS: dict[str, Any] = {"height": 8, "width": 8, "patch": 1, "fusion": None}
 """What no tensor says, as in the released models: the latent's size, its patch, whether SCD adds features or
 has them as tokens (None: as tokens, unless the tensors are those of another fusion)."""
 
@@ -87,9 +87,9 @@ def recognises(names: Collection[str]) -> bool:
     return any(name in names for name in embedders) and "context_embedder.weight" not in names
 
 
-def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """The network with the file's weights in it. Raises ValueError where they do not fit."""
-    model, names, metadata = layout(checkpoint, said)
+    model, names, metadata = layout(checkpoint, options)
     if metadata["network"] == "scd":
         checkpoint = _with_final_modulation(checkpoint, model.config.d_model)
     fill(model, checkpoint, names)
@@ -97,18 +97,18 @@ def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[nn.Module, dict[
     return model, metadata
 
 
-def layout(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[Any, dict[str, str], dict[str, Any]]:
+def layout(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[Any, dict[str, str], dict[str, Any]]:
     """The network that these tensors belong to, what the file calls each of its own, and metadata.
 
     On the meta device: without memory for weights. Raises ValueError where `said` does not fit the tensors.
     """
     is_scd = "x_embedder.weight" not in checkpoint.weights
     network, stack = ("scd", "decoder.") if is_scd else ("dense", "")
-    fields: dict[str, Any] = said | sizes(checkpoint, stack, said["patch"])
-    condition, fields["conditions"] = _conditions(checkpoint, stack)
+    fields: dict[str, Any] = options | sizes(checkpoint, stack, options["patch"])
+    condition, fields["conditions"] = _read_conditions(checkpoint, stack)
     if is_scd:
         fields |= {f"{half}_layers": depth(checkpoint, f"{half}.") for half in ("encoder", "decoder")}
-        fields |= {"fusion": _fusion(checkpoint, said["fusion"]), "start_token": False}
+        fields |= {"fusion": _read_fusion(checkpoint, options["fusion"]), "start_token": False}
     else:
         _refuse_fusion(checkpoint, fields.pop("fusion"))
         fields["layers"] = depth(checkpoint, "")
@@ -190,7 +190,7 @@ def conditions(checkpoint: Checkpoint, stack: str, condition: str) -> int:
     return matrix(checkpoint, table)[0] - 1 if table in checkpoint.weights else 0
 
 
-def _conditions(checkpoint: Checkpoint, stack: str) -> tuple[str | None, int]:
+def _read_conditions(checkpoint: Checkpoint, stack: str) -> tuple[str | None, int]:
     """Whether the conditions are actions or labels, and how many."""
     for condition in ("action", "label"):
         if count := conditions(checkpoint, stack, condition):
@@ -198,7 +198,7 @@ def _conditions(checkpoint: Checkpoint, stack: str) -> tuple[str | None, int]:
     return None, 0
 
 
-def _fusion(checkpoint: Checkpoint, said: str | None) -> str:
+def _read_fusion(checkpoint: Checkpoint, options: str | None) -> str:
     """How the decoder takes features in: as the tensors say, and where they do not, as asked for."""
     if "decoder.decoder_input_proj.weight" in checkpoint.weights:
         fusions: tuple[str, ...] = ("channel_concat",)
@@ -206,7 +206,7 @@ def _fusion(checkpoint: Checkpoint, said: str | None) -> str:
         fusions = ("token_concat_projected",)
     else:
         fusions = SILENT_FUSIONS
-    fusion = said or fusions[0]
+    fusion = options or fusions[0]
     if fusion not in fusions:
         raise ValueError(
             f"{checkpoint.path} has the tensors of the fusion {' or '.join(fusions)}, not of {fusion!r}"
@@ -214,9 +214,9 @@ def _fusion(checkpoint: Checkpoint, said: str | None) -> str:
     return fusion
 
 
-def _refuse_fusion(checkpoint: Checkpoint, said: str | None) -> None:
-    if said is not None:
-        told = ", ".join(name for name in UNSAID if name != "fusion")
+def _refuse_fusion(checkpoint: Checkpoint, options: str | None) -> None:
+    if options is not None:
+        told = ", ".join(name for name in DEFAULTS if name != "fusion")
         raise ValueError(
             f"{checkpoint.path} is a dense checkpoint and cannot be told fusion; it can be told {told}"
         )

@@ -121,7 +121,7 @@ class SCD(HookedRootModule, Conditioned):
         frame, n = context.frame + 1, self.geometry.tokens_per_frame
         inputs = self._inputs(self.clean(len(tokens)), frame, context)
         features = features_of(self.encoder, self.config, tokens, *inputs)
-        cache = context.cache.appended(n).within(self.config.reach, n)
+        cache = context.cache.append(n).within(self.config.reach, n)
         return self._with_features(features, replace(context, frame=frame, cache=cache))
 
     def read(self, x: Float[Tensor, "b 1 c h w"], context: SCDContext) -> SCDContext:
@@ -130,7 +130,7 @@ class SCD(HookedRootModule, Conditioned):
         context = replace(context, cache=cache, modulations=None)
         inputs = self._inputs(self.clean(len(x)), context.frame, context)
         self.encoder.through(self.encoder.tokens(x), *inputs)
-        cache = cache.appended(n).within(self.config.reach, n)
+        cache = cache.append(n).within(self.config.reach, n)
         return replace(context, frame=context.frame + 1, cache=cache)
 
     def ask(self, context: SCDContext, batch: int) -> SCDContext:
@@ -160,7 +160,7 @@ class SCD(HookedRootModule, Conditioned):
             action = _within(context.cond, context.frame)
             modulations = self.decoder.modulations(self.clean(len(features)), action)
             self.decoder.through(features, modulations, context.place, cache, context.decoder_text)
-            prefix = cache.appended(features.shape[1])
+            prefix = cache.append(features.shape[1])
         return replace(context, features=features, prefix=prefix)
 
     def disturbed(self, context: SCDContext, strength: float, generator: torch.Generator) -> SCDContext:

@@ -26,7 +26,7 @@ from framelens.models.wan.read import stock, with_our_names
 from framelens.records.extras import extra
 
 CLASSES: tuple[str, ...] = ("SkyReelsV2Transformer3DModel",)
-UNSAID: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "height": 68,
     "width": 120,
     "frames_per_chunk": None,
@@ -46,22 +46,22 @@ def recognises(names: Collection[str]) -> bool:
     return is_wan_like(names) and SKYREELS_MARK in names
 
 
-def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["SkyReels", dict[str, Any]]:
+def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["SkyReels", dict[str, Any]]:
     """The network of such a checkpoint, and what it is and is taken for; ValueError for other networks."""
-    if said["fps"] not in FRAME_RATES:
-        raise ValueError(f"SkyReels is told 16 or 24 frames per second, got {said['fps']}")
+    if options["fps"] not in FRAME_RATES:
+        raise ValueError(f"SkyReels is told 16 or 24 frames per second, got {options['fps']}")
     with extra("families"):
         from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
 
     checkpoint = with_our_names(checkpoint)
     block = (checkpoint.config or {}).get("num_frame_per_block", 1)
-    chunk = block if said["frames_per_chunk"] is None else said["frames_per_chunk"]
-    config = config_of(checkpoint, said, chunk, is_causal=block > 1)
+    chunk = block if options["frames_per_chunk"] is None else options["frames_per_chunk"]
+    config = config_of(checkpoint, options, chunk, is_causal=block > 1)
     is_told = SKYREELS_MARK in checkpoint.weights
     arguments = config.for_diffusers() | {"inject_sample_info": is_told, "num_frame_per_block": block}
     network = stock(SkyReelsV2Transformer3DModel, arguments, checkpoint)
     sampling = Sampling(MANY_STEPS, scheduled_shift(checkpoint.path, SHIFT))
-    model = SkyReels(network, config, sampling, said["fps"] if is_told else None)
+    model = SkyReels(network, config, sampling, options["fps"] if is_told else None)
     assumed = {"sampling": sampling.describe(), "fps": model.fps}
     about = {"network": "skyreels", "config": model.describe(), "origin": CLASSES[0], "assumed": assumed}
     return model, about

@@ -53,7 +53,7 @@ def checkpoint(network, path="tiny", **changes):
 
 def adapted(network, **said):
     """Our reading of that network's own checkpoint."""
-    model, _ = anyflow.read(checkpoint(network), {**anyflow.UNSAID, **SAID, **said})
+    model, _ = anyflow.read(checkpoint(network), {**anyflow.DEFAULTS, **SAID, **said})
     return model.eval().requires_grad_(False)
 
 
@@ -307,7 +307,7 @@ def test_a_bare_state_dict_says_its_sizes():
     network = stock(num_attention_heads=1, attention_head_dim=128, cross_attn_norm=False)
     bare = Checkpoint(Path("bare.pt"), checkpoint(network).weights)
     assert anyflow.recognises(bare.weights)
-    model, metadata = anyflow.read(bare, {**anyflow.UNSAID, **SAID, "frames_per_chunk": 1})
+    model, metadata = anyflow.read(bare, {**anyflow.DEFAULTS, **SAID, "frames_per_chunk": 1})
     assert metadata["config"]["mlp_width"] == 48
     x = latents(model, 2)
     drawn = rollout(model, x, sigma_grid(1), PROMPT)
@@ -329,5 +329,5 @@ def test_a_bare_state_dict_says_its_sizes():
 def test_what_does_not_fit_is_refused_in_one_line(config, said, words):
     network = stock()
     with pytest.raises(ValueError, match=words) as error:
-        anyflow.read(checkpoint(network, **config), {**anyflow.UNSAID, **SAID, **said})
+        anyflow.read(checkpoint(network, **config), {**anyflow.DEFAULTS, **SAID, **said})
     assert "\n" not in str(error.value) and str(error.value).startswith("tiny")

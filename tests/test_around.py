@@ -8,7 +8,7 @@ from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import CausalDiffuser
 from framelens.models import scd
 from framelens.models.variants.captured import Captured
-from framelens.models.variants.cut import Cut
+from framelens.models.variants.cut import CutModel
 
 HANDED_ON = [name for name, value in vars(Around).items() if isinstance(value, property)]
 SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16, "conditions": 5}
@@ -32,7 +32,7 @@ def test_what_is_handed_on_is_that_of_the_inner_model(make):
 
 def test_wrapped_models_keep_the_contract():
     model = tiny.model(conditions=5)
-    for outer in (Cut(model, []), Captured(model, "graph"), guided(model, 2.0)):
+    for outer in (CutModel(model, []), Captured(model, "graph"), guided(model, 2.0)):
         assert isinstance(outer, CausalDiffuser) and outer.geometry == model.geometry
 
 

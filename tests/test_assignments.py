@@ -70,7 +70,7 @@ def test_near_names_are_suggested():
 
 def test_a_probe_and_a_model_read_the_same_text_alike(tmp_path):
     family = ModuleType("framelens.models.mine")
-    family.UNSAID = {"height": 4, "share": 0.5, "ask": False, "frames": None}
+    family.DEFAULTS = {"height": 4, "share": 0.5, "ask": False, "frames": None}
     pairs = ["height=8", "share=1", "ask=true", "frames=3"]
     settings, _ = settings_of(
         {k: v for k, v in vars(parser().parse_args(["--set", *pairs])).items()

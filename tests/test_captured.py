@@ -13,7 +13,7 @@ from framelens.hooks.trace import Trace
 from framelens.models import scd
 from framelens.models.parts.fusion import FUSIONS
 from framelens.models.variants import captured as _captured
-from framelens.models.variants.captured import Captured, captured
+from framelens.models.variants.captured import Captured, capture
 
 SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
 SMALL |= {"rope_axes": (4, 2, 2), "rope_theta": 100.0, "conditions": 5}
@@ -107,7 +107,7 @@ def test_what_is_compiled_never_sees_another_shape_or_number(fusion, monkeypatch
 
     monkeypatch.setattr(torch, "compile", compiled)
     model = separated(fusion)
-    assert torch.equal(video(captured(model, "compile")), video(model))
+    assert torch.equal(video(capture(model, "compile")), video(model))
     assert len(seen) == FRAMES * STEPS and all(each == seen[0] for each in seen)
 
 
@@ -140,7 +140,7 @@ def test_a_captured_model_refuses_hooks_and_says_why(recorded):
 def test_what_cannot_be_captured_is_refused(mode, network, said):
     model = separated("prefix") if network == "scd" else tiny.model()
     with pytest.raises(ValueError, match=said):
-        captured(model, mode)
+        capture(model, mode)
 
 
 @pytest.mark.gpu
@@ -150,7 +150,7 @@ def test_what_cannot_be_captured_is_refused(mode, network, said):
 def test_on_a_gpu_captured_steps_make_the_same_video(fusion, mode):
     model = separated(fusion, "cuda")
     for scale in (1.0, 2.0):
-        fast, plain = video(captured(model, mode), scale, device="cuda"), video(model, scale, device="cuda")
+        fast, plain = video(capture(model, mode), scale, device="cuda"), video(model, scale, device="cuda")
         assert torch.allclose(fast, plain, atol=1e-4)
 
 
@@ -158,5 +158,5 @@ def test_on_a_gpu_captured_steps_make_the_same_video(fusion, mode):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_a_dense_model_is_captured():
     model = tiny.model(conditions=5).to("cuda")
-    fast, plain = video(captured(model, "graph"), device="cuda"), video(model, device="cuda")
+    fast, plain = video(capture(model, "graph"), device="cuda"), video(model, device="cuda")
     assert torch.allclose(fast, plain, atol=1e-4)

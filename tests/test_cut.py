@@ -7,7 +7,7 @@ import torch
 from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import cut
-from framelens.models.variants.cut import Cut, frame_diagonal, layers_from
+from framelens.models.variants.cut import CutModel, cut_teacher_forced, layers_from
 
 FRAMES = 4
 
@@ -31,7 +31,7 @@ def test_a_cut_in_training_is_the_cut_of_denoising_passes(layers):
         tiny.draw(2, FRAMES, 3, 8, 8, seed=1),
     )
     sigma = 0.05 + 0.9 * torch.rand(2, FRAMES, generator=torch.Generator().manual_seed(0))
-    with frame_diagonal(model, layers):
+    with cut_teacher_forced(model, layers):
         together = model.teacher_forced(clean, noisy, sigma)
     expected = cut_frame_by_frame(model, layers, clean, noisy, sigma)
     torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
@@ -53,15 +53,15 @@ def test_sampling_from_a_cut_model_is_the_cut_of_denoising_passes(first):
 
     with cut(model.attn_dict, [f"blocks.{layer}.attn" for layer in layers]) as edit:
         expected = sampled(model, edit.on_pass)
-    torch.testing.assert_close(sampled(Cut(model, layers)), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sampled(CutModel(model, layers)), expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(sampled(model), expected, atol=1e-3), "the cut changes nothing, or stays"
-    assert torch.equal(sampled(Cut(model, [])), sampled(model))
+    assert torch.equal(sampled(CutModel(model, [])), sampled(model))
 
 
 def test_a_cut_network_can_be_trained():
     model = tiny.model(layers=2).requires_grad_(True)
     clean, noisy = tiny.draw(1, 3, 3, 8, 8), tiny.draw(1, 3, 3, 8, 8, seed=1)
-    with frame_diagonal(model, [0, 1]):
+    with cut_teacher_forced(model, [0, 1]):
         model.teacher_forced(clean, noisy, torch.full((1, 3), 0.5)).square().mean().backward()
     assert all(weight.grad is not None for weight in model.parameters())
 
@@ -69,6 +69,6 @@ def test_a_cut_network_can_be_trained():
 def test_layers_that_are_not_there_are_refused():
     with (
         pytest.raises(ValueError, match=r"layers \[1, 2\] are not all among the 2 layers"),
-        frame_diagonal(tiny.model(), [2, 1]),
+        cut_teacher_forced(tiny.model(), [2, 1]),
     ):
         pass

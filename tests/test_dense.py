@@ -10,7 +10,7 @@ from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.diffusion.schedule import noised, sigma_grid
 from framelens.hooks import AttentionTap, Edit, Trace
 from framelens.models import dense
-from framelens.models.parts.blocks import AxialRope, rotated
+from framelens.models.parts.blocks import AxialRope, rotate
 from framelens.models.parts.history import CleanThenNoisy, FrameCausal, Reach
 
 BATCH, FRAMES, TOKENS = 2, 4, 4
@@ -112,12 +112,12 @@ def test_the_rotation_depends_only_on_how_far_apart_two_tokens_are():
     q, k = tiny.draw(1, 4, 1, 8), tiny.draw(1, 4, 1, 8, seed=1)
 
     def score(query_frame, key_frame):
-        turned = rotated(q, rope(torch.tensor([query_frame]))), rotated(k, rope(torch.tensor([key_frame])))
+        turned = rotate(q, rope(torch.tensor([query_frame]))), rotate(k, rope(torch.tensor([key_frame])))
         return torch.einsum("bqhd,bkhd->qk", *turned)
 
     torch.testing.assert_close(score(7, 5), score(2, 0))
     assert not torch.allclose(score(7, 5), score(7, 4))
-    torch.testing.assert_close(rotated(q, rope(torch.tensor([3]))).norm(dim=-1), q.norm(dim=-1))
+    torch.testing.assert_close(rotate(q, rope(torch.tensor([3]))).norm(dim=-1), q.norm(dim=-1))
 
 
 def test_the_rotation_turns_pairs_of_channels_as_complex_numbers():
@@ -126,7 +126,7 @@ def test_the_rotation_turns_pairs_of_channels_as_complex_numbers():
     place = torch.tensor([[5, r, c] for r in range(2) for c in range(2)])
     angle = torch.stack([place[:, 0], place[:, 0] / 10, place[:, 1], place[:, 2]], dim=1)[None, :, None]
     turned = torch.view_as_complex(x.unflatten(-1, (4, 2))) * torch.polar(torch.ones_like(angle), angle)
-    torch.testing.assert_close(rotated(x, rope), torch.view_as_real(turned).flatten(-2))
+    torch.testing.assert_close(rotate(x, rope), torch.view_as_real(turned).flatten(-2))
 
 
 # No look ahead

@@ -271,7 +271,7 @@ def test_a_guided_rollout_runs_with_the_null_action(model):
 def test_the_released_sizes_are_read_off(tmp_path, preset, width, parameters):
     shapes = reference.shapes(width, 32, 12, 4, rows=5)
     held = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    model, metadata = far_long.read(Checkpoint(tmp_path / "long.pth", held), dict(far_long.UNSAID))
+    model, metadata = far_long.read(Checkpoint(tmp_path / "long.pth", held), dict(far_long.DEFAULTS))
     assert model.config == far_long.config(preset)
     assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(parameters, rel=0.01)
     assert metadata["network"] == "far_long" and metadata["latent"]

@@ -8,7 +8,7 @@ import torch
 
 from framelens.models import dense
 from framelens.models.cost import calibration
-from framelens.models.cost.calibration import calibrated
+from framelens.models.cost.calibration import calibrate
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import Shape, denoise_cost, parameters, shape_of
 from framelens.models.wan.config import WanConfig
@@ -25,7 +25,7 @@ def seconds(machine, shape, past):
 
 def test_the_rates_give_back_the_times_that_they_come_from(monkeypatch):
     monkeypatch.setattr(calibration, "_seconds", lambda runs, device: TIMED)
-    machine = calibrated("cpu", "float32", SHAPE)
+    machine = calibrate("cpu", "float32", SHAPE)
     timed = calibration._timed_shape(SHAPE, on_gpu=False)
     past = calibration._frames(timed)
     assert seconds(machine, replace(timed, tokens=1), 0) == pytest.approx(TIMED["token"])
@@ -36,7 +36,7 @@ def test_the_rates_give_back_the_times_that_they_come_from(monkeypatch):
 def test_times_that_contradict_each_other_give_rates_all_the_same(monkeypatch):
     timed = {"copy": 1e-3, "token": 2.0, "frame": 1.0, "past": 0.5}
     monkeypatch.setattr(calibration, "_seconds", lambda runs, device: timed)
-    rates = vars(calibrated("cpu", "float32", SHAPE))
+    rates = vars(calibrate("cpu", "float32", SHAPE))
     assert all(0 <= rate < math.inf for rate in rates.values())
 
 
@@ -46,7 +46,7 @@ def test_this_machine_is_measured(changes, monkeypatch):
     monkeypatch.setitem(calibration.COPIED_BYTES, "cpu", 1024)
     shape = Shape(layers=2, d_model=16, heads=2, mlp_width=24, tokens=4, values=3, **changes)
     state = torch.random.get_rng_state()
-    machine = calibrated("cpu", "float32", shape)
+    machine = calibrate("cpu", "float32", shape)
     assert torch.equal(torch.random.get_rng_state(), state), "nobody's random numbers change"
     assert isinstance(machine, Machine) and not machine.hides_launches
     assert machine.frame_seconds(shape, 2, 3) > machine.encode_seconds(shape, 3) > 0

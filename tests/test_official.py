@@ -166,7 +166,7 @@ def test_the_sizes_of_far_are_read_off(name, tmp_path):
     layers, width, heads, millions = SIZES[name]
     shapes = reference.far_shapes(width, 32, layers)
     weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    model, names, _ = official.layout(Checkpoint(tmp_path / "far.pth", weights), official.UNSAID)
+    model, names, _ = official.layout(Checkpoint(tmp_path / "far.pth", weights), official.DEFAULTS)
     config = model.config
     assert (config.layers, config.d_model, config.heads) == (layers, width, heads)
     assert (config.channels, config.height, config.width, config.patch) == (32, 8, 8, 1)
@@ -179,7 +179,7 @@ def test_the_released_scd_is_read_off(tmp_path):
     assert len(shapes) == 236
     weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     assert abs(sum(weight.numel() for weight in weights.values()) - 233.61e6) < 5e3
-    config = official.layout(Checkpoint(tmp_path / "ema.pth", weights), official.UNSAID)[0].config
+    config = official.layout(Checkpoint(tmp_path / "ema.pth", weights), official.DEFAULTS)[0].config
     assert (config.encoder_layers, config.decoder_layers, config.heads) == (8, 4, 16)
     assert (config.conditions, config.fusion, config.start_token) == (4, "token_concat", False)
 

@@ -455,7 +455,7 @@ def test_a_full_device_leaves_a_finished_run_a_plan_by_operations(runs, monkeypa
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(calibration, "calibrated", full)
+    monkeypatch.setattr(calibration, "calibrate", full)
     found = json.loads(write_plan(runs(), runs.network).read_text())
     assert found["prediction"]["clock"] is None and found["prediction"]["speed_up"] > 1
     assert found["remarks"][-1].startswith("The speed-up is predicted by operations alone")

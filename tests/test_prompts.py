@@ -56,10 +56,10 @@ def test_what_is_cut_is_said(pipeline):
 
 def test_prompts_beyond_ascii_are_pointed_out_where_they_cannot_be_mended(pipeline, monkeypatch):
     encoder = open_text_encoder(str(pipeline))
-    monkeypatch.setattr(_prompts, "mends", lambda: False)
+    monkeypatch.setattr(_prompts, "has_ftfy", lambda: False)
     assert "not ASCII: prompt 2; Wan" in encoder.notes(["a", "é"])[0]
     assert "not ASCII: the negative prompt; Wan" in encoder.notes(["a"], negative="é")[0]
-    monkeypatch.setattr(_prompts, "mends", lambda: True)
+    monkeypatch.setattr(_prompts, "has_ftfy", lambda: True)
     mender = SimpleNamespace(fix_text=lambda text: text.replace("；", ";"))
     monkeypatch.setitem(sys.modules, "ftfy", mender)
     assert not encoder.notes(["a", "é"])

@@ -8,7 +8,7 @@ from framelens.analyses.statistics.frame_attention import Statistic
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import dense, scd
-from framelens.models.variants.cut import Cut, layers_from
+from framelens.models.variants.cut import CutModel, layers_from
 from framelens.models.variants.recomposed import recompose
 from framelens.probes.experiments.rollouts import make_instruments
 from framelens.training.recipes import recipe
@@ -62,7 +62,7 @@ def test_a_later_one_is_that_of_the_dense_network_cut_behind_the_encoder(frames)
     ours = model.denoise(x, sigma, after(model, frames))
     torch.manual_seed(1)
     context = after(network, frames)
-    cut = Cut(network, layers_from(network, 3)).denoise(x, sigma, context)
+    cut = CutModel(network, layers_from(network, 3)).denoise(x, sigma, context)
     torch.testing.assert_close(ours, cut, atol=1e-5, rtol=0)
     assert not torch.allclose(ours, network.denoise(x, sigma, context), atol=1e-3)
 

@@ -17,8 +17,8 @@ from framelens.benchmarks.scd.__main__ import main
 from framelens.benchmarks.scd.arms import Arm, network
 from framelens.benchmarks.scd.card import card
 from framelens.benchmarks.scd.plan import read_plan
-from framelens.benchmarks.scd.presets import PRESETS, SLICES, TINY, chosen
-from framelens.benchmarks.scd.sweeps import Plan
+from framelens.benchmarks.scd.presets import PRESETS, SLICES, TINY, choose_preset
+from framelens.benchmarks.scd.sweeps import BenchSettings
 from framelens.models import dense, scd
 from framelens.models.cost import calibration
 from framelens.models.cost.machine import Machine
@@ -156,7 +156,7 @@ def test_a_plan_is_timed_as_it_was_planned(tmp_path, capsys):
 def test_the_arithmetic_of_a_plan_and_of_its_benchmark_is_the_same():
     shipped = Path(__file__).parent.parent / "reports" / "gallery" / "dense-tiles-plan.json"
     said = read_plan(shipped)
-    preset, _ = chosen(said.model, on_gpu=False, split=said.split)
+    preset, _ = choose_preset(said.model, on_gpu=False, split=said.split)
     shapes = [preset.shape(arm, batch=said.batch) for arm in ("dense", said.fusion)]
     assert predicted_speed_up(*shapes, said.steps, said.history) == pytest.approx(said.speed_up)
 
@@ -180,7 +180,7 @@ def test_a_plan_that_cannot_be_timed_is_one_line(changes, more, said, tmp_path, 
 
 
 def test_shapes_can_be_those_of_a_separated_model():
-    preset, timed = chosen("scd-tiles", on_gpu=False)
+    preset, timed = choose_preset("scd-tiles", on_gpu=False)
     assert preset is timed and (preset.scd.encoder_layers, preset.scd.decoder_layers) == (8, 4)
     assert preset.dense.layers == 12 and preset.dense.d_model == preset.scd.d_model
 
@@ -330,10 +330,10 @@ def test_the_card_repeats_the_arithmetic_and_its_bounds_bound():
 
 def test_a_cpu_times_a_slice_of_a_big_preset_and_a_gpu_all_of_it():
     for name in ("minecraft", "wan-1.3b"):
-        full, timed = chosen(name, on_gpu=False)
+        full, timed = choose_preset(name, on_gpu=False)
         assert timed == SLICES[name] and timed.what.startswith(f"a slice of {name}")
-        assert chosen(name, on_gpu=True) == (full, full)
-    assert chosen("tiny", on_gpu=False) == (TINY, TINY)
+        assert choose_preset(name, on_gpu=True) == (full, full)
+    assert choose_preset("tiny", on_gpu=False) == (TINY, TINY)
 
 
 def test_the_big_presets_have_the_geometry_that_they_name():
@@ -344,7 +344,7 @@ def test_the_big_presets_have_the_geometry_that_they_name():
 
 
 def test_a_dense_arm_is_never_compiled_for_fixed_shapes():
-    plan = Plan(PRESET, ["prefix"], ["plain", "compile"], "cpu", "float32", 1, 0)
+    plan = BenchSettings(PRESET, ["prefix"], ["plain", "compile"], "cpu", "float32", 1, 0)
     assert plan.arms == {
         "dense": ("dense", "plain"), "prefix": ("prefix", "plain"), "prefix, compile": ("prefix", "compile"),
     }  # fmt: skip

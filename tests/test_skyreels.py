@@ -31,7 +31,7 @@ def test_a_masked_pass_is_the_stock_networks_block_causal_one(blocked, fps):
         network, clip(batch=1), 1000 * sigma, ONE, enable_diffusion_forcing=True, fps=[int(fps == 24)]
     )
     assert expected.abs().max() > 1
-    assert largest(model.masked(clip(batch=1), sigma, ONE), expected) < 1e-6
+    assert largest(model.denoise_clip(clip(batch=1), sigma, ONE), expected) < 1e-6
 
 
 def test_the_frame_rate_counts(blocked):
@@ -73,7 +73,7 @@ def test_with_one_frame_per_block_the_stock_network_is_bidirectional(tmp_path, i
     other = stock_pass(network, changed, 1000 * SIGMA, TEXT, **rate)
     assert largest(other[:, 0], expected[:, 0]) > 1e-3  # it sees later frames, and we do not
     sigma = SIGMA[:, None].expand(2, FRAMES)
-    ours = (model.masked(x, sigma, TEXT)[:, :-1] for x in (clip(), changed))
+    ours = (model.denoise_clip(x, sigma, TEXT)[:, :-1] for x in (clip(), changed))
     assert torch.equal(*ours)
 
 
@@ -125,7 +125,7 @@ def test_bfloat16_keeps_what_diffusers_keeps(blocked):
     assert {name for name, tensor in ours.state_dict().items() if tensor.dtype == torch.float32} == kept
     sigma, x, text = levels(3, batch=1), clip(batch=1).bfloat16(), ONE.bfloat16()
     expected = stock_pass(theirs, x, 1000 * sigma, text, enable_diffusion_forcing=True, fps=[1])
-    assert largest(ours.masked(x, sigma, text), expected) <= 0.02 * expected.abs().max()
+    assert largest(ours.denoise_clip(x, sigma, text), expected) <= 0.02 * expected.abs().max()
 
 
 @pytest.mark.parametrize(

@@ -80,13 +80,13 @@ def test_teacher_forcing_in_one_pass_equals_cached_passes(folder, chunk, reach):
 def test_a_masked_pass_equals_cached_passes(folder, chunk, reach):
     model = tiny_wan.load(folder, frames_per_chunk=chunk, **reach)
     clean, sigma = clip(), torch.zeros(2, FRAMES)
-    assert largest(model.masked(clean, sigma, TEXT), chunk_by_chunk(model, clean, clean, sigma)) < 1e-5
+    assert largest(model.denoise_clip(clean, sigma, TEXT), chunk_by_chunk(model, clean, clean, sigma)) < 1e-5
 
 
 def test_a_window_changes_what_is_seen(folder):
     whole, bounded = (tiny_wan.load(folder, frames_per_chunk=1, **r) for r in ({}, {"window": 2}))
     sigma = torch.zeros(2, FRAMES)
-    difference = (whole.masked(clip(), sigma, TEXT) - bounded.masked(clip(), sigma, TEXT)).abs()
+    difference = (whole.denoise_clip(clip(), sigma, TEXT) - bounded.denoise_clip(clip(), sigma, TEXT)).abs()
     assert difference[:, :3].max() < 1e-6 and difference[:, 3:].amin(dim=1).max() > 1e-4
 
 
@@ -95,7 +95,7 @@ def test_a_noise_level_for_every_token_is_the_stock_networks_too(folder, network
     sigma = levels(1)
     timestep = (1000 * sigma).repeat_interleave(model.geometry.tokens_per_frame, dim=1)
     expected = stock_pass(network, clip(), timestep, TEXT)
-    assert largest(model.masked(clip(), sigma, TEXT), expected) < 1e-6
+    assert largest(model.denoise_clip(clip(), sigma, TEXT), expected) < 1e-6
 
 
 def test_rotary_positions_go_on_from_chunk_to_chunk(model, network):
@@ -232,7 +232,7 @@ def test_a_later_frame_changes_nothing_earlier(folder):
     changed[:, 4] += 1
     sigma = levels(1)
     for ours, others in (
-        (model.masked(clean, sigma, TEXT), model.masked(changed, sigma, TEXT)),
+        (model.denoise_clip(clean, sigma, TEXT), model.denoise_clip(changed, sigma, TEXT)),
         (
             model.teacher_forced(clean, clean, sigma, TEXT),
             model.teacher_forced(changed, changed, sigma, TEXT),
@@ -518,7 +518,10 @@ def test_a_wrong_call_says_what_was_expected(model):
             r"latents must be \[batch frames 4 4 4\], got \(2, 3, 4, 4, 6\)",
         ),
         "chunk": (lambda: model.encode(clip()[:, :2], context), "3 finished frames at a time, got 2"),
-        "clip": (lambda: model.masked(clip()[:, :4], levels(1)[:, :4], TEXT), "a clip of 4 does not fit"),
+        "clip": (
+            lambda: model.denoise_clip(clip()[:, :4], levels(1)[:, :4], TEXT),
+            "a clip of 4 does not fit",
+        ),
         "frames": (lambda: model.rotation([64]), "positions for 64 frames, got frame 64"),
     }.values():
         with pytest.raises(ValueError, match=complaint):
@@ -531,7 +534,7 @@ def test_the_real_sizes_are_read_off_the_shapes(width, heads, inner, layers):
     sizes |= {"in_channels": 16, "out_channels": 16, "text_dim": 4096, "freq_dim": 256}
     with torch.device("meta"):
         weights = tiny_wan.original(tiny_wan.WanTransformer3DModel(**sizes))
-    said = wan.UNSAID | {"variant": "bidirectional"}
+    said = wan.DEFAULTS | {"variant": "bidirectional"}
     config = config_of(Checkpoint(Path("a.pt"), for_diffusers(weights)), said, 1, is_causal=False)
     assert sizes.items() <= config.for_diffusers().items()
     assert (config.height, config.width, config.text_tokens) == (60, 104, 512)
@@ -549,7 +552,7 @@ def test_the_keys_of_a_layer_lie_where_the_layer_is():
     for tensors in (storage.keys, storage.values):
         assert [tensor.device.type for tensor in tensors] == ["cpu", "meta"]
         assert [tensor.dtype for tensor in tensors] == [torch.float32, torch.bfloat16]
-    later = cache.appended(4)
+    later = cache.append(4)
     storage.reserve(here, 32)
     assert [tensor.shape[2] for tensor in storage.keys] == [32, 32]
     assert torch.equal(later.with_current(0, here, here)[0], torch.cat([here, here], dim=2))

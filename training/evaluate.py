@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 def open_models(options: argparse.Namespace) -> dict[str, Any]:
     """The networks to score by name: every model and, with --cut-from, every model with these layers cut."""
     from framelens import models
-    from framelens.models.variants.cut import Cut, layers_from
+    from framelens.models.variants.cut import CutModel, layers_from
 
     reach = {
         name: getattr(options, name) for name in ("window", "sink") if getattr(options, name) is not None
@@ -99,7 +99,7 @@ def open_models(options: argparse.Namespace) -> dict[str, Any]:
     for name in options.model:
         networks[name] = models.load(name, options.device, **reach)
         if options.cut_from is not None:
-            cut = Cut(networks[name], layers_from(networks[name], options.cut_from))
+            cut = CutModel(networks[name], layers_from(networks[name], options.cut_from))
             networks[f"{name}, cut from {options.cut_from}"] = cut
     return networks
 

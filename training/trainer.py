@@ -18,7 +18,7 @@ from tqdm import tqdm
 from framelens import videos
 from framelens.diffusion.loss import flow_matching_loss
 from framelens.diffusion.schedule import TrainingDensity, noised
-from framelens.models.variants.cut import frame_diagonal, layers_from
+from framelens.models.variants.cut import cut_teacher_forced, layers_from
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
 from framelens.training.build import build
@@ -124,7 +124,7 @@ class Training:
         """Within it, the layers from the recipe's `cut_from` on are cut off from the past."""
         if self.recipe.cut_from is None:
             return nullcontext()
-        return frame_diagonal(self.model, layers_from(self.model, self.recipe.cut_from))
+        return cut_teacher_forced(self.model, layers_from(self.model, self.recipe.cut_from))
 
     def _draw_conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
         if clips.actions is None:

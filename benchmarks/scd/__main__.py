@@ -33,7 +33,7 @@ from tqdm import tqdm
 from framelens.benchmarks import measure
 from framelens.benchmarks.scd.card import card, card_rows, card_text
 from framelens.benchmarks.scd.memory import check_memory, free_bytes, peak_bytes, what_fits
-from framelens.benchmarks.scd.options import parser, planned
+from framelens.benchmarks.scd.options import parser, read_request
 from framelens.benchmarks.scd.presets import Preset
 from framelens.benchmarks.scd.results import (
     Folder,
@@ -44,9 +44,9 @@ from framelens.benchmarks.scd.results import (
     rows_of,
     table_text,
 )
-from framelens.benchmarks.scd.split import split_rows, split_text, split_up
-from framelens.benchmarks.scd.sweeps import DENSE, VARIED, Bench, Plan
-from framelens.models.cost.calibration import calibrated
+from framelens.benchmarks.scd.split import compare_split, split_rows, split_text
+from framelens.benchmarks.scd.sweeps import DENSE, VARIED, Bench, BenchSettings
+from framelens.models.cost.calibration import calibrate
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import parameters
 from framelens.models.loading.devices import device_name
@@ -71,46 +71,49 @@ def main(arguments: list[str] | None = None) -> int:
 
 def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
     """Card, sweeps and arms, printed and written as they come; the JSON document."""
-    full, plan = planned(options)
-    planned_with = None if plan.said is None else plan.said.threads
-    threads = options.threads or planned_with or plan.preset.threads
+    full, settings = read_request(options)
+    planned_threads = None if settings.prediction is None else settings.prediction.threads
+    threads = options.threads or planned_threads or settings.preset.threads
     if threads is not None:
         torch.set_num_threads(threads)
-    name = device_name(plan.device)
-    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {plan.dtype}\n", flush=True)
-    costs = card(full, plan.dtype)
+    name = device_name(settings.device)
+    print(
+        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {settings.dtype}\n",
+        flush=True,
+    )
+    costs = card(full, settings.dtype)
     text = card_text(full, costs)
     print(text, flush=True)
-    check_memory(plan.preset, plan.networks, plan.dtype, plan.device)
-    machine = calibrated(plan.device, plan.dtype, plan.shape(DENSE))
+    check_memory(settings.preset, settings.networks, settings.dtype, settings.device)
+    machine = calibrate(settings.device, settings.dtype, settings.shape(DENSE))
     folder = Folder(
-        options.out or default_folder(full.name, plan.device),
-        manifest(command, full, plan, machine, name),
+        options.out or default_folder(full.name, settings.device),
+        manifest(command, full, settings, machine, name),
     )
     folder.text.append(text)
     folder.write("bench_card", costs)
-    folder.say(what_is_timed(full, plan, machine))
-    with memory_said(plan, folder):
-        results = measured(plan, machine, folder, options.memory)
-        folder.say(steadiness(machine, calibrated(plan.device, plan.dtype, plan.shape(DENSE))))
+    folder.say(describe_timing(full, settings, machine))
+    with explain_out_of_memory(settings, folder):
+        results = measure_arms(settings, machine, folder, options.memory)
+        folder.say(compare_rates(machine, calibrate(settings.device, settings.dtype, settings.shape(DENSE))))
     folder.complete()
     document = {key: value for key, value in folder.manifest.items() if key not in ("title", "summary")}
     return document | {"folder": str(folder.path), "card": card_rows(costs)} | results
 
 
-def measured(plan: Plan, machine: Machine, folder: Folder, memory: bool) -> dict[str, Any]:
+def measure_arms(settings: BenchSettings, machine: Machine, folder: Folder, memory: bool) -> dict[str, Any]:
     """Peaks, sweeps and arms, written and shown as they are finished."""
-    threads, is_measured = torch.get_num_threads(), memory and measure.can_measure_memory(plan.device)
-    settings = (plan.device, plan.dtype, plan.seed, threads)
+    threads, is_measured = torch.get_num_threads(), memory and measure.can_measure_memory(settings.device)
+    common = (settings.device, settings.dtype, settings.seed, threads)
     peaks = {
-        arm: _peak(plan, network, mode, *settings) if is_measured else None
-        for arm, (network, mode) in tqdm(plan.arms.items(), desc="peak memory", unit="arm", leave=False)
+        arm: _peak(settings, network, mode, *common) if is_measured else None
+        for arm, (network, mode) in tqdm(settings.arms.items(), desc="peak memory", unit="arm", leave=False)
     }
-    bench, sweeps = Bench(plan, machine), {}
-    own = split_up(bench.own(), plan)
+    bench, sweeps = Bench(settings, machine), {}
+    own = compare_split(bench.own(), settings)
     folder.write("bench_split", own)
     split = split_rows(own)
-    folder.say(split_text(split, plan.preset, plan.repeats))
+    folder.say(split_text(split, settings.preset, settings.repeats))
     for name, dataset in bench.sweeps():
         varied = name.removeprefix("bench_")
         folder.write(name, dataset)
@@ -122,7 +125,10 @@ def measured(plan: Plan, machine: Machine, folder: Folder, memory: bool) -> dict
             "first_frame_seconds": bench.first_frames(),
             "largest_difference": differences,
             "peak_bytes": ("arm", [np.nan if peak is None else peak for peak in peaks.values()]),
-            "parameters": ("arm", [parameters(plan.shape(network)) for network, _ in plan.arms.values()]),
+            "parameters": (
+                "arm",
+                [parameters(settings.shape(network)) for network, _ in settings.arms.values()],
+            ),
         }
     )
     arms.peak_bytes.attrs = {
@@ -135,16 +141,20 @@ def measured(plan: Plan, machine: Machine, folder: Folder, memory: bool) -> dict
     return {"split": split, "sweeps": sweeps, "arms": arms_rows(arms)}
 
 
-def _peak(plan: Plan, network: str, mode: str, *settings: Any) -> int:
+def _peak(settings: BenchSettings, network: str, mode: str, *common: Any) -> int:
     """On a GPU here, before anything else is there; on a CPU in a process of its own."""
-    arguments = (plan.preset, network, mode, *settings)
-    return peak_bytes(*arguments) if plan.device.startswith("cuda") else measure.alone(peak_bytes, *arguments)
+    arguments = (settings.preset, network, mode, *common)
+    return (
+        peak_bytes(*arguments)
+        if settings.device.startswith("cuda")
+        else measure.alone(peak_bytes, *arguments)
+    )
 
 
 @contextmanager
-def memory_said(plan: Plan, folder: Folder) -> Iterator[None]:
+def explain_out_of_memory(settings: BenchSettings, folder: Folder) -> Iterator[None]:
     """Running out of memory as a ValueError that says what would fit and where the finished part lies."""
-    free, preset = free_bytes(plan.device) or 0, plan.preset
+    free, preset = free_bytes(settings.device) or 0, settings.preset
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -153,27 +163,27 @@ def memory_said(plan: Plan, folder: Folder) -> Iterator[None]:
         roomy = int(ROOM * free)
         point = (preset.longest, preset.largest)
         raise ValueError(
-            f"{plan.device} is out of memory, of which {free / 1e9:.1f} GB were free: "
-            f"{what_fits(preset, plan.networks, plan.dtype, roomy, *point)}; "
+            f"{settings.device} is out of memory, of which {free / 1e9:.1f} GB were free: "
+            f"{what_fits(preset, settings.networks, settings.dtype, roomy, *point)}; "
             f"what was finished is in {folder.path}"
         ) from None
 
 
-def what_is_timed(full: Preset, plan: Plan, machine: Machine) -> str:
+def describe_timing(full: Preset, settings: BenchSettings, machine: Machine) -> str:
     """What the times below belong to, and at which rates they were predicted."""
-    sliced = "" if plan.preset.what == full.what else (
+    sliced = "" if settings.preset.what == full.what else (
         f"\nThis is a CPU: {full.name} itself is not measured here (--device cuda); what is timed is a slice."
     )  # fmt: skip
-    timed = plan.preset
+    timed = settings.preset
     return (
         f"{sliced}\ntimed: {timed.what}; {timed.layers}; random weights\n"
         f"{timed.steps} steps, {timed.history} frames of history, batch {timed.batch} where these are not "
-        f"varied; median [min, max] of {plan.repeats} rounds\n"
-        f"roofline: {machine.said}, all measured just now with blocks of these shapes"
+        f"varied; median [min, max] of {settings.repeats} rounds\n"
+        f"roofline: {machine.rates}, all measured just now with blocks of these shapes"
     )
 
 
-def steadiness(before: Machine, after: Machine) -> str:
+def compare_rates(before: Machine, after: Machine) -> str:
     """Whether the machine's own rates stayed as they were; on a shared one they do not."""
     ratio = after.flops_per_second / before.flops_per_second
     launching = after.seconds_per_block / before.seconds_per_block

@@ -16,7 +16,7 @@ from framelens.benchmarks.scd.presets import Preset
 from framelens.diffusion.guidance import Alone, Contexts, guided
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import dense, scd
-from framelens.models.variants.captured import captured
+from framelens.models.variants.captured import capture
 
 PLAIN = "plain"
 OPENING = 0.02
@@ -33,7 +33,7 @@ def network(
         if fusion == "dense":
             model = dense.build(preset.dense)
         else:
-            model = scd.build(preset.fused(fusion, decoder_layers))
+            model = scd.build(preset.separated_config(fusion, decoder_layers))
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(OPENING * torch.randn_like(weight))
@@ -45,7 +45,7 @@ class Arm:
 
     def __init__(self, model: nn.Module, preset: Preset, device: str, seed: int, mode: str = PLAIN):
         self.network, self.preset, self.device, self.seed = model, preset, device, seed
-        whole = model if mode == PLAIN else captured(model, mode)
+        whole = model if mode == PLAIN else capture(model, mode)
         self.branches: Alone = Alone(whole) if preset.guidance == 1 else guided(whole, preset.guidance)
         self.is_captured = mode != PLAIN
         self.history, self.batch, self.contexts, self._fresh = -1, 0, {}, {}
@@ -84,9 +84,9 @@ class Arm:
     @torch.inference_mode()
     def sample(self, sigmas: Tensor) -> Tensor:
         """The next frame from noise, by Euler steps, in the contexts reached."""
-        return self._sampled(sigmas, self._fresh if self.is_captured else self.contexts)
+        return self._denoise_frame(sigmas, self._fresh if self.is_captured else self.contexts)
 
-    def _sampled(self, sigmas: Tensor, contexts: Contexts) -> Tensor:
+    def _denoise_frame(self, sigmas: Tensor, contexts: Contexts) -> Tensor:
         x = self.noise
         for step, own in enumerate(self.branches.at_steps(sigmas[:-1], contexts)):
             velocity = self.branches.denoise(x, sigmas[step].expand(len(x)), own)
@@ -111,7 +111,7 @@ class Arm:
     @torch.inference_mode()
     def first_frame(self, sigmas: Tensor) -> Tensor:
         """Start and first frame: nothing has been seen, nothing is prepared."""
-        return self._sampled(sigmas, self.branches.start(self.batch, self._condition(self.batch)))
+        return self._denoise_frame(sigmas, self.branches.start(self.batch, self._condition(self.batch)))
 
     def warm(self, sigmas: Tensor) -> None:
         """Records or compiles what is captured, for every branch, before anything is timed."""

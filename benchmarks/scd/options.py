@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from framelens.benchmarks.scd.arms import PLAIN
-from framelens.benchmarks.scd.plan import Said, read_plan
-from framelens.benchmarks.scd.presets import PRESETS, Preset, chosen
-from framelens.benchmarks.scd.sweeps import VARIED, Plan
+from framelens.benchmarks.scd.plan import PlannerPrediction, read_plan
+from framelens.benchmarks.scd.presets import PRESETS, Preset, choose_preset
+from framelens.benchmarks.scd.sweeps import VARIED, BenchSettings
 from framelens.models.cost.operations import VALUE_BYTES
 from framelens.models.loading.devices import check_device
 from framelens.models.parts.fusion import FUSIONS
@@ -73,19 +73,19 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def planned(options: argparse.Namespace) -> tuple[Preset, Plan]:
+def read_request(options: argparse.Namespace) -> tuple[Preset, BenchSettings]:
     """The preset and what of it is timed how; ValueError where the request does not fit."""
     on_gpu = options.device.startswith("cuda")
-    said = None if options.plan is None else read_plan(options.plan)
-    dtype = options.dtype or (said.dtype if said else "bfloat16" if on_gpu else "float32")
+    prediction = None if options.plan is None else read_plan(options.plan)
+    dtype = options.dtype or (prediction.dtype if prediction else "bfloat16" if on_gpu else "float32")
     check_device(options.device, dtype)
     for name in ("repeats", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
-    full, timed = _presets(options, said, on_gpu)
+    full, timed = _presets(options, prediction, on_gpu)
     modes = options.mode or ([PLAIN, "graph"] if on_gpu else [PLAIN])
-    fusions = options.fusion or ([said.fusion] if said else ["token_concat", "prefix"])
+    fusions = options.fusion or ([prediction.fusion] if prediction else ["token_concat", "prefix"])
     for what, wanted, there_are in (("fusion", fusions, FUSIONS), ("mode", modes, (PLAIN, *MODES))):
         unknown = [name for name in wanted if name not in there_are]
         if unknown:
@@ -95,33 +95,37 @@ def planned(options: argparse.Namespace) -> tuple[Preset, Plan]:
     if PLAIN not in modes:
         modes = [PLAIN, *modes]  # what the others are compared with
     fusions = list(dict.fromkeys(fusions))
-    return full, Plan(timed, fusions, modes, options.device, dtype, options.repeats, said=said)
+    return full, BenchSettings(
+        timed, fusions, modes, options.device, dtype, options.repeats, prediction=prediction
+    )
 
 
-def _presets(options: argparse.Namespace, said: Said | None, on_gpu: bool) -> tuple[Preset, Preset]:
+def _presets(
+    options: argparse.Namespace, prediction: PlannerPrediction | None, on_gpu: bool
+) -> tuple[Preset, Preset]:
     """The whole preset and what of it is timed, with the split, the use and the sweeps asked for."""
-    if said is None:
+    if prediction is None:
         split = None if options.split is None else tuple(options.split)
-        full, timed = chosen(options.preset or "tiny", on_gpu, split)
-        return full, replace(timed, **varied(options.vary))
+        full, timed = choose_preset(options.preset or "tiny", on_gpu, split)
+        return full, replace(timed, **read_sweeps(options.vary))
     if options.split is not None:
         raise ValueError(
-            f"--plan times the plan's split, {said.split[0]} + {said.split[1]}: leave out --split"
+            f"--plan times the plan's split, {prediction.split[0]} + {prediction.split[1]}: leave out --split"
         )
-    full, _ = chosen(options.preset or said.model, on_gpu, said.split)
+    full, _ = choose_preset(options.preset or prediction.model, on_gpu, prediction.split)
     tokens = full.shape("dense").tokens
-    if tokens != said.tokens:
+    if tokens != prediction.tokens:
         raise ValueError(
-            f"{said.file} is for {said.tokens} tokens a frame, {full.name} has {tokens}: plan "
+            f"{prediction.file} is for {prediction.tokens} tokens a frame, {full.name} has {tokens}: plan "
             "without --tokens"
         )
-    use = {"steps": said.steps, "history": said.history, "batch": said.batch}
-    use |= {"guidance": 1.0, "frames": max(full.frames, said.history + 1)}
-    full = replace(full, **use, **varied(options.vary or []))
+    use = {"steps": prediction.steps, "history": prediction.history, "batch": prediction.batch}
+    use |= {"guidance": 1.0, "frames": max(full.frames, prediction.history + 1)}
+    full = replace(full, **use, **read_sweeps(options.vary or []))
     return full, full
 
 
-def varied(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+def read_sweeps(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
     """The values of each sweep, none for those that are not named; nothing where none were given."""
     if given is None:
         return {}

@@ -8,7 +8,7 @@ from framelens.models.cost.operations import VALUE_BYTES
 
 
 @dataclass(frozen=True)
-class Said:
+class PlannerPrediction:
     """A split, the use it was planned for, and the speed-up that was predicted."""
 
     file: str
@@ -36,7 +36,7 @@ class Said:
         return self.encoder_layers, self.decoder_layers
 
 
-def read_plan(file: Path) -> Said:
+def read_plan(file: Path) -> PlannerPrediction:
     """The plan in that file; FileNotFoundError or ValueError where there is none, or it has no split."""
     if not file.exists():
         raise FileNotFoundError(
@@ -55,7 +55,7 @@ def read_plan(file: Path) -> Said:
     if not use:
         raise ValueError(f"{file} predicts nothing: {model['name']} does not say enough of its shapes")
     clock = use["clock"] or {}
-    return Said(
+    return PlannerPrediction(
         file=str(file),
         model=model["name"],
         verdict=plan["verdict"],

@@ -49,10 +49,10 @@ class Preset:
 
     def shape(self, arm: str, decoder_layers: int | None = None, **changes) -> Shape:
         """The shape of `dense` or of the fusion that `arm` names."""
-        config = self.dense if arm == "dense" else self.fused(arm, decoder_layers)
+        config = self.dense if arm == "dense" else self.separated_config(arm, decoder_layers)
         return shape_of(config, **{"batch": self.batch, "branches": self.branches, **changes})
 
-    def fused(self, fusion: str, decoder_layers: int | None = None) -> SCDConfig:
+    def separated_config(self, fusion: str, decoder_layers: int | None = None) -> SCDConfig:
         """The separated network of that fusion, and that deep a decoder out of the same layers."""
         decoder = decoder_layers or self.scd.decoder_layers
         both = self.scd.encoder_layers + self.scd.decoder_layers
@@ -172,7 +172,7 @@ SLICES = {
 """What a CPU times in place of the big presets."""
 
 
-def chosen(name: str, on_gpu: bool, split: tuple[int, int] | None = None) -> tuple[Preset, Preset]:
+def choose_preset(name: str, on_gpu: bool, split: tuple[int, int] | None = None) -> tuple[Preset, Preset]:
     """The preset or model of that name, and what of it is timed: a slice of big presets on a CPU.
 
     `split` are other layers of encoder and decoder; ValueError for those of a slice, which has too few.

@@ -14,7 +14,7 @@ import xarray as xr
 
 from framelens.benchmarks import measure
 from framelens.benchmarks.scd.presets import Preset
-from framelens.benchmarks.scd.sweeps import DENSE, Plan
+from framelens.benchmarks.scd.sweeps import DENSE, BenchSettings
 from framelens.models.cost.machine import Machine
 from framelens.records import origin, write_json, write_netcdf
 
@@ -62,9 +62,11 @@ def default_folder(preset: str, device: str) -> Path:
     return next(path for path in chain([first], numbered) if not (path / "manifest.json").exists())
 
 
-def manifest(command: str, full: Preset, plan: Plan, machine: Machine, device_name: str) -> dict[str, Any]:
+def manifest(
+    command: str, full: Preset, settings: BenchSettings, machine: Machine, device_name: str
+) -> dict[str, Any]:
     """Everything needed to repeat a run and to know what was measured."""
-    timed = plan.preset
+    timed = settings.preset
     return {
         "kind": "bench",
         "title": f"Dense against separated: {full.name}",
@@ -76,11 +78,11 @@ def manifest(command: str, full: Preset, plan: Plan, machine: Machine, device_na
         | {key: value for key, value in asdict(timed).items() if key not in ("dense", "scd", "what")},
         "networks": {"dense": asdict(timed.dense), "scd": asdict(timed.scd)},
         "random_weights": True,
-        "plan": None if plan.said is None else asdict(plan.said),
+        "plan": None if settings.prediction is None else asdict(settings.prediction),
         "settings": {
-            "fusions": list(plan.fusions), "modes": list(plan.modes), "device": plan.device,
-            "dtype": plan.dtype, "threads": torch.get_num_threads(), "repeats": plan.repeats,
-            "seed": plan.seed,
+            "fusions": list(settings.fusions), "modes": list(settings.modes), "device": settings.device,
+            "dtype": settings.dtype, "threads": torch.get_num_threads(), "repeats": settings.repeats,
+            "seed": settings.seed,
         },
         "machine": {"device_name": device_name} | asdict(machine),
     }  # fmt: skip

@@ -14,7 +14,7 @@ import xarray as xr
 from framelens.benchmarks import measure
 from framelens.benchmarks.scd.arms import PLAIN
 from framelens.benchmarks.scd.presets import Preset
-from framelens.benchmarks.scd.sweeps import DENSE, Plan
+from framelens.benchmarks.scd.sweeps import DENSE, BenchSettings
 
 PREDICTED = {
     "operations": "by operations",
@@ -33,13 +33,16 @@ QUANTITIES = {
 }
 
 
-def split_up(own: xr.Dataset, plan: Plan) -> xr.Dataset:
+def compare_split(own: xr.Dataset, settings: BenchSettings) -> xr.Dataset:
     """All arms at the preset's own setting, with their speed-up; NaN for what no plan says."""
     frame = own.sample_seconds + own.encode_seconds
     roofline = own.sample_roofline_seconds + own.encode_roofline_seconds
     ratios = (frame.sel(arm=DENSE) / frame).transpose("arm", "round").values
     ends = [measure.median_interval(list(row)) for row in ratios]
-    said = [_said(plan, str(n), str(m)) for n, m in zip(own.network.values, own["mode"].values, strict=True)]
+    said = [
+        _predicted_speed_ups(settings, str(n), str(m))
+        for n, m in zip(own.network.values, own["mode"].values, strict=True)
+    ]
     values = {
         "speed_up": np.median(ratios, axis=1),
         "speed_up_low": [low for low, _ in ends],
@@ -50,15 +53,18 @@ def split_up(own: xr.Dataset, plan: Plan) -> xr.Dataset:
         "speed_up_by_plan_clock": [clock for _, clock in said],
     }
     about = {name: {"units": "1", "long_name": QUANTITIES[name]} for name in values}
-    layers = {"dense_layers": plan.preset.dense.layers, "encoder_layers": plan.preset.scd.encoder_layers}
+    layers = {
+        "dense_layers": settings.preset.dense.layers,
+        "encoder_layers": settings.preset.scd.encoder_layers,
+    }
     return own.assign(
         {name: ("arm", np.asarray(v, float), about[name]) for name, v in values.items()}
     ).assign_attrs(layers)
 
 
-def _said(plan: Plan, network: str, mode: str) -> tuple[float, float]:
+def _predicted_speed_ups(settings: BenchSettings, network: str, mode: str) -> tuple[float, float]:
     """What the plan predicted of an arm, by operations and by its clock."""
-    said = plan.said
+    said = settings.prediction
     if said is None or (network, mode) != (said.fusion, PLAIN):
         return np.nan, np.nan
     return said.speed_up, np.nan if said.clock_speed_up is None else said.clock_speed_up

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from framelens.benchmarks import measure
 from framelens.benchmarks.scd.arms import PLAIN, Arm, network
-from framelens.benchmarks.scd.plan import Said
+from framelens.benchmarks.scd.plan import PlannerPrediction
 from framelens.benchmarks.scd.presets import Preset
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import (
@@ -49,7 +49,7 @@ QUANTITIES = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchSettings:
     """What is timed: a preset, the fusions beside dense, how they are run, where, how often."""
 
     preset: Preset
@@ -60,7 +60,7 @@ class Plan:
     repeats: int
     seed: int = 0
     """Decides weights, frames and the order of arms, on which times do not depend."""
-    said: Said | None = None
+    prediction: PlannerPrediction | None = None
     """What a planner predicted of this split."""
 
     @property
@@ -83,24 +83,25 @@ class Plan:
 class Bench:
     """All arms at work, and their times at one point after the other."""
 
-    def __init__(self, plan: Plan, machine: Machine):
-        self.plan, self.machine = plan, machine
-        self.arms = self._built(plan.networks)
+    def __init__(self, settings: BenchSettings, machine: Machine):
+        self.settings, self.machine = settings, machine
+        self.arms = self._build(settings.networks)
 
-    def _built(self, names: Sequence[str], decoder_layers: int | None = None) -> dict[str, Arm]:
-        plan = self.plan
+    def _build(self, names: Sequence[str], decoder_layers: int | None = None) -> dict[str, Arm]:
+        settings = self.settings
         models = {
-            n: network(plan.preset, n, plan.device, plan.dtype, plan.seed, decoder_layers) for n in names
+            n: network(settings.preset, n, settings.device, settings.dtype, settings.seed, decoder_layers)
+            for n in names
         }
         return {
-            arm: Arm(models[n], plan.preset, plan.device, plan.seed, mode)
-            for arm, (n, mode) in plan.arms.items()
+            arm: Arm(models[n], settings.preset, settings.device, settings.seed, mode)
+            for arm, (n, mode) in settings.arms.items()
             if n in models
         }
 
     def sweeps(self) -> Iterator[tuple[str, xr.Dataset]]:
         """Each sweep's name and dataset, as it is finished."""
-        preset = self.plan.preset
+        preset = self.settings.preset
         total, about = sum(map(len, preset.varied.values())), f"timing {preset.name}"
         with tqdm(total=total, unit="point", desc=about, leave=False, disable=not total) as bar:
             for varied, values in preset.varied.items():
@@ -109,47 +110,47 @@ class Bench:
                     points.append(self._point(**{varied: value}).assign_coords({varied: value}))
                     bar.update()
                 if points:
-                    yield f"bench_{varied}", self._joined(varied, points)
+                    yield f"bench_{varied}", self._join(varied, points)
 
     def own(self) -> xr.Dataset:
         """All arms at the preset's own setting."""
-        return self._described(self._point(), QUANTITIES)
+        return self._describe(self._point(), QUANTITIES)
 
     def _point(self, **changed: int) -> xr.Dataset:
         """All arms at the preset's own setting, but for what is changed."""
-        preset = self.plan.preset
+        preset = self.settings.preset
         at = {"history": preset.history, "steps": preset.steps, "decoder_layers": None, "batch": preset.batch}
         at |= changed
         arms = self.arms
         if at["decoder_layers"] not in (None, preset.scd.decoder_layers):
-            arms = arms | self._built(self.plan.fusions, at["decoder_layers"])
+            arms = arms | self._build(self.settings.fusions, at["decoder_layers"])
         for arm in arms.values():
             arm.reach(at["history"], at["batch"])
-        measured = self._timed(arms, at["steps"])
-        return self._predicted(at).merge(measured)
+        measured = self._time(arms, at["steps"])
+        return self._predict(at).merge(measured)
 
-    def _timed(self, arms: dict[str, Arm], steps: int) -> xr.Dataset:
+    def _time(self, arms: dict[str, Arm], steps: int) -> xr.Dataset:
         runs, before = {}, {}
         for name, arm in arms.items():
             sigmas = arm.sigmas(steps)
             arm.warm(sigmas)
             runs |= {(name, "sample"): partial(arm.sample, sigmas), (name, "encode"): arm.encode}
             before |= {(name, "sample"): arm.prepare_sample, (name, "encode"): arm.prepare_encode}
-        plan = self.plan
-        taken = measure.interleaved(runs, plan.repeats, plan.device, plan.seed, before)
+        settings = self.settings
+        taken = measure.interleaved(runs, settings.repeats, settings.device, settings.seed, before)
         seconds = {
             f"{part}_seconds": (("arm", "round"), [taken[name, part].wall_seconds for name in arms])
             for part in ("sample", "encode")
         }
         return xr.Dataset(seconds, {"arm": list(arms)})
 
-    def _predicted(self, at: dict) -> xr.Dataset:
+    def _predict(self, at: dict) -> xr.Dataset:
         """What arithmetic says of every arm at that point."""
-        history, steps, plan = at["history"], at["steps"], self.plan
+        history, steps, settings = at["history"], at["steps"], self.settings
         changes = {"decoder_layers": at["decoder_layers"], "batch": at["batch"]}
-        dense, rows = plan.shape(DENSE, batch=at["batch"]), []
-        for name, _ in plan.arms.values():
-            shape = dense if name == DENSE else plan.shape(name, **changes)
+        dense, rows = settings.shape(DENSE, batch=at["batch"]), []
+        for name, _ in settings.arms.values():
+            shape = dense if name == DENSE else settings.shape(name, **changes)
             rows.append(
                 {
                     "frame_flops": frame_cost(shape, steps, history).flops,
@@ -162,13 +163,13 @@ class Bench:
             )
         return xr.Dataset({key: ("arm", [float(row[key]) for row in rows]) for key in rows[0]})
 
-    def _joined(self, varied: str, points: list[xr.Dataset]) -> xr.Dataset:
+    def _join(self, varied: str, points: list[xr.Dataset]) -> xr.Dataset:
         joined = xr.concat(points, varied, data_vars="all", coords="minimal", compat="equals", join="exact")
-        return self._described(joined, QUANTITIES | {varied: VARIED[varied]})
+        return self._describe(joined, QUANTITIES | {varied: VARIED[varied]})
 
-    def _described(self, points: xr.Dataset, about: dict[str, tuple[str, str]]) -> xr.Dataset:
+    def _describe(self, points: xr.Dataset, about: dict[str, tuple[str, str]]) -> xr.Dataset:
         """With the network and mode of each arm, units, and the setting of what is not varied."""
-        arms, preset = self.plan.arms.values(), self.plan.preset
+        arms, preset = self.settings.arms.values(), self.settings.preset
         points = points.assign_coords(
             network=("arm", [n for n, _ in arms]), mode=("arm", [m for _, m in arms])
         )
@@ -180,25 +181,26 @@ class Bench:
 
     def first_frames(self) -> xr.DataArray:
         """Seconds from nothing to the first frame, and per arm; the prompt is read, nothing was encoded."""
-        plan = self.plan
+        settings = self.settings
         runs = {
-            name: partial(arm.first_frame, arm.sigmas(plan.preset.steps)) for name, arm in self.arms.items()
+            name: partial(arm.first_frame, arm.sigmas(settings.preset.steps))
+            for name, arm in self.arms.items()
         }
-        taken = measure.interleaved(runs, plan.repeats, plan.device, plan.seed)
+        taken = measure.interleaved(runs, settings.repeats, settings.device, settings.seed)
         values = [taken[name].wall_seconds for name in runs]
         attrs = {"units": "s", "long_name": "start and first frame"}
         return xr.DataArray(values, {"arm": list(runs)}, ("arm", "round"), attrs=attrs)
 
     def differences(self) -> xr.DataArray:
         """Largest difference of a captured arm's frame from the plain one's, over the largest value."""
-        preset, frames = self.plan.preset, {}
+        preset, frames = self.settings.preset, {}
         for name, arm in self.arms.items():
             arm.reach(preset.history, preset.batch)
             for _ in range(3):  # the last one is replayed
                 arm.prepare_sample()
                 frames[name] = arm.sample(arm.sigmas(preset.steps)).float()
         values = [np.nan] * len(self.arms)
-        for place, (name, (plain, mode)) in enumerate(self.plan.arms.items()):
+        for place, (name, (plain, mode)) in enumerate(self.settings.arms.items()):
             if mode != PLAIN and plain in frames:
                 worst = (frames[name] - frames[plain]).abs().max() / frames[plain].abs().max()
                 values[place] = float(worst)

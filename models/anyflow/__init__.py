@@ -1,7 +1,7 @@
 """AnyFlow-FAR (Gu et al. 2026): causal Wan whose far past is compressed, for steps of any length.
 
     model = models.load("nvidia/AnyFlow-FAR-Wan2.1-1.3B-Diffusers")
-    model = models.load("folder/transformer", height=60, width=104, frames_per_chunk=3)     # see UNSAID
+    model = models.load("folder/transformer", height=60, width=104, frames_per_chunk=3)     # see DEFAULTS
 
 The weights are in modules of diffusers' AnyFlowFARTransformer3DModel, under its names; the passes are its
 own, with its numbers. What to know of them:
@@ -27,14 +27,14 @@ from framelens.diffusion.sampler import Geometry
 from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.anyflow.blocks import Block, Seen
-from framelens.models.anyflow.past import Denoising, Layout, Past, Remembering, filled, turns_of
-from framelens.models.anyflow.read import built
+from framelens.models.anyflow.past import AnyFlowPast, Denoising, Layout, Remembering, fill_cache, turns_of
+from framelens.models.anyflow.read import build
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.blocks import GuardedHookPoint
-from framelens.models.parts.current_tokens import at_hand
+from framelens.models.parts.current_tokens import hook_current
 
 CLASSES: tuple[str, ...] = ("AnyFlowFARTransformer3DModel",)
-UNSAID: dict[str, Any] = {"height": 60, "width": 104, "frames_per_chunk": 3, "text_tokens": 512}
+DEFAULTS: dict[str, Any] = {"height": 60, "width": 104, "frames_per_chunk": 3, "text_tokens": 512}
 """Of latents: their size, frames denoised together; tokens that prompts are filled up to with zeros."""
 
 
@@ -43,9 +43,9 @@ def recognises(names: Collection[str]) -> bool:
     return {"far_patch_embedding.weight", "condition_embedder.delta_embedder.linear_1.weight"} <= set(names)
 
 
-def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["AnyFlow", dict[str, Any]]:
+def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["AnyFlow", dict[str, Any]]:
     """The network of such a checkpoint, and what it is; ValueError for one that it cannot be."""
-    stock, config, sampling = built(checkpoint, said, Config)
+    stock, config, sampling = build(checkpoint, options, Config)
     model = AnyFlow(stock, config, sampling)
     return model, {"network": "anyflow", "config": model.describe(), "origin": CLASSES[0]}
 
@@ -139,7 +139,7 @@ class AnyFlow(nn.Module):
         """Where the weights are."""
         return self.proj_out.weight.device
 
-    def start(self, batch: int, cond: Tensor | None = None) -> Past:
+    def start(self, batch: int, cond: Tensor | None = None) -> AnyFlowPast:
         """A context in which nothing has been seen; without cond, under the null condition."""
         cond = self.null_condition.expand(batch, -1, -1) if cond is None else cond
         if cond.ndim != 3 or (len(cond), cond.shape[2]) != (batch, self.config.text_width):
@@ -148,11 +148,11 @@ class AnyFlow(nn.Module):
         text = self.condition_embedder.text_embedder(cond.to(self.device, self.dtype))
         c, depth = self.config, len(self.blocks)
         nothing = torch.zeros(batch, c.heads, 0, c.d_model // c.heads, device=self.device, dtype=self.dtype)
-        cache = filled([nothing] * depth, [nothing] * depth, self.layout.phantoms, self.layout.chunk)
+        cache = fill_cache([nothing] * depth, [nothing] * depth, self.layout.phantoms, self.layout.chunk)
         keys = [block.attn2.keys(text) for block in self._blocks()]
-        return Past(0, cache, 0, (), keys, self._turns(0, 0, c.frames_per_chunk))
+        return AnyFlowPast(0, cache, 0, (), keys, self._turns(0, 0, c.frames_per_chunk))
 
-    def encode(self, x: Float[Tensor, "b f c h w"], context: Past) -> Past:
+    def encode(self, x: Float[Tensor, "b f c h w"], context: AnyFlowPast) -> AnyFlowPast:
         """The context with this finished chunk; makes the keys of all chunks in full anew, at level 0.
 
         Hook points see the finished chunk's tokens alone.
@@ -167,7 +167,7 @@ class AnyFlow(nn.Module):
         turns = self._turns(first, len(far) * frames, len(full) * frames)
         level = torch.zeros(len(x), device=self.device)
         self._through(torch.cat(parts, dim=1), self._times(level, level), turns, seen, context.text)
-        return Past(
+        return AnyFlowPast(
             frame=context.frame + frames,
             cache=seen.cache(layout.chunk),
             compressed=context.compressed + sum(part.shape[1] for part in parts[: len(far)]),
@@ -176,13 +176,13 @@ class AnyFlow(nn.Module):
             turns=self._turns(context.frame + frames, 0, frames),
         )
 
-    def at_steps(self, sigmas: Float[Tensor, " s"], context: Past) -> Iterator[Past]:
+    def at_steps(self, sigmas: Float[Tensor, " s"], context: AnyFlowPast) -> Iterator[AnyFlowPast]:
         """The context at each step of a sampler: each goes to the next level, the last to 0."""
         levels = [*sigmas.unbind()[1:], sigmas.new_zeros(())]
         return (replace(context, target=level) for level in levels)
 
     def denoise(
-        self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], context: Past
+        self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], context: AnyFlowPast
     ) -> Float[Tensor, "b f c h w"]:
         """The mean velocity from sigma to the context's target, or at sigma where it has none."""
         target = sigma if context.target is None else context.target.expand(len(x))
@@ -220,7 +220,7 @@ class AnyFlow(nn.Module):
     def _through(
         self, x: Tensor, times: tuple[Tensor, Tensor], turns: Tensor, seen: Seen, text: list
     ) -> Float[Tensor, "b n d"]:
-        x = at_hand(self.hook_embed, x, seen.own)
+        x = hook_current(self.hook_embed, x, seen.own)
         for layer, block in enumerate(self.blocks):
             x = block(x, times[1], turns, seen, layer, text[layer])
         return x

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from framelens.models.parts.blocks import GuardedHookPoint, HookedAttention, HookedBlock
-from framelens.models.parts.current_tokens import Turns, at_hand, turned
+from framelens.models.parts.current_tokens import Turns, hook_current, rotate_pairs
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class Seen(Protocol):
         ...
 
 
-class Attention(HookedAttention):
+class AnyFlowAttention(HookedAttention):
     """Self-attention; queries and keys are normalised over all heads together, as in Wan."""
 
     def __init__(self, stock: Any):
@@ -41,20 +41,20 @@ class Attention(HookedAttention):
     def forward(self, x: Float[Tensor, "b n d"], turns: Turns, seen: Seen, layer: int) -> Tensor:
         """What each token of x gathers from those it may see."""
         own = seen.own
-        q = at_hand(self.hook_q, self._split(self.norm_q(self.to_q(x)).to(x.dtype)), own)
-        k = at_hand(self.hook_k, self._split(self.norm_k(self.to_k(x)).to(x.dtype)), own)
-        v = at_hand(self.hook_v, self._split(self.to_v(x)), own)
-        q = at_hand(self.hook_rot_q, turned(q, turns), own)
-        k = at_hand(self.hook_rot_k, turned(k, turns), own)
+        q = hook_current(self.hook_q, self._split(self.norm_q(self.to_q(x)).to(x.dtype)), own)
+        k = hook_current(self.hook_k, self._split(self.norm_k(self.to_k(x)).to(x.dtype)), own)
+        v = hook_current(self.hook_v, self._split(self.to_v(x)), own)
+        q = hook_current(self.hook_rot_q, rotate_pairs(q, turns), own)
+        k = hook_current(self.hook_rot_k, rotate_pairs(k, turns), own)
         z = seen.attend(layer, *(rearrange(part, "b n h d -> b h n d") for part in (q, k, v)))
-        z = at_hand(self.hook_z, rearrange(z, "b h n d -> b n h d"), own)
+        z = hook_current(self.hook_z, rearrange(z, "b h n d -> b n h d"), own)
         return self.to_out[0](rearrange(z, "b n h d -> b n (h d)"))
 
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b n h d", h=self.heads)
 
 
-class CrossAttention(nn.Module):
+class AnyFlowTextAttention(nn.Module):
     """Attention to the prompt, whose keys and values are made once a clip."""
 
     def __init__(self, stock: Any):
@@ -71,7 +71,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"], text: tuple[Tensor, Tensor], own: int) -> Tensor:
         """What each token gathers from the prompt."""
         z = F.scaled_dot_product_attention(self._split(self.norm_q(self.to_q(x)).to(x.dtype)), *text)
-        return at_hand(self.hook_cross_out, self.to_out[0](rearrange(z, "b h n d -> b n (h d)")), own)
+        return hook_current(self.hook_cross_out, self.to_out[0](rearrange(z, "b h n d -> b n (h d)")), own)
 
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b h n d", h=self.heads)
@@ -84,7 +84,7 @@ class Block(HookedBlock):
         super().__init__()
         self.norm1, self.norm2, self.norm3, self.ffn = stock.norm1, stock.norm2, stock.norm3, stock.ffn
         self.scale_shift_table = stock.scale_shift_table
-        self.attn1, self.attn2 = Attention(stock.attn1), CrossAttention(stock.attn2)
+        self.attn1, self.attn2 = AnyFlowAttention(stock.attn1), AnyFlowTextAttention(stock.attn2)
 
     def forward(
         self,
@@ -100,11 +100,11 @@ class Block(HookedBlock):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (
             self.scale_shift_table + time.float()
         ).chunk(6, dim=1)  # fmt: skip
-        x = at_hand(self.hook_resid_pre, x, own)
+        x = hook_current(self.hook_resid_pre, x, own)
         normed = (self.norm1(x.float()) * (1 + scale) + shift).type_as(x)
-        written = at_hand(self.hook_attn_out, self.attn1(normed, turns, seen, layer) * gate, own)
-        x = at_hand(self.hook_resid_mid, (x.float() + written).type_as(x), own)
+        written = hook_current(self.hook_attn_out, self.attn1(normed, turns, seen, layer) * gate, own)
+        x = hook_current(self.hook_resid_mid, (x.float() + written).type_as(x), own)
         x = x + self.attn2(self.norm2(x.float()).type_as(x), text, own)
         normed = (self.norm3(x.float()) * (1 + mlp_scale) + mlp_shift).type_as(x)
-        written = at_hand(self.hook_mlp_out, self.ffn(normed).float() * mlp_gate, own)
-        return at_hand(self.hook_resid_post, (x.float() + written).type_as(x), own)
+        written = hook_current(self.hook_mlp_out, self.ffn(normed).float() * mlp_gate, own)
+        return hook_current(self.hook_resid_post, (x.float() + written).type_as(x), own)

@@ -68,7 +68,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Past:
+class AnyFlowPast:
     """The context of AnyFlow: a value. Keys lie as phantoms, compressed chunks, chunks in full."""
 
     frame: int
@@ -100,7 +100,7 @@ class Denoising:
 class Remembering:
     """Chunks side by side see the compressed past, the ones before them and themselves; keys are kept."""
 
-    past: Past
+    past: AnyFlowPast
     phantoms: int
     sizes: tuple[int, ...]
     """Tokens of each chunk; the last is the one at hand."""
@@ -131,10 +131,10 @@ class Remembering:
 
     def cache(self, room: int) -> KVCache:
         """The keys and values behind the phantoms, with room for a chunk."""
-        return filled(self.keys, self.values, self.phantoms, room)
+        return fill_cache(self.keys, self.values, self.phantoms, room)
 
 
-def filled(keys: list[Tensor], values: list[Tensor], phantoms: int, room: int) -> KVCache:
+def fill_cache(keys: list[Tensor], values: list[Tensor], phantoms: int, room: int) -> KVCache:
     """A cache of that many keys of zeros and these keys, with room behind."""
     tokens = phantoms + keys[0].shape[2]
     storage = KVStorage(len(keys), tokens)

@@ -16,7 +16,7 @@ HEAD = 128
 """Width of a head in all of Wan's sizes, which a bare state dict does not say."""
 
 
-def built(checkpoint: Checkpoint, said: dict[str, Any], make_config: Any) -> tuple[Any, Any, Sampling]:
+def build(checkpoint: Checkpoint, options: dict[str, Any], make_config: Any) -> tuple[Any, Any, Sampling]:
     """diffusers' network with the weights, its configuration, its sampling. ValueError for others."""
     with extra("families"):
         from diffusers.models.transformers.transformer_anyflow_far import (
@@ -28,7 +28,7 @@ def built(checkpoint: Checkpoint, said: dict[str, Any], make_config: Any) -> tup
     try:
         with torch.device("meta"):
             stock = Stock(**{name: value for name, value in asked.items() if name in known})
-        config = _checked(stock.config, said, make_config)
+        config = _convert_config(stock.config, options, make_config)
     except (KeyError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{checkpoint.path}: {error}") from None
     checkpoint.check({name: tuple(tensor.shape) for name, tensor in stock.state_dict().items()})
@@ -37,7 +37,7 @@ def built(checkpoint: Checkpoint, said: dict[str, Any], make_config: Any) -> tup
     return stock, config, Sampling(STEPS, _shift(checkpoint))
 
 
-def _checked(config: Any, said: dict[str, Any], make_config: Any) -> Any:
+def _convert_config(config: Any, options: dict[str, Any], make_config: Any) -> Any:
     """Our configuration; raises ValueError for sizes that do not fit together."""
     (time, patch, other), (far_time, far_patch, far_other) = config.patch_size, config.compressed_patch_size
     if (time, far_time) != (1, 1) or patch != other or far_patch != far_other:
@@ -46,14 +46,14 @@ def _checked(config: Any, said: dict[str, Any], make_config: Any) -> Any:
         )
     if config.full_chunk_limit < 2:
         raise ValueError(f"full_chunk_limit is {config.full_chunk_limit}, expected 2 or more")
-    height, width, frames = said["height"], said["width"], said["frames_per_chunk"]
+    height, width, frames = options["height"], options["width"], options["frames_per_chunk"]
     if min(height, width) < far_patch or height % patch or width % patch:
         raise ValueError(
             f"latents of {height} x {width} do not divide into patches of {patch}, or are below {far_patch}"
         )
-    if min(frames, said["text_tokens"]) < 1:
+    if min(frames, options["text_tokens"]) < 1:
         raise ValueError(f"frames_per_chunk and text_tokens must be 1 or more, got {frames} and "
-                         f"{said['text_tokens']}")  # fmt: skip
+                         f"{options['text_tokens']}")  # fmt: skip
     return make_config(
         channels=config.in_channels,
         patch=patch,
@@ -64,7 +64,7 @@ def _checked(config: Any, said: dict[str, Any], make_config: Any) -> Any:
         mlp_width=config.ffn_dim,
         text_width=config.text_dim,
         full_chunks=config.full_chunk_limit,
-        **said,
+        **options,
     )
 
 

@@ -35,7 +35,7 @@ Run = Callable[[], object]
 
 
 @torch.inference_mode()
-def calibrated(device: str, dtype: str, shape: Shape) -> Machine:
+def calibrate(device: str, dtype: str, shape: Shape) -> Machine:
     """Rates on that device, from passes over one token, over a frame, and over a frame behind a long past.
 
     What a frame takes longer than a token is the time of linear layers and of all that is done to each token;

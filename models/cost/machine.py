@@ -24,7 +24,7 @@ class Machine:
     """A GPU works while the next operation is launched, a CPU does one after the other."""
 
     @property
-    def said(self) -> str:
+    def rates(self) -> str:
         """The rates in words."""
         return (
             f"{self.flops_per_second / 1e9:.0f} GFLOP/s in linear layers, "

@@ -136,9 +136,9 @@ def cache_bytes(shape: Shape, history: int) -> int:
 
     What is allocated may be up to twice as much, since a cache grows by doubling.
     """
-    frames = shape.layers * shape.seen(history)
+    frames = shape.layers * shape.frames_in_view(history)
     if shape.is_separated:
-        frames = shape.encoder_layers * shape.seen(history + shape.start_token)
+        frames = shape.encoder_layers * shape.frames_in_view(history + shape.start_token)
         frames += shape.layers if shape.fusion == "prefix" else 0
     tokens = frames * shape.tokens + (shape.layers + shape.encoder_layers) * shape.text_tokens
     return 2 * tokens * shape.d_model * shape.value_bytes * shape.batch * shape.branches
@@ -174,7 +174,7 @@ def _modulation(shape: Shape, steps: int) -> Cost:
 
 def _over_past(shape: Shape, history: int) -> Cost:
     """All blocks over a frame's tokens, which see themselves and `history` frames."""
-    return _blocks(shape, shape.tokens, (shape.seen(history) + 1) * shape.tokens)
+    return _blocks(shape, shape.tokens, (shape.frames_in_view(history) + 1) * shape.tokens)
 
 
 def _blocks(shape: Shape, queries: int, keys: int) -> Cost:

@@ -45,7 +45,7 @@ class Shape:
     value_bytes: int = 4
     """Of a weight, and of a key or value."""
 
-    def seen(self, history: int) -> int:
+    def frames_in_view(self, history: int) -> int:
         """Frames in view of one that has `history` frames (or a start token and frames) before it."""
         return history if self.window is None else min(history, self.sink + self.window)
 

@@ -26,8 +26,8 @@ class Part:
 
     def describe(self) -> dict[str, Any]:
         """What a file made with it says of it."""
-        said = {"name": self.name, "repo": self.repo, "revision": self.revision}
-        return {key: value for key, value in said.items() if value is not None}
+        about = {"name": self.name, "repo": self.repo, "revision": self.revision}
+        return {key: value for key, value in about.items() if value is not None}
 
 
 def part_of(name: str, folder: str, *beside: str) -> Part:
@@ -37,7 +37,7 @@ def part_of(name: str, folder: str, *beside: str) -> Part:
     """
     path = Path(name)
     if path.exists():
-        return Part(name, path if path.is_file() else _folder(name, path, folder))
+        return Part(name, path if path.is_file() else _find_folder(name, path, folder))
     if "/" not in name:
         raise FileNotFoundError(f"there is no folder or file {name}, and a hub id would be org/name")
     place = find(name, {})
@@ -48,7 +48,7 @@ def part_of(name: str, folder: str, *beside: str) -> Part:
 
         found = fetched(place)
         return Part(name, found.path, found.repo, found.revision)
-    return _fetched(name, place, folder, beside)
+    return _fetch(name, place, folder, beside)
 
 
 def config_of(path: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def config_of(path: Path) -> dict[str, Any]:
     return read_json_object(file)
 
 
-def _folder(name: str, path: Path, folder: str) -> Path:
+def _find_folder(name: str, path: Path, folder: str) -> Path:
     if (path / folder).is_dir():
         return path / folder
     if (path / "config.json").exists():
@@ -67,7 +67,7 @@ def _folder(name: str, path: Path, folder: str) -> Path:
     raise FileNotFoundError(f"{name} has neither a folder {folder}/ nor a config.json of its own")
 
 
-def _fetched(name: str, place: Place, folder: str, beside: tuple[str, ...]) -> Part:
+def _fetch(name: str, place: Place, folder: str, beside: tuple[str, ...]) -> Part:
     """The part on disk, downloaded where it is not there yet: of a pipeline, or a repository's only model."""
     from framelens.models.loading.hub import commit_of
 
@@ -77,7 +77,7 @@ def _fetched(name: str, place: Place, folder: str, beside: tuple[str, ...]) -> P
     local = _snapshot(place, [*wanted, str(base / "config.json")])
     if not (local / base / folder).is_dir() and (local / base / "config.json").exists():
         _snapshot(place, [str(base / pattern) for pattern in WANTED])
-    path = _folder(name, local / base, folder)
+    path = _find_folder(name, local / base, folder)
     return Part(name, path, place.repo, commit_of(path, place))
 
 

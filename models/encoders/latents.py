@@ -52,7 +52,7 @@ class Latents(ABC):
         """One latent frame after the other; together they are what `encode` gives."""
         self.check_pixels(*video.shape[-4:])
         parts = video.split([1] + [self.temporal] * ((video.shape[1] - 1) // self.temporal), dim=1)
-        return self._coded(parts, self._encoder())
+        return self._code(parts, self._encoder())
 
     def stream(self, latents: Coded) -> Iterator[Video]:
         """The pixel frames of one latent frame after the other; together they are what `decode` gives."""
@@ -61,7 +61,7 @@ class Latents(ABC):
                 f"{self.part.path} ({self.kind}) decodes latents of {self.channels} channels, got "
                 f"{latents.shape[2]}"
             )
-        return self._coded(latents.split(1, dim=1), self._decoder())
+        return self._code(latents.split(1, dim=1), self._decoder())
 
     def check_pixels(self, frames: int, channels: int, height: int, width: int) -> None:
         """Raises ValueError unless a video of this shape has whole latents."""
@@ -90,7 +90,7 @@ class Latents(ABC):
         )
 
     @torch.no_grad()
-    def _coded(self, parts: tuple[Tensor, ...], coder: Coder) -> Iterator[Tensor]:
+    def _code(self, parts: tuple[Tensor, ...], coder: Coder) -> Iterator[Tensor]:
         for part in parts:
             yield coder(part.to(self.device, torch.float32))
 

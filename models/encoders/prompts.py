@@ -56,14 +56,14 @@ def clean(prompt: str) -> str:
 
     ftfy straightens quotes and narrows wide punctuation, so it matters only to prompts beyond ASCII.
     """
-    if mends():
+    if has_ftfy():
         import ftfy  # pyright: ignore[reportMissingImports]
 
         prompt = ftfy.fix_text(prompt)
     return " ".join(html.unescape(html.unescape(prompt)).split())
 
 
-def mends() -> bool:
+def has_ftfy() -> bool:
     """Whether ftfy is there to mend prompts."""
     return importlib.util.find_spec("ftfy") is not None
 
@@ -101,7 +101,7 @@ class TextEncoder:
                 shown = lost if len(lost) <= SHOWN else f"{lost[:SHOWN]}..."
                 found.append(f"{name} has {len(tokens)} tokens, {TOKENS} are kept; cut off: {shown!r}")
         wide = [name for name, prompt in named.items() if not prompt.isascii()]
-        if wide and not mends():
+        if wide and not has_ftfy():
             found.append(
                 f"not ASCII: {', '.join(wide[:10])}; Wan's pipelines mend such text with ftfy; "
                 "pip install ftfy to do the same"
@@ -114,7 +114,7 @@ class TextEncoder:
             "class": type(self.network).__name__,
             "dtype": self.dtype,
             "tokens": TOKENS,
-            "ftfy": mends(),
+            "ftfy": has_ftfy(),
         } | self.part.describe()
 
     def _tokens(self, prompt: str) -> list[int]:

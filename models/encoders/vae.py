@@ -133,7 +133,7 @@ def open_vae(name: str, device: str = "cpu", dtype: str = "float32") -> Latents:
         if kind not in KINDS:
             raise ValueError(f"{part.path} is a {kind}; supported are {', '.join(KINDS)}")
         weights = read_folder(part.path)
-    network = _built(kind, config, weights, part.path, getattr(torch, dtype)).to(device)
+    network = _build(kind, config, weights, part.path, getattr(torch, dtype)).to(device)
     return KINDS[kind](network.eval().requires_grad_(False), part, device, dtype)
 
 
@@ -146,7 +146,7 @@ def _config_of_file(path: Path, weights: dict[str, Tensor]) -> dict[str, Any]:
     raise ValueError(f"{path} is no DC-AE of FAR's, which holds encoder.conv_in.conv.weight{hint}")
 
 
-def _built(
+def _build(
     kind: str, config: dict[str, Any], weights: dict[str, Tensor], path: Path, dtype: torch.dtype
 ) -> nn.Module:
     with extra("families"):

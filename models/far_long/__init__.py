@@ -1,7 +1,7 @@
 """FAR-Long (Gu et al. 2025): FAR whose far past is coarse, so that hundreds of frames stay in view.
 
     model = models.load("FAR_M_Long.pth")                     # the newest 16 frames fine, older ones coarse
-    model = models.load("FAR_M_Long.pth", short_frames=8)     # what such a file cannot say, see UNSAID
+    model = models.load("FAR_M_Long.pth", short_frames=8)     # what such a file cannot say, see DEFAULTS
 
 The network is in _far_long_network.py.
 """
@@ -16,7 +16,7 @@ from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.config import LATENT, preset
 
 CLASSES: tuple[str, ...] = ()
-UNSAID: dict[str, Any] = {"height": 8, "width": 8, "patch": 1, "short_frames": 16}
+DEFAULTS: dict[str, Any] = {"height": 8, "width": 8, "patch": 1, "short_frames": 16}
 """What no tensor says, as in the released models: the latent's size, its patch, the frames that stay fine."""
 
 PRESETS = {
@@ -40,9 +40,9 @@ def recognises(names: Collection[str]) -> bool:
     return "context_embedder.weight" in names
 
 
-def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[FarLong, dict[str, Any]]:
+def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[FarLong, dict[str, Any]]:
     """The network with the file's weights in it. Raises ValueError where they do not fit."""
-    fields = said | official.sizes(checkpoint, "", said["patch"])
+    fields = options | official.sizes(checkpoint, "", options["patch"])
     fields["context_patch"] = _context_patch(checkpoint, fields["channels"])
     fields["layers"] = official.depth(checkpoint, "")
     fields["conditions"] = official.conditions(checkpoint, "", "action")

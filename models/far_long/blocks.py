@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from framelens.hooks.kernel import unwatched_attention
-from framelens.models.parts.blocks import Block, HookedAttention, Rope, rotated
+from framelens.models.parts.blocks import Block, HookedAttention, Rope, rotate
 from framelens.models.parts.cache import KVCache
 
 
@@ -64,10 +64,10 @@ class LongAttention(HookedAttention):
         q = self.hook_q(self._heads(x, coarse, (self.added_q, self.q), (self.norm_added_q, self.norm_q)))
         k = self.hook_k(self._heads(x, coarse, (self.added_k, self.k), (self.norm_added_k, self.norm_k)))
         v = self.hook_v(self._heads(x, coarse, (self.added_v, self.v), None))
-        q, k = self.hook_rot_q(rotated(q, rope)), self.hook_rot_k(rotated(k, rope))
+        q, k = self.hook_rot_q(rotate(q, rope)), self.hook_rot_k(rotate(k, rope))
         z = history.attend(layer, *(rearrange(part, "b n h d -> b h n d") for part in (q, k, v)))
         z = rearrange(self.hook_z(rearrange(z, "b h n d -> b n h d")), "b n h d -> b n (h d)")
-        return _each(z, coarse, (self.added_o or nn.Identity(), self.o))
+        return _apply_each(z, coarse, (self.added_o or nn.Identity(), self.o))
 
     def _heads(
         self,
@@ -76,8 +76,8 @@ class LongAttention(HookedAttention):
         projections: tuple[nn.Module, nn.Module],
         norms: tuple[nn.Module, nn.Module] | None,
     ) -> Float[Tensor, "b n h dh"]:
-        heads = rearrange(_each(x, coarse, projections), "b n (h d) -> b n h d", h=self.heads)
-        return heads if norms is None else _each(heads, coarse, norms)
+        heads = rearrange(_apply_each(x, coarse, projections), "b n (h d) -> b n h d", h=self.heads)
+        return heads if norms is None else _apply_each(heads, coarse, norms)
 
 
 class LongBlock(Block):
@@ -88,7 +88,7 @@ class LongBlock(Block):
         self.attn = LongAttention(d_model, heads, is_last)
 
 
-def _each(x: Tensor, coarse: int, modules: tuple[nn.Module, nn.Module]) -> Tensor:
+def _apply_each(x: Tensor, coarse: int, modules: tuple[nn.Module, nn.Module]) -> Tensor:
     """x through the first module where it is coarse and the second where it is fine."""
     of_coarse, of_fine = modules
     if not coarse:

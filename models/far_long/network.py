@@ -114,32 +114,34 @@ class FarLong(CachedStack):
         frame, past = context.frame + 1, [] if context.recent is None else [context.recent]
         seen = torch.cat([*past, x], dim=1)
         if frame < self.config.short_frames:
-            cache = self._appended(x, context)
+            cache = self._append_frame(x, context)
         else:
-            cache, seen = self._recoded(seen, context), seen[:, 1:]
+            cache, seen = self._recode(seen, context), seen[:, 1:]
         return LongContext(frame, cache, self.rotation([frame]), context.cond, seen)
 
-    def _appended(self, x: Float[Tensor, "b 1 c h w"], context: LongContext) -> KVCache:
+    def _append_frame(self, x: Float[Tensor, "b 1 c h w"], context: LongContext) -> KVCache:
         """The cache with one more fine frame."""
         cache, clean = context.cache.for_appending(), x.new_full((len(x), 1), CLEAN_TIMESTEP)
         modulations = self.modulations(clean, condition_of(context.cond, context.frame))
         self.through(self.tokens(x), modulations, context.rope, cache)
-        return cache.appended(self.geometry.tokens_per_frame)
+        return cache.append(self.geometry.tokens_per_frame)
 
-    def _recoded(self, seen: Float[Tensor, "b f c h w"], context: LongContext) -> KVCache:
+    def _recode(self, seen: Float[Tensor, "b f c h w"], context: LongContext) -> KVCache:
         """The cache once the first of these frames has turned coarse and the rest were read behind it."""
         fine, coarse, count = self.geometry.tokens_per_frame, self.config.coarse_tokens, seen.shape[1]
         numbers = list(range(context.frame + 1 - count, context.frame + 1))
         sizes = torch.tensor([coarse] + [fine] * (count - 1))
         far, new = coarse * numbers[0], int(sizes.sum())
-        cache = _first(context.cache, far, room=far + new + fine)
+        cache = _first_tokens(context.cache, far, room=far + new + fine)
         history = Recoding(cache, tuple(sizes.cumsum(0).tolist()))
-        tokens = self.hook_embed(torch.cat([self._coarse(seen[:, :1]), self._fine(seen[:, 1:])], dim=1))
+        tokens = self.hook_embed(
+            torch.cat([self._embed_coarse(seen[:, :1]), self._embed_fine(seen[:, 1:])], dim=1)
+        )
         modulations, rope = self._modulations_of(numbers, len(seen), context.cond), self._rotation(numbers)
         owner = torch.arange(count).repeat_interleave(sizes).to(self.device)
         for layer, (block, (one, two)) in enumerate(zip(self._blocks(), modulations.blocks, strict=True)):
             tokens = block(tokens, (one[:, owner], two[:, owner]), rope, history, layer)
-        return cache.appended(new)
+        return cache.append(new)
 
     def _modulations_of(self, numbers: list[int], batch: int, cond: Tensor | None) -> Modulations:
         """Those of a coarse frame and the fine ones behind it."""
@@ -150,10 +152,10 @@ class FarLong(CachedStack):
         each = [condition_of(cond, number) for number in numbers]
         return self.modulations(timestep, torch.cat([own for own in each if own is not None], dim=1))
 
-    def _coarse(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
+    def _embed_coarse(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
         return self.context_embed(patches(x, self.config.context_patch).to(self.dtype))
 
-    def _fine(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
+    def _embed_fine(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
         return self.embed(patches(x, self.config.patch).to(self.dtype))
 
     def _rotation(self, numbers: list[int]) -> Rope:
@@ -166,7 +168,7 @@ class FarLong(CachedStack):
         return cos[kept], sin[kept]
 
 
-def _first(cache: KVCache, tokens: int, room: int) -> KVCache:
+def _first_tokens(cache: KVCache, tokens: int, room: int) -> KVCache:
     """The first tokens of a cache, on a storage of their own that will have that much room."""
     old = cache.storage
     keys, values = ([tensor[:, :, :tokens] for tensor in tensors] for tensors in (old.keys, old.values))

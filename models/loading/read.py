@@ -1,7 +1,7 @@
 """The door: from the place of a model to the model, whatever wrote its weights.
 
 A family file (a public file of models/) says which diffusers classes it reads (CLASSES), which bare state
-dicts it recognises, what such a checkpoint leaves unsaid with defaults (UNSAID), and gives
+dicts it recognises, what such a checkpoint leaves unsaid with defaults (DEFAULTS), and gives
 `read(checkpoint, said) -> (model, metadata)`.
 """
 
@@ -87,7 +87,7 @@ def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -
 def _by_family(
     family: ModuleType, checkpoint: Checkpoint, asked: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    reach, others = _reach(asked, family.UNSAID)
+    reach, others = _reach(asked, family.DEFAULTS)
     model, metadata = family.read(checkpoint, said(checkpoint.path, family, others))
     _bound(model, checkpoint.path, reach)
     return model, metadata
@@ -109,7 +109,7 @@ def _bound(model: Any, path: Path, reach: dict[str, int]) -> None:
 def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
     folder = _network_folder(place.path, asked)
     config, family = _kind_of(folder)
-    said(folder, family, _reach(asked, family.UNSAID)[1])  # before gigabytes are read
+    said(folder, family, _reach(asked, family.DEFAULTS)[1])  # before gigabytes are read
     require_room(files_of(folder))
     model, metadata = _by_family(family, Checkpoint(folder, read_folder(folder), config), asked)
     return model, Source(folder, _sha256(files_of(folder)), metadata)
@@ -171,14 +171,14 @@ def said(path: Path, family: ModuleType, asked: dict[str, Any]) -> dict[str, Any
     Raises ValueError for what it cannot be told, and for a value of another type; text is converted.
     """
     name = family.__name__.rpartition(".")[2]
-    unknown = sorted(asked.keys() - family.UNSAID.keys())
+    unknown = sorted(asked.keys() - family.DEFAULTS.keys())
     if unknown:
         raise ValueError(
             f"{path} is a checkpoint of the {name} family and cannot be told {', '.join(unknown)}; it can be "
-            f"told {', '.join(family.UNSAID)}"
+            f"told {', '.join(family.DEFAULTS)}"
         )
-    return family.UNSAID | {
-        option: convert(option, value, _type_of(family.UNSAID[option])) for option, value in asked.items()
+    return family.DEFAULTS | {
+        option: convert(option, value, _type_of(family.DEFAULTS[option])) for option, value in asked.items()
     }
 
 

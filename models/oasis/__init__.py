@@ -1,7 +1,7 @@
 """Oasis 500M (Decart and Etched 2024): Minecraft, frame by frame, by 25 numbers of keys and mouse a frame.
 
     model = models.load("Etched/oasis-500m/oasis500m.safetensors")
-    model = models.load("oasis500m.safetensors", height=18, width=32, max_frames=32)      # see UNSAID
+    model = models.load("oasis500m.safetensors", height=18, width=32, max_frames=32)      # see DEFAULTS
 
 Each block of the released network is two layers here, as it is two residual halves: layer 2i attends within
 the frame, layer 2i + 1 along the frames of each place. What to know of its passes:
@@ -29,15 +29,15 @@ from framelens.diffusion.sampler import Geometry
 from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.loading.checkpoint import Checkpoint
-from framelens.models.oasis.blocks import Frames, Half, Past, along_turns, normed, within_turns
+from framelens.models.oasis.blocks import Frames, Half, OasisPast, along_turns, normalise, within_turns
 from framelens.models.oasis.noise import level_of, log_odds_of, signal_shares, velocity_of
-from framelens.models.oasis.read import MARKS, config_of, renamed, shapes_of
+from framelens.models.oasis.read import MARKS, config_of, rename, shapes_of
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.models.parts.cache import KVCache, KVStorage
-from framelens.models.parts.current_tokens import at_hand
+from framelens.models.parts.current_tokens import hook_current
 
 CLASSES: tuple[str, ...] = ()
-UNSAID: dict[str, Any] = {"height": 18, "width": 32, "max_frames": 32, "stabilization": 15}
+DEFAULTS: dict[str, Any] = {"height": 18, "width": 32, "max_frames": 32, "stabilization": 15}
 """Of latents: their size; frames in view with the new one; one more than the level of finished frames."""
 
 SINUSOID = 256
@@ -48,13 +48,13 @@ def recognises(names: Collection[str]) -> bool:
     return set(MARKS) <= set(names)
 
 
-def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple["Oasis", dict[str, Any]]:
+def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["Oasis", dict[str, Any]]:
     """The network of such a checkpoint, and what it is; ValueError for one that it cannot be."""
-    config = Config(**config_of(checkpoint, said))
+    config = Config(**config_of(checkpoint, options))
     checkpoint.check(shapes_of(checkpoint, config))
     with torch.device("meta"):
         model = Oasis(config)
-    model.load_state_dict(renamed(checkpoint.weights, config), assign=True)
+    model.load_state_dict(rename(checkpoint.weights, config), assign=True)
     model.log_odds = nn.Buffer(log_odds_of(signal_shares()), persistent=False)
     return model, {"network": "oasis", "config": model.describe(), "origin": "open-oasis"}
 
@@ -150,7 +150,7 @@ class Oasis(nn.Module):
         """Where the weights are."""
         return self.unembed.weight.device
 
-    def start(self, batch: int, cond: Tensor | None = None) -> Past:
+    def start(self, batch: int, cond: Tensor | None = None) -> OasisPast:
         """A context in which nothing has been seen; without cond, no key is ever pressed."""
         c = self.config
         if cond is not None and (cond.ndim != 3 or (len(cond), cond.shape[2]) != (batch, c.actions)):
@@ -158,9 +158,9 @@ class Oasis(nn.Module):
             raise ValueError(f"cond must be actions {expected}, got {tuple(cond.shape)}")
         nothing = torch.zeros(batch, 0, c.channels, c.height, c.width, device=self.device, dtype=self.dtype)
         actions = None if cond is None else cond.to(self.device, self.dtype)
-        return Past(0, self._nothing(), nothing, actions)
+        return OasisPast(0, self._nothing(), nothing, actions)
 
-    def encode(self, x: Float[Tensor, "b 1 c h w"], context: Past) -> Past:
+    def encode(self, x: Float[Tensor, "b 1 c h w"], context: OasisPast) -> OasisPast:
         """The context with this finished frame's keys; makes those of all frames in view anew if one left.
 
         Hook points see the finished frame alone.
@@ -174,10 +174,10 @@ class Oasis(nn.Module):
         first = context.frame + 1 - fresh.shape[1]
         level = torch.full(fresh.shape[:2], self.config.stabilization - 1.0, device=self.device)
         self._through(fresh, self._condition(level, context.actions, first), cache)
-        return Past(context.frame + 1, cache.appended(fresh.shape[1]), seen, context.actions)
+        return OasisPast(context.frame + 1, cache.append(fresh.shape[1]), seen, context.actions)
 
     def denoise(
-        self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: Past
+        self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: OasisPast
     ) -> Float[Tensor, "b 1 c h w"]:
         """The velocity of the new frame at noise level sigma."""
         level = level_of(sigma.to(self.device), self.log_odds)[:, None]
@@ -220,7 +220,7 @@ class Oasis(nn.Module):
         g, count = self.geometry, x.shape[1]
         embedded = self.embed(rearrange(x.to(self.dtype), "b t c h w -> (b t) c h w"))
         tokens = rearrange(embedded, "(b t) d h w -> b (t h w) d", t=count)
-        tokens = at_hand(self.hook_embed, tokens, g.tokens_per_frame)
+        tokens = hook_current(self.hook_embed, tokens, g.tokens_per_frame)
         turns = (
             within_turns(self.space_frequencies, g.rows, g.cols, count),
             along_turns(self.time_frequencies, cache.tokens, count, g.tokens_per_frame),
@@ -233,7 +233,7 @@ class Oasis(nn.Module):
     def _frames(self, tokens: Float[Tensor, "b n d"], condition: Tensor) -> Float[Tensor, "b f c h w"]:
         g = self.geometry
         shift, scale = self.modulation_out(F.silu(condition)).chunk(2, dim=-1)
-        values = self.unembed(normed(tokens) * (1 + scale) + shift)
+        values = self.unembed(normalise(tokens) * (1 + scale) + shift)
         return rearrange(
             values, "b (f h w) (p q c) -> b f c (h p) (w q)", h=g.rows, w=g.cols, p=g.patch, q=g.patch
         )

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from framelens.hooks.kernel import unwatched_attention
 from framelens.models.parts.blocks import HookedAttention, HookedBlock, per_frame
 from framelens.models.parts.cache import KVCache
-from framelens.models.parts.current_tokens import Turns, at_hand, turned
+from framelens.models.parts.current_tokens import Turns, hook_current, rotate_pairs
 
 
 @dataclass(frozen=True)
-class Past:
+class OasisPast:
     """The context of Oasis: the keys along time of the frames in view, and those frames."""
 
     frame: int
@@ -58,7 +58,7 @@ class Frames:
         return rearrange(torch.cat(parts, dim=2), "(b n) h t d -> b (t n) h d", n=self.tokens)
 
 
-class Attention(HookedAttention):
+class OasisAttention(HookedAttention):
     """Self-attention with rotated queries and keys, within frames or along time."""
 
     def __init__(self, d_model: int, heads: int, is_temporal: bool):
@@ -72,11 +72,11 @@ class Attention(HookedAttention):
         own = frames.tokens
         qkv = rearrange(self.to_qkv(x), "b n (part h d) -> part b n h d", part=3, h=self.heads)
         points = (self.hook_q, self.hook_k, self.hook_v)
-        q, k, v = (at_hand(point, part, own) for point, part in zip(points, qkv, strict=True))
-        q = at_hand(self.hook_rot_q, turned(q, turns), own)
-        k = at_hand(self.hook_rot_k, turned(k, turns), own)
+        q, k, v = (hook_current(point, part, own) for point, part in zip(points, qkv, strict=True))
+        q = hook_current(self.hook_rot_q, rotate_pairs(q, turns), own)
+        k = hook_current(self.hook_rot_k, rotate_pairs(k, turns), own)
         z = (frames.along if self.is_temporal else frames.within)(layer, q, k, v)
-        return self.to_out(rearrange(at_hand(self.hook_z, z, own), "b n h d -> b n (h d)"))
+        return self.to_out(rearrange(hook_current(self.hook_z, z, own), "b n h d -> b n (h d)"))
 
 
 class Mlp(nn.Module):
@@ -95,7 +95,7 @@ class Half(HookedBlock):
 
     def __init__(self, d_model: int, heads: int, mlp_width: int, is_temporal: bool):
         super().__init__()
-        self.attn, self.mlp = Attention(d_model, heads, is_temporal), Mlp(d_model, mlp_width)
+        self.attn, self.mlp = OasisAttention(d_model, heads, is_temporal), Mlp(d_model, mlp_width)
         self.modulation = nn.Linear(d_model, 6 * d_model)
 
     def forward(
@@ -110,14 +110,14 @@ class Half(HookedBlock):
         own, width = frames.tokens, x.shape[1]
         parts = self.modulation(F.silu(condition)).chunk(6, dim=-1)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (per_frame(part, width) for part in parts)
-        x = at_hand(self.hook_resid_pre, x, own)
-        written = gate * self.attn(normed(x) * (1 + scale) + shift, turns, frames, layer)
-        x = at_hand(self.hook_resid_mid, x + at_hand(self.hook_attn_out, written, own), own)
-        written = mlp_gate * self.mlp(normed(x) * (1 + mlp_scale) + mlp_shift)
-        return at_hand(self.hook_resid_post, x + at_hand(self.hook_mlp_out, written, own), own)
+        x = hook_current(self.hook_resid_pre, x, own)
+        written = gate * self.attn(normalise(x) * (1 + scale) + shift, turns, frames, layer)
+        x = hook_current(self.hook_resid_mid, x + hook_current(self.hook_attn_out, written, own), own)
+        written = mlp_gate * self.mlp(normalise(x) * (1 + mlp_scale) + mlp_shift)
+        return hook_current(self.hook_resid_post, x + hook_current(self.hook_mlp_out, written, own), own)
 
 
-def normed(x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+def normalise(x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     """Layer norm without weights."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 

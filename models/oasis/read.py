@@ -32,7 +32,7 @@ _SHARED = {
 }
 
 
-def config_of(checkpoint: Checkpoint, said: Mapping[str, Any]) -> dict[str, Any]:
+def config_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> dict[str, Any]:
     """All of a configuration's values; ValueError for sizes that do not fit together."""
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
     try:
@@ -43,19 +43,20 @@ def config_of(checkpoint: Checkpoint, said: Mapping[str, Any]) -> dict[str, Any]
     times = [shape for name, shape in shapes.items() if _SHARED["time_frequencies"].fullmatch(name)]
     head = 2 * times[0][0] if times else HEAD
     numbers = {int(found[1]) for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))}
+    height, width_of_frame = options["height"], options["width"]
     problems = {
-        f"latents of {said['height']} x {said['width']} do not divide into patches of {patch}":
-            min(said["height"], said["width"]) < 1 or said["height"] % patch or said["width"] % patch,
+        f"latents of {height} x {width_of_frame} do not divide into patches of {patch}":
+            min(height, width_of_frame) < 1 or height % patch or width_of_frame % patch,
         f"a width of {width} does not divide into heads of {head}, in fours": width % head or head % 4,
-        f"max_frames is {said['max_frames']}, expected 2 or more": said["max_frames"] < 2,
-        f"stabilization is {said['stabilization']}, expected 1 to 1000":
-            not 1 <= said["stabilization"] <= 1000,
+        f"max_frames is {options['max_frames']}, expected 2 or more": options["max_frames"] < 2,
+        f"stabilization is {options['stabilization']}, expected 1 to 1000":
+            not 1 <= options["stabilization"] <= 1000,
     }  # fmt: skip
     for problem, is_there in problems.items():
         if is_there:
             raise ValueError(f"{checkpoint.path}: {problem}")
     sizes = {"channels": channels, "patch": patch, "layers": 2 * (max(numbers) + 1), "heads": width // head}
-    return {**sizes, "d_model": width, "mlp_width": mlp_width, "actions": actions, **said}
+    return {**sizes, "d_model": width, "mlp_width": mlp_width, "actions": actions, **options}
 
 
 def shapes_of(checkpoint: Checkpoint, config: Any) -> dict[str, tuple[int, ...]]:
@@ -86,7 +87,7 @@ def shapes_of(checkpoint: Checkpoint, config: Any) -> dict[str, tuple[int, ...]]
     return expected
 
 
-def renamed(weights: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+def rename(weights: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """The weights by our names: block i's spatial half is layer 2i, its temporal one layer 2i + 1."""
     ours = _frequencies(config.d_model // config.heads)
     for name, tensor in weights.items():

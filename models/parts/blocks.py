@@ -74,7 +74,7 @@ class AxialRope(nn.Module):
         return torch.outer(places, self.theta**-powers).repeat_interleave(2, dim=-1)
 
 
-def rotated(x: Float[Tensor, "b n h d"], rope: Rope) -> Float[Tensor, "b n h d"]:
+def rotate(x: Float[Tensor, "b n h d"], rope: Rope) -> Float[Tensor, "b n h d"]:
     """x with each pair of channels turned by its token's angle; computed in float32."""
     cos, sin = (table[None, :, None] for table in rope)
     wide = x.float()
@@ -105,7 +105,7 @@ class HookedBlock(nn.Module):
         self.hook_resid_post = GuardedHookPoint()
 
 
-class Attention(HookedAttention):
+class StackAttention(HookedAttention):
     """Multi-head attention with RMS-normalised queries and keys and RoPE, through the fused kernel.
 
     hook_pattern [b h q k] exists only while hooked, and only in cached passes.
@@ -123,10 +123,10 @@ class Attention(HookedAttention):
     ) -> Float[Tensor, "b n d"]:
         """What each token of x gathers from those it may see; `history` knows which."""
         split = "b n (h d) -> b n h d"
-        q = self.hook_q(self._normed(self.norm_q, rearrange(self.q(x), split, h=self.heads)))
-        k = self.hook_k(self._normed(self.norm_k, rearrange(self.k(x), split, h=self.heads)))
+        q = self.hook_q(self._normalise(self.norm_q, rearrange(self.q(x), split, h=self.heads)))
+        k = self.hook_k(self._normalise(self.norm_k, rearrange(self.k(x), split, h=self.heads)))
         v = self.hook_v(rearrange(self.v(x), split, h=self.heads))
-        q, k = self.hook_rot_q(rotated(q, rope)), self.hook_rot_k(rotated(k, rope))
+        q, k = self.hook_rot_q(rotate(q, rope)), self.hook_rot_k(rotate(k, rope))
         q, k, v = (rearrange(part, "b n h d -> b h n d") for part in (q, k, v))
         if len(self.hook_pattern.attached):
             z = self._through_pattern(q, k, v, history, layer)
@@ -136,7 +136,7 @@ class Attention(HookedAttention):
         return self.o(rearrange(z, "b n h d -> b n (h d)"))
 
     @staticmethod
-    def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    def _normalise(norm: nn.RMSNorm, x: Tensor) -> Tensor:
         return norm(x.to(norm.weight.dtype)).to(x.dtype)
 
     def _through_pattern(self, q: Tensor, k: Tensor, v: Tensor, history, layer: int) -> Tensor:
@@ -181,7 +181,7 @@ class Block(HookedBlock):
     def __init__(self, d_model: int, heads: int, mlp_width: int, cross: nn.Module | None = None):
         super().__init__()
         self.norm1, self.norm2 = AdaNorm(d_model), AdaNorm(d_model)
-        self.attn = Attention(d_model, heads)
+        self.attn = StackAttention(d_model, heads)
         self.cross = cross
         self.mlp = nn.Sequential(
             nn.Linear(d_model, mlp_width),

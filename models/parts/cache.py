@@ -85,12 +85,12 @@ class KVCache:
         )
         return KVCache(own, self.tokens)
 
-    def appended(self, tokens: int) -> "KVCache":
+    def append(self, tokens: int) -> "KVCache":
         """The cache after a pass wrote that many tokens behind it."""
         self.storage.written = self.tokens + tokens
         return KVCache(self.storage, self.storage.written)
 
-    def widened(self, rows: int) -> "KVCache":
+    def widen(self, rows: int) -> "KVCache":
         """The cache of one clip for so many rows of it, which share its keys and values: nothing is copied.
 
         Passes leave no keys behind it, so that each concatenates the history, one layer at a time.

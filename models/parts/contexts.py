@@ -46,15 +46,15 @@ class SCDContext:
     """Those of the denoising step at hand, where the sampler prepared its steps."""
 
 
-def widened(context: Any, rows: int) -> Any:
+def widen(context: Any, rows: int) -> Any:
     """A context of one clip for so many rows of it, with its keys and values in memory once; None where it is
     of another kind, or of no finished frame."""
     if not isinstance(context, DenseContext | SCDContext) or not context.cache.tokens:
         return None
-    wide: dict[str, Any] = {"cache": context.cache.widened(rows), "cond": _rows(context.cond, rows)}
+    wide: dict[str, Any] = {"cache": context.cache.widen(rows), "cond": _rows(context.cond, rows)}
     if isinstance(context, DenseContext):
         return replace(context, **wide, text=_text(context.text, rows))
-    prefix = None if context.prefix is None else context.prefix.widened(rows)
+    prefix = None if context.prefix is None else context.prefix.widen(rows)
     wide |= {"features": _rows(context.features, rows), "prefix": prefix}
     texts = {name: _text(getattr(context, name), rows) for name in ("encoder_text", "decoder_text")}
     return replace(context, **wide, **texts)

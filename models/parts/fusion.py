@@ -66,7 +66,7 @@ def features_of(
 ) -> Float[Tensor, "b n d"]:
     """What the encoder tells the decoder: its output or, for the residual fusion, what it added."""
     if config.fusion != "residual":
-        return encoder.normed(encoder.through(tokens, modulations, rope, history, text), modulations)
+        return encoder.normalise(encoder.through(tokens, modulations, rope, history, text), modulations)
     entering = encoder.through(tokens, modulations, rope, history, text, range(config.head))
     behind = range(config.head, config.encoder_layers)
     return encoder.through(entering, modulations, rope, history, text, behind) - entering

@@ -33,7 +33,7 @@ def teacher_forced(
         features = features + model.config.context_noise * torch.randn_like(features)
     features = rearrange(features, "b (f n) d -> (b f) n d", f=frames)
     each = None if actions is None else rearrange(actions, "b f -> (b f) 1")
-    text, prefix = _repeated(model.decoder.text_keys(cond), frames), None
+    text, prefix = _repeat_text(model.decoder.text_keys(cond), frames), None
     alone, place = model.places()
     if model.config.fusion == "prefix":
         prefix, modulations = Prefix(), model.decoder.modulations(model.clean(len(features)), each)
@@ -57,7 +57,7 @@ def contexts(
 ) -> Float[Tensor, "b n d"]:
     """c_0 ... c_{f-1} of a clip in one causal pass over the start token and all frames but the last."""
     if model.asks:
-        return _asked(model, clean, actions, text)
+        return _ask_with_noise(model, clean, actions, text)
     if model.start_token is None:
         raise ValueError("this model has no start token, without which it cannot read a whole clip at once")
     (batch, frames), n = clean.shape[:2], model.geometry.tokens_per_frame
@@ -68,7 +68,7 @@ def contexts(
     return features_of(model.encoder, model.config, tokens, modulations, rope, history, text)
 
 
-def _asked(
+def _ask_with_noise(
     model: Any, clean: Float[Tensor, "b f c h w"], actions: Int[Tensor, "b f"] | None, text: TextKeys | None
 ) -> Float[Tensor, "b n d"]:
     """The same of a model that asks with noise, in one pass over [clean frames | frames asked for].
@@ -79,15 +79,15 @@ def _asked(
     sigma = torch.ones_like(clean[:, :, 0, 0, 0])
     if model.training:
         sigma = 1 - (1 - model.config.query_sigma) * torch.rand_like(sigma)
-        asked = noised(clean, torch.randn_like(clean), sigma)
+        queries = noised(clean, torch.randn_like(clean), sigma)
     else:
-        asked = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
-    tokens, modulations, rope, history = model.encoder.beside_clean(clean, asked, sigma, actions)
+        queries = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
+    tokens, modulations, rope, history = model.encoder.beside_clean(clean, queries, sigma, actions)
     features = features_of(model.encoder, model.config, tokens, modulations, rope, history, text)
     return features[:, frames * model.geometry.tokens_per_frame :]
 
 
-def _repeated(text: TextKeys | None, frames: int) -> TextKeys | None:
+def _repeat_text(text: TextKeys | None, frames: int) -> TextKeys | None:
     """The prompt of each clip, once for each of its frames."""
     if text is None:
         return None

@@ -199,7 +199,7 @@ class Stack(HookedRootModule, Conditioned):
                 tokens = block(tokens, *inputs)
         return tokens
 
-    def normed(self, tokens: Float[Tensor, "b n d"], modulations: Modulations) -> Float[Tensor, "b n d"]:
+    def normalise(self, tokens: Float[Tensor, "b n d"], modulations: Modulations) -> Float[Tensor, "b n d"]:
         """The final norm, modulated in order scale, shift."""
         scale, shift = (per_frame(part, tokens.shape[1]) for part in modulations.final.chunk(2, dim=-1))
         return F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift
@@ -211,7 +211,7 @@ class Stack(HookedRootModule, Conditioned):
         assert self.unembed is not None
         g = self.geometry
         return rearrange(
-            self.unembed(self.normed(tokens, modulations)),
+            self.unembed(self.normalise(tokens, modulations)),
             "b (f h w) (c p q) -> b f c (h p) (w q)",
             h=g.rows, w=g.cols, p=g.patch, q=g.patch,
         )  # fmt: skip

@@ -29,7 +29,7 @@ BRANCHES = 2
 """Graphs that are kept for one shape of x: guidance has two contexts at a time."""
 
 
-def captured(model: nn.Module, mode: str) -> "Captured":
+def capture(model: nn.Module, mode: str) -> "Captured":
     """The model with captured denoising steps; ValueError where that mode cannot help it.
 
     Its results are those of the model up to the rounding of its dtype. It cannot be instrumented: hooks
@@ -69,7 +69,7 @@ class Captured(Around):
 
     def __init__(self, model: Any, mode: str):
         self.model, self.mode = model, mode
-        self._recorded: list[_Recorded] = []
+        self._steps: list[_CapturedStep] = []
         self._compiled = torch.compile(_velocity, dynamic=False) if mode == "compile" else None
         # One pool of memory for all graphs: they never run at once, and results are copied out at once.
         self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
@@ -87,36 +87,36 @@ class Captured(Around):
         if context.modulations is None:
             return self.model.denoise(x, sigma, context)
         if self._compiled is None:
-            return self._recorded_for(x, context)(x, context)
+            return self._step_for(x, context)(x, context)
         if isinstance(context, SCDContext) and context.prefix is not None:
             cache = context.prefix  # room for the frame's own keys, so that no shape changes on the way
             cache.storage.reserve(cache.storage.keys[0], 2 * cache.tokens)
         x = x.clone(memory_format=torch.contiguous_format)  # a frame of a longer clip has other strides
-        return self._compiled(self.model, x, _as_read(context))
+        return self._compiled(self.model, x, _step_inputs(context))
 
-    def _recorded_for(self, x: Tensor, context: Any) -> "_Recorded":
+    def _step_for(self, x: Tensor, context: Any) -> "_CapturedStep":
         """The step that holds this context, or the least recently used one filled with it, or a new one."""
-        alike = [one for one in self._recorded if one.x.shape == x.shape and one.x.dtype == x.dtype]
+        alike = [one for one in self._steps if one.x.shape == x.shape and one.x.dtype == x.dtype]
         found = next((one for one in alike if one.holds(context)), None)
         if found is None and len(alike) >= BRANCHES:
             found = alike[0] if alike[0].fill(context) else None
             if found is None:
-                self._recorded.remove(alike[0])
+                self._steps.remove(alike[0])
         if found is None:
-            found = _Recorded(self.model, x, context, self._pool)
+            found = _CapturedStep(self.model, x, context, self._pool)
         else:
-            self._recorded.remove(found)
-        self._recorded.append(found)  # the most recently used last
+            self._steps.remove(found)
+        self._steps.append(found)  # the most recently used last
         return found
 
 
-class _Recorded:
+class _CapturedStep:
     """One branch's denoising step: run once plainly, recorded at the second call, replayed from then on."""
 
     def __init__(self, model: Any, x: Tensor, context: Any, pool: Any):
         self.model, self.pool, self.replay, self.velocity = model, pool, None, None
         with torch.inference_mode(False):  # such buffers may be written in any mode
-            self.x, self.context = x.clone(), _copied(context)
+            self.x, self.context = x.clone(), _copy_context(context)
         self.of = context
 
     def holds(self, context: Any) -> bool:
@@ -127,7 +127,7 @@ class _Recorded:
         """Fills the buffers with another frame's context; False where its shapes do not allow it."""
         if not isinstance(context, SCDContext):
             return False
-        theirs, ours = _tensors(_as_read(context)), _tensors(self.context)
+        theirs, ours = _tensors(_step_inputs(context)), _tensors(self.context)
         if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours]:
             return False
         _fill(ours, theirs)
@@ -165,20 +165,20 @@ def _past(context: Any) -> Any:
     return context.features if isinstance(context, SCDContext) else context.cache
 
 
-def _as_read(context: Any) -> Any:
+def _step_inputs(context: Any) -> Any:
     """The context without what a prepared step does not read, and without the frame's number."""
     if not isinstance(context, SCDContext):
         return context
     return replace(context, frame=0, cache=KVCache(KVStorage(0)), cond=None, encoder_text=None)
 
 
-def _copied(context: Any) -> Any:
+def _copy_context(context: Any) -> Any:
     """The context with buffers of its own for all that a prepared step reads.
 
     The history of a dense model is not copied: such a step serves one frame only.
     """
     if isinstance(context, SCDContext):
-        return _map(_as_read(context), torch.Tensor.clone)
+        return _map(_step_inputs(context), torch.Tensor.clone)
     return replace(context, modulations=_map(context.modulations, torch.Tensor.clone))
 
 
@@ -187,7 +187,7 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, KVCache):
-        return _roomy(value)
+        return _with_room(value)
     if isinstance(value, list | tuple):
         return type(value)(_map(item, function) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
@@ -195,7 +195,7 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _roomy(cache: KVCache) -> KVCache:
+def _with_room(cache: KVCache) -> KVCache:
     own = KVStorage(cache.storage.layers, cache.tokens)
     for new, old in ((own.keys, cache.storage.keys), (own.values, cache.storage.values)):
         new += [torch.cat([tensor[:, :, : cache.tokens]] * 2, dim=2) for tensor in old]

@@ -24,9 +24,9 @@ from framelens.models.parts.history import CleanThenNoisy, FrameCausal, Together
 
 
 @contextmanager
-def frame_diagonal(model: Any, layers: Iterable[int]) -> Iterator[None]:
+def cut_teacher_forced(model: Any, layers: Iterable[int]) -> Iterator[None]:
     """Cuts these layers of a dense model in `teacher_forced`, until the block ends; ValueError for others."""
-    with _seeing(model, _checked(model, layers), CleanThenNoisy, _Diagonal):
+    with _replace_histories(model, _check_layers(model, layers), CleanThenNoisy, _Diagonal):
         yield
 
 
@@ -40,22 +40,22 @@ def layers_from(model: Any, first: int) -> range:
     return range(first, depth)
 
 
-class Cut(Around):
+class CutModel(Around):
     """A dense model whose `denoise` is cut in these layers; satisfies the contract of a CausalDiffuser.
 
     What it remembers of finished frames is what the whole model does. ValueError for layers not there.
     """
 
     def __init__(self, model: Any, layers: Iterable[int]):
-        self.model, self.layers = model, _checked(model, layers)
+        self.model, self.layers = model, _check_layers(model, layers)
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
         """The velocity where the current frame sees itself alone in the cut layers."""
-        with _seeing(self.model, self.layers, KVCache, lambda _: Together()):
+        with _replace_histories(self.model, self.layers, KVCache, lambda _: Together()):
             return self.model.denoise(x, sigma, context)
 
 
-def _checked(model: Any, layers: Iterable[int]) -> list[int]:
+def _check_layers(model: Any, layers: Iterable[int]) -> list[int]:
     chosen, depth = sorted(set(layers)), len(model.blocks)
     if chosen and not 0 <= chosen[0] <= chosen[-1] < depth:
         raise ValueError(f"layers {chosen} are not all among the {depth} layers of the model")
@@ -63,16 +63,18 @@ def _checked(model: Any, layers: Iterable[int]) -> list[int]:
 
 
 @contextmanager
-def _seeing(model: Any, layers: Iterable[int], kind: type, instead: Callable[[Any], Any]) -> Iterator[None]:
+def _replace_histories(
+    model: Any, layers: Iterable[int], kind: type, instead: Callable[[Any], Any]
+) -> Iterator[None]:
     """While it lasts, attention in these layers is given `instead` of a history of that kind."""
 
-    def replaced(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def replace_history(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(instead(part) if isinstance(part, kind) else part for part in inputs)
 
     with ExitStack() as stack:
         for layer in layers:
             attention = model.get_submodule(f"blocks.{layer}.attn")
-            stack.callback(attention.register_forward_pre_hook(replaced).remove)
+            stack.callback(attention.register_forward_pre_hook(replace_history).remove)
         yield
 
 

@@ -27,7 +27,7 @@ from collections.abc import Collection
 from typing import Any
 
 from framelens.models.loading.checkpoint import Checkpoint
-from framelens.models.wan.assumed import assumed
+from framelens.models.wan.assumed import assume
 from framelens.models.wan.config import config_of
 from framelens.models.wan.names import SKYREELS_MARK, is_original, is_wan_like
 from framelens.models.wan.network import Wan
@@ -38,7 +38,7 @@ from framelens.records.extras import extra
 CLASSES: tuple[str, ...] = (
     "WanTransformer3DModel", "CausalWanTransformer3DModel", "WanModel", "CausalWanModel",
 )  # fmt: skip
-UNSAID: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "height": None,
     "width": None,
     "frames_per_chunk": None,
@@ -59,24 +59,24 @@ def recognises(names: Collection[str]) -> bool:
     return is_wan_like(names) and SKYREELS_MARK not in names
 
 
-def read(checkpoint: Checkpoint, said: dict[str, Any]) -> tuple[Wan, dict[str, Any]]:
+def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[Wan, dict[str, Any]]:
     """The network of such a checkpoint, and what it is and is taken for; ValueError for other networks."""
     kind = str((checkpoint.config or {}).get("model_type", "t2v"))
     if kind in OTHER_KINDS:
         raise ValueError(f"{checkpoint.path} is a {kind} network; text-to-video networks are supported")
-    if said["expert"] not in EXPERTS:
-        raise ValueError(f"no expert is called {said['expert']!r}; there are {', '.join(EXPERTS)}")
+    if options["expert"] not in EXPERTS:
+        raise ValueError(f"no expert is called {options['expert']!r}; there are {', '.join(EXPERTS)}")
     with extra("families"):
         from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    taken = assumed(checkpoint.path, said)
+    taken = assume(checkpoint.path, options)
     names = "Wan's own" if is_original(checkpoint.weights) else "diffusers'"
     checkpoint = with_our_names(checkpoint)
-    config = config_of(checkpoint, said, taken.frames_per_chunk, taken.variant != "bidirectional")
+    config = config_of(checkpoint, options, taken.frames_per_chunk, taken.variant != "bidirectional")
     network = stock(WanTransformer3DModel, config.for_diffusers(), checkpoint)
     model = Wan(network, config, taken.sampling)
     about = {"network": "wan", "config": model.describe(), "origin": f"Wan, {names} names"}
-    return model, about | {"assumed": taken.values()} | _expert(checkpoint, said["expert"])
+    return model, about | {"assumed": taken.values()} | _expert(checkpoint, options["expert"])
 
 
 def _expert(checkpoint: Checkpoint, expert: str) -> dict[str, Any]:

@@ -73,15 +73,15 @@ class Assumed:
         return asdict(self) | {"sampling": self.sampling.describe()}
 
 
-def assumed(path: Path, said: Mapping[str, Any]) -> Assumed:
+def assume(path: Path, options: Mapping[str, Any]) -> Assumed:
     """What is asked for, else what the path hints at, else a bidirectional network for many steps.
 
     ValueError for a variant that there is not.
     """
-    asked, chunk = said["variant"], said["frames_per_chunk"]
+    asked, chunk = options["variant"], options["frames_per_chunk"]
     if asked not in VARIANTS:
         raise ValueError(f"no variant is called {asked!r}; there are {', '.join(VARIANTS)}")
-    place = "/".join(_telling(path)).lower().replace("-", "_")
+    place = "/".join(_telling_parts(path)).lower().replace("-", "_")
     hint = next((hint for hint in HINTS if hint.part in place), None)
     if asked != "auto":
         reasons, variant = [f"variant {asked!r} was asked for"], asked
@@ -109,6 +109,6 @@ def scheduled_shift(path: Path, otherwise: float) -> float:
     return float(config.get("flow_shift") or config.get("shift") or otherwise)
 
 
-def _telling(path: Path) -> list[str]:
+def _telling_parts(path: Path) -> list[str]:
     """The parts of a path that name a checkpoint: the last two, and a repository in the hub's cache."""
     return [part for part in path.parts[:-2] if part.startswith("models--")] + list(path.parts[-2:])

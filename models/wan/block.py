@@ -17,7 +17,7 @@ from framelens.models.parts.blocks import (
     HookedBlock,
     Rope,
     per_frame,
-    rotated,
+    rotate,
 )
 from framelens.models.parts.history import History
 
@@ -39,7 +39,7 @@ class SelfAttention(HookedAttention):
         q = self.hook_q(rearrange(stock.norm_q(stock.to_q(x)), SPLIT, h=self.heads))
         k = self.hook_k(rearrange(stock.norm_k(stock.to_k(x)), SPLIT, h=self.heads))
         v = self.hook_v(rearrange(stock.to_v(x), SPLIT, h=self.heads))
-        q, k = self.hook_rot_q(rotated(q, rope)), self.hook_rot_k(rotated(k, rope))
+        q, k = self.hook_rot_q(rotate(q, rope)), self.hook_rot_k(rotate(k, rope))
         z = history.attend(layer, *(rearrange(part, "b n h d -> b h n d") for part in (q, k, v)))
         z = self.hook_z(rearrange(z, "b h n d -> b n h d"))
         return stock.to_out[0](rearrange(z, "b n h d -> b n (h d)"))
@@ -101,15 +101,15 @@ class WanBlock(HookedBlock):
         table is added here.
         """
         x = self.hook_resid_pre(x)
-        normed, gate = self._modulated(self.norm1, x, modulation, 0)
+        normed, gate = self._modulate(self.norm1, x, modulation, 0)
         written = self.hook_attn_out(self.attn(normed, self.attn1, rope, history, layer) * gate)
         x = self.hook_resid_mid((x.float() + written).type_as(x))
         x = x + self.cross(self.norm2(x.float()).type_as(x), self.attn2, text)
-        normed, gate = self._modulated(self.norm3, x, modulation, 1)
+        normed, gate = self._modulate(self.norm3, x, modulation, 1)
         written = self.hook_mlp_out(self.ffn(normed).float() * gate)
         return self.hook_resid_post((x.float() + written).type_as(x))
 
-    def _modulated(
+    def _modulate(
         self, norm: nn.Module, x: Tensor, modulation: tuple[Tensor, Tensor], half: int
     ) -> tuple[Tensor, Tensor]:
         """The scaled and shifted norm of x, and the gate of what comes of it."""

@@ -14,7 +14,7 @@ HEAD_WIDTH = 128
 """Of every released Wan; a bare state dict does not say it."""
 LATENT_SIZES = {16: (60, 104), 48: (44, 80)}
 """Rows and columns of the latents by their channels: 480 x 832 pixels, and 704 x 1280 for the 5B network."""
-SAID = {
+CONFIG_NAMES = {
     "layers": ("num_layers",),
     "heads": ("num_attention_heads", "num_heads"),
     "mlp_width": ("ffn_dim",),
@@ -81,23 +81,23 @@ class WanConfig(StackConfig):
 
 
 def config_of(
-    checkpoint: Checkpoint, said: Mapping[str, Any], frames_per_chunk: int, is_causal: bool
+    checkpoint: Checkpoint, options: Mapping[str, Any], frames_per_chunk: int, is_causal: bool
 ) -> WanConfig:
     """The configuration of a checkpoint with diffusers' names, sizes off its tensors unless it says them.
 
     Raises ValueError, with one line, for a network that is conditioned on more than a prompt.
     """
-    sizes = _measured(checkpoint) | _said(checkpoint.config or {})
+    sizes = _measure_tensors(checkpoint) | _read_config(checkpoint.config or {})
     _refuse_other_conditions(checkpoint, sizes.pop("taken_channels"), sizes["channels"])
-    sizes["heads"] = _heads(checkpoint, sizes.get("heads"), said["heads"], sizes["d_model"])
+    sizes["heads"] = _heads(checkpoint, sizes.get("heads"), options["heads"], sizes["d_model"])
     head = sizes["d_model"] // sizes["heads"]
     rows, cols = LATENT_SIZES.get(sizes["channels"], LATENT_SIZES[16])
     try:
         return WanConfig(
             **sizes,
-            height=rows if said["height"] is None else said["height"],
-            width=cols if said["width"] is None else said["width"],
-            text_tokens=said["text_tokens"],
+            height=rows if options["height"] is None else options["height"],
+            width=cols if options["width"] is None else options["width"],
+            text_tokens=options["text_tokens"],
             rope_axes=(head - 4 * (head // 6), 2 * (head // 6), 2 * (head // 6)),
             frames_per_chunk=frames_per_chunk,
             is_causal=is_causal,
@@ -106,7 +106,7 @@ def config_of(
         raise ValueError(f"{checkpoint.path}: {error}") from None
 
 
-def _measured(checkpoint: Checkpoint) -> dict[str, Any]:
+def _measure_tensors(checkpoint: Checkpoint) -> dict[str, Any]:
     """The sizes that the tensors' shapes show."""
 
     def shape(name: str) -> tuple[int, ...]:
@@ -139,21 +139,21 @@ def _layers(weights: Mapping[str, Tensor]) -> int:
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def _said(config: Mapping[str, Any]) -> dict[str, Any]:
+def _read_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a config.json says, under our names."""
-    found = {ours: [config[name] for name in names if name in config] for ours, names in SAID.items()}
+    found = {ours: [config[name] for name in names if name in config] for ours, names in CONFIG_NAMES.items()}
     return {ours: values[0] for ours, values in found.items() if values and values[0] is not None}
 
 
-def _heads(checkpoint: Checkpoint, configured: int | None, asked: int | None, width: int) -> int:
+def _heads(checkpoint: Checkpoint, configured: int | None, chosen: int | None, width: int) -> int:
     """How many heads: said by the configuration, or asked for, or as many as are 128 wide."""
-    if configured and asked and configured != asked:
-        raise ValueError(f"{checkpoint.path} says that it has {configured} heads; it cannot be told {asked}")
-    heads = configured or asked or width // HEAD_WIDTH
-    if not heads or width % heads or (not configured and not asked and width % HEAD_WIDTH):
+    if configured and chosen and configured != chosen:
+        raise ValueError(f"{checkpoint.path} says that it has {configured} heads; it cannot be told {chosen}")
+    heads = configured or chosen or width // HEAD_WIDTH
+    if not heads or width % heads or (not configured and not chosen and width % HEAD_WIDTH):
         raise ValueError(
             f"{checkpoint.path}: a width of {width} does not divide into "
-            f"{f'{heads} heads' if configured or asked else f'heads of {HEAD_WIDTH}'}; say heads=..."
+            f"{f'{heads} heads' if configured or chosen else f'heads of {HEAD_WIDTH}'}; say heads=..."
         )
     return heads
 

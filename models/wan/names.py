@@ -50,10 +50,10 @@ def for_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under diffusers' names; names that are unknown, or already diffusers', stay."""
     if not is_original(weights):
         return dict(weights)
-    return {renamed(name): tensor for name, tensor in weights.items()}
+    return {rename(name): tensor for name, tensor in weights.items()}
 
 
-def renamed(name: str) -> str:
+def rename(name: str) -> str:
     """Diffusers' name of what Wan's own code calls so."""
     if not name.startswith("blocks."):
         return _with_start(name, OUTSIDE)

@@ -92,7 +92,7 @@ class Wan(HookedRootModule):
         cache = context.cache.for_appending()
         clean = self.modulations(torch.full((1, 1), CLEAN_TIMESTEP, device=self.device))
         self._through(self.tokens(x), clean, context.rope, cache, context.text)
-        cache = cache.appended(chunk * per).within(self.config.reach, per, chunk * per)
+        cache = cache.append(chunk * per).within(self.config.reach, per, chunk * per)
         frame = context.frame + chunk
         return DenseContext(
             frame, cache, self.rotation(list(range(frame, frame + chunk))), None, context.text
@@ -134,7 +134,7 @@ class Wan(HookedRootModule):
             )
         return self.whole
 
-    def masked(
+    def denoise_clip(
         self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, "b f"], cond: Tensor | None = None
     ) -> Float[Tensor, "b f c h w"]:
         """The velocity of a clip in one pass; each chunk sees itself and those before it as they are in x."""

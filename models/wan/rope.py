@@ -13,13 +13,11 @@ def turns(rope: Any, axes: tuple[int, int, int], grid: list[list[int]], device: 
     The sine is negative at the first channel of each pair, where the turn subtracts.
     """
     places = torch.meshgrid(*(torch.tensor(line, device=device) for line in grid), indexing="ij")
-    cos, sin = (_picked(table.to(device), axes, places) for table in (rope.freqs_cos, rope.freqs_sin))
+    cos, sin = (_pick(table.to(device), axes, places) for table in (rope.freqs_cos, rope.freqs_sin))
     sin[:, 0::2] *= -1
     return cos, sin
 
 
-def _picked(
-    table: torch.Tensor, axes: tuple[int, int, int], places: tuple[torch.Tensor, ...]
-) -> torch.Tensor:
+def _pick(table: torch.Tensor, axes: tuple[int, int, int], places: tuple[torch.Tensor, ...]) -> torch.Tensor:
     parts = zip(table.split(axes, dim=1), places, strict=True)
     return torch.cat([part[place.flatten()] for part, place in parts], dim=1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from framelens.diffusion.sampler import ForwardPass, fresh_noise, stepped
 from framelens.diffusion.schedule import noised
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
-from framelens.models.parts.contexts import widened
+from framelens.models.parts.contexts import widen
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.chunk.scale import Scale
 
@@ -120,7 +120,7 @@ class Stage:
         Where a batch is one condition, all rows share one: a large model's would not fit beside each other.
         """
         one = self._taken_in(1, past) if self.batch == 1 else None
-        return {(rows, past): widened(one, rows) or self._taken_in(rows, past) for rows in sizes}
+        return {(rows, past): widen(one, rows) or self._taken_in(rows, past) for rows in sizes}
 
     @torch.no_grad()
     def _taken_in(self, rows: int, past: str) -> Any:

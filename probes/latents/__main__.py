@@ -62,20 +62,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when all is written, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    for path in _done(options, shlex.join(["python", "-m", "framelens.probes.latents", *arguments])):
+    for path in _run(options, shlex.join(["python", "-m", "framelens.probes.latents", *arguments])):
         print(path)
     return 0
 
 
-def _done(options: argparse.Namespace, command: str) -> list[Path]:
+def _run(options: argparse.Namespace, command: str) -> list[Path]:
     """The files that were written."""
     making = options.videos is not None or options.prompts is not None
     if making + (options.decode is not None) + (options.preview is not None) != 1:
         raise ValueError("expected --videos and/or --prompts, or --decode, or --preview")
     if making:
-        return [_made(options, command)]
-    _known(options.decode or options.preview)
-    place = _part(options, "vae")
+        return [_make(options, command)]
+    _check_exists(options.decode or options.preview)
+    place = _find_part(options, "vae")
     from framelens.models.encoders.vae import open_vae
     from framelens.probes.latents.show import decode, preview
 
@@ -85,12 +85,12 @@ def _done(options: argparse.Namespace, command: str) -> list[Path]:
     return decode(options.decode, vae, options.out, options.format, options.rate, options.clips)
 
 
-def _made(options: argparse.Namespace, command: str) -> Path:
+def _make(options: argparse.Namespace, command: str) -> Path:
     if options.out is None or options.out.suffix != ".safetensors":
         raise ValueError(f"--out must be a .safetensors file, got {options.out}")
     for path in (options.videos, options.prompts):
         if path is not None:
-            _known(path)
+            _check_exists(path)
     from framelens.probes.latents.make import Request, make
 
     return make(
@@ -98,8 +98,8 @@ def _made(options: argparse.Namespace, command: str) -> Path:
             videos=options.videos,
             prompts=options.prompts,
             negative=options.negative,
-            vae=_part(options, "vae") if options.videos else None,
-            text_encoder=_part(options, "text_encoder") if options.prompts else None,
+            vae=_find_part(options, "vae") if options.videos else None,
+            text_encoder=_find_part(options, "text_encoder") if options.prompts else None,
             frames=options.frames,
             size=tuple(options.size),
             stride=options.stride,
@@ -112,12 +112,12 @@ def _made(options: argparse.Namespace, command: str) -> Path:
     )
 
 
-def _known(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
 
 
-def _part(options: argparse.Namespace, name: str) -> str:
+def _find_part(options: argparse.Namespace, name: str) -> str:
     """Where that part is: as asked, or in the model's pipeline, of which its transformer/ may be named."""
     asked = getattr(options, name) or options.model
     if not asked:

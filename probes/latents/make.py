@@ -57,37 +57,37 @@ def make(request: Request, out: Path, command: str) -> Path:
     """The file at `out`; what is done is kept beside it until all is, so that a stopped command goes on."""
     check_device(request.device, request.dtype)
     prompts = read_prompts(request.prompts) if request.prompts else []
-    said: dict[str, Any] = {"dtype": request.dtype}
+    settings: dict[str, Any] = {"dtype": request.dtype}
     if prompts:
         assert request.text_encoder is not None
         part = find_text_encoder(request.text_encoder)
-        said |= {"text_encoder": part.describe(), "prompts": prompts, "negative": request.negative}
+        settings |= {"text_encoder": part.describe(), "prompts": prompts, "negative": request.negative}
     vae, clips = None, []
     if request.videos:
-        vae, clips = _opened(request, len(prompts))
+        vae, clips = _open_vae(request, len(prompts))
         files = {clip.file.name: clip.file.stat().st_size for clip in clips}
-        said |= {"vae": _described(vae), "videos": files, "stride": request.stride}
-        said |= {"frames": request.frames, "size": list(request.size), "clips": len(clips)}
+        settings |= {"vae": _describe_vae(vae), "videos": files, "stride": request.stride}
+        settings |= {"frames": request.frames, "size": list(request.size), "clips": len(clips)}
 
     if out.exists():
-        if not _agree(_about(out), said):
+        if not _agree(_read_metadata(out), settings):
             raise ValueError(f"{out} was made with other settings; delete it or choose another --out")
         return out
-    folder = _begun(out, said)
+    folder = _start_folder(out, settings)
     if vae is not None:
         _encode(request, vae, clips, folder)
-        said["sources"] = [clip.describe(vae.frames_of(request.frames), request.stride) for clip in clips]
+        settings["sources"] = [clip.describe(vae.frames_of(request.frames), request.stride) for clip in clips]
     vae = None
     gc.collect()
     torch.cuda.empty_cache()  # does nothing without a GPU
     if prompts:
-        said |= _embed(request, prompts, folder)
-    write(out, _joined(folder, len(clips), len(prompts)), said | origin(command, *PACKAGES))
+        settings |= _embed(request, prompts, folder)
+    write(out, _join(folder, len(clips), len(prompts)), settings | origin(command, *PACKAGES))
     shutil.rmtree(folder)
     return out
 
 
-def _opened(request: Request, prompts: int) -> tuple[Latents, list[Window]]:
+def _open_vae(request: Request, prompts: int) -> tuple[Latents, list[Window]]:
     """The VAE and the clips that it will encode; ValueError where either does not fit what was asked."""
     assert request.vae is not None and request.videos is not None
     if request.frames < 1:
@@ -106,7 +106,7 @@ def _opened(request: Request, prompts: int) -> tuple[Latents, list[Window]]:
     return vae, clips
 
 
-def _described(vae: Latents) -> dict[str, Any]:
+def _describe_vae(vae: Latents) -> dict[str, Any]:
     """The VAE, with the SHA-256 of its weights."""
     path = vae.part.path
     sums = []
@@ -116,24 +116,24 @@ def _described(vae: Latents) -> dict[str, Any]:
     return vae.describe() | {"sha256": sums}
 
 
-def _about(out: Path) -> dict[str, Any]:
+def _read_metadata(out: Path) -> dict[str, Any]:
     try:
         return latents.about(out)
     except (SafetensorError, ValueError):
         return {}
 
 
-def _agree(found: dict[str, Any], said: dict[str, Any]) -> bool:
-    return all(found.get(key) == said.get(key) for key in IDENTITY)
+def _agree(found: dict[str, Any], settings: dict[str, Any]) -> bool:
+    return all(found.get(key) == settings.get(key) for key in IDENTITY)
 
 
-def _begun(out: Path, said: dict[str, Any]) -> Path:
+def _start_folder(out: Path, settings: dict[str, Any]) -> Path:
     """The folder of what is done so far; ValueError where that was begun with other settings."""
     folder = out.with_name(f"{out.name}.partial")
     record = folder / "settings.json"
-    if record.exists() and not _agree(json.loads(record.read_text(encoding="utf-8")), said):
+    if record.exists() and not _agree(json.loads(record.read_text(encoding="utf-8")), settings):
         raise ValueError(f"{folder} was begun with other settings; delete it or choose another --out")
-    write_json(record, said)
+    write_json(record, settings)
     return folder
 
 
@@ -176,7 +176,7 @@ def _embed(request: Request, prompts: Sequence[str], folder: Path) -> dict[str, 
     return {"text": encoder.describe(), "notes": notes}
 
 
-def _joined(folder: Path, clips: int, prompts: int) -> dict[str, Tensor]:
+def _join(folder: Path, clips: int, prompts: int) -> dict[str, Tensor]:
     """All that is in the folder; the only prompt of several clips is that of each."""
     tensors = {}
     if clips:

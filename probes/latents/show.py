@@ -31,13 +31,13 @@ def decode(
 
     `rate` is in frames a second. By default they come into a folder `videos` beside the source.
     """
-    named = _named(source, limit)
+    named = _list_clips(source, limit)
     out = out or (source if source.is_dir() else source.parent) / "videos"
     total = sum(len(video) for _, video in named)
     written = []
     with tqdm(total=total, desc="decoding", unit="latent frame", disable=None) as progress:
         for name, video in named:
-            pixels = torch.cat(list(_streamed(vae, video, progress))).numpy()
+            pixels = torch.cat(list(_stream_pixels(vae, video, progress))).numpy()
             written.append(files.write(out / f"{name}.{suffix}", pixels, frames_per_second=rate))
     return written
 
@@ -51,12 +51,12 @@ def preview(run: Path, vae: Latents, longest: int = 192) -> Path:
     """
     if longest < 1:
         raise ValueError(f"--longest must be at least 1, got {longest}")
-    dataset = _samples(run)
+    dataset = _read_samples(run)
     video, truth = dataset.video.transpose("clip", "mode", ...).values, dataset.truth.values
     total = truth.shape[0] * truth.shape[1] * (1 + video.shape[1])
     with tqdm(total=total, desc="decoding", unit="latent frame", disable=None) as progress:
-        drawn = [[_small(vae, mode, longest, progress) for mode in clip] for clip in video]
-        true = [_small(vae, clip, longest, progress) for clip in truth]
+        generated = [[_shrink(vae, mode, longest, progress) for mode in clip] for clip in video]
+        true = [_shrink(vae, clip, longest, progress) for clip in truth]
     frames = truth.shape[1]
     belongs = np.repeat(np.arange(frames), [1] + [vae.temporal] * (frames - 1))
     dataset = dataset.drop_vars([name for name in (*PREVIEWS, "latent_frame") if name in dataset])
@@ -67,7 +67,7 @@ def preview(run: Path, vae: Latents, longest: int = 192) -> Path:
         "pixels": f"{truth.shape[-2] * vae.spatial} x {truth.shape[-1] * vae.spatial} before averaging",
     }
     added = dataset.assign(
-        preview=(("clip", "mode", *PICTURE), np.array(drawn), described),
+        preview=(("clip", "mode", *PICTURE), np.array(generated), described),
         truth_preview=(("clip", *PICTURE), np.array(true), described),
     ).assign_coords(latent_frame=("pixel_frame", dataset.frame.values[belongs]))
     for name in PREVIEWS:
@@ -75,13 +75,13 @@ def preview(run: Path, vae: Latents, longest: int = 192) -> Path:
     return write_netcdf(run / SAMPLES, added)
 
 
-def _named(source: Path, limit: int | None) -> list[tuple[str, np.ndarray]]:
+def _list_clips(source: Path, limit: int | None) -> list[tuple[str, np.ndarray]]:
     """The clips [f c h w] of a file of latents or a run, and what the file of each is to be called."""
     if limit is not None and limit < 1:
         raise ValueError(f"--clips must be at least 1, got {limit}")
     if not source.is_dir() and source.suffix != ".nc":
         return [(f"{index:04d}", clip) for index, clip in enumerate(latents.read(source, limit=limit).video)]
-    dataset = _samples(source if source.is_dir() else source.parent, source.name)
+    dataset = _read_samples(source if source.is_dir() else source.parent, source.name)
     named = []
     for clip in dataset["clip"].values[:limit]:
         one = dataset.sel(clip=clip)
@@ -91,7 +91,7 @@ def _named(source: Path, limit: int | None) -> list[tuple[str, np.ndarray]]:
     return named
 
 
-def _samples(run: Path, name: str = SAMPLES) -> xr.Dataset:
+def _read_samples(run: Path, name: str = SAMPLES) -> xr.Dataset:
     """What the run drew; ValueError or FileNotFoundError unless these are latents."""
     file = run / (name if name.endswith(".nc") else SAMPLES)
     if not file.exists():
@@ -108,17 +108,17 @@ def _samples(run: Path, name: str = SAMPLES) -> xr.Dataset:
     return dataset
 
 
-def _streamed(vae: Latents, video: np.ndarray, progress: tqdm) -> Iterator[torch.Tensor]:
+def _stream_pixels(vae: Latents, video: np.ndarray, progress: tqdm) -> Iterator[torch.Tensor]:
     """The pixels [f 3 h w] of one latent frame of a clip after the other, on the CPU."""
     for part in vae.stream(torch.from_numpy(video).float()[None]):
         progress.update()
         yield part[0].cpu()
 
 
-def _small(vae: Latents, video: np.ndarray, longest: int, progress: tqdm) -> np.ndarray:
+def _shrink(vae: Latents, video: np.ndarray, longest: int, progress: tqdm) -> np.ndarray:
     """The clip as bytes [f 3 h w], no side longer than that."""
     parts = []
-    for part in _streamed(vae, video, progress):
+    for part in _stream_pixels(vae, video, progress):
         share = min(1.0, longest / max(part.shape[-2:]))
         size = [max(1, round(side * share)) for side in part.shape[-2:]]
         pixels = F.interpolate(part, size=size, mode="area") if share < 1 else part

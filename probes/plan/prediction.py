@@ -176,11 +176,11 @@ class Clock:
         """The rates of this machine with blocks of that shape; raises torch.OutOfMemoryError."""
         import torch
 
-        from framelens.models.cost.calibration import calibrated
+        from framelens.models.cost.calibration import calibrate
         from framelens.models.loading.devices import device_name, entrance
 
         device = entrance(device)
-        machine = calibrated(device, dtype, shape)
+        machine = calibrate(device, dtype, shape)
         return cls(device_name(device), device, dtype, torch.get_num_threads(), now(), machine)
 
     @classmethod

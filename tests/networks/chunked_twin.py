@@ -55,7 +55,7 @@ class ChunkedTwin(Dense):
         cache = context.cache.for_appending()
         modulations = self.modulations(x.new_full((len(x), 1), CLEAN_TIMESTEP), None)
         self.through(self.tokens(x), modulations, context.rope, cache, context.text)
-        cache, frame = cache.appended(self.geometry.tokens_per_chunk), context.frame + CHUNK
+        cache, frame = cache.append(self.geometry.tokens_per_chunk), context.frame + CHUNK
         return replace(context, frame=frame, cache=cache, rope=self.rotation([frame, frame + 1]))
 
     def denoise(
