@@ -1,18 +1,18 @@
-"""Checkpoints of the authors' code, read into our networks: SCD (Bai et al. 2026) and FAR (Gu et al. 2025).
+"""Checkpoints of the authors' code for framelens networks: SCD (Bai et al. 2026), FAR (Gu et al. 2025).
 
     model = models.load("ema.pth")                               # encoder. and decoder.: SCD; one stack: FAR
-    model = models.load("ema.pth", height=16, width=16)          # what such a file cannot say, see DEFAULTS
+    model = models.load("ema.pth", height=16, width=16)          # not stored in such a file, see DEFAULTS
 
-Width, heads (64 wide), depths, channels, conditions and fusion are read off names and shapes. The order of
-operations is the released one, so that outputs agree. Where the released code of SCD departs from its paper,
-or loses something, ours does not:
+Width, heads (64 wide), depths, channels, conditions and fusion come from names and shapes. The order of
+operations is that of the released code, so outputs agree. The released code of SCD differs from its paper, or
+loses precision, in these points; the code here does not:
 
 | released code of SCD                               | here                                               |
 |----------------------------------------------------|----------------------------------------------------|
-| no start token, so frame 0 has to be given         | the same for such a file; our own models have one  |
-| an encoder may end in a norm without modulation    | scale and shift of 0, which is the same            |
+| no start token, so frame 0 must be given           | the same for such a file; framelens models have one|
+| an encoder may end in a norm without modulation    | scale and shift of 0, which gives the same output  |
 | trains the encoder on noisy frames, called clean   | the encoder reads finished frames only             |
-| (t = -1), unless told otherwise                    |                                                    |
+| (t = -1), unless set otherwise                     |                                                    |
 | one of two decoder passes of training has a_(i+1)  | the decoder of frame i always has a_i              |
 | context noise before the encoder's final scale     | context noise on the features (equation 7)         |
 | bf16 frame numbers and timesteps: 279 of 300 and   | angles of RoPE in float64, timesteps in float32    |
@@ -37,8 +37,8 @@ HEAD = 64
 CLASSES: tuple[str, ...] = ()
 ORIGINS = {"scd": "the released code of SCD", "dense": "the released code of FAR"}
 DEFAULTS: dict[str, Any] = {"height": 8, "width": 8, "patch": 1, "fusion": None}
-"""What no tensor says, as in the released models: the latent's size, its patch, whether SCD adds features or
-has them as tokens (None: as tokens, unless the tensors are those of another fusion)."""
+"""Values that no tensor shows, as in the released models: latent size, patch, and whether SCD adds features
+or reads them as tokens (None: as tokens, unless the tensors belong to another fusion)."""
 
 SILENT_FUSIONS = ("token_concat", "add")
 SAMPLING = Sampling(steps=50)
@@ -53,7 +53,7 @@ NAMES = {
     "unembed.": "proj_out.",
     "context_unembed.": "context_proj_out.",
 }
-"""How our names of a stack begin, and what they begin with in the released layout; FAR-Long's among them."""
+"""Beginnings of our tensor names of a stack, and those of the released layout; FAR-Long's are included."""
 NAMES_IN_BLOCKS = {
     ".norm1.linear.": ".norm1.linear.",
     ".norm2.linear.": ".norm2.linear.",
@@ -82,13 +82,13 @@ NAMES_OF_FUSIONS = {
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether tensors of these names are those of SCD or FAR; FAR-Long has a file of its own."""
+    """Whether these are the tensor names of SCD or FAR; FAR-Long has another family file."""
     embedders = ("encoder.x_embedder.weight", "decoder.x_embedder.weight", "x_embedder.weight")
     return any(name in names for name in embedders) and "context_embedder.weight" not in names
 
 
 def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with the file's weights in it. Raises ValueError where they do not fit."""
+    """The network with the file's weights, and its metadata. Raises ValueError if they do not fit."""
     model, names, metadata = layout(checkpoint, options)
     if metadata["network"] == "scd":
         checkpoint = _with_final_modulation(checkpoint, model.config.d_model)
@@ -98,9 +98,9 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[nn.Module, di
 
 
 def layout(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """The network that these tensors belong to, what the file calls each of its own, and metadata.
+    """The network of these tensors, the file's name for each of its tensors, and metadata.
 
-    On the meta device: without memory for weights. Raises ValueError where `said` does not fit the tensors.
+    The network is on the meta device: no memory for weights. Raises ValueError if `options` do not fit.
     """
     is_scd = "x_embedder.weight" not in checkpoint.weights
     network, stack = ("scd", "decoder.") if is_scd else ("dense", "")
@@ -119,7 +119,7 @@ def layout(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[Any, dict[s
 
 
 def on_meta(checkpoint: Checkpoint, network: str, fields: dict[str, Any]) -> Any:
-    """The network of that configuration without memory for weights; ValueError where it cannot be."""
+    """The network of that configuration on the meta device; ValueError if the values do not fit together."""
     file = models.network(network)
     small = [name for name in ("height", "width") if fields[name] < 1]
     if small:
@@ -132,7 +132,7 @@ def on_meta(checkpoint: Checkpoint, network: str, fields: dict[str, Any]) -> Any
 
 
 def fill(model: nn.Module, checkpoint: Checkpoint, names: dict[str, str]) -> None:
-    """Puts the file's weights into the network, in float32, each under the name that the file has for it."""
+    """Loads the file's weights into the network, in float32; `names` maps our names to the file's."""
     shapes = {names[name]: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     checkpoint.check(shapes)
     model.load_state_dict(
@@ -141,7 +141,7 @@ def fill(model: nn.Module, checkpoint: Checkpoint, names: dict[str, str]) -> Non
 
 
 def official_name(name: str, condition: str | None, fusion: str | None = None) -> str:
-    """What the released layout calls our tensor of that name."""
+    """The released layout's name for our tensor of that name."""
     for ours, theirs in NAMES_OF_FUSIONS.get(fusion or "", {}).items():
         if name.startswith(ours):
             return name.replace(ours, theirs)
@@ -155,7 +155,7 @@ def official_name(name: str, condition: str | None, fusion: str | None = None) -
 
 
 def sizes(checkpoint: Checkpoint, stack: str, patch: int) -> dict[str, int]:
-    """Channels, heads and width, from the embedding of a stack."""
+    """Channels, heads and width, from the shape of a stack's embedding."""
     name = f"{stack}x_embedder.weight"
     width, values = matrix(checkpoint, name)
     if patch < 1:
@@ -169,15 +169,15 @@ def sizes(checkpoint: Checkpoint, stack: str, patch: int) -> dict[str, int]:
 
 
 def depth(checkpoint: Checkpoint, stack: str) -> int:
-    """How many blocks there are; 1 where there are none, so that the missing ones can be named."""
+    """Number of blocks; 1 if there are none, so that the error can name the missing tensors."""
     blocks = re.compile(re.escape(stack) + r"transformer_blocks\.(\d+)\.")
     return len({match[1] for match in map(blocks.match, checkpoint.weights) if match}) or 1
 
 
 def matrix(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
-    """The shape of a tensor that has to be there and to be a matrix."""
+    """The shape of a tensor; ValueError if it does not exist or is not a matrix."""
     if name not in checkpoint.weights:
-        raise ValueError(f"{checkpoint.path} has no {name}, which says how wide the network is")
+        raise ValueError(f"{checkpoint.path} has no tensor {name}, which gives the width of the network")
     shape = tuple(checkpoint.weights[name].shape)
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"{checkpoint.path}: {name} has shape {shape}, expected a matrix")
@@ -185,13 +185,13 @@ def matrix(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
 
 
 def conditions(checkpoint: Checkpoint, stack: str, condition: str) -> int:
-    """How many actions or labels a stack knows beside the null condition; 0 where it has none."""
+    """Number of actions or labels of a stack without the null condition; 0 if it has none."""
     table = f"{stack}{condition}_embedder.embedding_table.weight"
     return matrix(checkpoint, table)[0] - 1 if table in checkpoint.weights else 0
 
 
 def _read_conditions(checkpoint: Checkpoint, stack: str) -> tuple[str | None, int]:
-    """Whether the conditions are actions or labels, and how many."""
+    """The kind of conditions, action or label, and their number."""
     for condition in ("action", "label"):
         if count := conditions(checkpoint, stack, condition):
             return condition, count
@@ -199,7 +199,7 @@ def _read_conditions(checkpoint: Checkpoint, stack: str) -> tuple[str | None, in
 
 
 def _read_fusion(checkpoint: Checkpoint, options: str | None) -> str:
-    """How the decoder takes features in: as the tensors say, and where they do not, as asked for."""
+    """The fusion: from the tensors if they show it, else the requested one, else token_concat."""
     if "decoder.decoder_input_proj.weight" in checkpoint.weights:
         fusions: tuple[str, ...] = ("channel_concat",)
     elif any(name.startswith("decoder.decoder_alignment.") for name in checkpoint.weights):
@@ -209,21 +209,21 @@ def _read_fusion(checkpoint: Checkpoint, options: str | None) -> str:
     fusion = options or fusions[0]
     if fusion not in fusions:
         raise ValueError(
-            f"{checkpoint.path} has the tensors of the fusion {' or '.join(fusions)}, not of {fusion!r}"
+            f"{checkpoint.path} has the tensors of fusion {' or '.join(fusions)}, got fusion={fusion!r}"
         )
     return fusion
 
 
 def _refuse_fusion(checkpoint: Checkpoint, options: str | None) -> None:
     if options is not None:
-        told = ", ".join(name for name in DEFAULTS if name != "fusion")
+        settings = ", ".join(name for name in DEFAULTS if name != "fusion")
         raise ValueError(
-            f"{checkpoint.path} is a dense checkpoint and cannot be told fusion; it can be told {told}"
+            f"{checkpoint.path} is a dense checkpoint, got fusion={options!r}; its settings are {settings}"
         )
 
 
 def _with_final_modulation(checkpoint: Checkpoint, width: int) -> Checkpoint:
-    """The weights with a final norm that scales by 1 and shifts by 0 where a stack has a plain one."""
+    """The weights, with a final modulation of zeros added for a stack that has a plain final norm."""
     added = {}
     for stack in ("encoder.", "decoder."):
         names = [f"{stack}norm_out.linear.{part}" for part in ("weight", "bias")]

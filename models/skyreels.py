@@ -1,12 +1,12 @@
-"""SkyReels-V2, trained by diffusion forcing: Wan with noise levels of their own for every frame.
+"""SkyReels-V2, trained by diffusion forcing: Wan with a separate noise level for every frame.
 
     model = models.load("Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers", frames_per_chunk=5)
 
-Its tensors are Wan's, and two more that are told the frame rate; timesteps are embedded in float64. The stock
-network knows chunks by num_frame_per_block, and mind that 1 means there that all frames see each other
-(`bidirectional`, or `whole`, is that pass); from 2 on it is causal by chunk, as we always run it. Finished
-frames are read at timestep 0, as the pipeline reads them with addnoise_condition=0; its asynchronous
-schedules, where several chunks are denoised together, are not sampled here.
+It has Wan's tensors and two more that embed the frame rate; timesteps are embedded in float64. The stock
+network sets chunks by num_frame_per_block. There, 1 means that all frames see each other (`bidirectional`, or
+`whole`, is that pass); from 2 on it is causal by chunk, as framelens always runs it. Finished frames are read
+at timestep 0, as the pipeline does with addnoise_condition=0. Its asynchronous schedules, which denoise
+several chunks together, are not supported.
 """
 
 from collections.abc import Collection
@@ -34,22 +34,22 @@ DEFAULTS: dict[str, Any] = {
     "heads": None,
     "fps": 24,
 }
-"""Of latents: their size (544 x 960 pixels) and frames denoised together (None: the configuration's
-num_frame_per_block, else 1); tokens that prompts are filled up to; heads where no config.json says them
-(None: as many as are 128 wide); the frame rate that the network is told, 16 or 24."""
+"""Settings that a checkpoint does not store. Height and width of latents (544 x 960 pixels); frames per chunk
+(None: the configuration's num_frame_per_block, else 1); tokens of a padded prompt; heads if no config.json
+states them (None: heads are 128 wide); the frame rate that the network receives, 16 or 24."""
 FRAME_RATES = (16, 24)
 SHIFT = 8.0
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether a bare state dict is that of a SkyReels network that is told the frame rate."""
+    """Whether these are the tensor names of a SkyReels network that embeds the frame rate."""
     return is_wan_like(names) and SKYREELS_MARK in names
 
 
 def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["SkyReels", dict[str, Any]]:
-    """The network of such a checkpoint, and what it is and is taken for; ValueError for other networks."""
+    """The network of a SkyReels checkpoint, and its metadata; ValueError for other networks."""
     if options["fps"] not in FRAME_RATES:
-        raise ValueError(f"SkyReels is told 16 or 24 frames per second, got {options['fps']}")
+        raise ValueError(f"fps must be 16 or 24 frames per second, got {options['fps']}")
     with extra("families"):
         from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
 
@@ -57,11 +57,11 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["SkyReels", d
     block = (checkpoint.config or {}).get("num_frame_per_block", 1)
     chunk = block if options["frames_per_chunk"] is None else options["frames_per_chunk"]
     config = config_of(checkpoint, options, chunk, is_causal=block > 1)
-    is_told = SKYREELS_MARK in checkpoint.weights
-    arguments = config.for_diffusers() | {"inject_sample_info": is_told, "num_frame_per_block": block}
+    has_rate = SKYREELS_MARK in checkpoint.weights
+    arguments = config.for_diffusers() | {"inject_sample_info": has_rate, "num_frame_per_block": block}
     network = stock(SkyReelsV2Transformer3DModel, arguments, checkpoint)
     sampling = Sampling(MANY_STEPS, scheduled_shift(checkpoint.path, SHIFT))
-    model = SkyReels(network, config, sampling, options["fps"] if is_told else None)
+    model = SkyReels(network, config, sampling, options["fps"] if has_rate else None)
     assumed = {"sampling": sampling.describe(), "fps": model.fps}
     about = {"network": "skyreels", "config": model.describe(), "origin": CLASSES[0], "assumed": assumed}
     return model, about
@@ -73,14 +73,14 @@ class SkyReels(Wan):
     def __init__(self, stock: Any, config: Any, sampling: Sampling, fps: int | None):
         super().__init__(stock, config, sampling)
         self.fps = fps
-        """Frames per second, of a network that is told them."""
+        """Frames per second, if the network embeds them."""
         if fps is not None:
             self.fps_embedding, self.fps_projection = stock.fps_embedding, stock.fps_projection
 
     def _times(
         self, timestep: Float[Tensor, "b f"]
     ) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f six_d"]]:
-        """The embedding of timesteps, and all blocks' scales, shifts and gates, the frame rate's added."""
+        """The embedding of timesteps, and all blocks' scales, shifts and gates plus the frame rate's."""
         embedding, projected = super()._times(timestep)
         if self.fps is None:
             return embedding, projected

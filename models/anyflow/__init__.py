@@ -1,16 +1,16 @@
-"""AnyFlow-FAR (Gu et al. 2026): causal Wan whose far past is compressed, for steps of any length.
+"""AnyFlow-FAR (Gu et al. 2026): causal Wan with a compressed far past, for denoising steps of any length.
 
     model = models.load("nvidia/AnyFlow-FAR-Wan2.1-1.3B-Diffusers")
     model = models.load("folder/transformer", height=60, width=104, frames_per_chunk=3)     # see DEFAULTS
 
-The weights are in modules of diffusers' AnyFlowFARTransformer3DModel, under its names; the passes are its
-own, with its numbers. What to know of them:
+The weights are in modules of diffusers' AnyFlowFARTransformer3DModel, under its names, and the passes give
+the same numbers as diffusers. Details:
 
-- diffusers fills a denoising pass up to a multiple of 128 tokens and does not mask the keys of zeros that
-  come of it, so they draw attention: 56 keys beside the 4680 of a chunk of 3 frames at 480 x 832. They are
-  here too, as keys of age -1, in front of the others; queries that are filling are left out.
-- The network is told which noise level a step goes to. A sampler's steps are (`at_steps`), as in the pipeline
-  (use_mean_velocity); `denoise` with any other context gives the velocity of a step of no length.
+- diffusers pads a denoising pass to a multiple of 128 tokens and does not mask the zero keys of the padding,
+  so they receive attention: 56 keys beside the 4680 of a chunk of 3 frames at 480 x 832. They exist here too,
+  as keys of age -1 before the others. Padding queries do not exist here.
+- The network receives the noise level at which a step ends. `at_steps` sets it for a sampler's steps, as in
+  the pipeline (use_mean_velocity). Otherwise `denoise` gives the velocity of a step of length 0.
 - All chunks have `frames_per_chunk` frames. The released networks were trained on 1, then 3s, then 2.
 """
 
@@ -35,16 +35,16 @@ from framelens.models.parts.current_tokens import hook_current
 
 CLASSES: tuple[str, ...] = ("AnyFlowFARTransformer3DModel",)
 DEFAULTS: dict[str, Any] = {"height": 60, "width": 104, "frames_per_chunk": 3, "text_tokens": 512}
-"""Of latents: their size, frames denoised together; tokens that prompts are filled up to with zeros."""
+"""Height and width of latents; frames per chunk; tokens of a prompt, padded with zeros."""
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether a state dict is one of diffusers' AnyFlowFARTransformer3DModel."""
+    """Whether these are the tensor names of diffusers' AnyFlowFARTransformer3DModel."""
     return {"far_patch_embedding.weight", "condition_embedder.delta_embedder.linear_1.weight"} <= set(names)
 
 
 def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["AnyFlow", dict[str, Any]]:
-    """The network of such a checkpoint, and what it is; ValueError for one that it cannot be."""
+    """The network of an AnyFlow checkpoint, and its metadata; ValueError if sizes or tensors do not fit."""
     stock, config, sampling = build(checkpoint, options, Config)
     model = AnyFlow(stock, config, sampling)
     return model, {"network": "anyflow", "config": model.describe(), "origin": CLASSES[0]}
@@ -52,16 +52,16 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["AnyFlow", di
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The shapes of a network and of what it is given."""
+    """The sizes of a network and of its inputs."""
 
     shared_modulation: ClassVar[bool] = True
-    """All blocks share one projection of the time embedding, to which each adds a table."""
+    """All blocks share one projection of the time embedding, and each adds its own table."""
     channels: int
     height: int
     width: int
     patch: int
     far_patch: int
-    """Patches of compressed frames."""
+    """Side of a patch in compressed frames, in latent pixels."""
     layers: int
     heads: int
     d_model: int
@@ -70,14 +70,14 @@ class Config:
     text_width: int
     frames_per_chunk: int
     full_chunks: int
-    """Chunks in full that a denoising pass sees, with its own; the rest is compressed."""
+    """Uncompressed chunks that a denoising pass sees, its own included; older chunks are compressed."""
     conditions: int = 0
     window: int | None = None
     sink: int = 0
 
     @property
     def layout(self) -> Layout:
-        """How tokens lie in a pass."""
+        """The order of tokens in a pass."""
         tokens, far = ((self.height // p) * (self.width // p) for p in (self.patch, self.far_patch))
         return Layout(self.frames_per_chunk, tokens, far, self.full_chunks)
 
@@ -121,12 +121,12 @@ class AnyFlow(nn.Module):
 
     @property
     def block_dict(self) -> dict[str, nn.Module]:
-        """The blocks, which can be passed over."""
+        """The blocks by name; they can be bypassed."""
         return {f"blocks.{layer}": block for layer, block in enumerate(self.blocks)}
 
     @property
     def null_condition(self) -> Float[Tensor, "t w"]:
-        """A prompt of filling alone. The empty prompt's embedding is its text encoder's to give."""
+        """A prompt of padding only; the embedding of the empty prompt comes from the text encoder."""
         return torch.zeros(self.config.text_tokens, self.config.text_width, device=self.device)
 
     @property
@@ -140,7 +140,7 @@ class AnyFlow(nn.Module):
         return self.proj_out.weight.device
 
     def start(self, batch: int, cond: Tensor | None = None) -> AnyFlowPast:
-        """A context in which nothing has been seen; without cond, under the null condition."""
+        """A context before the first frame; without cond it has the null condition."""
         cond = self.null_condition.expand(batch, -1, -1) if cond is None else cond
         if cond.ndim != 3 or (len(cond), cond.shape[2]) != (batch, self.config.text_width):
             expected = f"[{batch}, tokens, {self.config.text_width}]"
@@ -153,9 +153,9 @@ class AnyFlow(nn.Module):
         return AnyFlowPast(0, cache, 0, (), keys, self._turns(0, 0, c.frames_per_chunk))
 
     def encode(self, x: Float[Tensor, "b f c h w"], context: AnyFlowPast) -> AnyFlowPast:
-        """The context with this finished chunk; makes the keys of all chunks in full anew, at level 0.
+        """The context with this finished chunk; all uncompressed chunks' keys are computed again, at sigma 0.
 
-        Hook points see the finished chunk's tokens alone.
+        Hook points see only the finished chunk's tokens.
         """
         frames, layout = self.config.frames_per_chunk, self.layout
         chunks = (*context.recent, x.to(self.device, self.dtype))
@@ -177,14 +177,14 @@ class AnyFlow(nn.Module):
         )
 
     def at_steps(self, sigmas: Float[Tensor, " s"], context: AnyFlowPast) -> Iterator[AnyFlowPast]:
-        """The context at each step of a sampler: each goes to the next level, the last to 0."""
+        """The context at each step of a sampler: each step ends at the next sigma, the last at 0."""
         levels = [*sigmas.unbind()[1:], sigmas.new_zeros(())]
         return (replace(context, target=level) for level in levels)
 
     def denoise(
         self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], context: AnyFlowPast
     ) -> Float[Tensor, "b f c h w"]:
-        """The mean velocity from sigma to the context's target, or at sigma where it has none."""
+        """The mean velocity from sigma to the context's target; the velocity at sigma if target is None."""
         target = sigma if context.target is None else context.target.expand(len(x))
         times = self._times(sigma, target)
         tokens = _patches(self.patch_embedding, x.to(self.device, self.dtype))
@@ -210,7 +210,7 @@ class AnyFlow(nn.Module):
         return turns_of(self.rope, self.config, frame, compressed, full, self.device)
 
     def _times(self, sigma: Float[Tensor, " b"], target: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
-        """The embedding [b d] of a step from one noise level to another, and all blocks' part of it."""
+        """The embedding [b d] of a step between two noise levels, and the blocks' modulation [b 6 d]."""
         embedder: Any = self.condition_embedder
         t, r = ((1000 * level.double()).float()[:, None].to(self.device) for level in (sigma, target))
         r = t - r if embedder.deltatime_type == "t-r" else r

@@ -1,7 +1,7 @@
-"""AnyFlow's blocks with hook points: modules of diffusers hold the weights, these drive them.
+"""AnyFlow's blocks with hook points; they use the weights of diffusers' modules.
 
-A pass may carry tokens of earlier chunks in front of the chunk at hand. Hook points and instruments of
-attention see the chunk at hand alone: its `own` tokens, the last ones.
+A pass may hold tokens of earlier chunks before those of the current chunk. Hook points and instruments of
+attention see only the current chunk: the last `own` tokens.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -17,11 +17,11 @@ from framelens.models.parts.current_tokens import Turns, hook_current, rotate_pa
 
 @runtime_checkable
 class Seen(Protocol):
-    """What a token may see, as an attention module asks for it."""
+    """What an attention module needs of the past: the attention of a pass's tokens."""
 
     @property
     def own(self) -> int:
-        """Tokens of the chunk at hand, the last ones of a pass."""
+        """Number of tokens of the current chunk, the last ones of a pass."""
         ...
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class AnyFlowAttention(HookedAttention):
         self.norm_q, self.norm_k = stock.norm_q, stock.norm_k
 
     def forward(self, x: Float[Tensor, "b n d"], turns: Turns, seen: Seen, layer: int) -> Tensor:
-        """What each token of x gathers from those it may see."""
+        """The attention output for each token of x."""
         own = seen.own
         q = hook_current(self.hook_q, self._split(self.norm_q(self.to_q(x)).to(x.dtype)), own)
         k = hook_current(self.hook_k, self._split(self.norm_k(self.to_k(x)).to(x.dtype)), own)
@@ -55,7 +55,7 @@ class AnyFlowAttention(HookedAttention):
 
 
 class AnyFlowTextAttention(nn.Module):
-    """Attention to the prompt, whose keys and values are made once a clip."""
+    """Attention to the prompt, whose keys and values are computed once per clip."""
 
     def __init__(self, stock: Any):
         super().__init__()
@@ -69,7 +69,7 @@ class AnyFlowTextAttention(nn.Module):
         return self._split(self.norm_k(self.to_k(text)).to(text.dtype)), self._split(self.to_v(text))
 
     def forward(self, x: Float[Tensor, "b n d"], text: tuple[Tensor, Tensor], own: int) -> Tensor:
-        """What each token gathers from the prompt."""
+        """The attention output for each token of x."""
         z = F.scaled_dot_product_attention(self._split(self.norm_q(self.to_q(x)).to(x.dtype)), *text)
         return hook_current(self.hook_cross_out, self.to_out[0](rearrange(z, "b h n d -> b n (h d)")), own)
 
@@ -78,7 +78,7 @@ class AnyFlowTextAttention(nn.Module):
 
 
 class Block(HookedBlock):
-    """Attention, attention to the prompt and MLP; modulation is the block's table plus the time's."""
+    """Attention, attention to the prompt and MLP; modulation is the block's table plus that of the time."""
 
     def __init__(self, stock: Any):
         super().__init__()
@@ -95,7 +95,7 @@ class Block(HookedBlock):
         layer: int,
         text: tuple[Tensor, Tensor],
     ) -> Float[Tensor, "b n d"]:
-        """The residual stream after the block; hook_attn_out and hook_mlp_out are what it writes (gated)."""
+        """The residual stream after the block; hook_attn_out and hook_mlp_out hold its gated outputs."""
         own = seen.own
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (
             self.scale_shift_table + time.float()

@@ -1,7 +1,7 @@
-"""What AnyFlow remembers of finished chunks, and what a pass that takes a chunk into memory may see.
+"""AnyFlow's context of finished chunks, and the attention of passes that encode a chunk.
 
-The last chunks are remembered as they are, earlier ones compressed into larger patches; a chunk whose place
-changes makes every later one's keys anew, since those had seen it in the other form.
+The last chunks are stored uncompressed, earlier ones in larger patches. When a chunk becomes compressed, the
+keys of all later chunks are computed again, because they had seen its uncompressed form.
 """
 
 from dataclasses import dataclass, field
@@ -17,21 +17,21 @@ from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.current_tokens import Turns
 
 BLOCK = 128
-"""diffusers fills the queries of a denoising pass up to a multiple of this, and the keys by as many."""
+"""diffusers pads the queries of a denoising pass to a multiple of this, and adds as many keys."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a chunk and the ones before it lie among the keys of a pass."""
+    """The order of a chunk and of the chunks before it among the keys of a pass."""
 
     frames: int
-    """In a chunk."""
+    """Frames in a chunk."""
     tokens: int
-    """In a frame."""
+    """Tokens in a frame."""
     compressed_tokens: int
-    """In a frame that is compressed."""
+    """Tokens in a compressed frame."""
     limit: int
-    """Chunks in full that a denoising pass sees, with its own."""
+    """Uncompressed chunks that a denoising pass sees, its own included."""
 
     @property
     def chunk(self) -> int:
@@ -40,14 +40,14 @@ class Layout:
 
     @property
     def phantoms(self) -> int:
-        """Keys of zeros that a denoising pass attends to: diffusers' padding, which it does not mask."""
+        """Number of zero keys in a denoising pass: diffusers' padding, which it does not mask."""
         return -self.chunk % BLOCK
 
     def key_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
-        """How many frames before the chunk's first one each key lies; -1 for the phantoms.
+        """Age of each key in frames before the chunk's first frame; -1 for the phantoms.
 
-        A key of a compressed chunk is as old as the frame it is a patch of. The pass, one that denoises or
-        one that takes into memory, is known by its number of keys.
+        A key of a compressed chunk has the age of its frame. The number of keys shows whether the pass
+        denoises or encodes.
         """
         for phantoms, full in ((self.phantoms, self.limit), (0, self.limit - 1)):
             ages = self._ages(frame, phantoms, full)
@@ -69,24 +69,24 @@ class Layout:
 
 @dataclass(frozen=True)
 class AnyFlowPast:
-    """The context of AnyFlow: a value. Keys lie as phantoms, compressed chunks, chunks in full."""
+    """The context of AnyFlow: a value. Keys are in order phantoms, compressed chunks, uncompressed chunks."""
 
     frame: int
     cache: KVCache
     compressed: int
-    """Tokens of compressed chunks in the cache."""
+    """Number of tokens of compressed chunks in the cache."""
     recent: tuple[Float[Tensor, "b f c h w"], ...]
-    """The chunks that are remembered in full."""
+    """The latents of the uncompressed chunks."""
     text: list[tuple[Tensor, Tensor]]
     turns: Turns
-    """Of the chunk at hand."""
+    """Rotations of the current chunk."""
     target: Float[Tensor, ""] | None = None
-    """The noise level that the denoising step at hand goes to; None for a step of no length."""
+    """The noise level at which the current denoising step ends; None for a step of length 0."""
 
 
 @dataclass(frozen=True)
 class Denoising:
-    """A chunk sees all keys of the cache and its own; writes nothing that stays."""
+    """A denoising pass: the chunk sees all keys of the cache and its own; nothing is stored."""
 
     cache: KVCache
     own: int
@@ -98,22 +98,22 @@ class Denoising:
 
 @dataclass(frozen=True)
 class Remembering:
-    """Chunks side by side see the compressed past, the ones before them and themselves; keys are kept."""
+    """An encoding pass: each chunk sees the compressed past, earlier chunks and itself; keys are stored."""
 
     past: AnyFlowPast
     phantoms: int
     sizes: tuple[int, ...]
-    """Tokens of each chunk; the last is the one at hand."""
+    """Tokens of each chunk; the last is the current one."""
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
     @property
     def own(self) -> int:
-        """Tokens of the chunk at hand."""
+        """Number of tokens of the current chunk."""
         return self.sizes[-1]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention [b h n d] of all tokens; instruments hear that of the chunk at hand."""
+        """Attention [b h n d] of all tokens; instruments see only the current chunk's."""
         storage, old = self.past.cache.storage, slice(self.phantoms, self.phantoms + self.past.compressed)
         k, v = (
             torch.cat([kept[layer][:, :, old], new], dim=2)
@@ -130,12 +130,12 @@ class Remembering:
         return torch.cat(parts, dim=2)
 
     def cache(self, room: int) -> KVCache:
-        """The keys and values behind the phantoms, with room for a chunk."""
+        """The cache of phantoms and then these keys and values, with room for `room` tokens."""
         return fill_cache(self.keys, self.values, self.phantoms, room)
 
 
 def fill_cache(keys: list[Tensor], values: list[Tensor], phantoms: int, room: int) -> KVCache:
-    """A cache of that many keys of zeros and these keys, with room behind."""
+    """A cache of `phantoms` zero keys and then these keys [b h k d], with room for `room` tokens."""
     tokens = phantoms + keys[0].shape[2]
     storage = KVStorage(len(keys), tokens)
     storage.keys, storage.values = (
@@ -145,7 +145,7 @@ def fill_cache(keys: list[Tensor], values: list[Tensor], phantoms: int, room: in
 
 
 def turns_of(rope: Any, config: Any, frame: int, compressed: int, full: int, device: torch.device) -> Turns:
-    """Rotations of the tokens of `compressed` frames from `frame` on, then of `full` frames, by diffusers."""
+    """Rotations, from diffusers, of the tokens of `compressed` frames from `frame` on and `full` after."""
     patches = [(config.height // patch, config.width // patch) for patch in (config.patch, config.far_patch)]
     first = frame + compressed
     layout = {

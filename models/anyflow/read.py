@@ -1,4 +1,4 @@
-"""AnyFlow's checkpoints: configuration, checks, and the network of diffusers with the weights in it."""
+"""AnyFlow's checkpoints: configuration, checks, and the network of diffusers with the weights."""
 
 import inspect
 from typing import Any
@@ -11,13 +11,13 @@ from framelens.records import read_json_object
 from framelens.records.extras import extra
 
 STEPS, SHIFT = 50, 5.0
-"""The pipeline's default number of steps, and the shift that the released networks were trained with."""
+"""The pipeline's default number of steps, and the shift with which the released networks were trained."""
 HEAD = 128
-"""Width of a head in all of Wan's sizes, which a bare state dict does not say."""
+"""Width of a head in all sizes of Wan; a bare state dict does not store it."""
 
 
 def build(checkpoint: Checkpoint, options: dict[str, Any], make_config: Any) -> tuple[Any, Any, Sampling]:
-    """diffusers' network with the weights, its configuration, its sampling. ValueError for others."""
+    """diffusers' network with the weights, our configuration, its sampling. ValueError for others."""
     with extra("families"):
         from diffusers.models.transformers.transformer_anyflow_far import (
             AnyFlowFARTransformer3DModel as Stock,
@@ -38,7 +38,7 @@ def build(checkpoint: Checkpoint, options: dict[str, Any], make_config: Any) -> 
 
 
 def _convert_config(config: Any, options: dict[str, Any], make_config: Any) -> Any:
-    """Our configuration; raises ValueError for sizes that do not fit together."""
+    """Our configuration from diffusers' one; raises ValueError for sizes that do not fit together."""
     (time, patch, other), (far_time, far_patch, far_other) = config.patch_size, config.compressed_patch_size
     if (time, far_time) != (1, 1) or patch != other or far_patch != far_other:
         raise ValueError(
@@ -49,7 +49,7 @@ def _convert_config(config: Any, options: dict[str, Any], make_config: Any) -> A
     height, width, frames = options["height"], options["width"], options["frames_per_chunk"]
     if min(height, width) < far_patch or height % patch or width % patch:
         raise ValueError(
-            f"latents of {height} x {width} do not divide into patches of {patch}, or are below {far_patch}"
+            f"latents of {height} x {width} must be multiples of {patch} and at least {far_patch}"
         )
     if min(frames, options["text_tokens"]) < 1:
         raise ValueError(f"frames_per_chunk and text_tokens must be 1 or more, got {frames} and "
@@ -69,7 +69,7 @@ def _convert_config(config: Any, options: dict[str, Any], make_config: Any) -> A
 
 
 def _config_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The folder's configuration, or what names and shapes of a bare state dict say of it."""
+    """The folder's configuration, or the values that a bare state dict's names and shapes give."""
     if checkpoint.config is not None:
         return checkpoint.config
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
@@ -89,11 +89,11 @@ def _config_of(checkpoint: Checkpoint) -> dict[str, Any]:
             "cross_attn_norm": "blocks.0.norm2.weight" in shapes,
         }
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{checkpoint.path} is no whole AnyFlow network: {error}") from None
+        raise ValueError(f"{checkpoint.path} is missing AnyFlow weights: {error}") from None
 
 
 def _shift(checkpoint: Checkpoint) -> float:
-    """What the pipeline's scheduler beside the network says, if there is one."""
+    """The shift of the pipeline's scheduler beside the network; SHIFT without one."""
     file = checkpoint.path.parent / "scheduler" / "scheduler_config.json"
     if checkpoint.config is None or not file.exists():
         return SHIFT

@@ -1,10 +1,10 @@
-"""A machine's rates, measured in a few seconds with blocks shaped as those of a model.
+"""A machine's rates, measured in a few seconds with blocks of a model's shapes.
 
-    machine = calibrated("cpu", "float32", shape_of(config))
+    machine = calibrate("cpu", "float32", shape_of(config))
     machine.frame_seconds(shape_of(config), steps=50, history=16)
 
-What is timed is a dense network of that width, of its heads and tokens, with fewer layers, and on a CPU also
-clipped to sizes from which on rates stay as they are.
+The timed network is dense and has that width, those heads and tokens, but fewer layers. On a CPU its sizes
+are also limited to values above which rates no longer change.
 """
 
 import time
@@ -19,27 +19,27 @@ from framelens.models.cost.operations import VALUE_BYTES, Shape, cache_bytes, de
 from framelens.models.parts.cache import KVCache, KVStorage
 
 ROUNDS, FEWEST, LONGEST_SECONDS = 100, 3, 1.5
-"""Rounds of all timings, and the time after which FEWEST are enough."""
+"""Most rounds of all timings; after LONGEST_SECONDS, FEWEST rounds are enough."""
 COPIED_BYTES = {"cpu": 2**25, "cuda": 2**30}
 ROWS = 2**14
-"""Tokens of all clips on a GPU, where fewer would time launches and not work."""
+"""Least tokens of all clips on a GPU; with fewer, launches would be timed and not work."""
 MOST = {"tokens": 256, "rows": 1024, "d_model": 1024}
-"""On a CPU."""
+"""Largest sizes on a CPU."""
 LAYERS = 4
 FLOPS = 2e9
-"""Of the blocks on a CPU, unless one has more."""
+"""Most operations of the blocks on a CPU, unless one block has more."""
 PAST_BYTES = 1e9
-"""Of the history over which attention is timed, at most."""
+"""Most bytes of the history over which attention is timed."""
 
 Run = Callable[[], object]
 
 
 @torch.inference_mode()
 def calibrate(device: str, dtype: str, shape: Shape) -> Machine:
-    """Rates on that device, from passes over one token, over a frame, and over a frame behind a long past.
+    """Rates on that device, from passes over one token, over a frame, and over a frame with a long past.
 
-    What a frame takes longer than a token is the time of linear layers and of all that is done to each token;
-    what it takes longer behind a past is attention's. Raises torch.OutOfMemoryError.
+    The time of a frame minus that of a token belongs to linear layers and element-wise work; the additional
+    time with a past belongs to attention. Raises torch.OutOfMemoryError.
     """
     on_gpu = device.startswith("cuda")
     frame = _timed_shape(replace(shape, value_bytes=VALUE_BYTES[dtype]), on_gpu)
@@ -62,7 +62,7 @@ def calibrate(device: str, dtype: str, shape: Shape) -> Machine:
     copied = 2 * source.nbytes / taken["copy"]
     attending = taken["past"] - taken["frame"]
     attention = _rate(far.attention_flops - own.attention_flops, attending, far.state_bytes / copied)
-    if on_gpu:  # so many tokens that launches are hidden
+    if on_gpu:  # enough tokens to hide the launches
         linear = _rate(own.linear_flops, taken["frame"] - own.attention_flops / attention, own.bytes / copied)
         return Machine(linear, attention, copied, taken["token"] / least.blocks, hides_launches=True)
     working = taken["frame"] - taken["token"] - (own.attention_flops - least.attention_flops) / attention
@@ -72,18 +72,18 @@ def calibrate(device: str, dtype: str, shape: Shape) -> Machine:
 
 
 def _rate(count: int, seconds: float, least_seconds: float) -> float:
-    """A second's count; a difference of timings is no less than it takes to read what is computed with."""
+    """Count per second; `seconds`, a difference of timings, is at least the time to read the operands."""
     return count / max(seconds, least_seconds)
 
 
 def synchronise(device: str) -> None:
-    """Waits for a GPU to finish what it was given."""
+    """Waits until a GPU has finished its work; does nothing for a CPU."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
 def _timed_shape(shape: Shape, on_gpu: bool) -> Shape:
-    """A dense shape with the same blocks, large enough to be work and small enough to be timed in seconds."""
+    """A dense shape with the same blocks, large enough to keep the device busy, timed within seconds."""
     shape = Shape(
         LAYERS, shape.d_model, shape.heads, shape.mlp_width, shape.tokens, shape.values,
         text_tokens=shape.text_tokens, text_width=min(shape.text_width, 8),
@@ -102,7 +102,7 @@ def _timed_shape(shape: Shape, on_gpu: bool) -> Shape:
 
 
 def _frames(shape: Shape) -> int:
-    """A past with which attention is as much work as the linear layers."""
+    """Frames of history with which attention needs as many operations as the linear layers."""
     near, far = (denoise_cost(shape, history, modulated=True) for history in (0, 1))
     wanted = near.linear_flops // (far.attention_flops - near.attention_flops)
     return max(1, min(wanted, int(PAST_BYTES // cache_bytes(shape, 1))))
@@ -123,7 +123,7 @@ def _network(shape: Shape, device: str, dtype: str) -> dense.Dense:
 
 
 def _pass(network: dense.Dense, shape: Shape, frames: int) -> Run:
-    """A denoising step behind so many frames, its modulation prepared."""
+    """A denoising step after that many frames, with prepared modulation."""
     device, rows = network.device, shape.batch
     cond = torch.zeros(rows, shape.text_tokens, shape.text_width) if shape.text_tokens else None
     x = torch.randn(rows, 1, shape.values, 1, shape.tokens, device=device)
@@ -134,7 +134,7 @@ def _pass(network: dense.Dense, shape: Shape, frames: int) -> Run:
 
 
 def _past(network: dense.Dense, shape: Shape, frames: int) -> KVCache:
-    """Keys and values of so many frames, with room for one more."""
+    """Keys and values of that many frames, with room for one more."""
     tokens, head = frames * shape.tokens, shape.d_model // shape.heads
     size = (shape.batch, shape.heads, tokens + shape.tokens, head)
     keys, values = (
@@ -145,8 +145,10 @@ def _past(network: dense.Dense, shape: Shape, frames: int) -> KVCache:
 
 
 def _seconds(runs: Mapping[str, Run], device: str) -> dict[str, float]:
-    """The lowest tenth of each one's times, as others on the machine only add to them; all take turns, to
-    have their share of its quiet moments."""
+    """The 10 % quantile of each run's times, since other processes only add time.
+
+    The runs take turns, so that each one has its share of the moments when the machine is idle.
+    """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     began, clock = time.perf_counter(), _clock(device)
     for turn in range(1 + ROUNDS):
@@ -162,6 +164,6 @@ def _seconds(runs: Mapping[str, Run], device: str) -> dict[str, float]:
 
 
 def _clock(device: str) -> Callable[[], float]:
-    """One thread of a CPU is timed by what it worked itself: others on the machine then count for less."""
+    """A clock: CPU time of the thread if it is alone, which other processes disturb less; else wall time."""
     is_alone = not device.startswith("cuda") and torch.get_num_threads() == 1
     return time.thread_time if is_alone else time.perf_counter

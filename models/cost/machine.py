@@ -1,4 +1,4 @@
-"""Seconds from a cost, at a machine's measured rates; pure arithmetic.
+"""Seconds of a pass or frame from its cost and a machine's measured rates; pure arithmetic.
 
 machine.sample_seconds(shape, steps, history) + machine.encode_seconds(shape, history)
 """
@@ -10,18 +10,18 @@ from framelens.models.cost.operations import Cost, Shape, denoise_cost, encode_c
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine does in a second with networks of one shape; models/cost/calibration.py measures it."""
+    """Rates of a machine with networks of one shape; models/cost/calibration.py measures them."""
 
     flops_per_second: float
-    """Of linear layers, with the time of the norms, gates and activations around them."""
+    """Operations of linear layers; the time includes the norms, gates and activations around them."""
     attention_flops_per_second: float
-    """Of attention to the past."""
+    """Operations of attention to the past."""
     bytes_per_second: float
-    """Read and written by a copy."""
+    """Bytes that a copy reads and writes."""
     seconds_per_block: float
-    """What a block takes at least, however few its tokens: to launch its operations."""
+    """Least time of a block with few tokens: the time to launch its operations."""
     hides_launches: bool
-    """A GPU works while the next operation is launched, a CPU does one after the other."""
+    """Whether work and launches overlap: they do on a GPU, not on a CPU."""
 
     @property
     def rates(self) -> str:
@@ -33,7 +33,7 @@ class Machine:
         )
 
     def seconds(self, cost: Cost) -> float:
-        """Of one pass: computing and moving hide each other; launching adds to them or hides too."""
+        """Seconds of one pass: computing and moving overlap; launching overlaps or is added."""
         linear = max(cost.linear_flops / self.flops_per_second, cost.weight_bytes / self.bytes_per_second)
         attention = max(
             cost.attention_flops / self.attention_flops_per_second, cost.state_bytes / self.bytes_per_second
@@ -44,14 +44,14 @@ class Machine:
         return linear + attention + launching
 
     def sample_seconds(self, shape: Shape, steps: int, history: int) -> float:
-        """Of all denoising steps of a frame, all branches, pass by pass."""
+        """Seconds of all denoising steps of a frame, all branches one after the other."""
         step = self.seconds(denoise_cost(shape, history, modulated=True))
         return shape.branches * (steps * step + self.seconds(modulation_cost(shape, steps)))
 
     def encode_seconds(self, shape: Shape, history: int) -> float:
-        """Of taking a finished frame into memory, all branches."""
+        """Seconds to encode a finished frame, all branches."""
         return shape.branches * self.seconds(encode_cost(shape, history))
 
     def frame_seconds(self, shape: Shape, steps: int, history: int) -> float:
-        """Of one frame, all branches: denoised and taken into memory."""
+        """Seconds of one frame, all branches: denoising and encoding."""
         return self.sample_seconds(shape, steps, history) + self.encode_seconds(shape, history)

@@ -5,9 +5,9 @@
     predicted_speed_up(dense, scd, steps=50, history=144)
 
 Pure arithmetic on one branch of guidance; `frame_cost` and `cache_bytes` count all branches. A multiply-add
-is two operations. Counted are matrix products and attention, as torch's FlopCounterMode does; left out is
-element-wise work: norms, rotation, activations, gates, Euler steps, which is 1/width of the rest (but more
-than that of the time: a `Machine` has measured it with the linear layers, beside which it is done).
+is two operations. Matrix products and attention count, as in torch's FlopCounterMode. Element-wise work does
+not: norms, rotation, activations, gates and Euler steps are 1/width of the operations. Their share of the
+time is larger; a `Machine` measures them together with the linear layers.
 """
 
 from dataclasses import dataclass, replace
@@ -22,22 +22,22 @@ SINUSOID = 256
 
 @dataclass(frozen=True)
 class Cost:
-    """What one pass, or several, computes and moves."""
+    """Operations and bytes of one pass, or of several."""
 
     linear_flops: int = 0
     """Operations of linear layers."""
     attention_flops: int = 0
     """Operations of attention's two products."""
     weight_bytes: int = 0
-    """Read."""
+    """Bytes of weights, read."""
     state_bytes: int = 0
-    """Of queries, keys and values, read and written."""
+    """Bytes of queries, keys and values, read and written."""
     blocks: int = 0
-    """Run."""
+    """Number of blocks that run."""
 
     @property
     def flops(self) -> int:
-        """All operations that are counted."""
+        """All operations that count."""
         return self.linear_flops + self.attention_flops
 
     @property
@@ -56,7 +56,7 @@ NOTHING = Cost()
 
 
 def encode_cost(shape: Shape, history: int) -> Cost:
-    """Taking one finished frame into memory when `history` frames are there already."""
+    """Cost of encoding one finished frame after `history` frames."""
     if not shape.is_separated:
         return _embedding(shape) + _modulation(shape, 1) + _over_past(shape, history)
     encoder, past = _encoder(shape), history + shape.start_token
@@ -68,14 +68,14 @@ def encode_cost(shape: Shape, history: int) -> Cost:
 
 
 def prefix_cost(shape: Shape) -> Cost:
-    """What the prefix fusion adds to each `encode`: the decoder over the context tokens, without output."""
+    """Cost that the prefix fusion adds to each `encode`: the decoder over the context tokens, no output."""
     if shape.fusion != "prefix":
         return NOTHING
     return _modulation(shape, 1) + _blocks(shape, shape.tokens, shape.tokens)
 
 
 def denoise_cost(shape: Shape, history: int, modulated: bool = False) -> Cost:
-    """One denoising step after `history` frames; `modulated` where scales and gates were prepared before."""
+    """Cost of one denoising step after `history` frames; `modulated`: scales and gates are prepared."""
     n = shape.tokens
     queries = 2 * n if shape.fusion in ("token_concat", "token_concat_projected") else n
     keys = n if shape.fusion in ("channel_concat", "add", "residual") else 2 * n
@@ -86,13 +86,12 @@ def denoise_cost(shape: Shape, history: int, modulated: bool = False) -> Cost:
 
 
 def modulation_cost(shape: Shape, steps: int) -> Cost:
-    """Scales, shifts and gates of all of a frame's steps at once; shared by a batch without actions."""
+    """Cost of scales, shifts and gates of all steps of a frame; a batch without actions shares them."""
     return _modulation(shape if shape.conditions else replace(shape, batch=1), steps)
 
 
 def start_cost(shape: Shape) -> Cost:
-    """Before the first frame: keys and values of the prompt, and the encoder's pass over the start token or
-    over noise."""
+    """Cost before the first frame: the prompt's keys and values, an encoder pass over start token or noise."""
     encoder = _encoder(shape)
     cost = _text_keys(shape) + (_text_keys(encoder) if shape.is_separated else NOTHING)
     if not shape.start_token and not shape.query:
@@ -102,7 +101,7 @@ def start_cost(shape: Shape) -> Cost:
 
 
 def frame_cost(shape: Shape, steps: int, history: int) -> Cost:
-    """One frame, all branches: `steps` denoising steps, modulated at once, and reading the result."""
+    """Cost of one frame, all branches: `steps` denoising steps with prepared modulation, and one encode."""
     passes = denoise_cost(shape, history, modulated=True) * steps
     return (passes + modulation_cost(shape, steps) + encode_cost(shape, history)) * shape.branches
 
@@ -113,7 +112,7 @@ def predicted_speed_up(dense: Shape, scd: Shape, steps: int, history: int) -> fl
 
 
 def speed_up_bound(dense: Shape, scd: Shape, history: int) -> float:
-    """What `predicted_speed_up` tends to as steps grow: the ratio of one step, its modulation included."""
+    """Limit of `predicted_speed_up` for many steps: the ratio of one step, its modulation included."""
     theirs, ours = (
         (denoise_cost(shape, history, modulated=True) + modulation_cost(shape, 1)) * shape.branches
         for shape in (dense, scd)
@@ -122,7 +121,7 @@ def speed_up_bound(dense: Shape, scd: Shape, history: int) -> float:
 
 
 def parameters(shape: Shape) -> int:
-    """All of a model's weights."""
+    """Number of a model's weights."""
     stacks = [shape, _encoder(shape)] if shape.is_separated else [shape]
     weights = sum(_modulation(stack, 1).weight_bytes + _text_keys(stack).weight_bytes for stack in stacks)
     weights += sum((_embedding(stack) + _blocks(stack, 1, 1)).weight_bytes for stack in stacks)
@@ -132,9 +131,9 @@ def parameters(shape: Shape) -> int:
 
 
 def cache_bytes(shape: Shape, history: int) -> int:
-    """Keys and values held once `history` frames were read, all branches: past, prefix, prompt.
+    """Bytes of keys and values after `history` frames, all branches: past, prefix, prompt.
 
-    What is allocated may be up to twice as much, since a cache grows by doubling.
+    The allocated memory may be up to twice as large, since a cache grows by doubling.
     """
     frames = shape.layers * shape.frames_in_view(history)
     if shape.is_separated:
@@ -145,14 +144,14 @@ def cache_bytes(shape: Shape, history: int) -> int:
 
 
 def _linear(shape: Shape, rows: int, inputs: int, outputs: int, count: int = 1) -> Cost:
-    """`count` linear layers with bias on that many rows of each clip."""
+    """Cost of `count` linear layers with bias on that many rows of each clip."""
     weights = count * (inputs + 1) * outputs
     flops = 2 * shape.batch * rows * count * inputs * outputs
     return Cost(linear_flops=flops, weight_bytes=weights * shape.value_bytes)
 
 
 def _encoder(shape: Shape) -> Shape:
-    """The encoder alone."""
+    """The shape of the encoder alone."""
     return replace(shape, layers=shape.encoder_layers, encoder_layers=0)
 
 
@@ -161,7 +160,7 @@ def _embedding(shape: Shape) -> Cost:
 
 
 def _modulation(shape: Shape, steps: int) -> Cost:
-    """Time embedding, the adaLN of every block, or their shared one, and of the final norm."""
+    """Cost of time embedding, adaLN of every block (or the shared one) and of the final norm."""
     d = shape.d_model
     cost = _linear(shape, steps, SINUSOID, d) + _linear(shape, steps, d, d)
     if shape.shared_modulation:
@@ -173,12 +172,12 @@ def _modulation(shape: Shape, steps: int) -> Cost:
 
 
 def _over_past(shape: Shape, history: int) -> Cost:
-    """All blocks over a frame's tokens, which see themselves and `history` frames."""
+    """Cost of all blocks over a frame's tokens, which see themselves and `history` frames."""
     return _blocks(shape, shape.tokens, (shape.frames_in_view(history) + 1) * shape.tokens)
 
 
 def _blocks(shape: Shape, queries: int, keys: int) -> Cost:
-    """Attention, attention to the prompt and MLP of all blocks, without adaLN."""
+    """Cost of attention, attention to the prompt and MLP in all blocks, without adaLN."""
     d, text, layers = shape.d_model, shape.text_tokens, shape.layers
     cost = _linear(shape, queries, d, d, (6 if text else 4) * layers)
     cost += _linear(shape, queries, d, shape.mlp_width, layers)
@@ -199,7 +198,7 @@ def _join(shape: Shape) -> Cost:
 
 
 def _text_keys(shape: Shape) -> Cost:
-    """Keys and values of the prompt for every block."""
+    """Cost of the prompt's keys and values for every block."""
     if not shape.text_tokens:
         return NOTHING
     d, rows = shape.d_model, shape.text_tokens

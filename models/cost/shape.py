@@ -1,4 +1,4 @@
-"""All that decides the cost of a model: counts, widths, what is seen of the past, how it is used.
+"""The sizes that decide the cost of a model: counts, widths, frames in view, batch and branches.
 
 shape_of(config, batch=4, branches=2)
 """
@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Of a weight, and of a key or value, by dtype."""
+"""Bytes of one weight, key or value, by dtype."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """All that decides the cost of a model; `fusion` None is a dense one, whose `layers` do everything.
+    """The sizes that decide the cost of a model; `fusion` is None for a dense model.
 
-    In a separated one `layers` are the decoder's, which run at every step; the encoder's run once a frame.
+    In a separated model `layers` are the decoder's, which run at every step; `encoder_layers` run once per
+    frame. In a dense model `layers` are all layers.
     """
 
     layers: int
@@ -22,7 +23,7 @@ class Shape:
     heads: int
     mlp_width: int
     tokens: int
-    """In a frame."""
+    """Tokens in a frame."""
     values: int
     """Numbers in a patch, channels x patch x patch."""
     encoder_layers: int = 0
@@ -34,19 +35,19 @@ class Shape:
     """Past frames in view; None for all."""
     sink: int = 0
     start_token: bool = False
-    """Whether the encoder's history begins with a frame that is not one."""
+    """Whether the encoder's history begins with a start token, as long as a frame."""
     query: bool = False
-    """Whether the encoder, once a frame is read, is asked for the next one by a pass over noise."""
+    """Whether the encoder makes a second pass per frame, over noise that stands for the next frame."""
     shared_modulation: bool = False
-    """Whether all blocks share one projection of the time embedding and add a table of their own (Wan)."""
+    """Whether all blocks share one projection of the time embedding and each adds its own table (Wan)."""
     batch: int = 1
     branches: int = 1
-    """2 under guidance: each branch is a pass of its own with its own history."""
+    """2 under guidance: each branch is a separate pass with its own history."""
     value_bytes: int = 4
-    """Of a weight, and of a key or value."""
+    """Bytes of one weight, key or value."""
 
     def frames_in_view(self, history: int) -> int:
-        """Frames in view of one that has `history` frames (or a start token and frames) before it."""
+        """Past frames that a frame sees after `history` frames; a start token counts as one."""
         return history if self.window is None else min(history, self.sink + self.window)
 
     @property

@@ -1,1 +1,1 @@
-"""Video and text encoders: what turns pixels into latents and prompts into embeddings, and back."""
+"""Encoders: pixels to latents and back, prompts to embeddings."""

@@ -1,7 +1,7 @@
-"""A part of a pipeline, as its VAE or its text encoder: on disk, or fetched from the hub without the rest.
+"""A part of a pipeline, such as its VAE or text encoder: on disk, or fetched from the hub without the rest.
 
 part_of("pipeline/", "vae").path                                # pipeline/vae
-part_of("org/name@main", "text_encoder", "tokenizer").path      # fetched; the tokenizer lies beside it
+part_of("org/name@main", "text_encoder", "tokenizer").path      # fetched, with the tokenizer beside it
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 @dataclass(frozen=True)
 class Part:
-    """Where a part lies: its folder, or the file of its weights; from the hub, with the commit."""
+    """The place of a part: its folder or its file of weights; `revision` is the hub's commit."""
 
     name: str
     path: Path
@@ -25,24 +25,24 @@ class Part:
     revision: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What a file made with it says of it."""
+        """The identity of this part, for files that were made with it."""
         about = {"name": self.name, "repo": self.repo, "revision": self.revision}
         return {key: value for key, value in about.items() if value is not None}
 
 
 def part_of(name: str, folder: str, *beside: str) -> Part:
-    """The part called `folder` of the pipeline of that name, or that folder or file itself, if it is named.
+    """The part `folder` of the pipeline `name`; `name` may also be the part's own folder or file.
 
-    Folders `beside` it are fetched with it. Raises ValueError or OSError with one line.
+    Folders `beside` it are fetched too. Raises ValueError or OSError with one line.
     """
     path = Path(name)
     if path.exists():
         return Part(name, path if path.is_file() else _find_folder(name, path, folder))
     if "/" not in name:
-        raise FileNotFoundError(f"there is no folder or file {name}, and a hub id would be org/name")
+        raise FileNotFoundError(f"{name} does not exist; expected a folder, a file or a hub id org/name")
     place = find(name, {})
     if place.kind != "hub":
-        raise FileNotFoundError(f"{name} is no pipeline, folder or file that holds a {folder}")
+        raise FileNotFoundError(f"{name} is not a pipeline, folder or file with a {folder}")
     if place.path.suffix:
         from framelens.models.loading.hub import fetched
 
@@ -52,7 +52,7 @@ def part_of(name: str, folder: str, *beside: str) -> Part:
 
 
 def config_of(path: Path) -> dict[str, Any]:
-    """A folder's config.json; ValueError or FileNotFoundError where there is none that can be read."""
+    """The values of a folder's config.json; ValueError or FileNotFoundError if it cannot be read."""
     file = path / "config.json"
     if not file.exists():
         raise FileNotFoundError(f"{path} has no config.json")
@@ -68,7 +68,7 @@ def _find_folder(name: str, path: Path, folder: str) -> Path:
 
 
 def _fetch(name: str, place: Place, folder: str, beside: tuple[str, ...]) -> Part:
-    """The part on disk, downloaded where it is not there yet: of a pipeline, or a repository's only model."""
+    """The part on disk, downloaded if missing; the repository is a pipeline or holds only this part."""
     from framelens.models.loading.hub import commit_of
 
     inside = PurePosixPath(place.path.as_posix())

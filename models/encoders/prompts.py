@@ -1,4 +1,4 @@
-"""Prompts as embeddings [n t w], by the text encoder that a diffusion model was trained with.
+"""Prompts as embeddings [n t w], from the text encoder with which a diffusion model was trained.
 
     prompts = read_prompts(Path("prompts.txt"))
     encoder = open_text_encoder("pipeline/", device="cuda", dtype="bfloat16")
@@ -24,11 +24,11 @@ from framelens.models.loading.memory import require_memory
 from framelens.records.extras import extra
 
 TOKENS = 512
-"""Of a prompt's embeddings, as Wan's networks are trained."""
+"""Tokens of a prompt's embeddings, as in the training of Wan's networks."""
 KIND = "UMT5EncoderModel"
 TOKENIZER_MARKS = ("tokenizer_config.json", "tokenizer.json", "spiece.model")
 SHOWN = 60
-"""Characters of a text that a message repeats."""
+"""Most characters of a text that a message shows."""
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -36,7 +36,9 @@ def read_prompts(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file of prompts at {path}") from None
+        raise FileNotFoundError(
+            f"there is no file of prompts at {path}; give a UTF-8 file, one prompt per line"
+        ) from None
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8, one "
@@ -52,9 +54,9 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def clean(prompt: str) -> str:
-    """The prompt as Wan's pipelines read it: mended by ftfy where that is installed, entities resolved.
+    """The prompt as Wan's pipelines read it: repaired by ftfy if that is installed, entities resolved.
 
-    ftfy straightens quotes and narrows wide punctuation, so it matters only to prompts beyond ASCII.
+    ftfy replaces curly quotes and wide punctuation, so it changes only prompts that are not ASCII.
     """
     if has_ftfy():
         import ftfy  # pyright: ignore[reportMissingImports]
@@ -64,12 +66,12 @@ def clean(prompt: str) -> str:
 
 
 def has_ftfy() -> bool:
-    """Whether ftfy is there to mend prompts."""
+    """Whether ftfy is installed."""
     return importlib.util.find_spec("ftfy") is not None
 
 
 class TextEncoder:
-    """A tokenizer and the encoder behind it."""
+    """A tokenizer and its text encoder."""
 
     def __init__(self, network: nn.Module, tokenizer: Any, part: Part, device: str, dtype: str):
         self.network, self.tokenizer, self.part = network, tokenizer, part
@@ -79,7 +81,7 @@ class TextEncoder:
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "n t w"]:
         """The embeddings of these prompts, float32 on the CPU, zeros after each one's last token.
 
-        Each is encoded without padding: padding is masked, so it changes nothing but the time.
+        Each prompt is encoded without padding: padding is masked, so it would only cost time.
         """
         embedded = []
         for prompt in prompts:
@@ -91,7 +93,7 @@ class TextEncoder:
         return torch.stack(embedded)
 
     def notes(self, prompts: Sequence[str], negative: str = "") -> list[str]:
-        """What a user should know of these prompts: what is cut, and what was not mended."""
+        """Notes for the user about these prompts: text that is cut off, and text that ftfy would repair."""
         found, named = [], {f"prompt {number}": prompt for number, prompt in enumerate(prompts, 1)}
         named["the negative prompt"] = negative
         for name, prompt in named.items():
@@ -103,13 +105,13 @@ class TextEncoder:
         wide = [name for name, prompt in named.items() if not prompt.isascii()]
         if wide and not has_ftfy():
             found.append(
-                f"not ASCII: {', '.join(wide[:10])}; Wan's pipelines mend such text with ftfy; "
+                f"not ASCII: {', '.join(wide[:10])}; Wan's pipelines repair such text with ftfy; "
                 "pip install ftfy to do the same"
             )
         return found
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that say which text encoder this is."""
+        """The identity of this text encoder as plain values."""
         return {
             "class": type(self.network).__name__,
             "dtype": self.dtype,
@@ -122,7 +124,7 @@ class TextEncoder:
 
 
 def find_text_encoder(name: str) -> Part:
-    """The folder of that text encoder, checked to hold what can be read, without reading its weights."""
+    """The folder of that text encoder; its configuration is checked, its weights are not read."""
     part = part_of(name, "text_encoder", "tokenizer")
     if part.path.is_file():
         raise ValueError(f"{part.path} is a file; expected a pipeline, or a folder text_encoder of one")
@@ -137,7 +139,7 @@ def find_text_encoder(name: str) -> Part:
 def open_text_encoder(name: str, device: str = "cpu", dtype: str = "float32") -> TextEncoder:
     """The text encoder of a pipeline, of its folder text_encoder, or of a hub id.
 
-    Raises ValueError or OSError with one line, where it would not fit the device before its weights are read.
+    Raises ValueError or OSError with one line; if it does not fit the device, before its weights are read.
     """
     check_device(device, dtype)
     part = find_text_encoder(name)
@@ -162,14 +164,14 @@ def open_text_encoder(name: str, device: str = "cpu", dtype: str = "float32") ->
     network, found = opened
     missing = sorted(map(str, found["missing_keys"]))
     if missing:
-        raise ValueError(f"{part.path} lacks {len(missing)} tensors of a {KIND}: {missing[:10]}")
+        raise ValueError(f"{part.path} is missing {len(missing)} tensors of a {KIND}: {missing[:10]}")
     return TextEncoder(network.eval().requires_grad_(False), tokenizer, part, device, dtype)
 
 
 def _tokenizer_folder(encoder: Path) -> Path:
-    """Beside the text encoder's folder, or that folder itself."""
+    """The tokenizer's folder: beside the text encoder's folder, or that folder itself."""
     places = (encoder.parent / "tokenizer", encoder)
     for place in places:
         if any((place / mark).exists() for mark in TOKENIZER_MARKS):
             return place
-    raise FileNotFoundError(f"there is no tokenizer in {places[0]} or {places[1]}")
+    raise FileNotFoundError(f"no tokenizer in {places[0]} or {places[1]}; expected {TOKENIZER_MARKS[0]}")

@@ -1,12 +1,12 @@
-"""A video's latents and back, by the VAE that a diffusion model was trained with; diffusers has its network.
+"""A video's latents and back, with the VAE of a diffusion model; diffusers has its network.
 
     vae = open_vae("pipeline/", device="cuda")
     latents = vae.encode(video)              # [b f c h w], pixels in [-1, 1]; latents as the model takes them
-    for pixels in vae.stream(latents):       # the frames of one latent frame after the other
+    for pixels in vae.stream(latents):       # the pixel frames of each latent frame in turn
         ...
 
-Encoding gives the mean of the posterior. Nothing is kept between calls, and no more than the activations of
-one latent frame are in memory at a time.
+Encoding gives the mean of the posterior. Calls share no state, and only the activations of one latent frame
+are in memory at a time.
 """
 
 from pathlib import Path
@@ -26,9 +26,9 @@ from framelens.records.extras import extra
 
 
 class WanLatents(Latents):
-    """Of Wan 2.1, and of the residual kind of Wan 2.2; causal in time, with a cache per convolution.
+    """The VAE of Wan 2.1, and the residual one of Wan 2.2; causal in time, with a cache per convolution.
 
-    Latents are (z - mean) / std, with the mean and deviation of each channel that the configuration states.
+    Latents are (z - mean) / std, with mean and deviation per channel from the configuration.
     """
 
     def __init__(self, network: Any, part: Part, device: str, dtype: str):
@@ -40,7 +40,7 @@ class WanLatents(Latents):
         stated = [len(config.latents_mean), len(config.latents_std)]
         if stated != [self.channels] * 2:
             raise ValueError(
-                f"{part.path}: latents_mean and latents_std are of {stated} channels, z_dim {self.channels}"
+                f"{part.path}: latents_mean, latents_std have {stated} channels, expected {self.channels}"
             )
         self.mean, self.std = (
             torch.tensor(values, device=self.device).view(1, 1, -1, 1, 1)
@@ -80,7 +80,7 @@ class WanLatents(Latents):
         return decode
 
     def _cache(self, coder: nn.Module) -> list:
-        """A place for each causal convolution's last frames."""
+        """An empty entry for the last frames of each causal convolution."""
         with extra("families"):
             from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
@@ -88,7 +88,7 @@ class WanLatents(Latents):
 
 
 class ImageLatents(Latents):
-    """Of a deep-compression autoencoder (DC-AE), which takes each frame for itself; latents are scaled."""
+    """A deep-compression autoencoder (DC-AE), which encodes each frame separately; latents are scaled."""
 
     temporal = 1
 
@@ -114,13 +114,13 @@ class ImageLatents(Latents):
 
 
 KINDS: dict[str, type[Latents]] = {"AutoencoderKLWan": WanLatents, "AutoencoderDC": ImageLatents}
-"""The classes of diffusers that can be read."""
+"""The supported classes of diffusers."""
 
 
 def open_vae(name: str, device: str = "cpu", dtype: str = "float32") -> Latents:
     """The VAE of a pipeline or folder in diffusers' layout, of a hub id, or of a file of FAR's DC-AE.
 
-    Raises ValueError or OSError, with one line that says what it is and what can be read.
+    Raises ValueError or OSError with one line: what was found and what is supported.
     """
     check_device(device, dtype)
     part = part_of(name, "vae")
@@ -143,7 +143,7 @@ def _config_of_file(path: Path, weights: dict[str, Tensor]) -> dict[str, Any]:
     hint = ""
     if "encoder.conv1.weight" in weights:
         hint = "; it has the names of Wan's own file: give the vae folder of a pipeline in diffusers' layout"
-    raise ValueError(f"{path} is no DC-AE of FAR's, which holds encoder.conv_in.conv.weight{hint}")
+    raise ValueError(f"{path} is not a DC-AE of FAR: it has no encoder.conv_in.conv.weight{hint}")
 
 
 def _build(

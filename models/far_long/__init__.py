@@ -1,9 +1,9 @@
 """FAR-Long (Gu et al. 2025): FAR whose far past is coarse, so that hundreds of frames stay in view.
 
     model = models.load("FAR_M_Long.pth")                     # the newest 16 frames fine, older ones coarse
-    model = models.load("FAR_M_Long.pth", short_frames=8)     # what such a file cannot say, see DEFAULTS
+    model = models.load("FAR_M_Long.pth", short_frames=8)     # not stored in such a file, see DEFAULTS
 
-The network is in _far_long_network.py.
+The network is in models/far_long/network.py.
 """
 
 from collections.abc import Collection
@@ -17,7 +17,7 @@ from framelens.models.parts.config import LATENT, preset
 
 CLASSES: tuple[str, ...] = ()
 DEFAULTS: dict[str, Any] = {"height": 8, "width": 8, "patch": 1, "short_frames": 16}
-"""What no tensor says, as in the released models: the latent's size, its patch, the frames that stay fine."""
+"""Values that no tensor shows, as in the released models: latent size, patch, frames that stay fine."""
 
 PRESETS = {
     "far-b-long": Config(layers=12, heads=12, d_model=768, conditions=4, **LATENT),
@@ -36,12 +36,12 @@ def build(config: Config | dict) -> FarLong:
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether tensors of these names are those of FAR-Long: only it embeds coarse patches."""
+    """Whether these are the tensor names of FAR-Long: only it embeds coarse patches."""
     return "context_embedder.weight" in names
 
 
 def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[FarLong, dict[str, Any]]:
-    """The network with the file's weights in it. Raises ValueError where they do not fit."""
+    """The network with the file's weights, and its metadata. Raises ValueError if they do not fit."""
     fields = options | official.sizes(checkpoint, "", options["patch"])
     fields["context_patch"] = _context_patch(checkpoint, fields["channels"])
     fields["layers"] = official.depth(checkpoint, "")
@@ -55,7 +55,7 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[FarLong, dict
 
 
 def _context_patch(checkpoint: Checkpoint, channels: int) -> int:
-    """The side of a coarse patch, from how many values it has."""
+    """The side of a coarse patch in latent pixels, from its number of values."""
     width, values = official.matrix(checkpoint, "context_embedder.weight")
     side = isqrt(values // channels)
     if values != channels * side**2:

@@ -1,6 +1,6 @@
-"""Blocks of FAR-Long: coarse tokens of far frames have projections of their own, all attend together.
+"""Blocks of FAR-Long: coarse tokens of far frames have their own projections; all tokens attend together.
 
-Tokens of a pass lie as (coarse, fine): where a pass has coarse tokens, they come first.
+The tokens of a pass are in order (coarse, fine).
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from framelens.models.parts.cache import KVCache
 
 @dataclass(frozen=True)
 class Recoding:
-    """A pass over the frame that turns coarse and the fine ones behind it, none of which sees a later one.
+    """A frame-causal pass over the frame that becomes coarse and the fine frames after it.
 
-    `cache` holds the frames that were coarse already; `ends` says where each of the pass ends, in tokens.
+    `cache` holds the frames that were coarse before; `ends` is the end of each frame of the pass, in tokens.
     """
 
     cache: KVCache
@@ -28,11 +28,11 @@ class Recoding:
 
     @property
     def coarse(self) -> int:
-        """How many of the pass's tokens are coarse."""
+        """Number of coarse tokens in the pass."""
         return self.ends[0]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of the pass's tokens [b h n d], frame by frame, so that none needs a mask."""
+        """Attention of the pass's tokens [b h n d], frame by frame, which needs no mask."""
         keys, values = self.cache.with_current(layer, k, v)
         first, gathered = 0, []
         for end in self.ends[:-1]:
@@ -59,7 +59,7 @@ class LongAttention(HookedAttention):
     def forward(
         self, x: Float[Tensor, "b n d"], rope: Rope, history: KVCache | Recoding, layer: int
     ) -> Float[Tensor, "b n d"]:
-        """What each token of x gathers from those it may see; `history` knows which."""
+        """The attention output for each token of x; `history` decides which keys each token sees."""
         coarse = history.coarse if isinstance(history, Recoding) else 0
         q = self.hook_q(self._heads(x, coarse, (self.added_q, self.q), (self.norm_added_q, self.norm_q)))
         k = self.hook_k(self._heads(x, coarse, (self.added_k, self.k), (self.norm_added_k, self.norm_k)))
@@ -81,7 +81,7 @@ class LongAttention(HookedAttention):
 
 
 class LongBlock(Block):
-    """A block of FAR with that attention; its norms and its MLP are shared by coarse and fine tokens."""
+    """A block of FAR with LongAttention; coarse and fine tokens share its norms and its MLP."""
 
     def __init__(self, d_model: int, heads: int, mlp_width: int, is_last: bool):
         super().__init__(d_model, heads, mlp_width)
@@ -89,7 +89,7 @@ class LongBlock(Block):
 
 
 def _apply_each(x: Tensor, coarse: int, modules: tuple[nn.Module, nn.Module]) -> Tensor:
-    """x through the first module where it is coarse and the second where it is fine."""
+    """The first module's output for the coarse tokens of x, the second's for the fine ones."""
     of_coarse, of_fine = modules
     if not coarse:
         return of_fine(x)

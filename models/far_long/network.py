@@ -1,13 +1,13 @@
 """FAR-Long's network: a causal diffusion transformer over a fine recent and a coarse far past.
 
-The newest `short_frames` frames, the current one among them, are patches as in FAR (timestep -1 where they
-are finished); older ones are patches four times as wide and high with projections of their own (timestep
--2). Attention is frame-causal over both, and positions count in fine patches and from frame 0, so that a
-coarse frame's keys and values never change. Those of the fine ones do, each time a frame turns coarse:
-`encode` then runs all fine frames again, as the released code does, and equals its pass over all frames.
+The newest `short_frames` frames, the current one included, are patches as in FAR (timestep -1 if finished).
+Older frames are patches four times as wide and high, with their own projections (timestep -2). Attention is
+frame-causal over both, and positions count fine patches and frames from 0, so a coarse frame's keys and
+values never change. Those of the fine frames change each time a frame becomes coarse: `encode` then runs all
+fine frames again, as the released code does, and equals that code's pass over all frames.
 
-In such a pass the hook points hold [a coarse frame | fine frames], the frame at hand last, and instruments
-of attention hear the queries of that frame.
+In such a pass the hook points hold [a coarse frame | fine frames], the current frame last, and instruments
+of attention see only the queries of the current frame.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ COARSE_TIMESTEP = 2 * CLEAN_TIMESTEP
 
 @dataclass(frozen=True, kw_only=True)
 class Config(StackConfig):
-    """What a checkpoint needs to be rebuilt; stored beside its weights."""
+    """The settings that rebuild a network; stored beside its weights."""
 
     layers: int
     context_patch: int = 4
     """Side of a coarse patch, in latent pixels."""
     short_frames: int = 16
-    """Newest frames at full resolution, the current one among them."""
+    """Number of newest frames at full resolution, the current one included."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -55,13 +55,13 @@ class Config(StackConfig):
 
     @property
     def coarse_tokens(self) -> int:
-        """In a coarse frame."""
+        """Number of tokens in a coarse frame."""
         return (self.height // self.context_patch) * (self.width // self.context_patch)
 
 
 @dataclass(frozen=True)
 class LongContext:
-    """The past: keys and values as (coarse frames, fine frames), and the frames that will turn coarse yet."""
+    """The context: keys and values as (coarse frames, fine frames), and the frames still fine."""
 
     frame: int
     cache: KVCache
@@ -70,13 +70,13 @@ class LongContext:
     recent: Float[Tensor, "b f c h w"] | None = None
     """The newest finished frames, at most short_frames - 1 of them; None before the first."""
     modulations: Modulations | None = None
-    """Those of the denoising step at hand, where the sampler prepared its steps."""
+    """Modulations of the current denoising step, if the sampler prepared its steps."""
     text: ClassVar[None] = None
-    """It reads no prompt."""
+    """The network reads no prompt."""
 
 
 class FarLong(CachedStack):
-    """A frame-causal DiT over a fine recent and a coarse far past."""
+    """A frame-causal DiT whose recent past is fine and whose far past is coarse."""
 
     sampling = Sampling(steps=50)
 
@@ -90,7 +90,7 @@ class FarLong(CachedStack):
         )
         self.context_embed = nn.Linear(coarse_values, width)
         self.context_unembed = nn.Linear(width, coarse_values)
-        """Trained beside the rest; no velocity of a coarse frame is ever asked for."""
+        """Trained with the rest but not used: nothing needs the velocity of a coarse frame."""
         self._initialise()
         nn.init.zeros_(self.context_unembed.weight)
         self.setup()
@@ -110,7 +110,7 @@ class FarLong(CachedStack):
         return LongContext(0, KVCache(KVStorage(len(self.blocks))), self.rotation([0]), cond)
 
     def encode(self, x: Float[Tensor, "b 1 c h w"], context: LongContext) -> LongContext:
-        """The context with this finished frame taken in; where one turns coarse, the fine ones run anew."""
+        """The context with this finished frame; if a frame becomes coarse, the fine frames run again."""
         frame, past = context.frame + 1, [] if context.recent is None else [context.recent]
         seen = torch.cat([*past, x], dim=1)
         if frame < self.config.short_frames:
@@ -127,7 +127,7 @@ class FarLong(CachedStack):
         return cache.append(self.geometry.tokens_per_frame)
 
     def _recode(self, seen: Float[Tensor, "b f c h w"], context: LongContext) -> KVCache:
-        """The cache once the first of these frames has turned coarse and the rest were read behind it."""
+        """The cache after the first of these frames became coarse and the others were encoded after it."""
         fine, coarse, count = self.geometry.tokens_per_frame, self.config.coarse_tokens, seen.shape[1]
         numbers = list(range(context.frame + 1 - count, context.frame + 1))
         sizes = torch.tensor([coarse] + [fine] * (count - 1))
@@ -144,7 +144,7 @@ class FarLong(CachedStack):
         return cache.append(new)
 
     def _modulations_of(self, numbers: list[int], batch: int, cond: Tensor | None) -> Modulations:
-        """Those of a coarse frame and the fine ones behind it."""
+        """Modulations of a coarse frame and of the fine frames after it."""
         timestep = torch.full((batch, len(numbers)), CLEAN_TIMESTEP, device=self.device)
         timestep[:, 0] = COARSE_TIMESTEP
         if cond is None:
@@ -159,7 +159,7 @@ class FarLong(CachedStack):
         return self.embed(patches(x, self.config.patch).to(self.dtype))
 
     def _rotation(self, numbers: list[int]) -> Rope:
-        """RoPE tables of a coarse frame, whose tokens stand at their first fine patch, and of fine ones."""
+        """RoPE tables of a coarse frame, then fine ones; a coarse token has the place of its first fine patch."""
         g, ratio = self.geometry, self.config.context_patch // self.config.patch
         cos, sin = self.rotation(numbers)
         places = torch.arange(len(cos), device=self.device)
@@ -169,7 +169,7 @@ class FarLong(CachedStack):
 
 
 def _first_tokens(cache: KVCache, tokens: int, room: int) -> KVCache:
-    """The first tokens of a cache, on a storage of their own that will have that much room."""
+    """The first `tokens` tokens of a cache, on a new storage with capacity for `room` tokens."""
     old = cache.storage
     keys, values = ([tensor[:, :, :tokens] for tensor in tensors] for tensors in (old.keys, old.values))
     return KVCache(KVStorage(old.layers, tokens, room, keys, values), tokens)

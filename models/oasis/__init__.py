@@ -1,17 +1,17 @@
-"""Oasis 500M (Decart and Etched 2024): Minecraft, frame by frame, by 25 numbers of keys and mouse a frame.
+"""Oasis 500M (Decart and Etched 2024): Minecraft, frame by frame, with 25 key and mouse values per frame.
 
     model = models.load("Etched/oasis-500m/oasis500m.safetensors")
     model = models.load("oasis500m.safetensors", height=18, width=32, max_frames=32)      # see DEFAULTS
 
-Each block of the released network is two layers here, as it is two residual halves: layer 2i attends within
-the frame, layer 2i + 1 along the frames of each place. What to know of its passes:
+Each block of the released network is two layers here, since it has two residual halves: layer 2i attends
+within the frame, layer 2i + 1 along the frames of each place. Details of its passes:
 
-- A finished frame is read as it is and told to be at noise level 14 of 1000 (`stabilization` - 1).
-- Its sampler shows the network `max_frames` frames, the new one among them, and computes them all at each
-  step. What an older frame is to later ones does not change while the first frame is in view, so its keys
-  are remembered; once the window slides, `encode` makes the keys of all frames in view anew. Both are equal.
-- Noise is converted (models/oasis/noise.py). Level 999 keeps a share of 3e-7 of the signal: above our noise
-  level of 0.99945 it is told to be there.
+- A finished frame is read without noise, with noise level 14 of 1000 as its input (`stabilization` - 1).
+- The released sampler gives the network `max_frames` frames, the new one included, and computes all of them
+  at each step. While the first frame is in view, the keys of older frames do not change, so they are cached.
+  When the window slides, `encode` computes the keys of all frames in view again. Results are equal.
+- Noise is converted (models/oasis/noise.py). Level 999 keeps a share of 3e-7 of the signal: sigma above
+  0.99945 gets level 999.
 """
 
 import math
@@ -38,18 +38,18 @@ from framelens.models.parts.current_tokens import hook_current
 
 CLASSES: tuple[str, ...] = ()
 DEFAULTS: dict[str, Any] = {"height": 18, "width": 32, "max_frames": 32, "stabilization": 15}
-"""Of latents: their size; frames in view with the new one; one more than the level of finished frames."""
+"""Height and width of latents; frames in view, the new one included; level of finished frames plus 1."""
 
 SINUSOID = 256
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether a state dict is one of Oasis."""
+    """Whether these are the tensor names of Oasis."""
     return set(MARKS) <= set(names)
 
 
 def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["Oasis", dict[str, Any]]:
-    """The network of such a checkpoint, and what it is; ValueError for one that it cannot be."""
+    """The network of an Oasis checkpoint, and its metadata; ValueError if sizes or tensors do not fit."""
     config = Config(**config_of(checkpoint, options))
     checkpoint.check(shapes_of(checkpoint, config))
     with torch.device("meta"):
@@ -61,19 +61,19 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["Oasis", dict
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The shapes of a network and of its window."""
+    """The sizes of a network and of its window."""
 
     channels: int
     height: int
     width: int
     patch: int
     layers: int
-    """Of both kinds together."""
+    """Layers of both kinds together."""
     heads: int
     d_model: int
     mlp_width: int
     actions: int
-    """Numbers of an action."""
+    """Values in an action."""
     max_frames: int
     stabilization: int
     conditions: int = 0
@@ -88,13 +88,13 @@ class Config:
 
 
 class Oasis(nn.Module):
-    """The network as a CausalDiffuser on latents; cond is actions [b f 25], of which frame i has the i-th."""
+    """The network as a CausalDiffuser on latents; cond is actions [b f 25], one per frame."""
 
     latent = True
     takes = "actions"
     sampling = Sampling(10)
     density = {"spread": 1.25}
-    """Logarithmic odds of our noise level, for levels drawn evenly from 0 to 999."""
+    """Training density: spread of the log odds of sigma, for uniform levels from 0 to 999."""
     keeps_float32 = ("frequencies", "log_odds")
 
     def __init__(self, config: Config):
@@ -127,7 +127,7 @@ class Oasis(nn.Module):
 
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:
-        """Attention within the frame in even layers, along time, with a row for each place, in odd ones."""
+        """Attention: within the frame in even layers; along time, one row per place, in odd layers."""
         points = {}
         for layer in range(self.config.layers):
             age, fold = (_back, self.geometry.tokens_per_frame) if layer % 2 else (_own, 1)
@@ -137,7 +137,7 @@ class Oasis(nn.Module):
 
     @property
     def null_condition(self) -> Float[Tensor, " a"]:
-        """No key and no movement."""
+        """An action [25] of zeros: no key and no movement."""
         return torch.zeros(self.config.actions, device=self.device)
 
     @property
@@ -151,7 +151,7 @@ class Oasis(nn.Module):
         return self.unembed.weight.device
 
     def start(self, batch: int, cond: Tensor | None = None) -> OasisPast:
-        """A context in which nothing has been seen; without cond, no key is ever pressed."""
+        """A context before the first frame; without cond all actions are the null condition."""
         c = self.config
         if cond is not None and (cond.ndim != 3 or (len(cond), cond.shape[2]) != (batch, c.actions)):
             expected = f"[{batch}, frames, {c.actions}]"
@@ -161,9 +161,9 @@ class Oasis(nn.Module):
         return OasisPast(0, self._nothing(), nothing, actions)
 
     def encode(self, x: Float[Tensor, "b 1 c h w"], context: OasisPast) -> OasisPast:
-        """The context with this finished frame's keys; makes those of all frames in view anew if one left.
+        """The context with this finished frame's keys; all keys are new if a frame left the window.
 
-        Hook points see the finished frame alone.
+        Hook points see only the finished frame.
         """
         window, seen = self.config.window, torch.cat([context.recent, x.to(context.recent)], dim=1)
         if seen.shape[1] <= window:
@@ -200,9 +200,9 @@ class Oasis(nn.Module):
     def _condition(
         self, level: Float[Tensor, "b t"], actions: Tensor | None, first: int
     ) -> Float[Tensor, "b t d"]:
-        """The embedding of noise level and action of each frame."""
+        """The embedding of the noise level and the action of each frame."""
         frames = level.shape[1]
-        # The order of operations counts: a rounding of these in float32 is an angle of up to 1e-4.
+        # The order of operations matters: float32 rounding here changes an angle by up to 1e-4.
         powers = -math.log(10000) * torch.arange(SINUSOID // 2, device=level.device) / (SINUSOID // 2)
         angles = level.float()[..., None] * powers.exp()
         embedded = self.level(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.dtype))

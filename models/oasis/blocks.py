@@ -1,7 +1,7 @@
 """Oasis's blocks with hook points: attention within a frame, then attention along the frames of each place.
 
-Each half, with an MLP of its own, is a layer here. Tokens are [b n d] with n = (frame row col); hook points
-and instruments of attention see the last frame, the one at hand.
+Each half, with its own MLP, is a layer here. Tokens are [b n d] with n = (frame row col); hook points and
+instruments of attention see only the last frame, the current one.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from framelens.models.parts.current_tokens import Turns, hook_current, rotate_pa
 
 @dataclass(frozen=True)
 class OasisPast:
-    """The context of Oasis: the keys along time of the frames in view, and those frames."""
+    """The context of Oasis: the frames in view and their keys along time."""
 
     frame: int
     cache: KVCache
@@ -30,9 +30,9 @@ class OasisPast:
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of a pass: how many tokens each has, and the keys along time of those before them.
+    """The frames of a pass: their number, tokens per frame, and the keys along time of earlier frames.
 
-    Where a pass has several frames, nothing is before them.
+    A pass over several frames has no earlier ones.
     """
 
     tokens: int
@@ -40,7 +40,7 @@ class Frames:
     cache: KVCache
 
     def within(self, _layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention [b (t n) h d] of each frame's tokens over one another."""
+        """Attention [b (t n) h d] of each frame's tokens to each other."""
         q, k, v = (rearrange(x, "b (t n) h d -> b t h n d", n=self.tokens) for x in (q, k, v))
         parts = [F.scaled_dot_product_attention(q[:, -1], k[:, -1], v[:, -1])[:, None]]
         if self.frames > 1:
@@ -48,7 +48,7 @@ class Frames:
         return rearrange(torch.cat(parts, dim=1), "b t h n d -> b (t n) h d")
 
     def along(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention [b (t n) h d] of each token over the frames up to its own, in its place."""
+        """Attention [b (t n) h d] of each token to the same place in the frames up to its own."""
         q, k, v = (rearrange(x, "b (t n) h d -> (b n) h t d", n=self.tokens) for x in (q, k, v))
         k, v = self.cache.with_current(layer, k, v)
         parts = [F.scaled_dot_product_attention(q[:, :, -1:], k, v)]
@@ -68,7 +68,7 @@ class OasisAttention(HookedAttention):
         self.to_out = nn.Linear(d_model, d_model)
 
     def forward(self, x: Float[Tensor, "b n d"], turns: Turns, frames: Frames, layer: int) -> Tensor:
-        """What each token of x gathers from those it may see; `layer` counts those of its kind."""
+        """The attention output for each token of x; `layer` counts layers of the same kind."""
         own = frames.tokens
         qkv = rearrange(self.to_qkv(x), "b n (part h d) -> part b n h d", part=3, h=self.heads)
         points = (self.hook_q, self.hook_k, self.hook_v)
@@ -80,7 +80,7 @@ class OasisAttention(HookedAttention):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between."""
+    """Two linear layers with a GELU between them."""
 
     def __init__(self, d_model: int, width: int):
         super().__init__()
@@ -91,7 +91,7 @@ class Mlp(nn.Module):
 
 
 class Half(HookedBlock):
-    """Attention of one kind and an MLP, both behind adaLN and a gate: a layer."""
+    """A layer: attention of one kind and an MLP, each with adaLN before and a gate after."""
 
     def __init__(self, d_model: int, heads: int, mlp_width: int, is_temporal: bool):
         super().__init__()
@@ -106,7 +106,7 @@ class Half(HookedBlock):
         frames: Frames,
         layer: int,
     ) -> Float[Tensor, "b n d"]:
-        """The residual stream after the layer; `condition` is of level and action, of each frame."""
+        """The residual stream after the layer; `condition` embeds the level and the action of each frame."""
         own, width = frames.tokens, x.shape[1]
         parts = self.modulation(F.silu(condition)).chunk(6, dim=-1)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (per_frame(part, width) for part in parts)
@@ -123,7 +123,7 @@ def normalise(x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
 
 
 def within_turns(frequencies: Float[Tensor, " f"], rows: int, cols: int, frames: int) -> Turns:
-    """Rotation by row and column, both from -1 to 1, each in half of the pairs; the same for all frames."""
+    """Rotations by row and column, both from -1 to 1, each in half of the pairs; equal in all frames."""
     places = (torch.linspace(-1, 1, size, device=frequencies.device) for size in (rows, cols))
     by_row, by_col = (torch.outer(place, frequencies) for place in places)
     angles = torch.cat([by_row.repeat_interleave(cols, 0), by_col.repeat(rows, 1)], dim=1)
@@ -131,7 +131,7 @@ def within_turns(frequencies: Float[Tensor, " f"], rows: int, cols: int, frames:
 
 
 def along_turns(frequencies: Float[Tensor, " f"], first: int, frames: int, tokens: int) -> Turns:
-    """Rotation by the number of the frame in the window; the same for all tokens of a frame."""
+    """Rotations by the number of the frame in the window; equal for all tokens of a frame."""
     numbers = torch.arange(first, first + frames, device=frequencies.device, dtype=torch.float32)
     angles = torch.outer(numbers, frequencies)
     return torch.polar(torch.ones_like(angles), angles).repeat_interleave(tokens, 0)

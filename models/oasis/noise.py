@@ -1,4 +1,4 @@
-"""Oasis's noise, variance-preserving and told by a level of 0 to 999, in terms of ours.
+"""Conversion between Oasis's noise (variance-preserving, levels 0 to 999) and ours (sigma, 1 to 0).
 
 Ours is x = (1 - s) x0 + s eps with velocity eps - x0. Scaled by c = 1 / sqrt((1 - s)^2 + s^2) it is Oasis's
 a x0 + b eps with a = (1 - s) c and b = s c, whose network gives v = a eps - b x0. So x0 = a c x - b v,
@@ -15,10 +15,10 @@ LEVELS = 1000
 
 
 def signal_shares(levels: int = LEVELS) -> Float[Tensor, "{levels}"]:
-    """How much of the variance is signal, a^2, at each level: the sigmoid schedule (Jabri et al. 2022).
+    """Share of signal in the variance, a^2, at each level: the sigmoid schedule (Jabri et al. 2022).
 
-    From -3 to 3, normalised to 1 before level 0; a level leaves at least a thousandth of the one before.
-    Rounded to float32 where the released code is.
+    From -3 to 3, normalised to 1 before level 0; each level keeps at least a thousandth of the one before.
+    Values are rounded to float32 in the same places as in the released code.
     """
     place = torch.linspace(-3, 3, levels + 1, dtype=torch.float64)
     left = place[-1].float().sigmoid().double() - place.sigmoid()
@@ -32,15 +32,15 @@ def log_odds_of(shares: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def sigma_of(level: int) -> float:
-    """Our noise level of one of Oasis's, 0 to 999."""
+    """Our sigma of one of Oasis's levels, 0 to 999."""
     return float(torch.sigmoid(log_odds_of(signal_shares())[level]))
 
 
 def level_of(sigma: Float[Tensor, " b"], log_odds: Float[Tensor, " n"]) -> Float[Tensor, " b"]:
-    """Oasis's level of our noise levels, between two by their log odds; at least the first, at most the last.
+    """Oasis's levels of our sigmas, interpolated between two levels by log odds, from the first to the last.
 
-    `log_odds` of all levels, ascending. A float32 noise level says a level to a ten-thousandth: what is that
-    near to a whole one is that one.
+    `log_odds` are those of all levels, ascending. A float32 sigma gives a level with an error of about 1e-4,
+    so a level within 1e-3 of a whole number is rounded to it.
     """
     wanted = torch.logit(sigma.to(log_odds.dtype)).clamp(log_odds[0], log_odds[-1])
     above = torch.searchsorted(log_odds, wanted).clamp(1, len(log_odds) - 1)
@@ -54,7 +54,7 @@ def velocity_of(
     sigma: Float[Tensor, " b"],
     network: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "b f c h w"]:
-    """Our velocity, where `network` gives v of its input [b f c h w]."""
+    """Our velocity [b f c h w] from `network`, which gives v of its input [b f c h w]."""
     s = sigma.double()[:, None, None, None, None].to(x.device)
     c = ((1 - s) ** 2 + s**2).rsqrt()
     a, b = (1 - s) * c, s * c

@@ -1,7 +1,7 @@
-"""Oasis's checkpoints: sizes from shapes, checks, and the names under which the weights lie here.
+"""Oasis's checkpoints: sizes from shapes, checks, and our names of the weights.
 
-A checkpoint has the frequencies of its rotations once or several times, under the names of modules that
-share them; where it has none, they are what its code makes.
+A checkpoint stores the frequencies of its rotations once or several times, under the names of modules that
+share them. If it stores none, they are computed as in the released code.
 """
 
 import math
@@ -16,7 +16,7 @@ from framelens.models.loading.checkpoint import Checkpoint
 
 MARKS = ("x_embedder.proj.weight", "external_cond.weight", "blocks.0.s_attn.to_qkv.weight")
 HEAD = 64
-"""Width of a head of the released network, for a file without frequencies."""
+"""Width of a head in the released network; used for a file without frequencies."""
 
 _PARTS = {
     "x_embedder.proj": "embed",
@@ -33,13 +33,13 @@ _SHARED = {
 
 
 def config_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a configuration's values; ValueError for sizes that do not fit together."""
+    """All values of a configuration; ValueError for sizes that do not fit together."""
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
     try:
         width, channels, patch, _ = shapes["x_embedder.proj.weight"]
         mlp_width, actions = shapes["blocks.0.s_mlp.fc1.bias"][0], shapes["external_cond.weight"][1]
     except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(f"{checkpoint.path} is no whole Oasis network: {error}") from None
+        raise ValueError(f"{checkpoint.path} is missing Oasis weights: {error}") from None
     times = [shape for name, shape in shapes.items() if _SHARED["time_frequencies"].fullmatch(name)]
     head = 2 * times[0][0] if times else HEAD
     numbers = {int(found[1]) for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))}
@@ -47,7 +47,7 @@ def config_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> dict[str, A
     problems = {
         f"latents of {height} x {width_of_frame} do not divide into patches of {patch}":
             min(height, width_of_frame) < 1 or height % patch or width_of_frame % patch,
-        f"a width of {width} does not divide into heads of {head}, in fours": width % head or head % 4,
+        f"width {width} must be a multiple of head width {head}, and that of 4": width % head or head % 4,
         f"max_frames is {options['max_frames']}, expected 2 or more": options["max_frames"] < 2,
         f"stabilization is {options['stabilization']}, expected 1 to 1000":
             not 1 <= options["stabilization"] <= 1000,
@@ -60,7 +60,7 @@ def config_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> dict[str, A
 
 
 def shapes_of(checkpoint: Checkpoint, config: Any) -> dict[str, tuple[int, ...]]:
-    """What a checkpoint of that configuration holds, by the names of its code."""
+    """The expected shapes of a checkpoint with that configuration, by the names of the released code."""
     d, inner, patch = config.d_model, config.mlp_width, config.patch
     linears = {
         "t_embedder.mlp.0": (d, 256),
@@ -88,7 +88,7 @@ def shapes_of(checkpoint: Checkpoint, config: Any) -> dict[str, tuple[int, ...]]
 
 
 def rename(weights: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """The weights by our names: block i's spatial half is layer 2i, its temporal one layer 2i + 1."""
+    """The weights under our names: block i's spatial half is layer 2i, its temporal half layer 2i + 1."""
     ours = _frequencies(config.d_model // config.heads)
     for name, tensor in weights.items():
         shared = [own for own, pattern in _SHARED.items() if pattern.fullmatch(name)]
@@ -109,7 +109,7 @@ def _ours(name: str) -> str:
 
 
 def _frequencies(head: int) -> dict[str, Tensor]:
-    """Of rotations within a frame, evenly from pi to 128 pi; along time, powers of 10000."""
+    """Frequencies of rotations: within a frame evenly from pi to 128 pi, along time powers of 10000."""
     powers = torch.arange(0, head, 2) / head
     return {
         "space_frequencies": math.pi * torch.linspace(1, 128, head // 4),

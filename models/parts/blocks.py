@@ -1,7 +1,7 @@
 """The parts our networks are built from: hook points, RoPE, attention, the adaLN block.
 
 The only file that imports transformer_lens. Layout: tokens are [b n d] with n = (frame row col), frame
-slowest; modulation is [b f d], one vector a frame, and is spread over that frame's tokens.
+slowest. Modulation is [b f d], one vector per frame, repeated over that frame's tokens.
 """
 
 import math
@@ -52,7 +52,7 @@ class AxialRope(nn.Module):
     def forward(self, frames: Int[Tensor, " f"]) -> Rope:
         """Cosine and sine for every token of these frames, each [(f rows cols) head_width].
 
-        The sine is negative at the first channel of each pair, where the turn subtracts.
+        The sine is negative at the first channel of each pair, where the rotation subtracts.
         """
         device = frames.device
         grid = torch.meshgrid(
@@ -75,7 +75,7 @@ class AxialRope(nn.Module):
 
 
 def rotate(x: Float[Tensor, "b n h d"], rope: Rope) -> Float[Tensor, "b n h d"]:
-    """x with each pair of channels turned by its token's angle; computed in float32."""
+    """x with each pair of channels rotated by its token's angle; computed in float32."""
     cos, sin = (table[None, :, None] for table in rope)
     wide = x.float()
     swapped = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
@@ -85,7 +85,7 @@ def rotate(x: Float[Tensor, "b n h d"], rope: Rope) -> Float[Tensor, "b n h d"]:
 class HookedAttention(nn.Module):
     """An attention with hook points as in TransformerLens, [b n h d].
 
-    hook_q and hook_k lie after the norm and before the rotation, hook_rot_q and hook_rot_k after it.
+    hook_q and hook_k are after the norm and before the rotation, hook_rot_q and hook_rot_k after it.
     """
 
     def __init__(self):
@@ -96,7 +96,7 @@ class HookedAttention(nn.Module):
 
 
 class HookedBlock(nn.Module):
-    """A block with hook points on its residual stream, and at what it adds there, gates included."""
+    """A block with hook points on its residual stream and at its two outputs, after their gates."""
 
     def __init__(self):
         super().__init__()
@@ -121,7 +121,7 @@ class StackAttention(HookedAttention):
     def forward(
         self, x: Float[Tensor, "b n d"], rope: Rope, history: History, layer: int
     ) -> Float[Tensor, "b n d"]:
-        """What each token of x gathers from those it may see; `history` knows which."""
+        """The attention output for each token of x; `history` decides which keys each token sees."""
         split = "b n (h d) -> b n h d"
         q = self.hook_q(self._normalise(self.norm_q, rearrange(self.q(x), split, h=self.heads)))
         k = self.hook_k(self._normalise(self.norm_k, rearrange(self.k(x), split, h=self.heads)))
@@ -140,7 +140,7 @@ class StackAttention(HookedAttention):
         return norm(x.to(norm.weight.dtype)).to(x.dtype)
 
     def _through_pattern(self, q: Tensor, k: Tensor, v: Tensor, history, layer: int) -> Tensor:
-        """z after the hooks on hook_pattern: the fused kernel's own if they left the pattern as it was."""
+        """z after the hooks on hook_pattern; the fused kernel's z if they did not change the pattern."""
         if not isinstance(history, KVCache):
             raise ValueError("hook_pattern exists in cached passes (denoise, encode), not in teacher_forced")
         z = history.attend(layer, q, k, v)
@@ -151,7 +151,7 @@ class StackAttention(HookedAttention):
 
 
 def per_frame(values: Float[Tensor, "b f d"], tokens: int) -> Float[Tensor, "b n d"]:
-    """One vector a frame, spread over that frame's tokens without a copy where there is one frame."""
+    """One vector per frame, repeated over that frame's tokens; a single frame is not copied."""
     if values.shape[1] == 1:
         return values
     return values.repeat_interleave(tokens // values.shape[1], dim=1)
@@ -167,15 +167,15 @@ class AdaNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], modulation: Float[Tensor, "#b f three_d"]
     ) -> tuple[Tensor, Tensor]:
-        """The modulated x and the gate [b n d]; modulation, `linear`'s output, is shift, scale, gate."""
+        """The modulated x and the gate [b n d]; modulation is `linear`'s output: shift, scale, gate."""
         shift, scale, gate = (per_frame(part, x.shape[1]) for part in modulation.chunk(3, dim=-1))
         return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift, gate
 
 
 class Block(HookedBlock):
-    """A DiT block: attention and a GELU MLP, each behind adaLN and a gate (Peebles and Xie 2023).
+    """A DiT block: attention and a GELU MLP, each with adaLN before and a gate after (Peebles and Xie 2023).
 
-    With `cross`, attention to text in between, behind a layer norm and without a gate (Wan).
+    `cross` adds attention to text between them, with a layer norm before it and without a gate (Wan).
     """
 
     def __init__(self, d_model: int, heads: int, mlp_width: int, cross: nn.Module | None = None):
@@ -190,7 +190,7 @@ class Block(HookedBlock):
         )
 
     def modulation(self, emb: Float[Tensor, "b f d"]) -> tuple[Tensor, Tensor]:
-        """What both norms need of the time embedding, [b f (3 d)] each."""
+        """Shift, scale and gate of both norms from the time embedding, [b f (3 d)] each."""
         return self.norm1.linear(emb), self.norm2.linear(emb)
 
     def forward(
@@ -202,7 +202,7 @@ class Block(HookedBlock):
         layer: int,
         text: tuple[Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """The residual stream after the block; hook_attn_out and hook_mlp_out are what it writes (gated)."""
+        """The residual stream after the block; hook_attn_out and hook_mlp_out hold its gated outputs."""
         x = self.hook_resid_pre(x)
         normed, gate = self.norm1(x, modulation[0])
         x = self.hook_resid_mid(x + self.hook_attn_out(gate * self.attn(normed, rope, history, layer)))

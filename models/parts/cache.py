@@ -1,4 +1,4 @@
-"""The KV cache of frame-by-frame passes: preallocated, and yet a value."""
+"""The KV cache of frame-by-frame passes: a value, although its memory is preallocated and shared."""
 
 from dataclasses import dataclass, field
 
@@ -13,25 +13,25 @@ from framelens.models.parts.history import Reach
 class KVStorage:
     """Preallocated keys and values of every layer, [b h capacity d]; grows by doubling.
 
-    Each layer's are where that layer is, on its device and in its dtype. Owned by the contexts that share it.
+    Each layer's tensors are on that layer's device and in its dtype. Several contexts share one storage;
     `written` counts the tokens of the newest of them.
     """
 
     layers: int
     written: int = 0
     least: int = 0
-    """Tokens to have room for from the start."""
+    """Least capacity in tokens, reserved from the start."""
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
     def reserve(self, k: Tensor, tokens: int) -> None:
-        """Room for that many tokens in every layer; a layer that has none yet gets it like k [b h n d]."""
+        """Reserves room for that many tokens in every layer; an empty layer gets tensors like k [b h n d]."""
         for layer in range(self.layers):
             kept = self.keys[layer] if self.keys else k
             self.reserve_layer(layer, kept if kept.shape[2] else k, tokens)
 
     def reserve_layer(self, layer: int, k: Tensor, tokens: int) -> None:
-        """Room for that many tokens in one layer, for keys and values shaped like k [b h n d], where k is."""
+        """Reserves room for that many tokens in one layer, on k's device, with k's shape [b h n d]."""
         if not self.keys:
             self.keys, self.values = (
                 [k.new_empty(*k.shape[:2], 0, k.shape[3])] * self.layers for _ in range(2)
@@ -49,10 +49,10 @@ class KVStorage:
 
 @dataclass(frozen=True)
 class KVCache:
-    """The first `tokens` keys and values of a storage: a value, whoever else appends to the storage.
+    """The first `tokens` keys and values of a storage; they stay the same when others append to it.
 
-    The newest cache of a storage writes the current tokens behind its own in place, so that a denoising
-    step copies no history; an older one, whose place is taken, falls back to concatenation.
+    The newest cache of a storage writes the current tokens in place, after its own, so a denoising step
+    copies no history. An older cache, whose next places are in use, concatenates instead.
     """
 
     storage: KVStorage
@@ -75,7 +75,7 @@ class KVCache:
         return self.storage.keys[layer][:, :, :end], self.storage.values[layer][:, :, :end]
 
     def for_appending(self) -> "KVCache":
-        """This cache, on a storage of its own where another has already appended to the shared one."""
+        """This cache, on its own storage if another cache has already appended to the shared one."""
         if self.tokens == self.storage.written:
             return self
         own = KVStorage(self.storage.layers, self.tokens)
@@ -86,14 +86,14 @@ class KVCache:
         return KVCache(own, self.tokens)
 
     def append(self, tokens: int) -> "KVCache":
-        """The cache after a pass wrote that many tokens behind it."""
+        """The cache with the tokens that the last pass wrote after it; `tokens` is their number."""
         self.storage.written = self.tokens + tokens
         return KVCache(self.storage, self.storage.written)
 
     def widen(self, rows: int) -> "KVCache":
-        """The cache of one clip for so many rows of it, which share its keys and values: nothing is copied.
+        """The cache of one clip for `rows` rows, which share its keys and values without a copy.
 
-        Passes leave no keys behind it, so that each concatenates the history, one layer at a time.
+        Passes do not write after it: each one concatenates the history, one layer at a time.
         """
         own = KVStorage(self.storage.layers, self.tokens + 1)
         own.keys, own.values = (
@@ -103,10 +103,10 @@ class KVCache:
         return KVCache(own, self.tokens)
 
     def within(self, reach: Reach, tokens_per_frame: int, room: int | None = None) -> "KVCache":
-        """The cache without what no later frame has in view, so that a bounded history takes bounded room.
+        """The cache without the frames that no later frame sees, so a bounded history takes bounded memory.
 
-        Whoever holds this cache keeps it: what stays is copied to a storage of its own, once per chunk, with
-        room for so many tokens more (those of a frame).
+        This cache itself does not change: what remains is copied to a new storage, once per chunk, with
+        space for `room` tokens more (default: those of one frame).
         """
         if reach.window is None or self.tokens <= (reach.sink + reach.window) * tokens_per_frame:
             return self

@@ -1,4 +1,4 @@
-"""What both architectures ask of a configuration, and how conditions of a clip are read frame by frame."""
+"""The configuration that dense and separated networks share, and the condition of each frame of a clip."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +13,7 @@ from framelens.models.parts.history import Reach
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """What both architectures ask of a configuration; stored beside the weights."""
+    """The settings that dense and separated networks share; stored beside the weights."""
 
     channels: int
     height: int
@@ -26,7 +26,7 @@ class StackConfig:
     conditions: int = 0
     """How many actions or labels there are; 0 for none."""
     text_tokens: int = 0
-    """Tokens of a prompt, which every block attends to; 0 for none."""
+    """Tokens of a prompt; every block attends to them; 0 for none."""
     text_width: int = 0
     """Width of the prompt's embeddings."""
     rope_axes: tuple[int, int, int] = (16, 24, 24)
@@ -34,7 +34,7 @@ class StackConfig:
     window: int | None = None
     """Past frames in view; None for all."""
     sink: int = 0
-    """First frames that stay in view of a window."""
+    """First frames of the sequence that always stay in view, beside the window."""
 
     def __post_init__(self):
         if self.height % self.patch or self.width % self.patch:
@@ -65,7 +65,7 @@ class StackConfig:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Any:
-        """The configuration from its plain values, as they stand in a checkpoint."""
+        """The configuration from its plain values, as a checkpoint stores them."""
         return cls(**{**values, "rope_axes": tuple(values["rope_axes"])})
 
     def values(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def preset(presets: Mapping[str, Any], kind: str, name: str, changes: Mapping[st
 
 
 def check_conditions(cond: Tensor | None, config: StackConfig, batch: int) -> None:
-    """Raises ValueError where conditions are missing, are for another batch, or text has another shape."""
+    """Raises ValueError if conditions are missing, are for another batch, or text has another shape."""
     if config.conditions and cond is None:
         raise ValueError(f"this model is conditional ({config.conditions} actions or labels); give cond")
     prompt = (config.text_tokens, config.text_width)

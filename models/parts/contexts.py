@@ -1,4 +1,4 @@
-"""What each architecture remembers of finished frames; values, never changed."""
+"""Contexts of dense and separated models: what each remembers of finished frames. They never change."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from framelens.models.parts.text import TextKeys
 
 @dataclass(frozen=True)
 class DenseContext:
-    """The past of a dense model: how many frames, their keys and values, the conditions of the clip."""
+    """The context of a dense model: number of frames, their keys and values, the clip's conditions."""
 
     frame: int
     cache: KVCache
@@ -22,15 +22,15 @@ class DenseContext:
     cond: Tensor | None
     text: TextKeys | None = None
     modulations: Modulations | None = None
-    """Those of the denoising step at hand, where the sampler prepared its steps."""
+    """Modulations of the current denoising step, if the sampler prepared its steps."""
 
 
 @dataclass(frozen=True)
 class SCDContext:
-    """The past of a separated model: the encoder's cache and its features for the next frame.
+    """The context of a separated model: the encoder's cache and its features for the next frame.
 
-    For the prefix fusion also the decoder's keys and values of those features; None as features means that
-    nothing has been read yet and there is no start token.
+    The prefix fusion also stores the decoder's keys and values of those features in `prefix`. `features`
+    is None before the first frame of a model without a start token.
     """
 
     frame: int
@@ -43,12 +43,14 @@ class SCDContext:
     encoder_text: TextKeys | None = None
     decoder_text: TextKeys | None = None
     modulations: Modulations | None = None
-    """Those of the denoising step at hand, where the sampler prepared its steps."""
+    """Modulations of the current denoising step, if the sampler prepared its steps."""
 
 
 def widen(context: Any, rows: int) -> Any:
-    """A context of one clip for so many rows of it, with its keys and values in memory once; None where it is
-    of another kind, or of no finished frame."""
+    """A context of one clip for `rows` rows, which share its keys and values in memory.
+
+    None for a context of another class, or one without a finished frame.
+    """
     if not isinstance(context, DenseContext | SCDContext) or not context.cache.tokens:
         return None
     wide: dict[str, Any] = {"cache": context.cache.widen(rows), "cond": _rows(context.cond, rows)}

@@ -1,4 +1,4 @@
-"""How a separated model's decoder takes in the encoder's features."""
+"""Fusions: how a separated model's decoder reads the encoder's features."""
 
 from typing import Any
 
@@ -12,15 +12,17 @@ from framelens.models.parts.stack import Modulations, Stack
 from framelens.models.parts.text import TextKeys
 
 FUSIONS = ("token_concat", "token_concat_projected", "channel_concat", "add", "prefix", "residual")
-"""How the decoder takes the encoder's features c: as tokens beside the noisy ones (the paper's), the same
-after a norm and a projection, as channels, as a summand, as a prefix whose keys and values in every decoder
-layer do not depend on the noise, so that they are computed once per frame, or as a residual: a summand
-behind the decoder's first `head` layers, c being what the encoder's layers behind as many added to the
-residual stream, as in a dense network that was split."""
+"""How the decoder reads the encoder's features c.
+
+token_concat: as tokens beside the noisy ones (the paper's). token_concat_projected: the same after a norm and
+a projection. channel_concat: as channels. add: c is added to the noisy tokens. prefix: as tokens whose keys
+and values do not depend on the noise, so that each decoder layer computes them once per frame. residual: c is
+added after the decoder's first `head` layers; it is what the encoder's layers after its first `head` wrote to
+the residual stream, as in a dense network that was split."""
 
 
 class Join(nn.Module):
-    """What the decoder goes on with, from noisy tokens and context tokens; not asked for a prefix."""
+    """The decoder's input from noisy tokens and context tokens; the prefix fusion does not use it."""
 
     def __init__(self, fusion: str, width: int):
         super().__init__()
@@ -38,7 +40,7 @@ class Join(nn.Module):
     def forward(
         self, noisy: Float[Tensor, "b n d"], features: Float[Tensor, "b n d"]
     ) -> Float[Tensor, "b m d"]:
-        """The decoder's input; where context and noisy tokens stand side by side, the noisy ones are last."""
+        """The decoder's input; where it holds context and noisy tokens (m = 2n), the noisy ones are last."""
         if self.fusion in ("add", "residual"):
             return noisy + features
         if self.fusion == "channel_concat":
@@ -48,7 +50,7 @@ class Join(nn.Module):
         return torch.cat([features, noisy], dim=1)
 
     def places(self, rope: Rope) -> tuple[Tensor, Tensor]:
-        """The positions of that input: context and noisy tokens share theirs."""
+        """RoPE tables of that input: a context token has the position of its noisy token."""
         if not self.fusion.startswith("token_concat"):
             return rope
         cos, sin = rope
@@ -64,9 +66,9 @@ def features_of(
     history: History,
     text: TextKeys | None,
 ) -> Float[Tensor, "b n d"]:
-    """What the encoder tells the decoder: its output or, for the residual fusion, what it added."""
+    """The encoder's features for the decoder: its output or, for the residual fusion, what it added."""
     if config.fusion != "residual":
         return encoder.normalise(encoder.through(tokens, modulations, rope, history, text), modulations)
     entering = encoder.through(tokens, modulations, rope, history, text, range(config.head))
-    behind = range(config.head, config.encoder_layers)
-    return encoder.through(entering, modulations, rope, history, text, behind) - entering
+    later = range(config.head, config.encoder_layers)
+    return encoder.through(entering, modulations, rope, history, text, later) - entering

@@ -1,7 +1,7 @@
-"""What a token may see in a pass over several frames, and how far back a frame sees.
+"""Which tokens a token may see in a pass over several frames, and how far back a frame sees.
 
-All, as the KV cache of frame-by-frame passes, answer `attend(layer, q, k, v)` with [b h n d] tensors;
-attention itself need not know which it has.
+Each class here, like the KV cache of frame-by-frame passes, has `attend(layer, q, k, v)` with [b h n d]
+tensors. An attention module works with any of them.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Reach:
     window: int | None = None
     """Frames before the current one that it sees; None for all."""
     sink: int = 0
-    """First frames of the sequence that stay in view; with SCD's start token, that is the first."""
+    """First frames of the sequence that stay in view; SCD's start token counts as the first."""
 
     def __post_init__(self):
         if self.window is not None and self.window < 1:
@@ -31,7 +31,7 @@ class Reach:
             raise ValueError(f"sink must be 0 or more first frames, got {self.sink}")
 
     def spans(self, frame: int) -> list[tuple[int, int]]:
-        """The past frames in view of a frame, as (first, end) spans in their order."""
+        """The past frames that a frame sees, as (first, end) spans in order."""
         if self.window is None:
             return [(0, frame)] if frame else []
         sink = min(self.sink, frame)
@@ -40,13 +40,13 @@ class Reach:
         return [(first, end) for first, end in spans if end > first]
 
     def past(self, frame: int) -> Int[Tensor, " seen"]:
-        """The past frames in view of a frame, in their order."""
+        """The numbers of the past frames that a frame sees, in order."""
         return torch.tensor(
             [i for first, end in self.spans(frame) for i in range(first, end)], dtype=torch.long
         )
 
     def sees(self, frames: int, device: torch.device) -> Bool[Tensor, "{frames} {frames}"]:
-        """True where a frame (first axis) has an earlier one (second axis) in view."""
+        """True where a frame (first axis) sees an earlier one (second axis)."""
         order = torch.arange(frames, device=device)
         query, key = order[:, None], order[None]
         if self.window is None:
@@ -56,7 +56,7 @@ class Reach:
 
 @runtime_checkable
 class History(Protocol):
-    """What attention asks: the result for the queries of one layer, and nothing about who sees whom."""
+    """What an attention module needs of the past: the attention of one layer's queries."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention [b h n d] of the current tokens over those they may see."""
@@ -65,12 +65,12 @@ class History(Protocol):
 
 @dataclass(frozen=True)
 class CleanThenNoisy:
-    """Teacher forcing in one pass over [clean frames | noisy frames]: who may look at whom.
+    """Teacher forcing in one pass over [clean frames | noisy frames]: which frame sees which.
 
     A clean frame sees the clean frames up to itself; a noisy frame sees the earlier clean ones and itself.
-    On a CPU the frames are taken one by one, on just the keys they see and without the fused kernel, whose
-    backward pass is slow on small frames there: a third of the time of one masked call. On a GPU one masked
-    call is faster.
+    On a CPU each frame attends separately, to the keys it sees only, and without the fused kernel, whose
+    backward pass is slow there on small frames. This takes a third of the time of one masked call. On a GPU
+    one masked call is faster.
     """
 
     frames: int
@@ -90,8 +90,8 @@ class CleanThenNoisy:
     def mask(self, device: torch.device) -> Bool[Tensor, "n n"]:
         """True where a query (first axis) sees a key."""
         past, same = self.reach.sees(self.frames, device), torch.eye(self.frames, device=device).bool()
-        nobody = torch.zeros_like(past)
-        mask = torch.cat([torch.cat([past | same, nobody], dim=1), torch.cat([past, same], dim=1)])
+        none = torch.zeros_like(past)
+        mask = torch.cat([torch.cat([past | same, none], dim=1), torch.cat([past, same], dim=1)])
         return mask.repeat_interleave(self.tokens_per_frame, 0).repeat_interleave(self.tokens_per_frame, 1)
 
 
@@ -111,7 +111,7 @@ def _of_frames(
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Fused attention; in training on a CPU the explicit one, as in CleanThenNoisy."""
+    """Fused attention; in training on a CPU explicit attention, as in CleanThenNoisy."""
     if q.device.type == "cpu" and q.requires_grad:
         return _explicit_attention(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
@@ -124,7 +124,7 @@ def _explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FrameCausal:
-    """A clip in one pass: each frame sees itself and the frames before it."""
+    """One pass over a clip: each frame sees itself and the frames before it."""
 
     frames: int
     tokens_per_frame: int
@@ -157,9 +157,9 @@ class Together:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values of context tokens, layer by layer, seen by the tokens of later passes.
+    """Keys and values of context tokens by layer; the tokens of later passes see them.
 
-    As a KVCache, but nothing is written in place, so that gradients flow through it.
+    It is like a KVCache, but nothing is written in place, so gradients flow through it.
     """
 
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Recording(Together):
-    """Tokens that see each other, and whose keys and values a Prefix keeps."""
+    """Tokens that see each other; a Prefix keeps their keys and values."""
 
     prefix: Prefix
 

@@ -1,4 +1,4 @@
-"""What a separated network is rebuilt from, and the presets."""
+"""The configuration of a separated network, and its presets."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,33 +7,33 @@ from framelens.models.parts.config import LATENT, TINY, WAN, StackConfig
 from framelens.models.parts.fusion import FUSIONS
 
 QUERIES = ("past", "noise")
-"""What the encoder's last pass before a frame reads: the finished frame, or then the coming one as noise."""
+"""Input of the encoder's last pass before a frame: the finished frame, or the next frame as noise."""
 
 
 ASKING: dict[str, Any] = {"query": "noise", "start_token": False}
-"""How a network asks that is put together from the layers of a dense one."""
+"""Settings of a network that was recomposed from a dense one: it asks for the next frame with noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(StackConfig):
-    """What a checkpoint needs to be rebuilt; stored beside its weights."""
+    """The settings that rebuild a network; stored beside its weights."""
 
     encoder_layers: int
     decoder_layers: int
     fusion: str = "prefix"
-    """How the decoder takes features in; `make compare` and `make scd-bench` show why prefix."""
+    """How the decoder reads features (FUSIONS); `make compare` and `make scd-bench` show why prefix."""
     context_noise: float = 0.05
-    """eta of equation 7: noise added to c in training, against exposure bias."""
+    """eta of equation 7: standard deviation of noise added to c in training, against exposure bias."""
     start_token: bool = True
-    """Without one (the released code) frame 0 cannot be generated: it has to be given."""
+    """Without a start token (the released code) frame 0 cannot be generated: it must be given."""
     query: str = "past"
-    """What the features are computed from: the finished frames, or with "noise" a pass over the coming frame
-    as noise that sees them, which is how a dense network asks (Bai et al. 2026, fine-tuned models)."""
+    """Source of the features. "past": the finished frames. "noise": a pass over the next frame as noise,
+    which sees the finished frames, as a dense network does (Bai et al. 2026, fine-tuned models)."""
     query_sigma: float = 0.8
-    """In training a noise query holds the true frame at a noise level drawn between this one and 1."""
+    """In training a noise query holds the true frame at a random noise level between this one and 1."""
     head: int = 0
-    """Decoder layers in front of the place where the residual fusion joins; of a dense network that a
-    separated one starts from, the decoder's other layers are the last ones."""
+    """Decoder layers before the place where the residual fusion adds c. In a network that starts from a dense
+    one, these are the dense network's first layers and the decoder's others are its last ones."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -47,7 +47,9 @@ class Config(StackConfig):
         if self.query not in QUERIES:
             raise ValueError(f"no query is called {self.query!r}; there are {', '.join(QUERIES)}")
         if self.query == "noise" and self.start_token:
-            raise ValueError("a noise query asks for frame 0 without a start token: set start_token=false")
+            raise ValueError(
+                "query=noise generates frame 0 without a start token, got start_token=true: set start_token=false"
+            )
         if not 0 < self.query_sigma <= 1:
             raise ValueError(f"query_sigma is a noise level in (0, 1], got {self.query_sigma}")
         most = min(layers[1], layers[0] - 1) if self.fusion == "residual" else layers[1]

@@ -1,7 +1,7 @@
-"""The separated network on whole clips at once, as it is trained: encoder once, decoder on every frame.
+"""The training pass of a separated network over whole clips: the encoder once, the decoder on every frame.
 
 Teacher forcing, parallel over frames (Bai et al. 2026, section 5): a noisy frame sees its own context tokens
-and nothing else, so that frames are one more axis of the decoder's batch.
+and nothing else, so the frames join the batch axis of the decoder.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def teacher_forced(
     sigma: Float[Tensor, "b kf"],
     cond: Tensor | None,
 ) -> Float[Tensor, "b kf c h w"]:
-    """What `SCD.teacher_forced` gives."""
+    """Velocities of `SCD.teacher_forced`; k noise draws per clean frame are side by side in time."""
     frames, draws = clean.shape[1], noisy.shape[1] // clean.shape[1]
     actions = conditions_of(cond, frames) if model.config.conditions else None
     features = contexts(model, clean, actions, model.encoder.text_keys(cond))
@@ -59,7 +59,7 @@ def contexts(
     if model.asks:
         return _ask_with_noise(model, clean, actions, text)
     if model.start_token is None:
-        raise ValueError("this model has no start token, without which it cannot read a whole clip at once")
+        raise ValueError("this model has no start token, so it cannot read a whole clip: encode frames")
     (batch, frames), n = clean.shape[:2], model.geometry.tokens_per_frame
     start = repeat(model.start_token, "d -> b n d", b=batch, n=n)
     tokens = torch.cat([start, model.encoder.tokens(clean)[:, :-n]], dim=1)
@@ -71,9 +71,9 @@ def contexts(
 def _ask_with_noise(
     model: Any, clean: Float[Tensor, "b f c h w"], actions: Int[Tensor, "b f"] | None, text: TextKeys | None
 ) -> Float[Tensor, "b n d"]:
-    """The same of a model that asks with noise, in one pass over [clean frames | frames asked for].
+    """c_0 ... c_{f-1} of a model with noise queries, in one pass over [clean frames | query frames].
 
-    In training these are the true ones at noise levels from `query_sigma` to 1.
+    The query frames are noise; in training they are the true frames at noise levels from `query_sigma` to 1.
     """
     frames = clean.shape[1]
     sigma = torch.ones_like(clean[:, :, 0, 0, 0])
@@ -88,7 +88,7 @@ def _ask_with_noise(
 
 
 def _repeat_text(text: TextKeys | None, frames: int) -> TextKeys | None:
-    """The prompt of each clip, once for each of its frames."""
+    """The prompt's keys and values of each clip, repeated for each of its frames."""
     if text is None:
         return None
     return [(k.repeat_interleave(frames, 0), v.repeat_interleave(frames, 0)) for k, v in text]

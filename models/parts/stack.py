@@ -1,4 +1,4 @@
-"""A stack of adaLN blocks over patches: the whole of a dense model, or one half of a separated one."""
+"""A stack of adaLN blocks over patches: a whole dense model, or one half of a separated one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ from framelens.models.parts.history import CleanThenNoisy, History
 from framelens.models.parts.text import CrossAttention, TextEmbedding, TextKeys
 
 CLEAN_TIMESTEP = -1.0
-"""How a finished frame is told apart from a noisy one (FAR, and SCD's encoder)."""
+"""Timestep of a finished frame, which differs from that of every noisy one (FAR, and SCD's encoder)."""
 
 
 @dataclass(frozen=True)
 class Modulations:
-    """What timesteps and conditions say to every block, before it is split into shift, scale and gate.
+    """Modulation of every block from timesteps and conditions, before the split into shift, scale and gate.
 
-    The second axis of the tensors counts frames or, prepared for a whole grid of sigmas, its steps.
+    The second axis of the tensors is frames or, if prepared for a whole grid of sigmas, its steps.
     """
 
     blocks: list[tuple[Float[Tensor, "b f three_d"], Float[Tensor, "b f three_d"]]]
@@ -46,19 +46,19 @@ class Modulations:
 
 
 class Conditioned:
-    """What a network says about its conditions and its data, from its configuration and its checkpoint."""
+    """The conditions and the data of a network, from its configuration and its checkpoint."""
 
     config: Any
     latent: bool = False
-    """Whether x holds latents; of a loaded model, as its checkpoint says."""
+    """Whether x holds latents; a loaded model has the value of its checkpoint."""
 
     def describe(self) -> dict:
-        """The configuration as plain values, as it is stored beside the weights."""
+        """The configuration as plain values, as stored beside the weights."""
         return self.config.values()
 
     @property
     def takes(self) -> Literal["actions", "labels", "text"] | None:
-        """What cond is: actions [b f], labels [b], embeddings of a prompt [b t w], or nothing."""
+        """The kind of cond: actions [b f], labels [b], embeddings of a prompt [b t w], or None."""
         if self.config.text_tokens:
             return "text"
         if not self.config.conditions:
@@ -68,23 +68,24 @@ class Conditioned:
 
     @property
     def null_condition(self) -> int | Tensor | None:
-        """What stands for no condition: the last action or label, or a prompt [t w] of zeros."""
+        """The null condition: the last action or label, or a prompt [t w] of zeros."""
         if self.config.text_tokens:
             return torch.zeros(self.config.text_tokens, self.config.text_width)
         return self.config.conditions or None
 
 
 class Stack(HookedRootModule, Conditioned):
-    """Patch, time and condition embedding, RoPE, blocks, with `final` a norm, with `unembed` also velocities.
+    """Patch, time and condition embedding, RoPE and blocks.
 
-    The outermost module calls `setup()`, which gives the hook points their names.
+    `final` adds a final norm, `unembed` the output of velocities. The outermost module calls `setup()`, which
+    gives the hook points their names.
     """
 
     def __init__(self, config: StackConfig, layers: int, unembed: bool, final: bool = True):
         super().__init__()
         self.config = config
         self.recompute = False
-        """In training, recompute each block in the backward pass instead of keeping its activations."""
+        """In training, recomputes each block in the backward pass instead of storing its activations."""
         self.geometry = g = config.geometry(layers)
         width, values = config.d_model, config.channels * config.patch**2
         self.embed = nn.Linear(values, width)
@@ -100,7 +101,7 @@ class Stack(HookedRootModule, Conditioned):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Xavier, with closed gates (adaLN-zero) and a zero output, as FAR and SCD start."""
+        """Initialises with Xavier, closed gates (adaLN-zero) and a zero output, as FAR and SCD do."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -129,11 +130,11 @@ class Stack(HookedRootModule, Conditioned):
         return self.embed.weight.device
 
     def tokens(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
-        """The embedded patches of frames, frame by frame."""
+        """The embedded patches of all frames, n = (frame row col)."""
         return self.hook_embed(self.embed(patches(x, self.config.patch).to(self.dtype)))
 
     def modulations(self, timestep: Float[Tensor, "b f"], cond: Int[Tensor, "b f"] | None) -> Modulations:
-        """What every scale, shift and gate comes from: SiLU of the time embedding plus the condition's."""
+        """Scales, shifts and gates of all blocks, from SiLU of time embedding plus condition embedding."""
         emb = self.time(timestep)
         emb = F.silu(emb if cond is None or self.condition is None else emb + self.condition(cond))
         final = emb[..., :0] if self.norm_out is None else self.norm_out(emb)
@@ -142,9 +143,9 @@ class Stack(HookedRootModule, Conditioned):
     def modulations_of_steps(
         self, sigmas: Float[Tensor, " s"], cond: Int[Tensor, "b 1"] | None
     ) -> Modulations:
-        """The modulations of all steps of a sampler at once, so that their weights are read once per frame.
+        """The modulations of all steps of a sampler in one pass, which reads their weights once per frame.
 
-        Without conditions they are the same for the whole batch, whose axis is then 1.
+        Without conditions they are the same for the whole batch, and the batch axis is 1.
         """
         timestep = 1000 * sigmas.to(self.device)[None]
         if cond is None:
@@ -158,7 +159,7 @@ class Stack(HookedRootModule, Conditioned):
         sigma: Float[Tensor, "b f"],
         actions: Int[Tensor, "b f"] | None,
     ) -> tuple[Float[Tensor, "b n d"], Modulations, Rope, CleanThenNoisy]:
-        """What `through` takes for one pass over [clean frames | noisy frames] of a clip."""
+        """The arguments of `through` for one pass over [clean frames | noisy frames] of a clip."""
         frames = clean.shape[1]
         timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
         modulations = self.modulations(
@@ -173,7 +174,7 @@ class Stack(HookedRootModule, Conditioned):
         return self.rope(torch.tensor(frames, device=self.device))
 
     def text_keys(self, cond: Tensor | None) -> TextKeys | None:
-        """Keys and values for every block, if the network reads prompts; cond is then embeddings [b t w]."""
+        """The prompt's keys and values for every block, from embeddings [b t w]; None without prompts."""
         if self.text is None or cond is None:
             return None
         embedded = self.text(cond.to(self.device, self.dtype))
@@ -188,7 +189,7 @@ class Stack(HookedRootModule, Conditioned):
         text: TextKeys | None = None,
         layers: range | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """The residual stream after all blocks, or those of `layers`; `history` knows who sees whom."""
+        """The residual stream after all blocks, or those of `layers`; `history` decides who sees whom."""
         blocks = list(self._blocks())
         for layer in range(len(blocks)) if layers is None else layers:
             block = blocks[layer]
@@ -200,7 +201,7 @@ class Stack(HookedRootModule, Conditioned):
         return tokens
 
     def normalise(self, tokens: Float[Tensor, "b n d"], modulations: Modulations) -> Float[Tensor, "b n d"]:
-        """The final norm, modulated in order scale, shift."""
+        """The tokens after the final norm; its modulation holds scale, then shift."""
         scale, shift = (per_frame(part, tokens.shape[1]) for part in modulations.final.chunk(2, dim=-1))
         return F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
@@ -218,7 +219,7 @@ class Stack(HookedRootModule, Conditioned):
 
 
 def patches(x: Float[Tensor, "b f c h w"], patch: int) -> Float[Tensor, "b n values"]:
-    """The patches of frames, frame by frame, the values of each in order channel, row, column."""
+    """The patches of all frames, n = (frame row col); values are in order channel, row, column."""
     return rearrange(x, "b f c (h p) (w q) -> b (f h w) (c p q)", p=patch, q=patch)
 
 

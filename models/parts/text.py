@@ -1,4 +1,4 @@
-"""Text: embeddings of a prompt, whose keys and values are computed once per clip for every block."""
+"""Attention to a prompt; every block computes the prompt's keys and values once per clip."""
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -12,7 +12,7 @@ TextKeys = list[tuple[Tensor, Tensor]]
 
 
 class CrossAttention(nn.Module):
-    """Attention of frame tokens to the prompt's, behind a layer norm; no rotation, as in Wan."""
+    """Attention of frame tokens to the prompt's tokens, after a layer norm, without RoPE, as in Wan."""
 
     def __init__(self, d_model: int, heads: int):
         super().__init__()
@@ -23,12 +23,12 @@ class CrossAttention(nn.Module):
         self.hook_cross_out = GuardedHookPoint()
 
     def keys(self, text: Float[Tensor, "b t d"]) -> tuple[Tensor, Tensor]:
-        """The prompt's keys and values."""
+        """The prompt's keys and values [b h t d]."""
         k, v = self.norm_k(self.k(text)), self.v(text)
         return self._split(k), self._split(v)
 
     def forward(self, x: Float[Tensor, "b n d"], text: tuple[Tensor, Tensor]) -> Float[Tensor, "b n d"]:
-        """What each token gathers from the prompt."""
+        """The attention output for each frame token."""
         q = self._split(self.norm_q(self.q(self.norm(x))))
         z = F.scaled_dot_product_attention(q, *text)
         return self.hook_cross_out(self.o(rearrange(z, "b h n d -> b n (h d)")))
@@ -38,7 +38,7 @@ class CrossAttention(nn.Module):
 
 
 class TextEmbedding(nn.Sequential):
-    """A prompt's embeddings, as wide as the text encoder makes them, brought to the network's width."""
+    """Projection of a prompt's embeddings [b t text_width] to the network's width."""
 
     def __init__(self, text_width: int, d_model: int):
         super().__init__(

@@ -1,1 +1,1 @@
-"""Models made from other models: with layers cut from the past, captured in graphs, recomposed."""
+"""Models made from other models: layers cut off from the past, steps captured in graphs, recomposed."""

@@ -1,14 +1,14 @@
 """A model whose denoising steps are replayed from CUDA graphs, or compiled: the same contract, faster.
 
-    fast = captured(model, "graph")              # or "compile"
+    fast = capture(model, "graph")               # or "compile"
     video = rollout(fast, noise, sigmas, cond)
 
-Denoising steps of one frame have fixed shapes. A separated model's decoder keeps them from frame to frame:
-its graph is recorded once per branch and reads a context from buffers that are filled once per frame. A
-dense model's history grows: its graph is recorded anew for every frame, at the second step.
+Denoising steps of one frame have fixed shapes. A separated model's decoder has the same shapes in every
+frame: its graph is recorded once per branch and reads the context from buffers that are filled once per
+frame. A dense model's history grows: its graph is recorded again for every frame, at the second step.
 
-Steps that a sampler prepared (`at_steps`, as `rollout` does) are captured; others run plainly, as do
-`start` and `encode`.
+Steps that a sampler prepared (`at_steps`, as `rollout` does) are captured. All other steps, `start` and
+`encode` run without capture.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,20 +26,20 @@ from framelens.models.parts.contexts import SCDContext
 
 MODES = ("graph", "compile")
 BRANCHES = 2
-"""Graphs that are kept for one shape of x: guidance has two contexts at a time."""
+"""Graphs to keep for one shape of x: guidance has two contexts at a time."""
 
 
 def capture(model: nn.Module, mode: str) -> "Captured":
-    """The model with captured denoising steps; ValueError where that mode cannot help it.
+    """The model with captured denoising steps; ValueError if that mode does not fit the model.
 
-    Its results are those of the model up to the rounding of its dtype. It cannot be instrumented: hooks
-    attached later would not be noticed.
+    Its results equal the model's up to the rounding of its dtype. It refuses instruments, because it would
+    ignore hooks that are attached later.
     """
     if mode not in MODES:
         raise ValueError(f"no mode is called {mode!r}; there are {', '.join(MODES)}")
     device = next(model.parameters()).device
     if mode == "graph" and device.type != "cuda":
-        raise ValueError(f"mode 'graph' replays CUDA graphs, but the model is on {device}: run it plainly")
+        raise ValueError(f"mode 'graph' replays CUDA graphs, but the model is on {device}: run it uncaptured")
     if mode == "compile" and isinstance(model, Dense):
         raise ValueError(
             "mode 'compile' needs fixed shapes, but a dense model's history grows by every frame: use 'graph'"
@@ -48,15 +48,13 @@ def capture(model: nn.Module, mode: str) -> "Captured":
 
 
 class NoPoints(Mapping):
-    """The hook points of a captured model: asking for any says why there are none."""
+    """The hook points of a captured model: every access raises the reason why there are none."""
 
     def __init__(self, mode: str):
         self.mode = mode
 
     def _refuse(self, *_: Any):
-        raise ValueError(
-            f"a model captured by mode {self.mode!r} would not notice hooks: instrument the plain model"
-        )
+        raise ValueError(f"a model captured by mode {self.mode!r} ignores hooks: instrument the plain model")
 
     __getitem__ = __iter__ = _refuse
 
@@ -71,7 +69,7 @@ class Captured(Around):
         self.model, self.mode = model, mode
         self._steps: list[_CapturedStep] = []
         self._compiled = torch.compile(_velocity, dynamic=False) if mode == "compile" else None
-        # One pool of memory for all graphs: they never run at once, and results are copied out at once.
+        # One memory pool for all graphs: they never run together, and results are copied out immediately.
         self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
     @property
@@ -83,19 +81,19 @@ class Captured(Around):
         return NoPoints(self.mode)
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
-        """The velocity at noise level sigma, by graph or compiled where the step was prepared."""
+        """The velocity at noise level sigma; a prepared step runs as a graph or compiled."""
         if context.modulations is None:
             return self.model.denoise(x, sigma, context)
         if self._compiled is None:
             return self._step_for(x, context)(x, context)
         if isinstance(context, SCDContext) and context.prefix is not None:
-            cache = context.prefix  # room for the frame's own keys, so that no shape changes on the way
+            cache = context.prefix  # room for the frame's own keys, so that no shape changes later
             cache.storage.reserve(cache.storage.keys[0], 2 * cache.tokens)
         x = x.clone(memory_format=torch.contiguous_format)  # a frame of a longer clip has other strides
         return self._compiled(self.model, x, _step_inputs(context))
 
     def _step_for(self, x: Tensor, context: Any) -> "_CapturedStep":
-        """The step that holds this context, or the least recently used one filled with it, or a new one."""
+        """A step for this context: the one that holds it, the least recently used refilled, or a new one."""
         alike = [one for one in self._steps if one.x.shape == x.shape and one.x.dtype == x.dtype]
         found = next((one for one in alike if one.holds(context)), None)
         if found is None and len(alike) >= BRANCHES:
@@ -111,7 +109,7 @@ class Captured(Around):
 
 
 class _CapturedStep:
-    """One branch's denoising step: run once plainly, recorded at the second call, replayed from then on."""
+    """One branch's denoising step: runs normally once, is recorded at call two, then replayed."""
 
     def __init__(self, model: Any, x: Tensor, context: Any, pool: Any):
         self.model, self.pool, self.replay, self.velocity = model, pool, None, None
@@ -120,11 +118,11 @@ class _CapturedStep:
         self.of = context
 
     def holds(self, context: Any) -> bool:
-        """Whether the buffers hold that context, whichever its step."""
+        """Whether the buffers hold that context, at any step."""
         return _past(self.of) is _past(context)
 
     def fill(self, context: Any) -> bool:
-        """Fills the buffers with another frame's context; False where its shapes do not allow it."""
+        """Fills the buffers with another frame's context; False if its shapes differ."""
         if not isinstance(context, SCDContext):
             return False
         theirs, ours = _tensors(_step_inputs(context)), _tensors(self.context)
@@ -148,7 +146,7 @@ class _CapturedStep:
 
 
 def _record(run: Callable[[], Tensor], pool: Any) -> tuple[Callable[[], None], Tensor]:
-    """A CUDA graph of `run`: the call that replays it, and where its result appears."""
+    """A CUDA graph of `run`: the call that replays it, and the tensor that receives its result."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
         result = run()
@@ -161,21 +159,21 @@ def _velocity(model: Any, x: Tensor, context: Any) -> Tensor:
 
 
 def _past(context: Any) -> Any:
-    """The part of a context that is another object after each frame."""
+    """The part of a context that is a new object after each frame."""
     return context.features if isinstance(context, SCDContext) else context.cache
 
 
 def _step_inputs(context: Any) -> Any:
-    """The context without what a prepared step does not read, and without the frame's number."""
+    """The part of the context that a prepared step reads, with frame number 0."""
     if not isinstance(context, SCDContext):
         return context
     return replace(context, frame=0, cache=KVCache(KVStorage(0)), cond=None, encoder_text=None)
 
 
 def _copy_context(context: Any) -> Any:
-    """The context with buffers of its own for all that a prepared step reads.
+    """The context with its own buffers for everything that a prepared step reads.
 
-    The history of a dense model is not copied: such a step serves one frame only.
+    The history of a dense model is not copied: its step serves one frame only.
     """
     if isinstance(context, SCDContext):
         return _map(_step_inputs(context), torch.Tensor.clone)
@@ -183,7 +181,7 @@ def _copy_context(context: Any) -> Any:
 
 
 def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with the function of every tensor; a cache gets room for as many tokens again."""
+    """The same structure with `function` applied to every tensor; caches get room for twice the tokens."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, KVCache):
@@ -203,7 +201,7 @@ def _with_room(cache: KVCache) -> KVCache:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """The tensors of a structure, in order; of a cache those parts that it holds."""
+    """The tensors of a structure, in order; of a cache only the tokens that it holds."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, KVCache):
@@ -215,5 +213,5 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _fill(ours: list[Tensor], theirs: list[Tensor]) -> None:
-    """Copies many tensors at once."""
+    """Copies `theirs` into `ours`, all tensors in one call."""
     torch._foreach_copy_(ours, theirs)  # pyright: ignore[reportPrivateImportUsage]

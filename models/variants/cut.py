@@ -1,11 +1,11 @@
-"""Layers cut off from the past where no instrument is: in training, and in sampling.
+"""Layers cut off from the past without an instrument: in training, and in sampling.
 
     with frame_diagonal(model, {9, 10, 11}):
         flow_matching_loss(model, clean, noise, sigma, cond).mean().backward()
-    rollout(Cut(model, {9, 10, 11}), noise, sigmas, cond)
+    rollout(CutModel(model, {9, 10, 11}), noise, sigmas, cond)
 
-In these layers a noisy frame sees itself alone; clean frames see what they saw, so that the memory of a
-cut model is that of the whole one. `hooks.cut` does the same to the passes that an instrument watches.
+In these layers a noisy frame sees only itself. Clean frames see what they saw before, so a cut model
+remembers the same as the whole one. `hooks.cut` does the same to the passes that an instrument watches.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,32 +25,32 @@ from framelens.models.parts.history import CleanThenNoisy, FrameCausal, Together
 
 @contextmanager
 def cut_teacher_forced(model: Any, layers: Iterable[int]) -> Iterator[None]:
-    """Cuts these layers of a dense model in `teacher_forced`, until the block ends; ValueError for others."""
+    """Cuts these layers of a dense model in `teacher_forced` within the block; ValueError for others."""
     with _replace_histories(model, _check_layers(model, layers), CleanThenNoisy, _Diagonal):
         yield
 
 
 def layers_from(model: Any, first: int) -> range:
-    """The layers of a dense model from `first` to the last; ValueError where there are none."""
+    """The layers of a dense model from `first` to the last; ValueError if `first` is not a layer."""
     if not isinstance(model, Dense):
-        raise ValueError(f"only a dense network of ours can be cut, this model is {type(model).__name__}")
+        raise ValueError(f"only a framelens dense network can be cut, got {type(model).__name__}")
     depth = len(model.blocks)
     if not 0 <= first < depth:
-        raise ValueError(f"a cut from layer {first} on is not in the model's layers 0 to {depth - 1}")
+        raise ValueError(f"the first cut layer must be 0 to {depth - 1}, got {first}")
     return range(first, depth)
 
 
 class CutModel(Around):
     """A dense model whose `denoise` is cut in these layers; satisfies the contract of a CausalDiffuser.
 
-    What it remembers of finished frames is what the whole model does. ValueError for layers not there.
+    Its memory of finished frames equals the whole model's. ValueError for layers that do not exist.
     """
 
     def __init__(self, model: Any, layers: Iterable[int]):
         self.model, self.layers = model, _check_layers(model, layers)
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
-        """The velocity where the current frame sees itself alone in the cut layers."""
+        """The velocity if the current frame sees only itself in the cut layers."""
         with _replace_histories(self.model, self.layers, KVCache, lambda _: Together()):
             return self.model.denoise(x, sigma, context)
 
@@ -58,7 +58,7 @@ class CutModel(Around):
 def _check_layers(model: Any, layers: Iterable[int]) -> list[int]:
     chosen, depth = sorted(set(layers)), len(model.blocks)
     if chosen and not 0 <= chosen[0] <= chosen[-1] < depth:
-        raise ValueError(f"layers {chosen} are not all among the {depth} layers of the model")
+        raise ValueError(f"layers must be 0 to {depth - 1}, got {chosen}")
     return chosen
 
 
@@ -66,7 +66,7 @@ def _check_layers(model: Any, layers: Iterable[int]) -> list[int]:
 def _replace_histories(
     model: Any, layers: Iterable[int], kind: type, instead: Callable[[Any], Any]
 ) -> Iterator[None]:
-    """While it lasts, attention in these layers is given `instead` of a history of that kind."""
+    """Within the block, attention in these layers gets `instead(history)` for a history of that kind."""
 
     def replace_history(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(instead(part) if isinstance(part, kind) else part for part in inputs)
@@ -80,7 +80,7 @@ def _replace_histories(
 
 @dataclass(frozen=True)
 class _Diagonal:
-    """Clean frames as in the whole model, each noisy frame on its own."""
+    """Clean frames see what they see in the whole model; each noisy frame sees only itself."""
 
     whole: CleanThenNoisy
 

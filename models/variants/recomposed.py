@@ -1,12 +1,12 @@
-"""A trained dense network put together again as a separated one, to be fine-tuned.
+"""A trained dense network recomposed as a separated one, to be fine-tuned.
 
     model = scd.build(scd.config("tiny", encoder_layers=6, decoder_layers=9, head=3, fusion="residual",
                                  query="noise", start_token=False))
     recompose(model, dense)
 
-The encoder is the dense network's first layers; the decoder its first `head` layers and its last ones, so
-that layers may be in both (Bai et al. 2026, section 6.2: of Wan's 30 layers the encoder gets 0 to 24, the
-decoder 0 to 4 and 25 to 29).
+The encoder gets the dense network's first layers. The decoder gets its first `head` layers and its last
+ones, so a layer may be in both (Bai et al. 2026, section 6.2: of Wan's 30 layers the encoder gets 0 to 24,
+the decoder 0 to 4 and 25 to 29).
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,12 @@ from framelens.models.scd import SCD
 
 
 def recompose(model: SCD, dense: Any) -> None:
-    """Gives the separated model the dense one's weights; what a dense network has none of stays as it is.
+    """Copies the dense network's weights into the separated model; weights of the join do not change.
 
-    ValueError where the other is no dense network of ours, or has other shapes or too few layers.
+    ValueError if `dense` is not a framelens dense network, or has other shapes or too few layers.
     """
     if not isinstance(dense, Dense):
-        raise ValueError(
-            f"a separated network starts from a dense network of ours, not from {type(dense).__name__}"
-        )
+        raise ValueError(f"recompose needs a framelens dense network, got {type(dense).__name__}")
     theirs, own = dense.state_dict(), model.state_dict()
     origins = {name: origin for name in own for origin in _origin(name, model, len(dense.blocks))}
     other = [name for name, origin in origins.items() if _shape(theirs, origin) != own[name].shape]
@@ -34,7 +32,7 @@ def recompose(model: SCD, dense: Any) -> None:
 
 
 def _origin(name: str, model: SCD, depth: int) -> Iterator[str]:
-    """The dense network's name of a weight of the separated one; none for those of the join."""
+    """The dense network's name of a weight of the separated one; nothing for weights of the join."""
     stack, _, inside = name.partition(".")
     if stack not in ("encoder", "decoder"):
         return

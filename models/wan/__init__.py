@@ -6,21 +6,21 @@
     model = models.load("Wan-AI/Wan2.2-T2V-A14B-Diffusers", expert="low")
     model = models.load("longlive_base.pt", frames_per_chunk=3, window=6, sink=3)
 
-Files with the names of Wan's own code or diffusers', alone or in a folder with a config.json. The stock
-network sees a whole clip at once: `whole` is that pass, which a network that was never made causal offers as
-`bidirectional` too. Here chunks of frames see themselves and the past through a cache of rotated keys,
-finished frames are read at timestep 0, a shorter prompt is filled up with zeros that are attended to, and
-timesteps are 1000 sigma, not rounded, as in Self-Forcing's code. What to know of them:
+Files have the tensor names of Wan's own code or of diffusers, alone or in a folder with a config.json. The
+stock network sees a whole clip at once: `whole` is that pass, and a network that was never made causal offers
+it as `bidirectional` too. Here a chunk of frames sees itself and the past through a cache of rotated keys.
+Finished frames are read at timestep 0, a shorter prompt is padded with zeros that receive attention, and
+timesteps are 1000 sigma, not rounded, as in Self-Forcing's code. Details:
 
-- `window` and `sink` count frames beside the chunk at hand. The authors' local_attn_size counts all, so their
-  12 with a sink of 3 and chunks of 3 is window=6, sink=3 (LongLive); Self-Gradient-Forcing is run with 16 and
-  4 frame by frame, with 6 and 3 in chunks of 3.
-- The first chunk is as long as the others (independent_first_frame is off, as for all from text).
-- Causal-Forcing++ takes 4 steps for the first frame and 1 or 2 for the others: `sampling` has the latter.
-- Rolling-Forcing rotates its first chunk anew and denoises several chunks at different noise levels
-  together. Its weights load, but these passes are not its sampler's.
-- Of Wan 2.2's A14B one expert is loaded: "high" for noise levels above its boundary, "low" below.
-- LoRA weights have to be merged beforehand.
+- `window` and `sink` do not count the current chunk. The authors' local_attn_size counts all frames, so their
+  12 with a sink of 3 and chunks of 3 is window=6, sink=3 (LongLive). Self-Gradient-Forcing uses window 16 and
+  sink 4 frame by frame, 6 and 3 in chunks of 3.
+- The first chunk is as long as the others (independent_first_frame is off, as for all text-to-video models).
+- Causal-Forcing++ takes 4 steps for the first frame and 1 or 2 for the others; `sampling` has the latter.
+- Rolling-Forcing rotates its first chunk again and denoises several chunks at different noise levels
+  together. Its weights load, but these passes differ from its sampler's.
+- Wan 2.2's A14B has two experts and one is loaded: "high" for noise levels above its boundary, "low" below.
+- Merge LoRA weights before loading.
 """
 
 from collections.abc import Collection
@@ -47,23 +47,23 @@ DEFAULTS: dict[str, Any] = {
     "variant": "auto",
     "expert": "high",
 }
-"""Of latents: their size (None: 60 x 104, or 44 x 80 with 48 channels) and frames denoised together (None: as
-the path hints, else 1, or 3 for few steps); tokens that prompts are filled up to; heads where no config.json
-says them (None: as many as are 128 wide); how it was trained, see VARIANTS; which of two networks."""
+"""Settings that a checkpoint does not store. Height and width of latents (None: 60 x 104, or 44 x 80 with 48
+channels); frames per chunk (None: from the path, else 1, or 3 for few steps); tokens of a padded prompt;
+heads if no config.json states them (None: heads are 128 wide); how it was trained (VARIANTS); which expert."""
 EXPERTS = ("high", "low")
 OTHER_KINDS = ("i2v", "flf2v", "vace", "s2v", "animate")
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether a state dict is a Wan transformer's, in the names of its own code or diffusers'."""
+    """Whether these are the tensor names of a Wan transformer, in its own code or in diffusers."""
     return is_wan_like(names) and SKYREELS_MARK not in names
 
 
 def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[Wan, dict[str, Any]]:
-    """The network of such a checkpoint, and what it is and is taken for; ValueError for other networks."""
+    """The network of a Wan checkpoint, and its metadata with assumptions; ValueError for other networks."""
     kind = str((checkpoint.config or {}).get("model_type", "t2v"))
     if kind in OTHER_KINDS:
-        raise ValueError(f"{checkpoint.path} is a {kind} network; text-to-video networks are supported")
+        raise ValueError(f"{checkpoint.path} is a {kind} network; only text-to-video networks are supported")
     if options["expert"] not in EXPERTS:
         raise ValueError(f"no expert is called {options['expert']!r}; there are {', '.join(EXPERTS)}")
     with extra("families"):
@@ -80,7 +80,7 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[Wan, dict[str
 
 
 def _expert(checkpoint: Checkpoint, expert: str) -> dict[str, Any]:
-    """Which of a pipeline's two networks this is, and the noise level where they meet."""
+    """Which of a pipeline's two networks this is, and the noise level between them; {} for one network."""
     pipeline = checkpoint.path.parent
     if not (pipeline / "transformer_2").is_dir() or not (pipeline / "model_index.json").exists():
         return {}

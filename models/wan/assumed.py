@@ -1,7 +1,7 @@
-"""What a Wan checkpoint does not say of itself: how it was trained, and so how it is sampled.
+"""Assumptions about a Wan checkpoint: how it was trained, and so how to sample it.
 
-The files of causal models hold weights and nothing else, so their path is asked, which is weak evidence:
-`variant` and `frames_per_chunk` overrule it, and a model's metadata tells what was assumed and why.
+The files of causal models hold only weights, so the assumptions come from the path, which is weak evidence.
+The settings `variant` and `frames_per_chunk` override it. A model's metadata lists each assumption and why.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from framelens.diffusion.schedule import Sampling
 from framelens.records import read_json_object
 
 VARIANTS = ("auto", "bidirectional", "diffusion-forcing", "few-step")
-"""Never causal; causal, for many steps (trained by diffusion or teacher forcing); distilled."""
+"""Not causal; causal with many steps (trained by diffusion or teacher forcing); distilled."""
 MANY_STEPS = 50
 SHIFT, CAUSVID_SHIFT = 5.0, 8.0
-"""Of the noise levels of Wan 2.1 and of all causal models made of it; of CausVid."""
+"""Shift of the noise levels of Wan 2.1 and of the causal models made from it; the same of CausVid."""
 
 
 @dataclass(frozen=True)
 class Hint:
-    """What a part of a path says; `sampling` None is that of the variant."""
+    """A part of a path and the variant that it means; `sampling` None is the variant's sampling."""
 
     part: str
     variant: str
@@ -29,7 +29,7 @@ class Hint:
 
 
 FEW_STEPS = Sampling(4, SHIFT, renoise=True)
-"""Timesteps 1000, 750, 500 and 250, shifted: Self-Forcing's, and those of most that came after it."""
+"""Timesteps 1000, 750, 500 and 250, shifted: those of Self-Forcing and of most later models."""
 CAUSVID = Sampling(3, CAUSVID_SHIFT, renoise=True, levels=(1.0, 0.757, 0.522))
 """CausVid's timesteps 1000, 757 and 522, which are 1, 0.28 and 0.12 under its shift, rounded."""
 HINTS = (
@@ -39,7 +39,7 @@ HINTS = (
     Hint("1step", "few-step", Sampling(1, SHIFT, renoise=True)),
     Hint("2step", "few-step", Sampling(2, SHIFT, renoise=True)),
     Hint("warp_4step", "few-step", Sampling(4, CAUSVID_SHIFT, renoise=True)),  # CausVid in 4 steps
-    Hint("bidirectional_checkpoint", "bidirectional", CAUSVID),  # those before it was made causal
+    Hint("bidirectional_checkpoint", "bidirectional", CAUSVID),  # CausVid's weights before it was made causal
     Hint("causvid", "few-step", CAUSVID),
     Hint("autoregressive_checkpoint", "few-step", CAUSVID),
     Hint("wan_causal_ode", "few-step", CAUSVID),
@@ -54,14 +54,14 @@ HINTS = (
     Hint("longlive", "few-step"),
     Hint("dmd", "few-step"),
 )
-"""The first that matches counts; in a path "-" and "_" are the same, as are capitals."""
+"""The first match counts; "-" equals "_" in a path, and upper case equals lower case."""
 CHUNKS = {"framewise": 1, "chunkwise": 3}
 DEFAULT_CHUNK = {"bidirectional": 1, "diffusion-forcing": 1, "few-step": 3}
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """How a checkpoint is run, and what that rests on."""
+    """How a checkpoint is run, and the reasons for it."""
 
     variant: str
     sampling: Sampling
@@ -74,9 +74,9 @@ class Assumed:
 
 
 def assume(path: Path, options: Mapping[str, Any]) -> Assumed:
-    """What is asked for, else what the path hints at, else a bidirectional network for many steps.
+    """The variant from `options`, else from the path, else a bidirectional network with many steps.
 
-    ValueError for a variant that there is not.
+    ValueError for an unknown variant.
     """
     asked, chunk = options["variant"], options["frames_per_chunk"]
     if asked not in VARIANTS:
@@ -84,16 +84,16 @@ def assume(path: Path, options: Mapping[str, Any]) -> Assumed:
     place = "/".join(_telling_parts(path)).lower().replace("-", "_")
     hint = next((hint for hint in HINTS if hint.part in place), None)
     if asked != "auto":
-        reasons, variant = [f"variant {asked!r} was asked for"], asked
+        reasons, variant = [f"variant {asked!r} was requested"], asked
         hint = hint if hint is not None and hint.variant == asked else None
     else:
         variant = "bidirectional" if hint is None else hint.variant
-        found = "names no causal variant" if hint is None else f"has {hint.part!r} in it"
+        found = "names no causal variant" if hint is None else f"contains {hint.part!r}"
         reasons = [f"the path {found}"]
     if chunk is None:
         chunk = next((n for part, n in CHUNKS.items() if part in place), DEFAULT_CHUNK[variant])
     else:
-        reasons.append("frames_per_chunk was asked for")
+        reasons.append("frames_per_chunk was requested")
     sampling = hint.sampling if hint is not None and hint.sampling is not None else None
     if sampling is None:
         sampling = FEW_STEPS if variant == "few-step" else Sampling(MANY_STEPS, scheduled_shift(path, SHIFT))
@@ -101,7 +101,7 @@ def assume(path: Path, options: Mapping[str, Any]) -> Assumed:
 
 
 def scheduled_shift(path: Path, otherwise: float) -> float:
-    """The shift of noise levels that the scheduler beside a network says, if there is one."""
+    """The shift of noise levels in the scheduler's configuration beside a network, if there is one."""
     file = path.parent / "scheduler" / "scheduler_config.json"
     if not file.exists():
         return otherwise
@@ -110,5 +110,5 @@ def scheduled_shift(path: Path, otherwise: float) -> float:
 
 
 def _telling_parts(path: Path) -> list[str]:
-    """The parts of a path that name a checkpoint: the last two, and a repository in the hub's cache."""
+    """The parts of a path that name a checkpoint: the last two, and the repository in a hub cache."""
     return [part for part in path.parts[:-2] if part.startswith("models--")] + list(path.parts[-2:])

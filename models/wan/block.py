@@ -1,4 +1,4 @@
-"""A block of Wan: the stock block's own weights, driven with hook points and with a history of keys.
+"""A block of Wan: the stock block's weights, with hook points and a history of keys.
 
 The modules with weights keep their stock names (norm1, attn1, norm2, attn2, norm3, ffn), so that a state dict
 is the stock one. `attn` and `cross` hold hook points, and no weights.
@@ -34,7 +34,7 @@ class SelfAttention(HookedAttention):
     def forward(
         self, x: Float[Tensor, "b n d"], weights: nn.Module, rope: Rope, history: History, layer: int
     ) -> Float[Tensor, "b n d"]:
-        """What each token gathers from those it may see, by the projections of a stock attention module."""
+        """The attention output for each token; `weights` is the stock module with the projections."""
         stock: Any = weights
         q = self.hook_q(rearrange(stock.norm_q(stock.to_q(x)), SPLIT, h=self.heads))
         k = self.hook_k(rearrange(stock.norm_k(stock.to_k(x)), SPLIT, h=self.heads))
@@ -46,7 +46,7 @@ class SelfAttention(HookedAttention):
 
 
 class TextAttention(nn.Module):
-    """Attention of frame tokens to the prompt's, whose keys and values are computed once per clip."""
+    """Attention of frame tokens to the prompt, whose keys and values are computed once per clip."""
 
     def __init__(self, heads: int):
         super().__init__()
@@ -62,7 +62,7 @@ class TextAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], weights: nn.Module, text: tuple[Tensor, Tensor]
     ) -> Float[Tensor, "b n d"]:
-        """What each token gathers from the prompt."""
+        """The attention output for each frame token."""
         stock: Any = weights
         q = rearrange(stock.norm_q(stock.to_q(x)), "b n (h d) -> b h n d", h=self.heads)
         z = F.scaled_dot_product_attention(q, *text)
@@ -95,10 +95,10 @@ class WanBlock(HookedBlock):
         layer: int,
         text: tuple[Tensor, Tensor],
     ) -> Float[Tensor, "b n d"]:
-        """The residual stream after the block; hook_attn_out and hook_mlp_out are what it writes (gated).
+        """The residual stream after the block; hook_attn_out and hook_mlp_out hold its gated outputs.
 
-        `modulation` is what the time says to attention and to the MLP, [b f (3 d)] each; the block's own
-        table is added here.
+        `modulation` comes from the timesteps, for attention and for the MLP, [b f (3 d)] each; this function
+        adds the block's own table.
         """
         x = self.hook_resid_pre(x)
         normed, gate = self._modulate(self.norm1, x, modulation, 0)
@@ -112,7 +112,7 @@ class WanBlock(HookedBlock):
     def _modulate(
         self, norm: nn.Module, x: Tensor, modulation: tuple[Tensor, Tensor], half: int
     ) -> tuple[Tensor, Tensor]:
-        """The scaled and shifted norm of x, and the gate of what comes of it."""
+        """The norm of x after scale and shift, and the gate for the output."""
         table = rearrange(self.scale_shift_table[:, 3 * half : 3 * half + 3], "1 three d -> 1 1 (three d)")
         own = table + modulation[half].float()
         shift, scale, gate = (per_frame(part, x.shape[1]) for part in own.chunk(3, dim=-1))

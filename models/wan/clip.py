@@ -1,7 +1,7 @@
-"""Whole clips in one pass, chunk by chunk: who may look at whom, without a mask.
+"""Attention in one pass over a whole clip, chunk by chunk, without a mask.
 
-Each chunk's queries are taken with just the keys they see, so that nothing as large as tokens squared is made
-and any kernel serves.
+Each chunk's queries get only the keys that they see, so no tensor of tokens squared exists and any kernel
+works.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class ByChunk:
-    """Attention of a pass over several chunks; `seen[i]` are the spans of frames that chunk i looks at."""
+    """Attention of a pass over several chunks; `seen[i]` are the spans of frames that chunk i sees."""
 
     frames_per_chunk: int
     tokens_per_frame: int
@@ -35,15 +35,15 @@ class ByChunk:
 
 
 def causal(frames: int, chunk: int, tokens_per_frame: int, reach: Reach) -> ByChunk:
-    """A clip in which each chunk sees itself and those before it; ValueError if it is not whole chunks."""
+    """Each chunk sees itself and the chunks before it; ValueError if a clip is not whole chunks."""
     if frames % chunk:
-        raise ValueError(f"the model takes {chunk} frames at a time; a clip of {frames} does not fit")
+        raise ValueError(f"a clip of {frames} does not fit: its length must be a multiple of {chunk} frames")
     seen = [(*reach.spans(first), (first, first + chunk)) for first in range(0, frames, chunk)]
     return ByChunk(chunk, tokens_per_frame, tuple(seen))
 
 
 def clean_then_noisy(frames: int, chunk: int, tokens_per_frame: int, reach: Reach) -> ByChunk:
-    """[clean clip | noisy clip], in which a noisy chunk sees the clean past and itself (teacher forcing)."""
+    """Teacher forcing over [clean clip | noisy clip]: a noisy chunk sees the clean past and itself."""
     clean = causal(frames, chunk, tokens_per_frame, reach).seen
     noisy = tuple((*spans, (first + frames, end + frames)) for *spans, (first, end) in clean)
     return ByChunk(chunk, tokens_per_frame, clean + noisy)

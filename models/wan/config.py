@@ -1,4 +1,4 @@
-"""What a Wan network is made of, read off its tensors and its config.json."""
+"""The configuration of a Wan network, read from its tensors and its config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.config import StackConfig
 
 HEAD_WIDTH = 128
-"""Of every released Wan; a bare state dict does not say it."""
+"""Width of a head in every released Wan; a bare state dict does not store it."""
 LATENT_SIZES = {16: (60, 104), 48: (44, 80)}
 """Rows and columns of the latents by their channels: 480 x 832 pixels, and 704 x 1280 for the 5B network."""
 CONFIG_NAMES = {
@@ -25,23 +25,23 @@ CONFIG_NAMES = {
     "rope_frames": ("rope_max_seq_len",),
     "text_norm": ("cross_attn_norm",),
 }
-"""Our names, and theirs in the configurations of diffusers and of Wan's own code."""
+"""Our names, and the names in configurations of diffusers and of Wan's own code."""
 IMAGE_PARTS = ("image_embedder", "add_k_proj", "vace_blocks", "motion_encoder", "face_adapter")
-"""In the names of networks that are conditioned on more than a prompt."""
+"""Parts of tensor names of networks that are conditioned on more than a prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WanConfig(StackConfig):
-    """The configuration of a Wan network as we run it; what StackConfig asks, and what is Wan's own."""
+    """The configuration of a Wan network as framelens runs it: StackConfig and Wan's own settings."""
 
     shared_modulation: ClassVar[bool] = True
-    """All blocks share one projection of the time embedding, to which each adds a table."""
+    """All blocks share one projection of the time embedding, and each adds its own table."""
     layers: int
     frames_per_chunk: int = 1
     is_causal: bool = False
-    """Whether it was trained on frames that do not see later ones."""
+    """Whether it was trained with frames that do not see later ones."""
     frequencies: int = 256
-    """Width of the sinusoid that a timestep is embedded by."""
+    """Width of the sinusoid that embeds a timestep."""
     epsilon: float = 1e-6
     text_norm: bool = True
     """Whether the stream is normalised before attention to the prompt."""
@@ -63,7 +63,7 @@ class WanConfig(StackConfig):
         return replace(super().geometry(layers), frames_per_chunk=self.frames_per_chunk)
 
     def for_diffusers(self) -> dict[str, Any]:
-        """What the stock class is built with."""
+        """The arguments of the stock class in diffusers."""
         return {
             "patch_size": (1, self.patch, self.patch),
             "num_attention_heads": self.heads,
@@ -83,9 +83,9 @@ class WanConfig(StackConfig):
 def config_of(
     checkpoint: Checkpoint, options: Mapping[str, Any], frames_per_chunk: int, is_causal: bool
 ) -> WanConfig:
-    """The configuration of a checkpoint with diffusers' names, sizes off its tensors unless it says them.
+    """The configuration of a checkpoint with diffusers' names; its config.json overrides the tensors' sizes.
 
-    Raises ValueError, with one line, for a network that is conditioned on more than a prompt.
+    Raises ValueError for a network that is conditioned on more than a prompt.
     """
     sizes = _measure_tensors(checkpoint) | _read_config(checkpoint.config or {})
     _refuse_other_conditions(checkpoint, sizes.pop("taken_channels"), sizes["channels"])
@@ -107,11 +107,11 @@ def config_of(
 
 
 def _measure_tensors(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The sizes that the tensors' shapes show."""
+    """The sizes that the tensors' shapes give."""
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in checkpoint.weights:
-            raise ValueError(f"{checkpoint.path} is no Wan network: it has no tensor {name}")
+            raise ValueError(f"{checkpoint.path} is not a Wan network: it has no tensor {name}")
         return tuple(checkpoint.weights[name].shape)
 
     patches = shape("patch_embedding.weight")
@@ -140,20 +140,20 @@ def _layers(weights: Mapping[str, Tensor]) -> int:
 
 
 def _read_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json says, under our names."""
+    """The values of a config.json, under our names."""
     found = {ours: [config[name] for name in names if name in config] for ours, names in CONFIG_NAMES.items()}
     return {ours: values[0] for ours, values in found.items() if values and values[0] is not None}
 
 
 def _heads(checkpoint: Checkpoint, configured: int | None, chosen: int | None, width: int) -> int:
-    """How many heads: said by the configuration, or asked for, or as many as are 128 wide."""
+    """Number of heads: from the configuration, else from the settings, else heads are 128 wide."""
     if configured and chosen and configured != chosen:
-        raise ValueError(f"{checkpoint.path} says that it has {configured} heads; it cannot be told {chosen}")
+        raise ValueError(f"{checkpoint.path} has {configured} heads, got heads={chosen}: leave out heads")
     heads = configured or chosen or width // HEAD_WIDTH
     if not heads or width % heads or (not configured and not chosen and width % HEAD_WIDTH):
         raise ValueError(
             f"{checkpoint.path}: a width of {width} does not divide into "
-            f"{f'{heads} heads' if configured or chosen else f'heads of {HEAD_WIDTH}'}; say heads=..."
+            f"{f'{heads} heads' if configured or chosen else f'heads of {HEAD_WIDTH}'}; set heads=..."
         )
     return heads
 
@@ -163,6 +163,6 @@ def _refuse_other_conditions(checkpoint: Checkpoint, taken: int, given: int) -> 
     if taken != given or part is not None:
         what = f"takes {taken} channels and gives {given}" if taken != given else f"has {part}"
         raise ValueError(
-            f"{checkpoint.path} {what}: it is conditioned on images or more; supported are "
+            f"{checkpoint.path} {what}: it is conditioned on more than a prompt; supported are "
             "text-to-video networks"
         )

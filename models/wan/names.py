@@ -1,6 +1,6 @@
-"""The names of Wan's own code, which most causal checkpoints keep, as those of diffusers.
+"""Diffusers' names for the tensor names of Wan's own code, which most causal checkpoints use.
 
-Mind that norm2 and norm3 of a block change places: Wan counts them by kind, diffusers in their order.
+Note that norm2 and norm3 of a block swap: Wan numbers them by kind, diffusers in order of use.
 """
 
 from collections.abc import Collection, Mapping
@@ -41,20 +41,20 @@ def is_original(names: Collection[str]) -> bool:
 
 
 def is_wan_like(names: Collection[str]) -> bool:
-    """Whether these are the tensors of a Wan, or of a SkyReels, in either naming."""
+    """Whether these are the tensor names of Wan or SkyReels, in either naming."""
     known = WAN_MARK in names or DIFFUSERS_MARK in names
     return known and "patch_embedding.weight" in names and ANYFLOW_MARK not in names
 
 
 def for_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under diffusers' names; names that are unknown, or already diffusers', stay."""
+    """The same tensors under diffusers' names; unknown names and diffusers' names do not change."""
     if not is_original(weights):
         return dict(weights)
     return {rename(name): tensor for name, tensor in weights.items()}
 
 
 def rename(name: str) -> str:
-    """Diffusers' name of what Wan's own code calls so."""
+    """Diffusers' name for a tensor name of Wan's own code."""
     if not name.startswith("blocks."):
         return _with_start(name, OUTSIDE)
     blocks, number, inside = name.split(".", 2)

@@ -26,18 +26,18 @@ from framelens.models.wan.config import WanConfig
 from framelens.models.wan.rope import turns
 
 CLEAN_TIMESTEP = 0.0
-"""At which finished frames are read (Self-Forcing and those after it; SkyReels' finished frames)."""
+"""Timestep at which finished frames are read (Self-Forcing and later models; SkyReels)."""
 
 
 class Wan(HookedRootModule):
     """A Wan transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w].
 
-    `denoise` takes any number of frames, which see each other and the past; `encode` whole chunks.
+    `denoise` takes any number of frames, which see each other and the past; `encode` takes one chunk.
     """
 
     latent, takes = True, "text"
     keeps_float32 = ("rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
-    """Parts of names of what diffusers keeps in float32, in whatever dtype the rest is."""
+    """Parts of the names of weights that diffusers keeps in float32, whatever the dtype of the others."""
     no_split = ("WanBlock",)
     """Classes whose modules stay on one device each, for accelerate's device maps."""
 
@@ -53,12 +53,12 @@ class Wan(HookedRootModule):
         self.scale_shift_table = stock.scale_shift_table
         self.hook_embed = GuardedHookPoint()
         self.null_condition = torch.zeros(config.text_tokens, config.text_width)
-        """A prompt of filling alone; the empty prompt's embedding is its text encoder's to give."""
+        """A prompt of padding only; the embedding of the empty prompt comes from the text encoder."""
         self.setup()
 
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:
-        """Self-attention of every block; keys lie in frame order, the frames at hand last."""
+        """Self-attention of every block; keys are in frame order, the current frames last."""
         names = [f"blocks.{layer}.attn" for layer in range(len(self.blocks))]
         return {name: AttentionPoint(self.get_submodule(name), self._key_age) for name in names}
 
@@ -77,7 +77,7 @@ class Wan(HookedRootModule):
         return next((w.device for w in self.parameters() if not w.is_meta), torch.device("cpu"))
 
     def start(self, batch: int, cond: Tensor | None = None) -> DenseContext:
-        """A context in which nothing has been seen; without cond, under the null condition."""
+        """A context before the first frame; without cond it has the null condition."""
         if cond is None:
             cond = self.null_condition.expand(batch, -1, -1)
         cache = KVCache(KVStorage(len(self.blocks)))
@@ -88,7 +88,7 @@ class Wan(HookedRootModule):
         """The context with this finished chunk's keys and values appended, read at timestep 0."""
         chunk, per = self.geometry.frames_per_chunk, self.geometry.tokens_per_frame
         if x.shape[1] != chunk:
-            raise ValueError(f"the model takes {chunk} finished frames at a time, got {x.shape[1]}")
+            raise ValueError(f"encode takes {chunk} finished frames at a time, got {x.shape[1]}")
         cache = context.cache.for_appending()
         clean = self.modulations(torch.full((1, 1), CLEAN_TIMESTEP, device=self.device))
         self._through(self.tokens(x), clean, context.rope, cache, context.text)
@@ -99,7 +99,7 @@ class Wan(HookedRootModule):
         )
 
     def at_steps(self, sigmas: Float[Tensor, " s"], context: DenseContext) -> Iterator[DenseContext]:
-        """The context at each step of a sampler with these noise levels, all embedded at once."""
+        """The context at each step of a sampler with these noise levels; one pass embeds all of them."""
         steps = self.modulations(1000 * sigmas.to(self.device)[None])
         return (replace(context, modulations=steps.at(step)) for step in range(len(sigmas)))
 
@@ -113,7 +113,7 @@ class Wan(HookedRootModule):
         rope = context.rope
         if frames != self.geometry.frames_per_chunk:
             rope = self.rotation(list(range(context.frame, context.frame + frames)))
-        history = context.cache if context.cache.tokens else Together()  # a first chunk leaves no keys behind
+        history = context.cache if context.cache.tokens else Together()  # an empty cache stores nothing
         tokens = self._through(self.tokens(x), modulations, rope, history, context.text)
         return self.velocity(tokens, modulations)
 
@@ -127,17 +127,15 @@ class Wan(HookedRootModule):
 
     @property
     def bidirectional(self) -> Callable[..., Tensor]:
-        """`whole`, of a network that was trained so; a causal one has no such attribute."""
+        """`whole`, for a network that was trained bidirectional; a causal network has no such attribute."""
         if self.config.is_causal:
-            raise AttributeError(
-                "the network was trained causal, so its frames do not see each other both ways"
-            )
+            raise AttributeError("the network was trained causal, so its frames do not see later ones")
         return self.whole
 
     def denoise_clip(
         self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, "b f"], cond: Tensor | None = None
     ) -> Float[Tensor, "b f c h w"]:
-        """The velocity of a clip in one pass; each chunk sees itself and those before it as they are in x."""
+        """The velocity of a clip in one pass; each chunk sees itself and the earlier chunks of x."""
         frames, g = x.shape[1], self.geometry
         history = causal(frames, g.frames_per_chunk, g.tokens_per_frame, self.config.reach)
         return self._clip(x, 1000 * sigma, list(range(frames)), history, cond)
@@ -170,7 +168,7 @@ class Wan(HookedRootModule):
         return self.config.values()
 
     def tokens(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
-        """The embedded patches of frames, frame by frame; ValueError for latents of another size."""
+        """The embedded patches of all frames, n = (frame row col); ValueError for latents of another size."""
         g = self.geometry
         if tuple(x.shape[2:]) != (g.channels, g.height, g.width):
             raise ValueError(
@@ -180,7 +178,7 @@ class Wan(HookedRootModule):
         return self.hook_embed(rearrange(patches, "b d f h w -> b (f h w) d").contiguous())
 
     def modulations(self, timestep: Float[Tensor, "b f"]) -> Modulations:
-        """What timesteps in 0..1000 say to every block (halves of one projection) and to the final norm."""
+        """Modulation of every block (halves of one projection) and of the final norm; timesteps 0..1000."""
         embedding, projected = self._times(timestep)
         halves = projected.chunk(2, dim=-1)
         table = self.scale_shift_table.to(embedding.device)[:, None]
@@ -190,7 +188,7 @@ class Wan(HookedRootModule):
     def _times(
         self, timestep: Float[Tensor, "b f"]
     ) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f six_d"]]:
-        """The embedding of timesteps, and all blocks' scales, shifts and gates."""
+        """The embedding of timesteps, and the scales, shifts and gates that all blocks share."""
         embedder: Any = self.condition_embedder
         sinusoid = embedder.timesteps_proj(timestep.float().flatten())
         exact = next(embedder.time_embedder.parameters()).dtype
@@ -208,7 +206,7 @@ class Wan(HookedRootModule):
         return turns(self.rope, self.config.rope_axes, grid, self.device)
 
     def text_keys(self, batch: int, cond: Float[Tensor, "b t w"]) -> TextKeys:
-        """The prompts' keys and values for every block; filled up with zeros, which are attended to."""
+        """The prompts' keys and values for every block; padded with zeros, which receive attention."""
         most, width = self.config.text_tokens, self.config.text_width
         if cond.ndim != 3 or len(cond) != batch or cond.shape[2] != width or not 0 < cond.shape[1] <= most:
             raise ValueError(
@@ -223,7 +221,7 @@ class Wan(HookedRootModule):
     def velocity(
         self, tokens: Float[Tensor, "b n d"], modulations: Modulations
     ) -> Float[Tensor, "b f c h w"]:
-        """The final norm, shifted and scaled, as frames of velocity."""
+        """The velocity as frames, after the final norm with its shift and scale."""
         g = self.geometry
         final = modulations.final.to(tokens.device)
         shift, scale = (per_frame(part, tokens.shape[1]) for part in final.chunk(2, dim=-1))

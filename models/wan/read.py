@@ -9,19 +9,19 @@ from framelens.records.extras import extra
 
 
 def with_our_names(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its tensors under diffusers' names; what was given is left as it is."""
+    """A copy of the checkpoint with its tensors under diffusers' names."""
     return replace(checkpoint, weights=for_diffusers(checkpoint.weights))
 
 
 def stock(kind: Any, arguments: dict[str, Any], checkpoint: Checkpoint) -> Any:
     """A network of that diffusers class with the checkpoint's own tensors as its weights.
 
-    What diffusers keeps in float32 is brought there. ValueError where the tensors are not the expected ones.
+    Weights that diffusers keeps in float32 are converted. ValueError for missing or other tensors.
     """
     with extra("families"):
         from accelerate import init_empty_weights
 
-    with init_empty_weights():  # buffers, the rotary tables, are made
+    with init_empty_weights():  # buffers (the rotary tables) are still created
         network = kind(**arguments)
     checkpoint.check({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
     exact = kind._keep_in_fp32_modules

@@ -1,4 +1,4 @@
-"""Rotary positions of Wan for frames of any number: the stock network's only ever begin with frame 0."""
+"""RoPE tables of Wan for frames with any numbers; the stock network's always begin with frame 0."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from framelens.models.parts.blocks import Rope
 def turns(rope: Any, axes: tuple[int, int, int], grid: list[list[int]], device: torch.device) -> Rope:
     """Cosine and sine [n head] of tokens at the given frames, rows and columns, from the stock tables.
 
-    The sine is negative at the first channel of each pair, where the turn subtracts.
+    The sine is negative at the first channel of each pair, where the rotation subtracts.
     """
     places = torch.meshgrid(*(torch.tensor(line, device=device) for line in grid), indexing="ij")
     cos, sin = (_pick(table.to(device), axes, places) for table in (rope.freqs_cos, rope.freqs_sin))
