@@ -198,7 +198,7 @@ def _read_conditions(checkpoint: Checkpoint, stack: str) -> tuple[str | None, in
     return None, 0
 
 
-def _read_fusion(checkpoint: Checkpoint, options: str | None) -> str:
+def _read_fusion(checkpoint: Checkpoint, requested: str | None) -> str:
     """The fusion: from the tensors if they show it, else the requested one, else token_concat."""
     if "decoder.decoder_input_proj.weight" in checkpoint.weights:
         fusions: tuple[str, ...] = ("channel_concat",)
@@ -206,7 +206,7 @@ def _read_fusion(checkpoint: Checkpoint, options: str | None) -> str:
         fusions = ("token_concat_projected",)
     else:
         fusions = SILENT_FUSIONS
-    fusion = options or fusions[0]
+    fusion = requested or fusions[0]
     if fusion not in fusions:
         raise ValueError(
             f"{checkpoint.path} has the tensors of fusion {' or '.join(fusions)}, got fusion={fusion!r}"
@@ -214,11 +214,11 @@ def _read_fusion(checkpoint: Checkpoint, options: str | None) -> str:
     return fusion
 
 
-def _refuse_fusion(checkpoint: Checkpoint, options: str | None) -> None:
-    if options is not None:
+def _refuse_fusion(checkpoint: Checkpoint, requested: str | None) -> None:
+    if requested is not None:
         settings = ", ".join(name for name in DEFAULTS if name != "fusion")
         raise ValueError(
-            f"{checkpoint.path} is a dense checkpoint, got fusion={options!r}; its settings are {settings}"
+            f"{checkpoint.path} is a dense checkpoint, got fusion={requested!r}; its settings are {settings}"
         )
 
 

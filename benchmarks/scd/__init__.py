@@ -1,1 +1,1 @@
-"""Time and memory of a dense causal diffuser beside its separated twin."""
+"""Time and memory of a dense causal diffuser and of its separated twin."""

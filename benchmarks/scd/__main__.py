@@ -1,20 +1,20 @@
-"""What separation saves: a dense causal diffuser and its separated twin, by arithmetic and on the clock.
+"""What separation saves: a dense causal diffuser and its separated twin, by arithmetic and by measured time.
 
     python -m framelens.benchmarks.scd                                       # tiny, on a CPU
     python -m framelens.benchmarks.scd --preset minecraft --device cuda --fusion token_concat prefix
     python -m framelens.benchmarks.scd --plan runs/dense-tiles/default/plan.json --repeats 25
     python -m framelens.benchmarks.scd --preset dense-tiles --split 7 8 --vary steps=1,10,20
 
-First the cost card, from shapes alone. Then dense and separated networks of random weights take turns in
-one process, through the contract that samplers use: the time of `encode`, of a denoising step, of a frame
-and of the first frame, and peak memory, at the preset's (or plan's) own setting, and against history,
-denoising steps, decoder depth and batch. A plan's split need not add up to the dense model's layers: those
-that work at every step and before the past is read are in both halves.
+The command first prints the cost card, from shapes alone. Then dense and separated networks with random
+weights take turns in one process, through the contract that samplers use. It measures the time of `encode`,
+of a denoising step, of a frame and of the first frame, and peak memory: at the preset's (or plan's) setting,
+and against history, denoising steps, decoder depth and batch. The layers of a plan's split may add up to more
+than the dense model's: layers that run at every step and also before the past is read are in both halves.
 
-A speed-up is the ratio to the dense arm of the same round. Beside it stand two predictions: by operations
-alone, and by a roofline, which takes for each pass the time of linear layers, of attention and of launching
-blocks, and no less than it takes to read their bytes, at rates measured here before. No VAE and no text
-encoder is part of any time. The last line of the output is one JSON document.
+A speed-up is the ratio to the dense arm of the same round. The output shows two predictions with it: by
+operations alone, and by a roofline. The roofline adds for each pass the time of linear layers, of attention
+and of launching blocks, at least the time to read their bytes, at rates that this command measured before.
+VAE and text encoder are not part of any time. The last line of the output is one JSON document.
 """
 
 import argparse
@@ -54,14 +54,14 @@ from framelens.records.commands import exits_as
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "terminated abruptly")
 UNSTEADY = 1.25
-"""Factor by which the machine's rates may drift before that is said."""
+"""Factor by which the machine's rates may drift without a warning."""
 ROOM = 0.7
-"""Share of the free memory that weights and caches may take; the rest is for what a pass computes."""
+"""Share of the free memory for weights and caches; the rest is for activations."""
 
 
-@exits_as("scd_bench", stopped="finished sweeps lie in the folder of results")
+@exits_as("scd_bench", stopped="finished sweeps are in the results folder")
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 when all was measured, 2 when the request cannot be met."""
+    """Exit status: 0 if everything was measured, 2 if the request is not possible."""
     options = parser().parse_args(arguments)
     given = sys.argv[1:] if arguments is None else arguments
     document = benchmark(options, shlex.join(["python", "-m", "framelens.benchmarks.scd", *given]))
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Card, sweeps and arms, printed and written as they come; the JSON document."""
+    """The JSON document; card, sweeps and arms are printed and written as they finish."""
     full, settings = read_request(options)
     planned_threads = None if settings.prediction is None else settings.prediction.threads
     threads = options.threads or planned_threads or settings.preset.threads
@@ -102,7 +102,7 @@ def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def measure_arms(settings: BenchSettings, machine: Machine, folder: Folder, memory: bool) -> dict[str, Any]:
-    """Peaks, sweeps and arms, written and shown as they are finished."""
+    """Split, sweeps and arms as plain values; each is written and printed when it is finished."""
     threads, is_measured = torch.get_num_threads(), memory and measure.can_measure_memory(settings.device)
     common = (settings.device, settings.dtype, settings.seed, threads)
     peaks = {
@@ -119,7 +119,7 @@ def measure_arms(settings: BenchSettings, machine: Machine, folder: Folder, memo
         folder.write(name, dataset)
         sweeps[varied] = rows_of(dataset, varied)
         folder.say(table_text(sweeps[varied], varied, VARIED[varied][1]))
-    differences = bench.differences()  # first: it takes all arms to the preset's own setting
+    differences = bench.differences()  # first, because it sets all arms to the preset's setting
     arms = xr.Dataset(
         {
             "first_frame_seconds": bench.first_frames(),
@@ -133,7 +133,7 @@ def measure_arms(settings: BenchSettings, machine: Machine, folder: Folder, memo
     )
     arms.peak_bytes.attrs = {
         "units": "B",
-        "long_name": "most memory held while a frame was made, network included",
+        "long_name": "peak memory while a frame was generated, network included",
     }
     arms.parameters.attrs = {"units": "1", "long_name": "weights"}
     folder.write("bench_arms", arms)
@@ -142,7 +142,7 @@ def measure_arms(settings: BenchSettings, machine: Machine, folder: Folder, memo
 
 
 def _peak(settings: BenchSettings, network: str, mode: str, *common: Any) -> int:
-    """On a GPU here, before anything else is there; on a CPU in a process of its own."""
+    """Peak bytes of one arm: on a GPU in this process, on a CPU in a separate process."""
     arguments = (settings.preset, network, mode, *common)
     return (
         peak_bytes(*arguments)
@@ -153,7 +153,7 @@ def _peak(settings: BenchSettings, network: str, mode: str, *common: Any) -> int
 
 @contextmanager
 def explain_out_of_memory(settings: BenchSettings, folder: Folder) -> Iterator[None]:
-    """Running out of memory as a ValueError that says what would fit and where the finished part lies."""
+    """Turns out-of-memory errors into a ValueError with what would fit and the folder of finished parts."""
     free, preset = free_bytes(settings.device) or 0, settings.preset
     try:
         yield
@@ -163,36 +163,36 @@ def explain_out_of_memory(settings: BenchSettings, folder: Folder) -> Iterator[N
         roomy = int(ROOM * free)
         point = (preset.longest, preset.largest)
         raise ValueError(
-            f"{settings.device} is out of memory, of which {free / 1e9:.1f} GB were free: "
+            f"{settings.device} ran out of memory ({free / 1e9:.1f} GB were free): "
             f"{what_fits(preset, settings.networks, settings.dtype, roomy, *point)}; "
-            f"what was finished is in {folder.path}"
+            f"finished parts are in {folder.path}"
         ) from None
 
 
 def describe_timing(full: Preset, settings: BenchSettings, machine: Machine) -> str:
-    """What the times below belong to, and at which rates they were predicted."""
+    """Text above the times: what is timed, and the rates of the predictions."""
     sliced = "" if settings.preset.what == full.what else (
-        f"\nThis is a CPU: {full.name} itself is not measured here (--device cuda); what is timed is a slice."
+        f"\nThis is a CPU: it times a slice of {full.name}; use --device cuda for the whole preset."
     )  # fmt: skip
     timed = settings.preset
     return (
         f"{sliced}\ntimed: {timed.what}; {timed.layers}; random weights\n"
-        f"{timed.steps} steps, {timed.history} frames of history, batch {timed.batch} where these are not "
+        f"{timed.steps} steps, {timed.history} frames of history, batch {timed.batch} unless "
         f"varied; median [min, max] of {settings.repeats} rounds\n"
         f"roofline: {machine.rates}, all measured just now with blocks of these shapes"
     )
 
 
 def compare_rates(before: Machine, after: Machine) -> str:
-    """Whether the machine's own rates stayed as they were; on a shared one they do not."""
+    """Text that compares the machine's rates before and after; they drift on a shared machine."""
     ratio = after.flops_per_second / before.flops_per_second
     launching = after.seconds_per_block / before.seconds_per_block
     worst = max(ratio, 1 / ratio, launching, 1 / launching)
-    text = f"\nthe rates of this machine at the end, over those before: {ratio:.2f} in operations a second, "
+    text = f"\nrates of this machine, end over start: {ratio:.2f} in operations per second, "
     text += f"{launching:.2f} in the time to launch a block"
     if worst < UNSTEADY:
         return text
-    return f"{text}: it is shared or throttled, so trust ratios within a round more than times"
+    return f"{text}: the machine is shared or throttled; ratios within a round are more reliable than times"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""One arm of the comparison: a network with random weights at work, and what of it is timed.
+"""One arm of the comparison: a network with random weights, and its timed operations.
 
     arm = Arm(network, preset, "cpu", seed=0)
-    arm.reach(history=32, batch=1)               # encodes random frames; goes on from where it stands
-    arm.sample(sigmas), arm.encode()             # one frame's denoising steps; taking a frame into memory
+    arm.reach(history=32, batch=1)               # encodes random frames after those already encoded
+    arm.sample(sigmas), arm.encode()             # one frame's denoising steps; encoding a frame
 
-Weights are random: what is computed and how long it takes does not depend on them.
+Weights are random: operations and times do not depend on them.
 """
 
 import copy
@@ -20,14 +20,14 @@ from framelens.models.variants.captured import capture
 
 PLAIN = "plain"
 OPENING = 0.02
-"""Standard deviation of what is added to every weight: adaLN starts with closed gates, behind which two
-ways to compute the same would agree whatever they do."""
+"""Standard deviation of the noise added to every weight. It opens adaLN's gates, which start closed: with
+closed gates the captured and the plain network would agree even if one were wrong."""
 
 
 def network(
     preset: Preset, fusion: str, device: str, dtype: str, seed: int, decoder_layers: int | None = None
 ) -> nn.Module:
-    """The dense network, or the separated one of that fusion, with random weights, on that device."""
+    """The dense network, or the separated one with that fusion, with random weights, on that device."""
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), torch.device(device):
         torch.manual_seed(seed)
         if fusion == "dense":
@@ -41,7 +41,7 @@ def network(
 
 
 class Arm:
-    """A network, the contexts of its branches, and a clip of noise."""
+    """A network, the contexts of its guidance branches, and one frame of noise."""
 
     def __init__(self, model: nn.Module, preset: Preset, device: str, seed: int, mode: str = PLAIN):
         self.network, self.preset, self.device, self.seed = model, preset, device, seed
@@ -52,9 +52,9 @@ class Arm:
 
     @torch.inference_mode()
     def reach(self, history: int, batch: int) -> None:
-        """Contexts with that many random frames read, for a batch of that size."""
+        """Encodes random frames until the contexts hold `history` frames, for a batch of that size."""
         if batch != self.batch or history < self.history:
-            self.contexts = {}  # before new ones are made, so that both never exist
+            self.contexts = {}  # before new ones are made, so that both never exist together
             self.draws = torch.Generator(self.device).manual_seed(self.seed)
             self.batch, self.history, self.noise = batch, 0, self._frame(batch)
             self.contexts = self.branches.start(batch, self._condition(batch))
@@ -78,12 +78,12 @@ class Arm:
         return torch.randint(config.conditions, shape, generator=self.draws, device=self.device)
 
     def sigmas(self, steps: int) -> Tensor:
-        """The noise levels of a sampler of that many steps, on the device."""
+        """The noise levels of a sampler with that many steps, on the device."""
         return sigma_grid(steps).to(self.device)
 
     @torch.inference_mode()
     def sample(self, sigmas: Tensor) -> Tensor:
-        """The next frame from noise, by Euler steps, in the contexts reached."""
+        """The next frame from noise, by Euler steps, after the encoded history."""
         return self._denoise_frame(sigmas, self._fresh if self.is_captured else self.contexts)
 
     def _denoise_frame(self, sigmas: Tensor, contexts: Contexts) -> Tensor:
@@ -94,27 +94,27 @@ class Arm:
         return x
 
     def prepare_sample(self) -> None:
-        """Makes captured steps take the contexts for those of another frame, as each frame's are."""
+        """Copies the contexts, so that captured steps see them as those of a new frame."""
         if self.is_captured:
             self.prepare_encode()
 
     def prepare_encode(self) -> None:
-        """Copies the contexts: `encode` writes behind them, and those reached are to stay the newest."""
-        self._fresh = {}  # before the copy, so that two never exist
+        """Copies the contexts, because `encode` writes to them and the originals must not change."""
+        self._fresh = {}  # before the copy, so that two never exist together
         self._fresh = copy.deepcopy(self.contexts)
 
     @torch.inference_mode()
     def encode(self) -> None:
-        """Takes one frame into the memory of every branch, in copies of the contexts."""
+        """Encodes one frame in every branch, in copies of the contexts."""
         self.branches.encode(self.noise, self._fresh)
 
     @torch.inference_mode()
     def first_frame(self, sigmas: Tensor) -> Tensor:
-        """Start and first frame: nothing has been seen, nothing is prepared."""
+        """`start` and the first frame, without history and without preparation."""
         return self._denoise_frame(sigmas, self.branches.start(self.batch, self._condition(self.batch)))
 
     def warm(self, sigmas: Tensor) -> None:
-        """Records or compiles what is captured, for every branch, before anything is timed."""
+        """Records or compiles captured steps, for every branch, before anything is timed."""
         for _ in range(3 if self.is_captured else 0):
             self.prepare_sample()
             self.sample(sigmas)

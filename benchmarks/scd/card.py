@@ -1,4 +1,4 @@
-"""The cost card: what arithmetic says of a preset before anything is timed.
+"""The cost card: costs of a preset by arithmetic, before anything is timed.
 
 dataset = card(preset, dtype="bfloat16")
 print(card_text(preset, dataset))
@@ -29,14 +29,14 @@ STEPS = (1, 2, 4, 8, 16, 25, 50, 100, 1000)
 TOKENS = (0.25, 0.5, 1, 2, 4)
 COSTS = {
     "parameters": ("1", "weights of the whole model"),
-    "encode_flops": ("1", "operations of one encode of one branch"),
-    "denoise_flops": ("1", "operations of one denoising step of one branch"),
+    "encode_flops": ("1", "operations of one encode, one branch"),
+    "denoise_flops": ("1", "operations of one denoising step, one branch"),
     "frame_flops": ("1", "operations of a frame, all branches"),
-    "encode_bytes": ("B", "weights, keys and values moved by one encode of one branch"),
-    "denoise_bytes": ("B", "weights, keys and values moved by one denoising step of one branch"),
+    "encode_bytes": ("B", "weights, keys and values moved by one encode, one branch"),
+    "denoise_bytes": ("B", "weights, keys and values moved by one denoising step, one branch"),
     "cache_bytes": ("B", "keys and values held, all branches"),
-    "speed_up": ("1", "how many times fewer operations than dense"),
-    "bound": ("1", "what the speed-up tends to as steps grow"),
+    "speed_up": ("1", "operations of dense over this arm's"),
+    "bound": ("1", "limit of the speed-up for many steps"),
 }
 VARIED = {
     "steps": ("1", "denoising steps"),
@@ -47,7 +47,7 @@ VARIED = {
 
 
 def card(preset: Preset, dtype: str) -> xr.Dataset:
-    """Costs of dense and every fusion, and speed-up and bound against what decides them; dims arm, ...."""
+    """Costs of dense and every fusion by arm; speed-up and bound also by each quantity of VARIED."""
     arms = [DENSE, *FUSIONS]
     shapes = {arm: preset.shape(arm, value_bytes=VALUE_BYTES[dtype]) for arm in arms}
     rows = [_costs(shapes[arm], shapes[DENSE], preset) for arm in arms]
@@ -92,7 +92,7 @@ def _values(preset: Preset) -> dict[str, list[int]]:
 
 
 def _speed_up(preset: Preset, arm: str, varied: str, value: int) -> tuple[float, float]:
-    """Speed-up and bound of the arm where one thing is different."""
+    """Speed-up and bound of the arm if `varied` has that value."""
     at = {"steps": preset.steps, "history": preset.history} | {varied: value}
     dense, shape = preset.shape(DENSE), preset.shape(arm, at.get("decoder_layers"))
     if varied == "tokens":
@@ -103,7 +103,7 @@ def _speed_up(preset: Preset, arm: str, varied: str, value: int) -> tuple[float,
 
 
 def card_rows(dataset: xr.Dataset) -> dict[str, Any]:
-    """The card as plain values: costs by arm, and speed-up and bound by what is varied."""
+    """The card as plain values: costs by arm, speed-up and bound by each varied quantity."""
     arms = [str(arm) for arm in dataset.arm.values]
     costs = {arm: {key: float(dataset[key].sel(arm=arm)) for key in COSTS} for arm in arms}
     for varied in VARIED:
@@ -127,7 +127,7 @@ def card_text(preset: Preset, dataset: xr.Dataset) -> str:
     text = [
         f"cost card of {preset.name}: {preset.what}; {preset.layers}",
         f"{preset.steps} steps, {preset.history} frames of history, batch {preset.batch}, {guidance}; a "
-        "multiply-add is two; encode and denoise are one pass of one branch",
+        "multiply-add counts as two; encode and denoise are one pass of one branch",
         "",
         f"{'':22}{'parameters':>11}{'encode':>22}{'denoise':>22}{'a frame':>10}{'KV cache':>10}"
         f"{'speed-up':>10}{'bound':>8}",

@@ -1,4 +1,4 @@
-"""Memory of the comparison: what it needs by arithmetic, what is free, what would fit, and what was used."""
+"""Memory of the comparison: needed by arithmetic, free, what would fit, and the measured peak."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from framelens.models.cost.operations import VALUE_BYTES, cache_bytes, parameter
 
 
 def needed_bytes(preset: Preset, arms: list[str], dtype: str, history: int, batch: int) -> int:
-    """What plain arms hold at once: weights, contexts, a copy of the largest context; no activations."""
+    """Bytes of all plain arms together: weights, contexts, a copy of the largest context; no activations."""
     shapes = [preset.shape(arm, batch=batch, value_bytes=VALUE_BYTES[dtype]) for arm in arms]
     caches = [cache_bytes(shape, history + 1) for shape in shapes]
     return sum(parameters(shape) * shape.value_bytes for shape in shapes) + sum(caches) + max(caches)
 
 
 def free_bytes(device: str) -> int | None:
-    """Memory of that device that nobody uses; None where this system does not tell."""
+    """Free bytes of that device; None if this system does not report them."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     table = Path("/proc/meminfo")
@@ -28,7 +28,7 @@ def free_bytes(device: str) -> int | None:
 
 
 def check_memory(preset: Preset, arms: list[str], dtype: str, device: str) -> None:
-    """Raises ValueError, saying what would fit, where a point of a sweep needs more than is free."""
+    """Raises ValueError, with what would fit, if a point of a sweep needs more memory than is free."""
     free = free_bytes(device)
     points = [(preset.longest, preset.batch), (preset.history, preset.largest)]
     for history, batch in points:
@@ -42,7 +42,7 @@ def check_memory(preset: Preset, arms: list[str], dtype: str, device: str) -> No
 
 
 def what_fits(preset: Preset, arms: list[str], dtype: str, free: int, history: int, batch: int) -> str:
-    """The longest history at that batch and the largest batch at that history that `free` bytes hold."""
+    """The longest history at that batch, and the largest batch at that history, in `free` bytes."""
 
     def fits(history: int, batch: int) -> bool:
         return needed_bytes(preset, arms, dtype, history, batch) <= free
@@ -53,11 +53,11 @@ def what_fits(preset: Preset, arms: list[str], dtype: str, free: int, history: i
         other = f", or a batch of {clips} at {history}" if clips else ""
         return f"a history of {frames} frames fits at batch {batch}{other}"
     alone = [arm for arm in arms if needed_bytes(preset, [arm], dtype, 1, 1) <= free]
-    return f"of the arms {', '.join(alone) or 'none'} fits alone, at batch 1"
+    return f"arms that fit alone at batch 1: {', '.join(alone) or 'none'}"
 
 
 def peak_bytes(preset: Preset, arm: str, mode: str, device: str, dtype: str, seed: int, threads: int) -> int:
-    """The peak memory of making a frame at the preset's history, network included; for a fresh process."""
+    """Peak bytes while a frame is generated at the preset's history, network included; in a new process."""
     torch.set_num_threads(threads)
 
     @torch.inference_mode()

@@ -1,6 +1,6 @@
-"""The command line of `scd_bench`, and the plan that it asks for.
+"""The command line of `scd_bench`, and the settings that it requests.
 
-full, plan = planned(parser().parse_args(["--preset", "minecraft"]))
+full, settings = read_request(parser().parse_args(["--preset", "minecraft"]))
 """
 
 import argparse
@@ -23,25 +23,27 @@ FIELDS = {
     "decoder_layers": "decoder_layers",
     "batch": "batches",
 }
-"""Where a preset holds the values of each sweep."""
+"""The field of a preset that holds the values of each sweep."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m framelens.benchmarks.scd",
-        description="dense against separated, by arithmetic and on the clock",
+        description="compares dense and separated networks, by arithmetic and by measured time",
     )
     parser.add_argument(
         "--preset",
-        help=f"{', '.join(PRESETS)}, or a model of ours for its shapes (default: the plan's model, or tiny)",
+        help=f"{', '.join(PRESETS)}, or a framelens model with its shapes (default: the plan's, or tiny)",
     )
     parser.add_argument(
-        "--plan", type=Path, help="plan.json of a probe's run: times its split in the use it was planned for"
+        "--plan",
+        type=Path,
+        help="plan.json of a probe's run: times its split with the plan's steps, history and batch",
     )
     parser.add_argument(
         "--split", type=int, nargs=2, metavar=("E", "D"),
-        help="layers of encoder and decoder; their sum need not be the dense model's (default: the preset's)",
+        help="layers of encoder and decoder; the sum may exceed the dense model's (default: the preset's)",
     )  # fmt: skip
     parser.add_argument(
         "--fusion", nargs="+", metavar="NAME",
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--vary", nargs="+", metavar="NAME=N,N",
-        help=f"what is swept, of {', '.join(VARIED)} (default: the preset's sweeps; with --plan none)",
+        help=f"values to sweep, of {', '.join(VARIED)} (default: the preset's sweeps; none with --plan)",
     )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of all arms (default: 5)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
@@ -61,20 +63,20 @@ def parser() -> argparse.ArgumentParser:
         "--dtype", help=f"{', '.join(VALUE_BYTES)} (default: the plan's; bfloat16 on a GPU, else float32)"
     )
     parser.add_argument(
-        "--threads", type=int, help="of a CPU (default: the plan's; 1 for small networks, else all)"
+        "--threads", type=int, help="threads of a CPU (default: the plan's; 1 for small networks, else all)"
     )
     parser.add_argument(
         "--memory",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="measure peak memory, each arm in a process of its own on a CPU",
+        help="measure peak memory; on a CPU each arm runs in a separate process",
     )
-    parser.add_argument("--out", type=Path, help="folder of the results (default: in runs/bench)")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: in runs/bench)")
     return parser
 
 
 def read_request(options: argparse.Namespace) -> tuple[Preset, BenchSettings]:
-    """The preset and what of it is timed how; ValueError where the request does not fit."""
+    """The whole preset, and the settings of what is timed; ValueError if the request does not fit."""
     on_gpu = options.device.startswith("cuda")
     prediction = None if options.plan is None else read_plan(options.plan)
     dtype = options.dtype or (prediction.dtype if prediction else "bfloat16" if on_gpu else "float32")
@@ -93,7 +95,7 @@ def read_request(options: argparse.Namespace) -> tuple[Preset, BenchSettings]:
     if "graph" in modes and not on_gpu:
         raise ValueError("mode 'graph' replays CUDA graphs: it needs --device cuda")
     if PLAIN not in modes:
-        modes = [PLAIN, *modes]  # what the others are compared with
+        modes = [PLAIN, *modes]  # the other modes are compared with it
     fusions = list(dict.fromkeys(fusions))
     return full, BenchSettings(
         timed, fusions, modes, options.device, dtype, options.repeats, prediction=prediction
@@ -103,7 +105,7 @@ def read_request(options: argparse.Namespace) -> tuple[Preset, BenchSettings]:
 def _presets(
     options: argparse.Namespace, prediction: PlannerPrediction | None, on_gpu: bool
 ) -> tuple[Preset, Preset]:
-    """The whole preset and what of it is timed, with the split, the use and the sweeps asked for."""
+    """The whole preset and the timed one, with the requested split, use and sweeps."""
     if prediction is None:
         split = None if options.split is None else tuple(options.split)
         full, timed = choose_preset(options.preset or "tiny", on_gpu, split)
@@ -126,7 +128,7 @@ def _presets(
 
 
 def read_sweeps(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
-    """The values of each sweep, none for those that are not named; nothing where none were given."""
+    """The values of each sweep, () for sweeps that are not named; {} if `given` is None."""
     if given is None:
         return {}
     sweeps: dict[str, tuple[int, ...]] = dict.fromkeys(FIELDS.values(), ())

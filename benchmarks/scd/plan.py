@@ -1,4 +1,4 @@
-"""What a planner predicted of a split, read from the plan.json that a probe's run or `probes plan` wrote."""
+"""A planner's prediction for a split, read from the plan.json of a probe's run or of `probes plan`."""
 
 import json
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from framelens.models.cost.operations import VALUE_BYTES
 
 @dataclass(frozen=True)
 class PlannerPrediction:
-    """A split, the use it was planned for, and the speed-up that was predicted."""
+    """A split, the use for which it was planned, and the predicted speed-up."""
 
     file: str
     model: str
-    """Whose shapes are meant."""
+    """The model whose shapes are timed."""
     verdict: str
     encoder_layers: int
     decoder_layers: int
@@ -24,11 +24,11 @@ class PlannerPrediction:
     batch: int
     dtype: str
     speed_up: float
-    """By operations."""
+    """Predicted by operations."""
     clock_speed_up: float | None
-    """By the measured rates of a machine, where the planner had them."""
+    """Predicted by the measured rates of a machine; None if the planner had no rates."""
     threads: int | None
-    """Of the CPU whose rates they are."""
+    """Threads of the CPU that was measured."""
 
     @property
     def split(self) -> tuple[int, int]:
@@ -37,10 +37,10 @@ class PlannerPrediction:
 
 
 def read_plan(file: Path) -> PlannerPrediction:
-    """The plan in that file; FileNotFoundError or ValueError where there is none, or it has no split."""
+    """The plan in that file; FileNotFoundError or ValueError if there is none or it has no split."""
     if not file.exists():
         raise FileNotFoundError(
-            f"there is no plan at {file}; make one: "
+            f"plan {file} does not exist; make one: "
             "python -m framelens.probes plan --model X --steps T --history F"
         )
     try:
@@ -53,7 +53,7 @@ def read_plan(file: Path) -> PlannerPrediction:
         raise ValueError(f"{file} has no split to time: {plan['model']['name']} is {plan['verdict']}")
     use, model = plan["prediction"], plan["model"]
     if not use:
-        raise ValueError(f"{file} predicts nothing: {model['name']} does not say enough of its shapes")
+        raise ValueError(f"{file} has no prediction: {model['name']} does not give enough of its shapes")
     clock = use["clock"] or {}
     return PlannerPrediction(
         file=str(file),

@@ -1,4 +1,4 @@
-"""What `scd_bench` compares: a dense model, its separated twin, the clip they make, and what is varied."""
+"""Presets of `scd_bench`: a dense model, its separated twin, how they sample, and the sweeps."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -21,48 +21,48 @@ class Preset:
     dense: DenseConfig
     scd: SCDConfig
     frames: int
-    """Of the longest video; the history of its last frame is one less."""
+    """Frames of the longest video; its last frame has one frame less as history."""
     steps: int
     guidance: float
     history: int
-    """Frames before the one that is made, wherever history is not what is varied."""
+    """Frames before the generated one, unless history is varied."""
     histories: tuple[int, ...]
     all_steps: tuple[int, ...]
     decoder_layers: tuple[int, ...]
-    """Encoder and decoder together keep their depth."""
+    """Decoder depths of the sweep; encoder and decoder together keep their number of layers."""
     batches: tuple[int, ...]
     batch: int = 1
     threads: int | None = None
-    """Of a CPU; None for as many as it has cores."""
+    """Threads of a CPU; None for one per core."""
 
     @property
     def layers(self) -> str:
-        """How many there are on either side."""
+        """The number of layers of both networks, as text."""
         return (
             f"dense {self.dense.layers} layers against {self.scd.encoder_layers} + {self.scd.decoder_layers}"
         )
 
     @property
     def branches(self) -> int:
-        """Passes that guidance makes of each step."""
+        """Passes per step: 2 with guidance, else 1."""
         return 1 if self.guidance == 1 else 2
 
     def shape(self, arm: str, decoder_layers: int | None = None, **changes) -> Shape:
-        """The shape of `dense` or of the fusion that `arm` names."""
+        """The shape of the dense network (`arm` "dense") or of the separated one with fusion `arm`."""
         config = self.dense if arm == "dense" else self.separated_config(arm, decoder_layers)
         return shape_of(config, **{"batch": self.batch, "branches": self.branches, **changes})
 
     def separated_config(self, fusion: str, decoder_layers: int | None = None) -> SCDConfig:
-        """The separated network of that fusion, and that deep a decoder out of the same layers."""
+        """The separated network with that fusion; `decoder_layers` moves layers from the encoder to it."""
         decoder = decoder_layers or self.scd.decoder_layers
         both = self.scd.encoder_layers + self.scd.decoder_layers
         layers = {"encoder_layers": both - decoder, "decoder_layers": decoder}
-        asked = {}
+        query = {}
         if fusion == "residual":
-            asked = ASKING
-        elif self.scd.fusion == "residual":  # of the others none is put together from dense layers
-            asked = {"query": "past", "start_token": True}
-        return replace(self.scd, fusion=fusion, head=0, **layers, **asked)
+            query = ASKING
+        elif self.scd.fusion == "residual":  # only residual is recomposed from dense layers
+            query = {"query": "past", "start_token": True}
+        return replace(self.scd, fusion=fusion, head=0, **layers, **query)
 
     def __post_init__(self):
         both = self.scd.encoder_layers + self.scd.decoder_layers
@@ -92,7 +92,7 @@ class Preset:
 
     @property
     def varied(self) -> dict[str, tuple[int, ...]]:
-        """The values of each sweep; none where there is no such sweep."""
+        """The values of each sweep; () for no sweep."""
         return {
             "history": self.histories,
             "steps": self.all_steps,
@@ -114,10 +114,10 @@ TINY = Preset(
     all_steps=(1, 4, 10, 25),
     decoder_layers=(1, 2, 4, 8),
     batches=(1, 4),
-    threads=1,  # smaller than the cost of sharing them out
+    threads=1,  # the work is smaller than the cost of sharing it
 )
 SMALL_WIDTH = 256
-"""Up to which a network of a model's shapes takes one thread of a CPU."""
+"""Largest width with which a network of a model's shapes uses one thread of a CPU."""
 MINECRAFT = Preset(
     name="minecraft",
     what="TECO-Minecraft latents: 64 tokens a frame, width 1024",
@@ -152,7 +152,7 @@ QUARTER = {"heads": 3, "d_model": 384, "mlp_width": 2240, "height": 30, "width":
 SLICES = {
     "minecraft": replace(
         MINECRAFT,
-        what="a slice of minecraft: 64 tokens a frame and width 1024 as there, but a third of the depth, "
+        what="a slice of minecraft: its 64 tokens a frame and width 1024, but a third of the depth, "
         "a short history, few steps",
         dense=replace(MINECRAFT.dense, layers=4),
         scd=replace(MINECRAFT.scd, encoder_layers=2, decoder_layers=2),
@@ -169,13 +169,13 @@ SLICES = {
         histories=(1, 2, 5), all_steps=(1, 4), decoder_layers=(1, 2), batches=(1, 2),
     ),
 }  # fmt: skip
-"""What a CPU times in place of the big presets."""
+"""Smaller presets that a CPU times instead of the big ones."""
 
 
 def choose_preset(name: str, on_gpu: bool, split: tuple[int, int] | None = None) -> tuple[Preset, Preset]:
-    """The preset or model of that name, and what of it is timed: a slice of big presets on a CPU.
+    """The preset or model of that name, and the timed preset: a slice of a big one on a CPU.
 
-    `split` are other layers of encoder and decoder; ValueError for those of a slice, which has too few.
+    `split` overrides the layers of encoder and decoder; ValueError for a slice, which has too few layers.
     """
     full = PRESETS[name] if name in PRESETS else of_model(name)
     timed = full if on_gpu else SLICES.get(name, full)
@@ -183,7 +183,7 @@ def choose_preset(name: str, on_gpu: bool, split: tuple[int, int] | None = None)
         return full, timed
     if timed is not full:
         raise ValueError(
-            f"a CPU times a slice of {name}, in which {split[0]} + {split[1]} layers say nothing: "
+            f"a CPU times only a slice of {name}, which has no {split[0]} + {split[1]} layers: "
             "use --device cuda, or --preset tiny"
         )
     layers = {"encoder_layers": split[0], "decoder_layers": split[1]}
@@ -192,7 +192,7 @@ def choose_preset(name: str, on_gpu: bool, split: tuple[int, int] | None = None)
 
 
 def of_model(name: str) -> Preset:
-    """The shapes of a model of ours, dense or separated, shipped or a checkpoint, sampled as `tiny` is."""
+    """A preset with the shapes of a framelens model (shipped or a checkpoint), sampled like `tiny`."""
     if name not in models.names() and "/" not in name and "." not in name:
         raise ValueError(
             f"no preset is called {name!r}; there are {', '.join(PRESETS)}, the models "
@@ -200,7 +200,7 @@ def of_model(name: str) -> Preset:
         )
     config: Any = getattr(models.load(name), "config", None)
     if not isinstance(config, DenseConfig | SCDConfig):
-        raise ValueError(f"{name} is not a dense or separated network of ours, of which a twin can be built")
+        raise ValueError(f"{name} is not a framelens dense or separated network, so it has no twin")
     shapes = {field.name: getattr(config, field.name) for field in fields(StackConfig)}
     if isinstance(config, SCDConfig):
         separated = config

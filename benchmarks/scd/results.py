@@ -1,4 +1,4 @@
-"""Results of `scd_bench`: a folder that reports can draw, tables on the screen, one JSON document.
+"""Results of `scd_bench`: a folder for the reports, tables on the screen, one JSON document.
 
 <folder>/manifest.json   bench_card.nc   bench_history.nc, bench_steps.nc, ...   bench_arms.nc
 """
@@ -22,7 +22,7 @@ VERSIONS = ("torch", "numpy", "xarray")
 
 
 class Folder:
-    """A run's folder; every file in it appears whole or not at all, the manifest says when all are there."""
+    """A run's folder; each file is written atomically, the manifest says when the folder is complete."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
         if _is_complete(path / "manifest.json"):
@@ -32,7 +32,7 @@ class Folder:
         self._write_manifest(complete=False)
 
     def say(self, text: str) -> None:
-        """Prints, and keeps what was printed for the page."""
+        """Prints the text, and keeps it for the page."""
         print(text, flush=True)
         self.text.append(text)
 
@@ -41,7 +41,7 @@ class Folder:
         write_netcdf(self.path / f"{name}.nc", dataset)
 
     def complete(self) -> None:
-        """Says in the manifest that everything is there."""
+        """Marks the folder as complete in the manifest."""
         self._write_manifest(complete=True)
 
     def _write_manifest(self, complete: bool) -> None:
@@ -56,7 +56,7 @@ def _is_complete(file: Path) -> bool:
 
 
 def default_folder(preset: str, device: str) -> Path:
-    """runs/bench/<preset>-<device>, with a number where that holds results already."""
+    """runs/bench/<preset>-<device>, with a number if that folder holds results already."""
     first = Path("runs/bench") / f"{preset}-{device.partition(':')[0]}"
     numbered = (first.with_name(f"{first.name}-{number}") for number in count(2))
     return next(path for path in chain([first], numbered) if not (path / "manifest.json").exists())
@@ -65,7 +65,7 @@ def default_folder(preset: str, device: str) -> Path:
 def manifest(
     command: str, full: Preset, settings: BenchSettings, machine: Machine, device_name: str
 ) -> dict[str, Any]:
-    """Everything needed to repeat a run and to know what was measured."""
+    """The manifest: what repeats the run, and what was measured."""
     timed = settings.preset
     return {
         "kind": "bench",
@@ -120,7 +120,7 @@ def rows_of(dataset: xr.Dataset, varied: str) -> list[dict[str, Any]]:
 
 
 def table_text(rows: list[dict[str, Any]], varied: str, words: str) -> str:
-    """Rows as a table: medians, smallest and largest of the rounds in brackets."""
+    """Rows as a table: medians, with smallest and largest of the rounds in brackets."""
     head = f"{'encode ms':>11}{'step ms':>10}{'frame ms':>27}{'frames/s':>10}{'speed-up':>21}"
     text = ["", f"{words:32}{head}{'by FLOPs':>10}{'by roofline':>12}"]
     before = None
@@ -140,7 +140,7 @@ def table_text(rows: list[dict[str, Any]], varied: str, words: str) -> str:
 
 
 def arms_rows(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """By arm: time to the first frame, peak memory, parameters, difference of what is captured."""
+    """By arm: time to the first frame, peak memory, parameters, difference of a captured arm."""
     return {
         str(arm): {
             "first_frame_seconds": _spread(dataset.first_frame_seconds.sel(arm=arm)),

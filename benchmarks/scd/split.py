@@ -1,8 +1,8 @@
 """The split itself: how much faster it is than dense, measured and predicted.
 
-dataset = split_up(bench.own(), plan)          # variables of QUANTITIES by arm
+dataset = compare_split(bench.own(), settings) # variables of QUANTITIES by arm
 rows = split_rows(dataset)                     # measured, predicted, predicted over measured
-print(split_text(rows, plan.preset, plan.repeats))
+print(split_text(rows, settings.preset, settings.repeats))
 """
 
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ PREDICTED = {
 }
 QUANTITIES = {
     "speed_up": "frame time of the dense arm over this one's, median of rounds",
-    "speed_up_low": "lower end of the interval that holds this median with 95 %",
+    "speed_up_low": "lower end of the 95 % interval of this median",
     "speed_up_high": "upper end of that interval",
     "speed_up_by_operations": "operations of the dense arm over this one's",
     "speed_up_by_roofline": "roofline time of the dense arm over this one's, at rates measured before",
     "speed_up_by_plan": "what the plan predicted, by operations",
-    "speed_up_by_plan_clock": "what the plan predicted, by rates that were measured for it",
+    "speed_up_by_plan_clock": "what the plan predicted, by its measured rates",
 }
 
 
 def compare_split(own: xr.Dataset, settings: BenchSettings) -> xr.Dataset:
-    """All arms at the preset's own setting, with their speed-up; NaN for what no plan says."""
+    """All arms at the preset's setting with their speed-ups, measured and predicted; NaN without a plan."""
     frame = own.sample_seconds + own.encode_seconds
     roofline = own.sample_roofline_seconds + own.encode_roofline_seconds
     ratios = (frame.sel(arm=DENSE) / frame).transpose("arm", "round").values
@@ -63,7 +63,7 @@ def compare_split(own: xr.Dataset, settings: BenchSettings) -> xr.Dataset:
 
 
 def _predicted_speed_ups(settings: BenchSettings, network: str, mode: str) -> tuple[float, float]:
-    """What the plan predicted of an arm, by operations and by its clock."""
+    """The plan's speed-ups of an arm: by operations, by its measured rates; NaN without a prediction."""
     said = settings.prediction
     if said is None or (network, mode) != (said.fusion, PLAIN):
         return np.nan, np.nan
@@ -71,7 +71,7 @@ def _predicted_speed_ups(settings: BenchSettings, network: str, mode: str) -> tu
 
 
 def split_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """A row for each separated arm; predictions that nobody made are None."""
+    """A row for each separated arm; missing predictions are None."""
     rows = []
     for arm in dataset.arm.values[dataset.network.values != DENSE]:
         own = dataset.sel(arm=arm)
@@ -97,7 +97,7 @@ def split_text(rows: list[dict[str, Any]], preset: Preset, rounds: int) -> str:
     text = [
         "",
         f"the split: {preset.layers}; {preset.steps} steps, {preset.history} frames of history, batch "
-        f"{preset.batch}; in brackets predicted over measured",
+        f"{preset.batch}; predicted over measured in brackets",
         head,
     ]
     for row in rows:

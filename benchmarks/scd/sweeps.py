@@ -1,10 +1,10 @@
-"""All arms timed: at the preset's own setting, and at each history, number of steps, decoder depth and batch.
+"""Times of all arms: at the preset's setting, and by history, denoising steps, decoder depth and batch.
 
-    bench = Bench(plan, machine)
+    bench = Bench(settings, machine)
     bench.own()                                    # dims (arm, round)
-    for name, dataset in bench.sweeps(): ...       # "bench_history", ...: (<what is varied>, arm, round)
+    for name, dataset in bench.sweeps(): ...       # "bench_history", ...: (<varied quantity>, arm, round)
 
-Predictions have no round.
+Predictions have no dimension `round`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,19 +38,19 @@ VARIED = {
 }
 QUANTITIES = {
     "sample_seconds": ("s", "all denoising steps of a frame"),
-    "encode_seconds": ("s", "taking a finished frame into memory"),
-    "frame_flops": ("1", "operations of a frame, a multiply-add is two"),
-    "encode_flops": ("1", "operations of taking a frame into memory"),
+    "encode_seconds": ("s", "encoding a finished frame"),
+    "frame_flops": ("1", "operations of a frame; a multiply-add counts as two"),
+    "encode_flops": ("1", "operations of encoding a frame"),
     "cache_bytes": ("B", "keys and values held"),
     "sample_roofline_seconds": ("s", "least time of all denoising steps, by operations, bytes and launches"),
-    "encode_roofline_seconds": ("s", "least time of taking a frame into memory"),
-    "speed_up_bound": ("1", "what fewer operations can give at most, as steps grow"),
+    "encode_roofline_seconds": ("s", "least time of encoding a frame"),
+    "speed_up_bound": ("1", "limit of the speed-up by operations, for many steps"),
 }
 
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What is timed: a preset, the fusions beside dense, how they are run, where, how often."""
+    """What is timed: a preset, fusions beside dense, capture modes, device, dtype, number of rounds."""
 
     preset: Preset
     fusions: Sequence[str]
@@ -59,29 +59,29 @@ class BenchSettings:
     dtype: str
     repeats: int
     seed: int = 0
-    """Decides weights, frames and the order of arms, on which times do not depend."""
+    """Seed of weights, frames and the order of arms; times do not depend on it."""
     prediction: PlannerPrediction | None = None
-    """What a planner predicted of this split."""
+    """A planner's prediction for this split."""
 
     @property
     def networks(self) -> list[str]:
-        """Dense and every fusion."""
+        """The names of the networks: dense and every fusion."""
         return [DENSE, *self.fusions]
 
     @property
     def arms(self) -> dict[str, tuple[str, str]]:
-        """Network and mode of each arm, by its name; a dense network cannot be compiled for fixed shapes."""
+        """Network and mode of each arm by name; a dense network has no fixed shapes to compile."""
         both = [(network, mode) for mode in self.modes for network in self.networks]
         fitting = [(network, mode) for network, mode in both if (network, mode) != (DENSE, "compile")]
         return {n if mode == PLAIN else f"{n}, {mode}": (n, mode) for n, mode in fitting}
 
     def shape(self, name: str, **changes) -> Shape:
-        """The shape of a network, in bytes of the dtype."""
+        """The shape of a network, with the bytes of the dtype."""
         return self.preset.shape(name, value_bytes=VALUE_BYTES[self.dtype], **changes)
 
 
 class Bench:
-    """All arms at work, and their times at one point after the other."""
+    """All arms, and their times at one point of the sweeps after another."""
 
     def __init__(self, settings: BenchSettings, machine: Machine):
         self.settings, self.machine = settings, machine
@@ -100,7 +100,7 @@ class Bench:
         }
 
     def sweeps(self) -> Iterator[tuple[str, xr.Dataset]]:
-        """Each sweep's name and dataset, as it is finished."""
+        """Each sweep's name and dataset, as soon as it is finished."""
         preset = self.settings.preset
         total, about = sum(map(len, preset.varied.values())), f"timing {preset.name}"
         with tqdm(total=total, unit="point", desc=about, leave=False, disable=not total) as bar:
@@ -113,11 +113,11 @@ class Bench:
                     yield f"bench_{varied}", self._join(varied, points)
 
     def own(self) -> xr.Dataset:
-        """All arms at the preset's own setting."""
+        """Times and predictions of all arms at the preset's setting."""
         return self._describe(self._point(), QUANTITIES)
 
     def _point(self, **changed: int) -> xr.Dataset:
-        """All arms at the preset's own setting, but for what is changed."""
+        """Times and predictions of all arms at the preset's setting with these changes."""
         preset = self.settings.preset
         at = {"history": preset.history, "steps": preset.steps, "decoder_layers": None, "batch": preset.batch}
         at |= changed
@@ -145,7 +145,7 @@ class Bench:
         return xr.Dataset(seconds, {"arm": list(arms)})
 
     def _predict(self, at: dict) -> xr.Dataset:
-        """What arithmetic says of every arm at that point."""
+        """Operations, bytes and roofline times of every arm at that point."""
         history, steps, settings = at["history"], at["steps"], self.settings
         changes = {"decoder_layers": at["decoder_layers"], "batch": at["batch"]}
         dense, rows = settings.shape(DENSE, batch=at["batch"]), []
@@ -168,7 +168,7 @@ class Bench:
         return self._describe(joined, QUANTITIES | {varied: VARIED[varied]})
 
     def _describe(self, points: xr.Dataset, about: dict[str, tuple[str, str]]) -> xr.Dataset:
-        """With the network and mode of each arm, units, and the setting of what is not varied."""
+        """The dataset with network and mode of each arm, units, and the settings that are not varied."""
         arms, preset = self.settings.arms.values(), self.settings.preset
         points = points.assign_coords(
             network=("arm", [n for n, _ in arms]), mode=("arm", [m for _, m in arms])
@@ -180,7 +180,7 @@ class Bench:
         return points.assign_attrs({key: value for key, value in setting.items() if key not in points.dims})
 
     def first_frames(self) -> xr.DataArray:
-        """Seconds from nothing to the first frame, and per arm; the prompt is read, nothing was encoded."""
+        """Seconds for `start` (which reads the prompt) and the first frame, by arm and round."""
         settings = self.settings
         runs = {
             name: partial(arm.first_frame, arm.sigmas(settings.preset.steps))
@@ -192,7 +192,7 @@ class Bench:
         return xr.DataArray(values, {"arm": list(runs)}, ("arm", "round"), attrs=attrs)
 
     def differences(self) -> xr.DataArray:
-        """Largest difference of a captured arm's frame from the plain one's, over the largest value."""
+        """Largest difference of a captured arm's frame from the plain arm's, over the largest value."""
         preset, frames = self.settings.preset, {}
         for name, arm in self.arms.items():
             arm.reach(preset.history, preset.batch)
@@ -204,5 +204,5 @@ class Bench:
             if mode != PLAIN and plain in frames:
                 worst = (frames[name] - frames[plain]).abs().max() / frames[plain].abs().max()
                 values[place] = float(worst)
-        attrs = {"units": "1", "long_name": "largest difference of a captured frame, relative"}
+        attrs = {"units": "1", "long_name": "largest relative difference of a captured frame"}
         return xr.DataArray(values, {"arm": list(self.arms)}, ("arm",), attrs=attrs)

@@ -91,7 +91,7 @@ def modulation_cost(shape: Shape, steps: int) -> Cost:
 
 
 def start_cost(shape: Shape) -> Cost:
-    """Cost before the first frame: the prompt's keys and values, an encoder pass over start token or noise."""
+    """Cost before the first frame: the prompt's keys and values, one pass over start token or noise."""
     encoder = _encoder(shape)
     cost = _text_keys(shape) + (_text_keys(encoder) if shape.is_separated else NOTHING)
     if not shape.start_token and not shape.query:

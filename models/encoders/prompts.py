@@ -37,7 +37,7 @@ def read_prompts(path: Path) -> list[str]:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"there is no file of prompts at {path}; give a UTF-8 file, one prompt per line"
+            f"prompts file {path} does not exist; give UTF-8 text, one prompt per line"
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(

@@ -159,7 +159,7 @@ class FarLong(CachedStack):
         return self.embed(patches(x, self.config.patch).to(self.dtype))
 
     def _rotation(self, numbers: list[int]) -> Rope:
-        """RoPE tables of a coarse frame, then fine ones; a coarse token has the place of its first fine patch."""
+        """RoPE tables of a coarse frame, then fine ones; a coarse token has its first fine patch's place."""
         g, ratio = self.geometry, self.config.context_patch // self.config.patch
         cos, sin = self.rotation(numbers)
         places = torch.arange(len(cos), device=self.device)

@@ -47,9 +47,7 @@ class Config(StackConfig):
         if self.query not in QUERIES:
             raise ValueError(f"no query is called {self.query!r}; there are {', '.join(QUERIES)}")
         if self.query == "noise" and self.start_token:
-            raise ValueError(
-                "query=noise generates frame 0 without a start token, got start_token=true: set start_token=false"
-            )
+            raise ValueError("query=noise needs no start token, got start_token=true: set start_token=false")
         if not 0 < self.query_sigma <= 1:
             raise ValueError(f"query_sigma is a noise level in (0, 1], got {self.query_sigma}")
         most = min(layers[1], layers[0] - 1) if self.fusion == "residual" else layers[1]

@@ -49,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
 }
 """Settings that a checkpoint does not store. Height and width of latents (None: 60 x 104, or 44 x 80 with 48
 channels); frames per chunk (None: from the path, else 1, or 3 for few steps); tokens of a padded prompt;
-heads if no config.json states them (None: heads are 128 wide); how it was trained (VARIANTS); which expert."""
+heads if no config.json states them (None: 128 channels each); how it was trained (VARIANTS); which expert."""
 EXPERTS = ("high", "low")
 OTHER_KINDS = ("i2v", "flf2v", "vace", "s2v", "animate")
 

@@ -1,1 +1,1 @@
-"""Videos and prompts encoded for probing, and latents decoded to videos."""
+"""Encodes videos and prompts for probing, and decodes latents to videos."""

@@ -4,7 +4,7 @@
     python -m framelens.probes.latents --vae pipeline/ --decode x.safetensors --out shown/
     python -m framelens.probes.latents --vae pipeline/ --preview runs/model/run
 
-Probing then needs neither VAE nor text encoder: python -m framelens.probes --model X --videos x.safetensors
+Probing then needs no VAE and no text encoder: python -m framelens.probes --model X --videos x.safetensors
 """
 
 import argparse
@@ -27,17 +27,22 @@ def parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to do")
     what.add_argument("--videos", type=Path, help="encode a video file, or each of a folder")
     what.add_argument("--prompts", type=Path, help="embed the lines of a UTF-8 file: one per clip, or one")
-    what.add_argument("--decode", type=Path, metavar="FILE", help="show latents, or what a run drew")
+    what.add_argument(
+        "--decode", type=Path, metavar="FILE", help="decode a file of latents, or the samples of a run"
+    )
     what.add_argument("--preview", type=Path, metavar="RUN", help="add decoded frames to a run's samples.nc")
-    by = parser.add_argument_group("by what")
+    by = parser.add_argument_group("encoders")
     by.add_argument("--model", help="pipeline in diffusers' layout, or hub id: its vae/ and text_encoder/")
     by.add_argument("--vae", help="VAE or pipeline: folder, hub id, or file of FAR's DC-AE")
     by.add_argument("--text-encoder", help="text encoder or pipeline: folder or hub id")
     by.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    by.add_argument("--dtype", default="float32", help="of the networks: float32, bfloat16 or float16")
-    how = parser.add_argument_group("how")
+    by.add_argument("--dtype", default="float32", help="type of the networks: float32, bfloat16 or float16")
+    how = parser.add_argument_group("settings")
     how.add_argument(
-        "--frames", type=int, default=21, help="latent frames a clip (default: 21, of Wan 81 pixel frames)"
+        "--frames",
+        type=int,
+        default=21,
+        help="latent frames per clip (default: 21, which are 81 pixel frames of Wan)",
     )
     how.add_argument(
         "--size",
@@ -48,18 +53,22 @@ def parser() -> argparse.ArgumentParser:
         help="pixels that videos are cropped and resized to (default: 480 832)",
     )
     how.add_argument("--stride", type=int, default=1, help="take every STRIDE-th frame (default: 1)")
-    how.add_argument("--clips", type=int, help="at most so many (default: all, or one for each prompt)")
+    how.add_argument("--clips", type=int, help="most clips to write (default: all, or one for each prompt)")
     how.add_argument("--negative", default="", help="prompt that guidance leads away from (default: empty)")
-    how.add_argument("--format", default="mp4", choices=("mp4", "gif"), help="of decoded videos")
-    how.add_argument("--rate", type=float, default=16, help="frames a second of decoded videos (default: 16)")
-    how.add_argument("--longest", type=int, default=192, help="longest side of previews (default: 192)")
-    parser.add_argument("--out", type=Path, help="the .safetensors to write; with --decode, a folder")
+    how.add_argument("--format", default="mp4", choices=("mp4", "gif"), help="file format of decoded videos")
+    how.add_argument(
+        "--rate", type=float, default=16, help="frames per second of decoded videos (default: 16)"
+    )
+    how.add_argument(
+        "--longest", type=int, default=192, help="longest side of previews in pixels (default: 192)"
+    )
+    parser.add_argument("--out", type=Path, help=".safetensors file to write; with --decode, a folder")
     return parser
 
 
-@exits_as("latents", stopped="the same command goes on from here")
+@exits_as("latents", stopped="the same command resumes here")
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 when all is written, 2 when the request cannot be met, 130 when stopped."""
+    """Exit status: 0 if everything is written, 2 if the request is not possible, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     for path in _run(options, shlex.join(["python", "-m", "framelens.probes.latents", *arguments])):
@@ -68,10 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, command: str) -> list[Path]:
-    """The files that were written."""
+    """Runs the request; gives the written files."""
     making = options.videos is not None or options.prompts is not None
     if making + (options.decode is not None) + (options.preview is not None) != 1:
-        raise ValueError("expected --videos and/or --prompts, or --decode, or --preview")
+        raise ValueError(
+            "expected --videos or --prompts (or both), --decode, or --preview; give exactly one task"
+        )
     if making:
         return [_make(options, command)]
     _check_exists(options.decode or options.preview)
@@ -114,11 +125,11 @@ def _make(options: argparse.Namespace, command: str) -> Path:
 
 def _check_exists(path: Path) -> None:
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} does not exist; give an existing file or folder")
 
 
 def _find_part(options: argparse.Namespace, name: str) -> str:
-    """Where that part is: as asked, or in the model's pipeline, of which its transformer/ may be named."""
+    """The place of that part: its own option, or the pipeline of --model or of its transformer/ folder."""
     asked = getattr(options, name) or options.model
     if not asked:
         raise ValueError(f"give --{name.replace('_', '-')}, or --model with a pipeline that has {name}/")

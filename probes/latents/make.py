@@ -1,6 +1,6 @@
-"""One safetensors of videos' latents and prompts' embeddings, clip by clip; a stopped one is gone on with.
+"""Writes one safetensors file of latents and prompt embeddings, clip by clip; resumes if interrupted.
 
-latents [n f c h w], text [n t w] of each clip's prompt, negative [t w]; of prompts alone, text [prompts t w].
+latents [n f c h w], text [n t w] of each clip's prompt, negative [t w]. Prompts alone: text [prompts t w].
 """
 
 import gc
@@ -32,13 +32,13 @@ from framelens.videos import latents
 IDENTITY = (
     "dtype", "text_encoder", "prompts", "negative", "vae", "videos", "stride", "frames", "size", "clips",
 )  # fmt: skip
-"""What must agree before a file is gone on with; some of it is there only with videos or prompts."""
+"""Settings that must agree before a file is resumed; some exist only with videos or with prompts."""
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "av")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for; `frames` are latent frames, `size` is (height, width) in pixels."""
+    """The settings of one file; `frames` are latent frames, `size` is (height, width) in pixels."""
 
     videos: Path | None
     prompts: Path | None
@@ -54,7 +54,7 @@ class Request:
 
 
 def make(request: Request, out: Path, command: str) -> Path:
-    """The file at `out`; what is done is kept beside it until all is, so that a stopped command goes on."""
+    """Writes the file `out`; finished clips are stored beside it, so that a stopped command resumes."""
     check_device(request.device, request.dtype)
     prompts = read_prompts(request.prompts) if request.prompts else []
     settings: dict[str, Any] = {"dtype": request.dtype}
@@ -88,12 +88,14 @@ def make(request: Request, out: Path, command: str) -> Path:
 
 
 def _open_vae(request: Request, prompts: int) -> tuple[Latents, list[Window]]:
-    """The VAE and the clips that it will encode; ValueError where either does not fit what was asked."""
+    """The VAE and the clips to encode; ValueError if they do not fit the request."""
     assert request.vae is not None and request.videos is not None
     if request.frames < 1:
         raise ValueError(f"--frames must be at least 1, got {request.frames}")
     if prompts > 1 and request.clips not in (None, prompts):
-        raise ValueError(f"there are {prompts} prompts for {request.clips} clips; expected as many, or one")
+        raise ValueError(
+            f"there are {prompts} prompts for {request.clips} clips; expected the same number, or one prompt"
+        )
     vae = open_vae(request.vae, request.device, request.dtype)
     frames = vae.frames_of(request.frames)
     vae.check_pixels(frames, 3, *request.size)
@@ -107,7 +109,7 @@ def _open_vae(request: Request, prompts: int) -> tuple[Latents, list[Window]]:
 
 
 def _describe_vae(vae: Latents) -> dict[str, Any]:
-    """The VAE, with the SHA-256 of its weights."""
+    """The identity of the VAE, with the SHA-256 of its weights."""
     path = vae.part.path
     sums = []
     for file in [path] if path.is_file() else files_of(path):
@@ -128,17 +130,17 @@ def _agree(found: dict[str, Any], settings: dict[str, Any]) -> bool:
 
 
 def _start_folder(out: Path, settings: dict[str, Any]) -> Path:
-    """The folder of what is done so far; ValueError where that was begun with other settings."""
+    """The folder of finished clips; ValueError if it was started with other settings."""
     folder = out.with_name(f"{out.name}.partial")
     record = folder / "settings.json"
     if record.exists() and not _agree(json.loads(record.read_text(encoding="utf-8")), settings):
-        raise ValueError(f"{folder} was begun with other settings; delete it or choose another --out")
+        raise ValueError(f"{folder} was started with other settings; delete it or choose another --out")
     write_json(record, settings)
     return folder
 
 
 def _encode(request: Request, vae: Latents, clips: list[Window], folder: Path) -> None:
-    """Each clip that is not there yet into a file of its own."""
+    """Encodes each missing clip into a separate file."""
     missing = [index for index in range(len(clips)) if not _clip(folder, index).exists()]
     frames, (height, width) = vae.frames_of(request.frames), request.size
     pixels = read([clips[index] for index in missing], frames, (height, width), request.stride)
@@ -160,7 +162,7 @@ def _encode(request: Request, vae: Latents, clips: list[Window], folder: Path) -
 
 
 def _embed(request: Request, prompts: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Each prompt not there yet, and the negative one, into files of their own; what to say of them."""
+    """Embeds each missing prompt, and the negative one, into separate files; gives their metadata."""
     names = [*(f"prompt-{index:05d}" for index in range(len(prompts))), "negative"]
     texts = [*prompts, request.negative]
     assert request.text_encoder is not None
@@ -177,7 +179,7 @@ def _embed(request: Request, prompts: Sequence[str], folder: Path) -> dict[str, 
 
 
 def _join(folder: Path, clips: int, prompts: int) -> dict[str, Tensor]:
-    """All that is in the folder; the only prompt of several clips is that of each."""
+    """All tensors of the folder; a single prompt is repeated for each clip."""
     tensors = {}
     if clips:
         tensors["latents"] = torch.stack([load_file(_clip(folder, i))["latents"] for i in range(clips)])

@@ -1,4 +1,4 @@
-"""Latents as videos to look at: files of them, and small ones within a run's samples.nc."""
+"""Latents as videos: video files, and small previews in a run's samples.nc."""
 
 import json
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ def decode(
     rate: float = 16,
     limit: int | None = None,
 ) -> list[Path]:
-    """Videos of the first `limit` clips of a file of latents, or of what a run drew and the truth beside it.
+    """Writes videos of the first `limit` clips of a file of latents, or of a run's samples and their truth.
 
-    `rate` is in frames a second. By default they come into a folder `videos` beside the source.
+    `rate` is in frames per second. The default folder is `videos` beside the source.
     """
     named = _list_clips(source, limit)
     out = out or (source if source.is_dir() else source.parent) / "videos"
@@ -43,11 +43,11 @@ def decode(
 
 
 def preview(run: Path, vae: Latents, longest: int = 192) -> Path:
-    """The run's samples.nc, with what was drawn and the truth decoded: `preview` and `truth_preview`.
+    """Adds decoded samples and truth to the run's samples.nc: `preview` and `truth_preview`.
 
-    uint8 (clip, mode, pixel_frame, colour, pixel_row, pixel_col), the truth without mode; averaged over areas
-    to pictures of at most `longest` pixels a side. The coordinate latent_frame (pixel_frame) says which frame
-    of the latents each belongs to.
+    uint8 (clip, mode, pixel_frame, colour, pixel_row, pixel_col), the truth without mode. Pictures are
+    averaged over areas to at most `longest` pixels a side. The coordinate latent_frame (pixel_frame) gives
+    the frame of the latents.
     """
     if longest < 1:
         raise ValueError(f"--longest must be at least 1, got {longest}")
@@ -76,7 +76,7 @@ def preview(run: Path, vae: Latents, longest: int = 192) -> Path:
 
 
 def _list_clips(source: Path, limit: int | None) -> list[tuple[str, np.ndarray]]:
-    """The clips [f c h w] of a file of latents or a run, and what the file of each is to be called."""
+    """The clips [f c h w] of a file of latents or of a run, with the name of each one's video file."""
     if limit is not None and limit < 1:
         raise ValueError(f"--clips must be at least 1, got {limit}")
     if not source.is_dir() and source.suffix != ".nc":
@@ -92,7 +92,7 @@ def _list_clips(source: Path, limit: int | None) -> list[tuple[str, np.ndarray]]
 
 
 def _read_samples(run: Path, name: str = SAMPLES) -> xr.Dataset:
-    """What the run drew; ValueError or FileNotFoundError unless these are latents."""
+    """The run's samples; ValueError or FileNotFoundError unless these are latents."""
     file = run / (name if name.endswith(".nc") else SAMPLES)
     if not file.exists():
         raise FileNotFoundError(f"{run} has no {file.name}; expected the folder of a finished run")
@@ -102,21 +102,21 @@ def _read_samples(run: Path, name: str = SAMPLES) -> xr.Dataset:
         raise ValueError(f"cannot read {file}: {error}") from None
     lacking = [name for name in ("video", "truth") if name not in dataset]
     if lacking:
-        raise ValueError(f"{file} holds no {', '.join(lacking)}; expected what a probe drew")
+        raise ValueError(f"{file} holds no {', '.join(lacking)}; expected the samples of a probe")
     if not dataset.attrs.get("latent", 1):
         raise ValueError(f"{file} holds pixels already; there is nothing to decode")
     return dataset
 
 
 def _stream_pixels(vae: Latents, video: np.ndarray, progress: tqdm) -> Iterator[torch.Tensor]:
-    """The pixels [f 3 h w] of one latent frame of a clip after the other, on the CPU."""
+    """The pixels [f 3 h w] of each latent frame of a clip in turn, on the CPU."""
     for part in vae.stream(torch.from_numpy(video).float()[None]):
         progress.update()
         yield part[0].cpu()
 
 
 def _shrink(vae: Latents, video: np.ndarray, longest: int, progress: tqdm) -> np.ndarray:
-    """The clip as bytes [f 3 h w], no side longer than that."""
+    """The clip as bytes [f 3 h w], with sides of at most `longest` pixels."""
     parts = []
     for part in _stream_pixels(vae, video, progress):
         share = min(1.0, longest / max(part.shape[-2:]))

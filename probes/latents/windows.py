@@ -1,4 +1,4 @@
-"""Windows of video files, counted before and read one at a time."""
+"""Windows of video files: counted first, then read one at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from framelens.videos import files
 
 @dataclass(frozen=True)
 class Window:
-    """A clip's place: the file, and which of its windows of consecutive kept frames."""
+    """The place of a clip: its file, and the number of its window of consecutive kept frames."""
 
     file: Path
     index: int
@@ -25,9 +25,9 @@ class Window:
 
 
 def windows(path: Path, frames: int, stride: int, limit: int | None) -> list[Window]:
-    """The first `limit` windows of a file or folder, files in order of name, without decoding a frame.
+    """The first `limit` windows of a file or folder, in order of file name; no frame is decoded.
 
-    Raises ValueError or OSError with one line, also for a file too short to have one.
+    Raises ValueError or OSError with one line, also for a file shorter than one window.
     """
     if min(frames, stride, 1 if limit is None else limit) < 1:
         raise ValueError(f"expected counts from 1, got {frames=}, {stride=}, clips={limit}")
@@ -40,7 +40,7 @@ def windows(path: Path, frames: int, stride: int, limit: int | None) -> list[Win
 
 
 def read(wanted: list[Window], frames: int, size: tuple[int, int], stride: int) -> Iterator[Tensor]:
-    """The pixels [1 f c h w] in [-1, 1] of these windows, in their order; one is in memory at a time."""
+    """The pixels [1 f c h w] in [-1, 1] of these windows, in order; one is in memory at a time."""
     for file, group in groupby(wanted, lambda window: window.file):
         indices = [window.index for window in group]
         held = enumerate(islice(files.windows(file, frames, size, stride), indices[-1] + 1))
@@ -50,4 +50,4 @@ def read(wanted: list[Window], frames: int, size: tuple[int, int], stride: int) 
                 given += 1
                 yield torch.from_numpy(images).float()[None] / 127.5 - 1
         if given != len(indices):
-            raise ValueError(f"{file} ends before its last frame: it is damaged, remove or mend it")
+            raise ValueError(f"{file} ends before its last frame: it is damaged; remove or repair it")
