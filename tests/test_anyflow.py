@@ -322,7 +322,7 @@ def test_a_bare_state_dict_says_its_sizes():
         ({"num_attention_heads": 3}, {}, "has shape"),
         ({"num_layers": 3}, {}, "missing"),
         ({"num_layers": "two"}, {}, "tiny: "),
-        ({}, {"height": 9}, "9 x 8 do not divide"),
+        ({}, {"height": 9}, "9 x 8 must be multiples"),
         ({}, {"frames_per_chunk": 0}, "must be 1 or more"),
     ],
 )

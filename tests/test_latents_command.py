@@ -103,7 +103,7 @@ def test_a_stopped_command_goes_on_where_it_was(command, footage, prompts, tmp_p
 
     monkeypatch.setattr(make, "write", stops_after_one)
     assert command("--videos", footage, "--prompts", prompts) == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert "resumes here" in capsys.readouterr().err
     assert not (tmp_path / "clips.safetensors").exists()
     written.clear()
     monkeypatch.setattr(make, "write", lambda path, *rest: (written.append(path), write(path, *rest)))
@@ -124,7 +124,7 @@ def test_other_settings_never_mix(command, footage, monkeypatch, capsys, tmp_pat
     partial.mkdir()
     (partial / "settings.json").write_text("{}")
     assert command("--videos", footage, out=tmp_path / "new.safetensors") == 2
-    assert "was begun with other settings" in capsys.readouterr().err
+    assert "was started with other settings" in capsys.readouterr().err
 
 
 def test_decoded_files_show_what_the_vae_decodes(command, footage, tmp_path, pipeline):
@@ -181,7 +181,7 @@ def test_what_a_run_drew_becomes_videos(command, run):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "expected --videos and/or --prompts"),
+        ([], "expected --videos or --prompts"),
         (["--videos", "nowhere"], "nowhere does not exist"),
         (["--videos", "FOOTAGE", "--size", "16", "20"], "multiples of 8"),
         (["--videos", "FOOTAGE", "--frames", "0"], "--frames must be at least 1"),

@@ -313,7 +313,7 @@ def test_frequencies_may_have_any_of_their_names_or_be_missing():
         ({"external_cond.bias": None}, {}, "1 tensors missing"),
         ({"extra": torch.zeros(1)}, {}, "1 unexpected"),
         ({"blocks.1.t_mlp.fc2.weight": torch.zeros(32, 4)}, {}, "has shape"),
-        ({"external_cond.weight": None}, {}, "no whole Oasis network"),
+        ({"external_cond.weight": None}, {}, "external_cond.weight"),
         ({}, {"height": 5}, "5 x 6 do not divide"),
         ({}, {"max_frames": 1}, "max_frames is 1, expected 2 or more"),
         ({}, {"stabilization": 0}, "stabilization is 0"),

@@ -348,7 +348,7 @@ def test_missing_and_unexpected_tensors_are_named_as_in_the_file(refused, file):
     assert ": 0 tensors missing [], 12 unexpected ['encoder.extra.0', " in line and line.count("extra") == 10
     only_encoder = {name: w for name, w in weights.items() if name.startswith("encoder.")}
     assert refused(file(only_encoder)) == (
-        " has no decoder.x_embedder.weight, which says how wide the network is"
+        " has no tensor decoder.x_embedder.weight, which gives the width of the network"
     )
     without_output = {name: w for name, w in far_weights(width=64).items() if "proj_out" not in name}
     assert ": 2 tensors missing ['proj_out.bias', 'proj_out.weight'], 0 unexpected" in refused(
@@ -372,7 +372,7 @@ def test_shapes_that_do_not_fit_are_named(refused, file):
 def test_what_a_file_is_told_has_to_fit_it(refused, file):
     dense, scd = file(far_weights(width=64), "far.pth"), file(scd_weights("concat", width=64))
     assert refused(dense, fusion="add") == (
-        " is a dense checkpoint and cannot be told fusion; it can be told height, width, patch"
+        " is a dense checkpoint, got fusion='add'; its settings are height, width, patch"
     )
     assert "cannot be told depth; it can be told height, width, patch, fusion" in refused(scd, depth=3)
     assert refused(scd, fusion="add") == " has the tensors of the fusion channel_concat, not of 'add'"

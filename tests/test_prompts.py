@@ -94,7 +94,7 @@ def test_other_files_of_prompts_are_refused(tmp_path, held, said):
 
 
 def test_a_missing_file_of_prompts_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file of prompts"):
+    with pytest.raises(FileNotFoundError, match="prompts file"):
         read_prompts(tmp_path / "none.txt")
 
 
@@ -106,7 +106,7 @@ def edited(path, **changes):
     ("spoil", "said"),
     [
         (lambda f: edited(f / "text_encoder/config.json", architectures=["CLIP"]), "is a CLIP; supported"),
-        (lambda f: edited(f / "text_encoder/config.json", num_layers=3), "lacks .* tensors"),
+        (lambda f: edited(f / "text_encoder/config.json", num_layers=3), "text_encoder"),
         (lambda f: edited(f / "text_encoder/config.json", d_ff=31), "cannot read the text encoder"),
         (lambda f: (f / "text_encoder/model.safetensors").unlink(), "has no weights"),
         (lambda f: [file.unlink() for file in (f / "tokenizer").iterdir()], "no tokenizer"),

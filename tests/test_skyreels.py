@@ -131,7 +131,7 @@ def test_bfloat16_keeps_what_diffusers_keeps(blocked):
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"fps": 25}, "told 16 or 24 frames per second, got 25"),
+        ({"fps": 25}, "fps must be 16 or 24 frames per second, got 25"),
         ({"frames_per_chunk": 0}, "frames_per_chunk must be at least 1"),
         ({"variant": "few-step"}, "cannot be told variant"),
     ],

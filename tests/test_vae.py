@@ -119,8 +119,8 @@ def test_half_precision_stays_close(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
-        ((9, 16, 20), "multiples of 8, got 16x20; 16x16 would do"),
-        ((8, 16, 24), "multiples of 4, got 8; 5 or 9 would do"),
+        ((9, 16, 20), "multiples of 8, got 16x20; 16x16"),
+        ((8, 16, 24), "multiples of 4, got 8; 5 or 9"),
     ],
 )
 def test_odd_sizes_are_refused_with_ones_that_would_do(tmp_path, shape, said):
@@ -146,7 +146,7 @@ def edited(folder, **changes):
         (lambda f: edited(f, _class_name="AutoencoderKLMagvit"), "is a AutoencoderKLMagvit; supported are"),
         (lambda f: edited(f, base_dim=4), "has shape"),
         (lambda f: edited(f, num_res_blocks=2), "tensors missing"),
-        (lambda f: edited(f, latents_mean=[0.0] * 16), r"of \[16, 4\] channels, z_dim 4"),
+        (lambda f: edited(f, latents_mean=[0.0] * 16), r"\[16, 4\] channels, expected 4"),
         (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
         (lambda f: (f / "config.json").unlink(), "neither a folder vae/ nor a config.json"),
         (lambda f: (f / "diffusion_pytorch_model.safetensors").unlink(), "has no weights"),
@@ -161,7 +161,7 @@ def test_spoilt_folders_are_refused_in_one_line(tmp_path, spoil, said):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("encoder.conv1.weight", "Wan's own file"), ("x", "no DC-AE of FAR's")]
+    ("name", "said"), [("encoder.conv1.weight", "Wan's own file"), ("x", "encoder.conv_in.conv.weight")]
 )
 def test_other_files_are_refused(tmp_path, name, said):
     torch.save({name: torch.zeros(2)}, tmp_path / "vae.pth")

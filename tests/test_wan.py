@@ -503,7 +503,7 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path, network, asked, complai
 
 
 def test_heads_that_the_configuration_says_cannot_be_told(folder):
-    with pytest.raises(ValueError, match="says that it has 2 heads; it cannot be told 3"):
+    with pytest.raises(ValueError, match="has 2 heads, got heads=3"):
         tiny_wan.load(folder, heads=3)
 
 
