@@ -188,7 +188,7 @@ def test_what_a_run_drew_becomes_videos(command, run):
         (["--videos", "FOOTAGE", "--frames", "4"], "has 11 frames, expected at least 13"),
         (["--videos", "FOOTAGE", "--stride", "0"], "counts from 1"),
         (["--videos", "FOOTAGE", "--dtype", "int8"], "unknown dtype"),
-        (["--videos", "FOOTAGE", "--model", "nowhere"], "no folder or file nowhere"),
+        (["--videos", "FOOTAGE", "--model", "nowhere"], "nowhere does not exist"),
         (["--videos", "FOOTAGE", "--prompts", "PROMPTS", "--clips", "3"], "2 prompts for 3 clips"),
         (["--videos", "FOOTAGE/two.mp4", "--prompts", "PROMPTS"], "2 prompts, but 1 clips"),
         (["--prompts", "PROMPTS", "--out", "text.pt"], "must be a .safetensors file"),

@@ -165,7 +165,7 @@ def test_the_arithmetic_of_a_plan_and_of_its_benchmark_is_the_same():
     ("changes", "more", "said"),
     [
         ({"architecture": None, "verdict": "not separable"}, [], "has no split to time"),
-        ({"prediction": None}, [], "predicts nothing"),
+        ({"prediction": None}, [], "has no prediction"),
         ({"kind": "probe"}, [], "is not a plan; give the plan.json of a probe's run"),
         ({}, ["--split", "1", "1"], "--plan times the plan's split, 1 + 2"),
         ({"tokens": 99}, [], " has 25: plan without --tokens"),
@@ -225,7 +225,7 @@ def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
         (["--vary", "steps=1,a"], "does not list whole numbers, as steps=1,4 does"),
         (["--vary", "steps="], "does not list whole numbers"),
         (["--split", "0", "2"], "encoder and decoder need at least one layer each, got 0 and 2"),
-        (["--preset", "minecraft", "--split", "6", "9"], "a CPU times a slice of minecraft"),
+        (["--preset", "minecraft", "--split", "6", "9"], "a CPU times only a slice of minecraft"),
         (
             ["--plan", "nowhere.json"],
             "plan nowhere.json does not exist; make one: python -m framelens.probes plan",

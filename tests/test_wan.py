@@ -379,7 +379,7 @@ def test_what_is_asked_for_overrules_the_path(tmp_path, network):
     assert hasattr(tiny_wan.load(path, heads=2, variant="bidirectional"), "bidirectional")
     model = tiny_wan.load(path, heads=2, variant="diffusion-forcing", frames_per_chunk=2)
     assert model.sampling == Sampling(50, 5.0) and model.geometry.frames_per_chunk == 2
-    assert "was asked for" in model.source.metadata["assumed"]["because"]
+    assert "was requested" in model.source.metadata["assumed"]["because"]
 
 
 def test_few_step_levels_are_the_authors(tmp_path, network):
@@ -487,8 +487,8 @@ def test_a_shallower_network_than_its_configuration_says_is_refused(tmp_path, ne
     [
         ({"variant": "fast"}, "no variant is called 'fast'; there are auto"),
         ({"expert": "middle"}, "no expert is called 'middle'"),
-        ({"heads": 5}, "does not divide into 5 heads; say heads"),
-        ({"heads": None}, "does not divide into heads of 128; say heads"),
+        ({"heads": 5}, "does not divide into 5 heads"),
+        ({"heads": None}, "does not divide into heads of 128"),
         ({"heads": 2, "height": 5}, "does not divide into patches of 2"),
         ({"heads": 2, "frames_per_chunk": 0}, "frames_per_chunk must be at least 1"),
         ({"heads": 2, "window": 0}, "a window must be at least 1 frame"),
