@@ -14,9 +14,9 @@ from pathlib import Path
 from framelens.records.commands import exits_as
 from framelens.reports import plots
 from framelens.reports.drawing import style
-from framelens.reports.page.page import Drawn, page, write_page
+from framelens.reports.page.page import PageFigure, page, write_page
 from framelens.reports.page.plain_page import plain_page
-from framelens.reports.runs import PROBE, Run, found, open_run
+from framelens.reports.runs import PROBE, Run, find_runs, open_run
 
 
 @exits_as("reports")
@@ -44,14 +44,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def runs(wanted: str, kinds: Collection[str] = ()) -> list[Run]:
-    """The run asked for, or every finished one, of these kinds if any are named.
+    """The requested run, or every finished run of these kinds (of all kinds where none is named).
 
-    Unfinished ones are named on stderr.
+    Runs that cannot be opened are named on stderr.
     """
     if wanted != "all":
         return [open_run(wanted)]
     opened = []
-    for folder in found():
+    for folder in find_runs():
         try:
             opened.append(open_run(folder))
         except ValueError as error:
@@ -63,12 +63,12 @@ def runs(wanted: str, kinds: Collection[str] = ()) -> list[Run]:
 
 
 def kind_of(figure: str) -> str:
-    """The kind of run that a figure shows; its file says so where it is not a probe's."""
+    """The kind of run that a figure shows: `kind` in the figure's file, or a probe run."""
     return getattr(plots.load(figure), "kind", PROBE)
 
 
 def draw(run: Run, out: Path, only: list[str]) -> None:
-    """Draws one run's figures, and its page unless only some figures were asked for."""
+    """Draws the figures of one run; writes its page unless only some figures were requested."""
     drawn, not_drawn = [], {}
     own = [name for name in plots.names() if kind_of(name) == run.kind]
     modules = {name: plots.load(name) for name in only or own}
@@ -85,7 +85,7 @@ def draw(run: Run, out: Path, only: list[str]) -> None:
         figure, table = module.draw(run)
         png, pdf, csv = style.save(figure, table, out / run.folder.parent.name / run.name / name)
         print(png, pdf, csv, sep="\n")
-        drawn.append(Drawn(name, module.title, module.caption, module.words(table), png))
+        drawn.append(PageFigure(name, module.title, module.caption, module.words(table), png))
     if not only:
         print(write_page(run, drawn, not_drawn, page if run.kind == PROBE else plain_page))
 

@@ -1,7 +1,7 @@
 """python -m framelens.reports.compare --run runs/compare/tiles: the equal-budget comparison as a table.
 
 Budgets: equal steps, and equal time, in units of dense steps: what a step costs was measured with all
-networks interleaved, so that the unit does not depend on how busy the machine was.
+networks interleaved, so the unit does not depend on the load of the machine.
 """
 
 import argparse
@@ -30,7 +30,7 @@ COLUMNS = {
 
 @exits_as("reports")
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the table as Markdown; exit status 2 when there is no such run."""
+    """Prints the table as Markdown; exit status 2 where the run does not exist."""
     parser = argparse.ArgumentParser(prog="python -m framelens.reports.compare", description=__doc__)
     parser.add_argument("--run", required=True, help="folder of a comparison")
     options = parser.parse_args(arguments)

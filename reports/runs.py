@@ -22,14 +22,14 @@ ATTENTION = "frame_attention"
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run: its folder and its manifest; datasets are read when asked for."""
+    """A complete run: its folder and its manifest; datasets are read on request."""
 
     folder: Path
     manifest: dict
 
     @property
     def kind(self) -> str:
-        """What was run, which decides the figures and the page: `probe` where the manifest does not say."""
+        """The kind of run, which decides the figures and the page: `probe` where the manifest has none."""
         return self.manifest.get("kind", PROBE)
 
     @property
@@ -48,7 +48,7 @@ class Run:
         return self.manifest["model"]["geometry"]
 
     def path(self, dataset: str) -> Path:
-        """Where a dataset lies; emergence may also be shipped beside the model's weights."""
+        """The file of a dataset; emergence may also be shipped beside the model's weights."""
         own = self.folder / f"{dataset}.nc"
         if dataset != "emergence" or own.exists():
             return own
@@ -58,8 +58,8 @@ class Run:
     def missing(self, needs: tuple[str, ...]) -> list[str]:
         """Those of `needs` that this run does not have.
 
-        Attention is not there where no frame that was probed sees an earlier one, as in a separated model
-        whose decoder sees the frame at hand alone.
+        Attention is missing where no probed frame sees an earlier one, as in a separated model whose
+        decoder sees the current frame alone.
         """
         lacking = [dataset for dataset in needs if not self.path(dataset).exists()]
         if ATTENTION in needs and ATTENTION not in lacking and not self._sees_past:
@@ -91,7 +91,7 @@ class Run:
             return chosen.sel({d: v for d, v in where.items() if d in chosen.dims}, drop=True).load()
 
     @contextmanager
-    def opened(self, *datasets: str) -> Iterator[dict[str, xr.Dataset]]:
+    def open_datasets(self, *datasets: str) -> Iterator[dict[str, xr.Dataset]]:
         """Those of the named datasets that the run has, open: a value is read when it is used."""
         with ExitStack() as stack:
             yield {
@@ -101,8 +101,8 @@ class Run:
     def networks(self, dataset: str) -> list[str]:
         """The networks measured, the trained one first."""
         with self._open(dataset) as stored:
-            found = [str(name) for name in stored["network"].values]
-        return sorted(found, key=lambda name: (name != "trained", name))
+            names = [str(name) for name in stored["network"].values]
+        return sorted(names, key=lambda name: (name != "trained", name))
 
     def mode(self, dataset: str) -> str | None:
         """The mode that figures show: teacher forced where it was run; None for datasets without modes."""
@@ -112,8 +112,8 @@ class Run:
     def modes(self, dataset: str) -> list[str]:
         """The modes measured, teacher forced first."""
         with self._open(dataset) as stored:
-            found = [str(mode) for mode in stored["mode"].values]
-        return sorted(found, key=lambda mode: (mode not in MODES, mode != MODES[0], mode))
+            modes = [str(mode) for mode in stored["mode"].values]
+        return sorted(modes, key=lambda mode: (mode not in MODES, mode != MODES[0], mode))
 
     def clips(self, dataset: str) -> int:
         """How many clips were measured."""
@@ -149,6 +149,6 @@ def open_run(folder: str | Path) -> Run:
     return Run(folder, manifest)
 
 
-def found(root: str | Path = "runs") -> list[Path]:
+def find_runs(root: str | Path = "runs") -> list[Path]:
     """Every run folder `<root>/<model or kind>/<run>`, finished or not."""
     return sorted(path.parent for path in Path(root).glob("*/*/manifest.json"))

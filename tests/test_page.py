@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from framelens.analyses.decision.kept import Context
-from framelens.reports.drawing.effects import datasets, kept_by_random, ratio
+from framelens.reports.drawing.effects import datasets, kept_share_of_random, ratio
 from framelens.reports.page.page import page, summary_line
 from framelens.reports.page.small_figures import INTERVENTIONS, small_figures
 from framelens.reports.page.split_section import of_bytes, of_many, split_parts
@@ -25,27 +25,27 @@ DRIVER = """<script>
 const svg = document.querySelector("figure[data-figure=cut] svg"), box = svg.getBoundingClientRect();
 const text = (id) => document.getElementById(id).textContent;
 const readout = () => document.querySelector("figure[data-figure=cut] .readout").textContent;
-const said = {before: readout(), chooser: !document.getElementById("chooser").hidden, failures};
+const shown = {before: readout(), chooser: !document.getElementById("chooser").hidden, failures};
 const point = (share) => svg.dispatchEvent(new PointerEvent("pointermove",
   {clientX: box.left + share * box.width, clientY: box.top + 20}));
-said.first = text("interventions-title");
-point(0.2); said.left = readout();
-point(0.95); said.right = readout();
-svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"})); said.arrow = readout();
-svg.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"})); said.entered = text("interventions-title");
+shown.first = text("interventions-title");
+point(0.2); shown.left = readout();
+point(0.95); shown.right = readout();
+svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"})); shown.arrow = readout();
+svg.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"})); shown.entered = text("interventions-title");
 const select = document.getElementById("choose-layer");
 select.value = "1"; select.dispatchEvent(new Event("change"));
-said.chosen = text("interventions-title"); said.table = text("interventions"); said.hash = location.hash;
-said.similarity = text("similarity-readout");
+shown.chosen = text("interventions-title"); shown.table = text("interventions"); shown.hash = location.hash;
+shown.similarity = text("similarity-readout");
 const start = document.getElementById("choose-start");
-start.value = "2"; start.dispatchEvent(new Event("change")); said.later = text("interventions");
+start.value = "2"; start.dispatchEvent(new Event("change")); shown.later = text("interventions");
 const step = document.getElementById("choose-step");
-step.value = "1"; step.dispatchEvent(new Event("change")); said.step = text("similarity-readout");
+step.value = "1"; step.dispatchEvent(new Event("change")); shown.step = text("similarity-readout");
 const map = document.querySelector("canvas"), pixel = map.getContext("2d").getImageData(0, 0, 1, 1).data;
-said.pixel = Array.from(pixel);
-select.value = "embed"; select.dispatchEvent(new Event("change")); said.embed = text("interventions");
-document.body.appendChild(document.createElement("pre")).id = "said";
-document.getElementById("said").textContent = JSON.stringify(said);
+shown.pixel = Array.from(pixel);
+select.value = "embed"; select.dispatchEvent(new Event("change")); shown.embed = text("interventions");
+document.body.appendChild(document.createElement("pre")).id = "shown";
+document.getElementById("shown").textContent = JSON.stringify(shown);
 </script>"""
 
 
@@ -68,7 +68,7 @@ def browse(folder, html, link=""):
     """What Chromium makes of the page, and what it complains of."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        pytest.skip("there is no Chromium here: WHAT THE PAGE'S SCRIPT DOES IS NOT TESTED")
+        pytest.skip("Chromium is not installed: WHAT THE PAGE'S SCRIPT DOES IS NOT TESTED")
     path = folder / "page.html"
     path.write_text(html, encoding="utf-8")
     command = [
@@ -81,39 +81,39 @@ def browse(folder, html, link=""):
 
 
 @pytest.fixture(scope="module")
-def said(html, tmp_path_factory):
-    """What the page said while a script pointed and chose, and errors on the way."""
+def shown(html, tmp_path_factory):
+    """What the page shown while a script pointed and chose, and errors on the way."""
     driven = html.replace("<head>", f"<head>{ERRORS}").replace("</body>", f"{DRIVER}</body>")
     dom, complaints = browse(tmp_path_factory.mktemp("browser"), driven)
     assert complaints == []
-    found = re.search(r'<pre id="said">(.*?)</pre>', dom, re.DOTALL)
+    found = re.search(r'<pre id="shown">(.*?)</pre>', dom, re.DOTALL)
     assert found, "the script stopped before its end"
     return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
-def test_the_page_loads_without_errors_and_shows_its_chooser(said):
-    assert said["failures"] == []
-    assert said["chooser"] and said["before"] == ""
+def test_the_page_loads_without_errors_and_shows_its_chooser(shown):
+    assert shown["failures"] == []
+    assert shown["chooser"] and shown["before"] == ""
 
 
-def test_pointing_reads_the_nearest_layer(said):
-    assert said["first"] == "Interventions: layer 0", "at the embedding nothing is measured"
-    assert said["left"].startswith("Layer 0: velocity 0.0")
-    assert said["right"].startswith("Layer 3: velocity ") and "random weights" in said["right"]
-    assert said["arrow"].startswith("Layer 2: ") and said["entered"] == "Interventions: layer 2"
+def test_pointing_reads_the_nearest_layer(shown):
+    assert shown["first"] == "Interventions: layer 0", "at the embedding nothing is measured"
+    assert shown["left"].startswith("Layer 0: velocity 0.0")
+    assert shown["right"].startswith("Layer 3: velocity ") and "random weights" in shown["right"]
+    assert shown["arrow"].startswith("Layer 2: ") and shown["entered"] == "Interventions: layer 2"
 
 
-def test_choosing_changes_the_table_and_the_link(said):
-    assert said["chosen"] == "Interventions: layer 1" and "layer=1" in said["hash"]
-    assert "attention to the past cut in this layer" in said["table"]
-    assert said["table"] != said["later"] and "this layer left out" in said["later"]
-    assert "Not measured at this layer" in said["embed"]
+def test_choosing_changes_the_table_and_the_link(shown):
+    assert shown["chosen"] == "Interventions: layer 1" and "layer=1" in shown["hash"]
+    assert "attention to the past cut in this layer" in shown["table"]
+    assert shown["table"] != shown["later"] and "this layer left out" in shown["later"]
+    assert "Not measured at this layer" in shown["embed"]
 
 
-def test_choosing_a_step_changes_what_the_matrix_says(said):
-    assert said["similarity"].startswith("Layer 1, step 0 (sigma 1) against step 3")
-    assert said["step"].startswith("Layer 1, step 1 (sigma 0.75) against step 3")
-    assert said["pixel"][3] == 255
+def test_choosing_a_step_changes_what_the_matrix_says(shown):
+    assert shown["similarity"].startswith("Layer 1, step 0 (sigma 1) against step 3")
+    assert shown["step"].startswith("Layer 1, step 1 (sigma 0.75) against step 3")
+    assert shown["pixel"][3] == 255
 
 
 def test_a_link_opens_the_page_at_a_layer(html, tmp_path):
@@ -125,7 +125,10 @@ def test_a_link_opens_the_page_at_a_layer(html, tmp_path):
 def test_the_verdict_comes_first_with_its_reason_and_five_figures(html):
     body = html[html.index("<main>") :]
     texts = ["Separable", "What it fetches &lt;once&gt;", "five figures", "<svg", "The split", "1.87×"]
-    places = [body.index(text) for text in [*texts, "3 MiB", "The tests behind", "Remarks", "another</h3>"]]
+    places = [
+        body.index(text)
+        for text in [*texts, "3 MiB", "The tests of the verdict", "Remarks", "<h3>With other thresholds"]
+    ]
     assert places == sorted(places) and body.index("Two findings") > places[-1]
     assert body.count("<svg ") == 5 == body.count('role="img" aria-label="')
     assert BANNER not in html
@@ -154,7 +157,7 @@ def test_what_is_said_of_a_layer_is_what_was_measured(run):
 
 def test_random_weights_make_nothing_of_their_past(run):
     cut = run.read("cut")
-    assert np.abs(kept_by_random(Context(cut), cut)["mean"]).max() < 0.1
+    assert np.abs(kept_share_of_random(Context(cut), cut)["mean"]).max() < 0.1
     assert np.allclose(ratio(cut, "random", where="from")["mean"], 1, atol=0.1)
 
 
@@ -199,7 +202,7 @@ def test_a_damaged_plan_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="plan.json is not valid JSON"):
         read_plan(run)
     (run.folder / "plan.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no plan"):
+    with pytest.raises(ValueError, match="is not a plan"):
         read_plan(run)
 
 
@@ -213,17 +216,17 @@ def test_numbers_for_the_script_are_rounded_and_cannot_end_it(html):
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(12, "12 bytes"), (1536, "1.5 KiB"), (1000 * 1024, "1000 KiB"), (3 * 2**40, "3 TiB")]
+    ("count", "shown"), [(12, "12 bytes"), (1536, "1.5 KiB"), (1000 * 1024, "1000 KiB"), (3 * 2**40, "3 TiB")]
 )
-def test_bytes_are_spelt(count, said):
-    assert of_bytes(count) == said
+def test_bytes_are_spelt(count, shown):
+    assert of_bytes(count) == shown
 
 
 def test_large_counts_are_spelt():
     assert of_many(3_658_416) == "3.66 million" and of_many(12) == "12"
 
 
-def test_scripts_and_styles_lie_beside_the_page():
+def test_scripts_and_styles_are_beside_the_page():
     for name in ("page.js", "page.css"):
         assert (Path(__file__).parent.parent / "reports/page" / name).stat().st_size < 16_000
 
@@ -252,7 +255,7 @@ def test_without_a_benefit_no_share_of_it_is_shown(tmp_path):
     data = datasets(run, *INTERVENTIONS)
     figures = {small.name: small for small in small_figures(run, data)}
     for name in ("reuse", "cut"):
-        assert figures[name].chart is None and "no clear benefit" in figures[name].takeaway
+        assert figures[name].chart is None and "too small" in figures[name].takeaway
     assert figures["leave-one-out"].chart is not None
 
 
@@ -265,6 +268,6 @@ def test_words_are_explained_before_they_are_used_in_figures(html):
 def test_guidance_is_named_where_there_is_some(run):
     assert "guidance" not in summary_line(run)
     run.manifest["settings"]["guidance"] = 5.0
-    said = summary_line(run)
+    shown = summary_line(run)
     del run.manifest["settings"]["guidance"]
-    assert "guidance scale 5 in rollouts" in said
+    assert "guidance scale 5 in rollouts" in shown

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from framelens.reports.runs import Run
 
 DENSE = "dense"
-# Okabe and Ito's palette; a mode other than plain is told by the dashes.
+# The palette of Okabe and Ito; the dashes show a mode other than plain.
 COLOURS = {
     DENSE: "#000000", "token_concat": "#0072B2", "token_concat_projected": "#56B4E9",
     "channel_concat": "#009E73", "add": "#E69F00", "prefix": "#D55E00", "residual": "#CC79A7",
@@ -80,7 +80,7 @@ def arms(times: xr.Dataset, with_dense: bool = True) -> Iterator[tuple[str, xr.D
 
 
 def curve(axes: Axes, own: xr.Dataset, measure: str, label: str, look: dict, scale: float = 1.0) -> None:
-    """The medians as a line and the span of the rounds as a band."""
+    """Draws the medians as a line and the span of the rounds as a band."""
     x = own[_varied_in(own)].values
     axes.plot(x, scale * own[f"{measure}_median"], label=label, **look)
     low, high = scale * own[f"{measure}_low"], scale * own[f"{measure}_high"]
@@ -88,7 +88,7 @@ def curve(axes: Axes, own: xr.Dataset, measure: str, label: str, look: dict, sca
 
 
 def table(times: xr.Dataset, **labels: str) -> pd.DataFrame:
-    """All that is known of a sweep, one row per point and arm."""
+    """Everything known of a sweep as a table, one row per point and arm."""
     rows = times.to_dataframe().reset_index()
     for column, label in reversed(labels.items()):
         rows.insert(0, column, label)
@@ -96,7 +96,7 @@ def table(times: xr.Dataset, **labels: str) -> pd.DataFrame:
 
 
 def integers(axes: Axes, values: np.ndarray, log: bool = False) -> None:
-    """Ticks at the measured values themselves."""
+    """Puts the ticks at the measured values."""
     if log:
         axes.set_xscale("log")
     axes.set_xticks(values, [str(int(value)) for value in values])
@@ -104,7 +104,7 @@ def integers(axes: Axes, values: np.ndarray, log: bool = False) -> None:
 
 
 def heading(figure: Figure, title: str, run: Run, spread: str = "span") -> None:
-    """Title, and below it what was timed, where and how often; `spread` is what is drawn of the rounds."""
+    """Writes the title, what was timed, where and how often; `spread` names the interval over rounds."""
     settings, timed = run.manifest["settings"], run.manifest["timed"]
     sliced = f"a slice of {run.manifest['preset']}" if timed["is_slice"] else run.manifest["preset"]
     parts = [

@@ -1,4 +1,4 @@
-"""Interventions as the figures show them: means over clips, error ratios, shares of what the past gives.
+"""Interventions as the figures show them: means over clips, error ratios, shares of the past's benefit.
 
     data = datasets(run, "cut", "reuse", "leave_one_out")          # those that the run has
     kept(context_of(data), data["cut"], where="from")    # mean, low, high by layer: 1 whole model, 0 no past
@@ -21,14 +21,14 @@ from framelens.analyses.depth import depth_of
 from framelens.reports.runs import Run
 
 TRAINED = "trained"
-BEHIND = {"velocity": "velocity", "frame": "drawn frame"}
-SERVED = {
+MEASURE_NAMES = {"velocity": "velocity", "frame": "generated frame"}
+REUSED = {
     "hard": "whole residual stream",
     "delta": "summed update of the layers",
     "cross": "attention to the past",
     "cross_only": "attention to the past, none above",
 }
-"""What each kind of reuse serves."""
+"""What each kind of reuse takes from the earlier step."""
 
 
 def datasets(run: Run, *names: str) -> dict[str, xr.Dataset]:
@@ -42,20 +42,21 @@ def absolute(stored: xr.Dataset, variable: str, **where: Any) -> xr.Dataset:
 
 
 def plain(stored: xr.Dataset, variable: str) -> xr.Dataset:
-    """The same of the model without intervention."""
+    """Mean over clips of the variable in the model without intervention, and its interval."""
     return absolute(stored, f"plain_{variable}")
 
 
-def kept(context: Context, stored: xr.Dataset, measure: str = "velocity", **where: Any) -> xr.Dataset:
-    """Share of the past's benefit that an intervention keeps: 1 as the whole model, 0 as without a past."""
+def kept_share(context: Context, stored: xr.Dataset, measure: str = "velocity", **where: Any) -> xr.Dataset:
+    """The part of the past's benefit that remains: 1 as in the whole model, 0 as without a past."""
     values = error(stored, measure, **where)
     return interval(values, context.share(measure, context.rows(values)))
 
 
-def kept_by_random(context: Context, cut: xr.Dataset, where: str = "from") -> xr.Dataset:
-    """What the past takes away from the error of random weights, on the scale of the trained network's share.
+def kept_share_of_random(context: Context, cut: xr.Dataset, where: str = "from") -> xr.Dataset:
+    """How much the past reduces the error of random weights, over how much it reduces the trained network's.
 
-    Of both the error with the own frame only is 1, so that a network that makes nothing of its past has 0.
+    Both reductions are relative to the error with the own frame only. A network that does not use its past
+    has 0.
     """
     values = error(cut, "velocity", network="random", where=where)
     rows = context.rows(values)
@@ -75,12 +76,12 @@ def ratio(stored: xr.Dataset, network: str = TRAINED, by_sigma: bool = False, **
 
 
 def frame_ratio(stored: xr.Dataset, **where: Any) -> xr.Dataset:
-    """Squared error of the drawn frame under an intervention over that of the whole network's."""
+    """Squared error of the generated frame under an intervention over that of the whole network."""
     return _ratio(_at(stored.mse, where), stored.plain_mse)
 
 
 def _ratio(changed: xr.DataArray, whole: xr.DataArray) -> xr.Dataset:
-    """The ratio of means over clips, drawn together, so that what clips have in common cancels."""
+    """The ratio of means over clips, resampled together: what clips have in common cancels."""
     resample = Resample(changed.sizes["clip"])
     rows, base = resample.rows(changed), resample.rows(whole)
     # Where sigma is kept, it is the last axis of both.
@@ -89,7 +90,7 @@ def _ratio(changed: xr.DataArray, whole: xr.DataArray) -> xr.Dataset:
 
 
 def context_of(data: Mapping[str, xr.Dataset]) -> Context | None:
-    """What shares are taken of; None where the past brings no benefit, or own-frame-only was not measured."""
+    """The past's benefit, by clip; None where it is not clear, or where own-frame-only was not measured."""
     if not is_shared(data):
         return None
     context = Context(data["cut"])
@@ -107,7 +108,7 @@ def has(stored: xr.Dataset, **where: Any) -> bool:
 
 
 def interval(template: xr.DataArray, rows: np.ndarray) -> xr.Dataset:
-    """Resamples [draw, ...] as mean, low and high on the axes of `template` behind `clip`."""
+    """Mean, low and high of resamples [draw, ...], on the axes of `template` except `clip`."""
     shape = template.transpose("clip", ...).isel(clip=0, drop=True)
     value: Value = summary(rows)
     return xr.Dataset({name: shape.copy(data=np.asarray(part)) for name, part in value._asdict().items()})
@@ -119,7 +120,7 @@ def networks(stored: xr.Dataset | xr.DataArray) -> list[str]:
 
 
 def layer_keys(stored: xr.Dataset | xr.DataArray) -> list[str]:
-    """What a link to each layer says: `3`, `embed`, `decoder-3`."""
+    """The name of each layer in a link: `3`, `embed`, `decoder-3`."""
     depth = depth_of(stored)
     names = ["embed" if layer < 0 else str(layer) for layer in depth.layers]
     return [f"{group}-{name}" if group else name for group, name in zip(depth.groups, names, strict=True)]
@@ -131,7 +132,7 @@ def is_empty(values: xr.Dataset) -> bool:
 
 
 def layer_ticks(axes: Axes, layers: np.ndarray, label: str = "layer", most: int = 9) -> None:
-    """Ticks at measured layers only, few enough to read."""
+    """Puts ticks at measured layers only, few enough to read."""
     stride = -(-len(layers) // most)
     shown = [int(layer) for layer in layers][::stride]
     axes.set_xticks(shown, [str(layer) for layer in shown])
@@ -140,7 +141,7 @@ def layer_ticks(axes: Axes, layers: np.ndarray, label: str = "layer", most: int 
 
 
 def level(axes: Axes, value: xr.Dataset, label: str | None = "whole model") -> None:
-    """The model without intervention as a level with its band."""
+    """Draws the model without intervention as a level with its band."""
     axes.axhline(
         float(value["mean"]), color="black", linestyle=(0, (4, 2)), linewidth=1, label=label, zorder=1
     )

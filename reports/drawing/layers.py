@@ -16,10 +16,10 @@ TICKS = 9
 
 
 def mark(axes: Axes, depth: Depth, along: str = "x", label: str = "layer", ticks: int = TICKS) -> None:
-    """Layer ticks on an axis, few enough to read, and a line between groups."""
+    """Puts layer ticks on an axis, few enough to read, and a line between groups."""
     stride = max(1, -(-len(depth.blocks) // ticks))
     shown = [p for p in depth.positions if depth.layers[p] < 0 or depth.layers[p] % stride == 0]
-    if stride > 1:  # the word "embed" needs the room of its neighbour
+    if stride > 1:  # the word "embed" takes the room of its neighbour
         shown = [p for p in shown if p == 0 or depth.layers[p - 1] >= 0]
     axis = axes.xaxis if along == "x" else axes.yaxis
     axis.set_ticks(shown, [depth.label(p) for p in shown])
@@ -36,5 +36,5 @@ def mark(axes: Axes, depth: Depth, along: str = "x", label: str = "layer", ticks
 
 
 def place(row: pd.Series) -> str:
-    """What a sentence says of a table's row that has `layer` and, where there are groups, `point`."""
+    """The layer of a table's row in words; the row has `layer` and, where there are groups, `point`."""
     return Depth([int(row["layer"])], [group_of(str(row.get("point", "")))]).name(0)

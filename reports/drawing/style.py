@@ -1,4 +1,4 @@
-"""One look for all figures, and the one way to write them.
+"""One look for all figures, and one function that writes them.
 
     @style.look
     def draw(run): ...
@@ -27,7 +27,7 @@ from framelens.analyses.intervals import enough
 from framelens.records import replace_file
 from framelens.reports.runs import Run
 
-# Okabe and Ito's palette: told apart with every common colour blindness; the dashes tell them apart in grey.
+# The palette of Okabe and Ito is distinct for every common colour blindness; the dashes are distinct in grey.
 COLOURS = {"trained": "#0072B2", "random": "#D55E00", "other": "#7A7A7A", "uniform": "#000000"}
 COLOURS |= {"shuffled": COLOURS["other"]}
 DASHES = {"trained": "-", "random": "--", "other": ":", "shuffled": "-.", "uniform": (0, (1, 1))}
@@ -39,7 +39,7 @@ ABSENT = "#E4E4E4"
 WIDTH = 7.2
 DPI = 200
 NEAR, FAR_OFF = 16, 0.005
-"""How far, and of how many pixels, a picture of few colours may be off."""
+"""How much a colour may differ (of 255), and in what share of the pixels, in a picture of 256 colours."""
 RC = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -69,12 +69,12 @@ def look(draw: Callable) -> Callable:
 
 
 def canvas(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, in inches, which finds room for its labels by itself."""
+    """An empty figure, size in inches, whose layout leaves room for its labels."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bool = True) -> None:
-    """Title, and below it the model, the clips, the mode where one was chosen, and what the band is."""
+    """Writes the title, the model, the clips, the mode where one was chosen, and what the band is."""
     clips, mode = run.clips(dataset), run.mode(dataset)
     parts = [run.model, f"{clips} clip{'s' * (clips != 1)}"]
     if mode and dataset != "samples":
@@ -85,7 +85,7 @@ def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bo
 
 
 def title(figure: FigureBase, text: str, run: Run) -> None:
-    """A title, and below it what the run says of itself in one sentence, in lines that fit."""
+    """Writes a title, and below it the summary in the run's manifest, in lines that fit."""
     below = textwrap.fill(run.manifest["summary"], 100)
     figure.suptitle(f"{text}\n{below}", x=0.01, ha="left", fontsize=9)
 
@@ -106,7 +106,7 @@ def arms(names: Iterable[str]) -> dict[str, dict]:
 def line(
     axes: Axes, x: np.ndarray, values: xr.Dataset, kind: str, label: str | None = None, **options
 ) -> None:
-    """A mean as a line and its interval as a band, at a lone point as a bar; values has mean, low, high."""
+    """Draws a mean as a line, its interval as a band (a bar at a lone point); values has mean, low, high."""
     options = {"color": COLOURS.get(kind), "linestyle": DASHES.get(kind, "-"), "marker": "o"} | options
     options.setdefault("markersize", 3 if len(x) <= 16 else 1.6)
     axes.plot(x, values["mean"], label=WORDS.get(kind, kind) if label is None else label, **options)
@@ -127,7 +127,7 @@ def _lone(x: np.ndarray, values: xr.Dataset) -> xr.Dataset:
 
 
 class _Plain(LogFormatter):
-    """The ticks that matplotlib would name on a logarithmic axis, as 0.02 and not as a power of ten."""
+    """Labels the ticks that matplotlib labels on a logarithmic axis as 0.02, not as a power of ten."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
@@ -140,7 +140,7 @@ def logarithmic(axes: Axes) -> None:
 
 
 def plain_ticks(axes: Axes) -> None:
-    """Names the ticks of a vertical axis that is logarithmic, or of a colour bar, as plain numbers."""
+    """Labels the ticks of a logarithmic vertical axis, or of a colour bar, as plain numbers."""
     axes.yaxis.set_major_formatter(_Plain())
     axes.yaxis.set_minor_formatter(_Plain(labelOnlyBase=False))
 
@@ -151,12 +151,12 @@ def ramp(count: int) -> list:
 
 
 def save(figure: Figure, table: pd.DataFrame, path: str | Path) -> list[Path]:
-    """Writes path.png, path.pdf and the drawn numbers as path.csv; each appears whole or not at all."""
+    """Writes path.png, path.pdf and the numbers of the figure as path.csv; each file is whole or absent."""
     path = Path(path)
 
     def pixels(partial: Path) -> None:
         figure.savefig(partial, dpi=DPI, metadata={"Software": None})
-        figure.set_layout_engine("none")  # room was found once; searching again would double the time
+        figure.set_layout_engine("none")  # the layout is found once; a second search doubles the time
         shrink(partial)
 
     def lines(partial: Path) -> None:
@@ -171,9 +171,9 @@ def save(figure: Figure, table: pd.DataFrame, path: str | Path) -> list[Path]:
 
 
 def shrink(png: Path) -> None:
-    """Rewrites a PNG in 256 colours of its own, a third of the size, where that can hardly be seen.
+    """Rewrites a PNG with a palette of 256 colours, a third of the size, where the change is hardly visible.
 
-    Where more than FAR_OFF of the pixels would be off by more than NEAR of 255, all colours stay.
+    All colours stay where more than FAR_OFF of the pixels would differ by more than NEAR of 255.
     """
     with Image.open(png) as opened:
         whole, dots = opened.convert("RGB"), opened.info.get("dpi", (DPI, DPI))

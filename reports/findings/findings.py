@@ -14,7 +14,7 @@ from framelens.reports.runs import Run
 
 def findings(run: Run) -> list[Finding]:
     """Finding 1 (features repeat over steps) and finding 2 (deep layers attend little to the past)."""
-    with run.opened(*decision.DATASETS) as data:
+    with run.open_datasets(*decision.DATASETS) as data:
         features, attention = FeatureEvidence(data), AttentionEvidence(data)
         first, second = decision.repeated(features), decision.little(attention)
-        return [steps.worded(first, features), frames.worded(second, attention)]
+        return [steps.put_in_words(first, features), frames.put_in_words(second, attention)]

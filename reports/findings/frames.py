@@ -12,13 +12,13 @@ from framelens.analyses.decision.words import spelled
 from framelens.reports.drawing import tables
 
 
-def worded(finding: Finding, evidence: AttentionEvidence) -> Finding:
-    """The same with a sentence for each measured answer, and a remark."""
-    tests = [replace(test, measured=test.measured or _said(test)) for test in finding.tests]
+def put_in_words(finding: Finding, evidence: AttentionEvidence) -> Finding:
+    """The finding with a sentence for each measured answer, and a remark."""
+    tests = [replace(test, measured=test.measured or _describe(test)) for test in finding.tests]
     return replace(finding, tests=tests, remarks=[_peak(evidence)] if evidence.is_measured else [])
 
 
-def _said(test: Answer) -> str:
+def _describe(test: Answer) -> str:
     value = spelled(test.interval)
     if test.name == "little":
         deep, uniform = test.numbers["deep"], test.numbers["uniform"]
@@ -36,7 +36,7 @@ def _peak(evidence: AttentionEvidence) -> str:
     depth, value, sharpest = evidence.depth, summary(evidence.mass["trained"]), evidence.sharpest
     most, back = int(np.argmax(value["mean"].values)), sharpest.lag
     return (
-        f"Most attention to earlier frames: {depth.name(most)}, {tables.spelled(value.isel(layer=most))}. "
+        f"Most attention to earlier frames: {depth.name(most)}, {tables.spell(value.isel(layer=most))}. "
         f"Retrieval is sharpest at {depth.name(sharpest.position)}, {back} frame{'s' * (back != 1)} back: "
-        f"{sharpest.times:.1f} times that frame's share of the keys. Attention mass is not use."
+        f"{sharpest.times:.1f} times that frame's share of the keys. Attention mass does not show use."
     )

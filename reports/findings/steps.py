@@ -11,22 +11,22 @@ from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import tables
 
 
-def worded(finding: Finding, evidence: FeatureEvidence) -> Finding:
-    """The same with a sentence for each measured answer, and remarks."""
-    tests = [replace(test, measured=test.measured or _said(test, evidence)) for test in finding.tests]
+def put_in_words(finding: Finding, evidence: FeatureEvidence) -> Finding:
+    """The finding with a sentence for each measured answer, and remarks."""
+    tests = [replace(test, measured=test.measured or _describe(test, evidence)) for test in finding.tests]
     remarks = [_raw(evidence)] if "step_similarity" in evidence.data else []
     remarks += [_agreement(evidence)] if "noise_invariance" in evidence.data else []
     return replace(finding, tests=tests, remarks=remarks)
 
 
-def _said(test: Answer, evidence: FeatureEvidence) -> str:
+def _describe(test: Answer, evidence: FeatureEvidence) -> str:
     value = spelled(test.interval)
     if test.name == "repeated":
         return f"Centred cosine of two different steps, early and middle layers, trained: {value}."
     if test.name == "learned":
         return f"Random weights: {spelled(test.numbers['random'])}; trained minus random: {value}."
     found = evidence.agreement
-    cosine = tables.spelled(found.cosine.isel(layer=found.clearest))
+    cosine = tables.spell(found.cosine.isel(layer=found.clearest))
     return (
         f"Two noise draws at sigma {found.sigma:.2g}, same context: clearest among these layers at "
         f"{found.depth.name(found.clearest)}, {cosine}; minus the larger null: {value}."
@@ -34,25 +34,25 @@ def _said(test: Answer, evidence: FeatureEvidence) -> str:
 
 
 def _raw(evidence: FeatureEvidence) -> str:
-    """Raw similarity of the middle block beside the embedding's, which no layer has worked on."""
+    """Raw similarity of the middle block, and of the embedding, which no layer has changed."""
     raw = evidence.raw
     depth = depth_of(raw)
     middle = depth.blocks[len(depth.blocks) // 2]
-    text = f"Raw cosine at {depth.name(middle)}: {tables.spelled(summary(raw.isel(layer=middle)))}"
+    text = f"Raw cosine at {depth.name(middle)}: {tables.spell(summary(raw.isel(layer=middle)))}"
     if min(depth.layers) < 0:
-        embedding = tables.spelled(summary(raw.isel(layer=depth.layers.index(-1))))
-        text += f"; at the embedding, where it only says how alike the noisy inputs are: {embedding}"
+        embedding = tables.spell(summary(raw.isel(layer=depth.layers.index(-1))))
+        text += f"; at the embedding, where it only shows how similar the noisy inputs are: {embedding}"
     return text + "."
 
 
 def _agreement(evidence: FeatureEvidence) -> str:
-    """From which layer on noise draws agree more than their nulls."""
+    """The layer from which on noise draws agree more than their nulls."""
     found = evidence.agreement
     if not found.is_measured:
-        return "Too few clips to say from which layer on noise draws agree."
+        return "There are too few clips to find the layer from which on noise draws agree."
     if not found.risen:
         return "In no layer do noise draws agree more than their nulls."
     first = found.risen[0]
     everywhere = found.risen == [position for position in found.depth.blocks if position >= first]
     after = "and in every layer after it" if everywhere else "but not in every layer after it"
-    return f"Noise draws agree more than their nulls first at {found.depth.name(first)}, {after}."
+    return f"Noise draws first agree more than their nulls at {found.depth.name(first)}, {after}."

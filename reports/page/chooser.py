@@ -1,7 +1,7 @@
-"""What a reader can choose on the page: a layer, a step; its similarity over steps and its interventions.
+"""What a reader can choose on the page: a layer and a step; shown are its similarity and interventions.
 
 data = choices(run, datasets(run, "cut", "leave_one_out", "reuse"))    # for the page's script, rounded
-chooser_section(data)    # the controls; shown by the script only, as the static figures say the same
+chooser_section(data)    # the controls; the script shows them, the static figures hold the same numbers
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,20 +16,20 @@ from framelens.analyses.decision.kept import Context
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.effects import (
-    SERVED,
+    REUSED,
     absolute,
     context_of,
     has,
-    kept,
+    kept_share,
     layer_keys,
     networks,
     plain,
 )
-from framelens.reports.drawing.tables import spelled
+from framelens.reports.drawing.tables import spell
 from framelens.reports.runs import Run
 
 STEPS = 25
-"""Steps of a matrix; of more, evenly spaced ones are kept."""
+"""The most steps of a matrix; of more steps, evenly spaced ones are kept."""
 SHADES = 32
 CUTS = {
     "from": "attention to the past cut from this layer on",
@@ -87,7 +87,7 @@ def _similarity(run: Run) -> dict[str, Any]:
 
 
 def _interventions(measured: Mapping[str, xr.Dataset]) -> dict[str, Any]:
-    """Rows by layer, [step or None, cells], in words; the starts that can be chosen."""
+    """Rows by layer, [step or None, cells], as text, and the starts that can be chosen."""
     data = {name: measured[name] for name in ("cut", "leave_one_out", "reuse") if name in measured}
     if not data:
         return {}
@@ -123,19 +123,19 @@ def _rows(data: Mapping[str, xr.Dataset], context: Context | None) -> Iterator[R
     if "reuse" in data:
         for kind in map(str, data["reuse"].kind.values):
             for start in map(int, data["reuse"].start.values):
-                name = f"{SERVED.get(kind, kind)}, reused up to this layer"
+                name = f"{REUSED.get(kind, kind)}, reused up to this layer"
                 yield from _layers(data["reuse"], context, name, start, kind=kind, start=start)
 
 
 def _layers(
     stored: xr.Dataset, context: Context | None, name: str, served_from: int | None, **where: Any
 ) -> Iterator[Row]:
-    """One row per layer of an intervention, with what could be measured."""
+    """One row per layer of an intervention, with the values that were measured."""
     shares: list[xr.Dataset | None] = [None, None]
     if context is not None:
-        # Velocities are served from the first step only.
-        velocity = None if served_from else kept(context, stored, "velocity", **where)
-        shares = [velocity, kept(context, stored, "frame", **where)]
+        # Velocities are measured with reuse from the first step only.
+        velocity = None if served_from else kept_share(context, stored, "velocity", **where)
+        shares = [velocity, kept_share(context, stored, "frame", **where)]
     errors, sharp = (absolute(stored, variable, **where) for variable in ("mse", "sharpness"))
     for place, key in enumerate(layer_keys(stored)):
         values = [*shares, errors, sharp]
@@ -147,11 +147,11 @@ def _layers(
 
 def _number(value: xr.Dataset, is_error: bool) -> str:
     mean = float(value["mean"])
-    return "–" if np.isnan(mean) else spelled(value, 4 if is_error and abs(mean) < 0.1 else 2)
+    return "–" if np.isnan(mean) else spell(value, 4 if is_error and abs(mean) < 0.1 else 2)
 
 
 def chooser_section(data: Mapping[str, Any]) -> list[str]:
-    """The controls and the places that the script fills; nothing where there is nothing to choose."""
+    """The controls and the elements that the script fills; empty where there is nothing to choose."""
     if not data["layers"]:
         return []
     similarity, interventions = data.get("similarity"), data.get("interventions")
@@ -177,9 +177,10 @@ def chooser_section(data: Mapping[str, Any]) -> list[str]:
             for network, name in similarity["names"].items()
         )
         parts += [
-            '<h3 id="similarity-title">Similarity of steps</h3>',
-            '<p class="quiet">Centred cosine of the features at two steps: rows are the reference step, '
-            f"columns the other; the noisiest is first. Dark {similarity['low'] / 1000:.2f}, light 1.</p>",
+            '<h3 id="similarity-title">Similarity between steps</h3>',
+            '<p class="quiet">Centred cosine of the features at two steps. Rows are the reference step, '
+            f"columns are the other step; the noisiest is first. Dark is "
+            f"{similarity['low'] / 1000:.2f}, light is 1.</p>",
             f'<div class="maps">{maps}</div>',
             '<p class="readout" id="similarity-readout" aria-live="polite"></p>',
         ]

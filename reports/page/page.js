@@ -1,4 +1,4 @@
-// Reading values off the small figures, and choosing a layer and a step. The page is complete without it.
+// Shows the values of the small figures, and lets a reader choose a layer and a step. The page is complete without it.
 (function () {
   "use strict";
   const data = JSON.parse(document.getElementById("numbers").textContent);
@@ -62,7 +62,7 @@
 
   function fillSimilarity(name) {
     const all = data.similarity, layer = all.keys.indexOf(chosen.layer), count = all.steps.length;
-    byId("similarity-title").textContent = "Similarity of steps: " + name;
+    byId("similarity-title").textContent = "Similarity between steps: " + name;
     document.querySelectorAll("canvas[data-network]").forEach((canvas) => {
       canvas.width = canvas.height = count;
       const picture = canvas.getContext("2d");
@@ -74,15 +74,15 @@
         picture.fillRect(at % count, Math.floor(at / count), 1, 1);
       }
     });
-    sayStep(chosen.step, count - 1);
+    showStep(chosen.step, count - 1);
   }
 
-  function sayStep(row, column) {
+  function showStep(row, column) {
     const all = data.similarity, layer = all.keys.indexOf(chosen.layer);
     if (layer < 0) { byId("similarity-readout").textContent = "Not measured at this layer."; return; }
     const step = (at) => "step " + all.steps[at] + " (sigma " + all.sigma[at] + ")";
-    const said = Object.keys(all.names).map((network) => all.names[network] + " " + value(network, layer, row, column));
-    const text = all.layers[layer] + ", " + step(row) + " against " + step(column) + ": " + said.join("; ");
+    const values = Object.keys(all.names).map((network) => all.names[network] + " " + value(network, layer, row, column));
+    const text = all.layers[layer] + ", " + step(row) + " against " + step(column) + ": " + values.join("; ");
     byId("similarity-readout").textContent = text.charAt(0).toUpperCase() + text.slice(1);
     document.querySelectorAll("canvas[data-network]").forEach((c) => c.setAttribute("aria-label", text));
   }
@@ -93,16 +93,16 @@
       const box = canvas.getBoundingClientRect(), count = data.similarity.steps.length;
       const place = (at, from, size) => Math.max(0, Math.min(count - 1, Math.floor(((at - from) / size) * count)));
       column = place(event.clientX, box.left, box.width);
-      sayStep(place(event.clientY, box.top, box.height), column);
+      showStep(place(event.clientY, box.top, box.height), column);
     });
-    canvas.addEventListener("pointerleave", () => sayStep(chosen.step, data.similarity.steps.length - 1));
+    canvas.addEventListener("pointerleave", () => showStep(chosen.step, data.similarity.steps.length - 1));
     canvas.addEventListener("keydown", (event) => {
       const move = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
       if (!move) return;
       const inside = (at) => Math.max(0, Math.min(data.similarity.steps.length - 1, at));
       column = inside(column + move[0]);
       choose("step", inside(chosen.step + move[1]));
-      sayStep(chosen.step, column);
+      showStep(chosen.step, column);
       event.preventDefault();
     });
   }
@@ -119,7 +119,7 @@
     const select = byId("choose-" + what);
     if (select) select.value = String(wanted);
     const parts = ["layer", "start", "step"].filter((key) => chosen[key] !== null).map((key) => key + "=" + chosen[key]);
-    try { history.replaceState(null, "", "#" + parts.join("&")); } catch (refused) { /* some viewers forbid it */ }
+    try { history.replaceState(null, "", "#" + parts.join("&")); } catch (refused) { /* some viewers do not allow it */ }
     draw();
   }
 

@@ -26,8 +26,8 @@ OUTCOMES = {True: "passed", False: "failed", None: "open"}
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure as the page shows it."""
+class PageFigure:
+    """A figure of the page: its picture, title, caption and numbers in words."""
 
     name: str
     title: str
@@ -38,14 +38,14 @@ class Drawn:
 
 def write_page(
     run: Run,
-    drawn: list[Drawn],
+    drawn: list[PageFigure],
     not_drawn: Mapping[str, list[str]],
     compose: Callable[..., str] | None = None,
 ) -> Path:
     """Writes page.html into the run folder and returns its path.
 
-    `not_drawn` says by title which datasets the run lacks for the figures left out; `compose` makes the page
-    from the same arguments, as `page` does.
+    `not_drawn` gives, by title, the datasets that the run lacks for the figures that are left out. `compose`
+    makes the page from the same arguments, as `page` does.
     """
     target = run.folder / "page.html"
     partial = run.folder / ".page.partial.html"
@@ -54,7 +54,7 @@ def write_page(
     return target
 
 
-def page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]]) -> str:
+def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) -> str:
     """The page as one string of HTML."""
     name, plan = escape(f"{run.model}, run {run.name}"), read_plan(run)
     measured = datasets(run, *INTERVENTIONS)
@@ -68,8 +68,8 @@ def page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]]) -> st
         '<h2 id="findings">Two findings, tested on this run</h2>\n<div class="findings">',
         *(finding_card(number, finding) for number, finding in enumerate(findings(run), 1)),
         "</div>",
-        f'<p class="quiet">{escape(DECISION)} Similarity and attention mass are observations: whether '
-        "a layer is needed only an intervention can say.</p>",
+        f'<p class="quiet">{escape(DECISION)} Similarity and attention mass are observations: only '
+        "an intervention shows whether a layer is needed.</p>",
         *contents(drawn),
         *(figure_section(figure) for figure in drawn),
         *missing_section(not_drawn),
@@ -79,14 +79,14 @@ def page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]]) -> st
     return document(name, parts)
 
 
-def contents(drawn: list[Drawn]) -> list[str]:
+def contents(drawn: list[PageFigure]) -> list[str]:
     """Links to the figures below."""
     links = (f'<a href="#{escape(figure.name)}">{escape(figure.title)}</a>' for figure in drawn)
     return [f'<nav aria-label="Figures"><p><b>In detail:</b> {" · ".join(links)}</p></nav>'] if drawn else []
 
 
 def script(small: list[Small], data: Mapping) -> str:
-    """What the reader can point at and choose, and the script that shows it."""
+    """The numbers that a reader can point at and choose, and the script that shows them."""
     points = {figure.name: figure.chart.points() for figure in small if figure.chart}
     numbers = json.dumps({"small": points, **data}, ensure_ascii=False, separators=(",", ":"))
     code = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def script(small: list[Small], data: Mapping) -> str:
 
 
 def document(name: str, parts: list[str]) -> str:
-    """HTML that needs nothing from outside; name and parts are HTML already."""
+    """One HTML document that needs no other file; name and parts are HTML already."""
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     body = "\n".join(parts)
     return (
@@ -134,7 +134,7 @@ def finding_card(number: int, finding: Finding) -> str:
     )
 
 
-def figure_section(figure: Drawn) -> str:
+def figure_section(figure: PageFigure) -> str:
     """A figure with its picture inside the page, its numbers in words and its caption."""
     encoded = base64.b64encode(figure.png.read_bytes()).decode("ascii")
     title = escape(figure.title)
@@ -147,7 +147,7 @@ def figure_section(figure: Drawn) -> str:
 
 
 def missing_section(not_drawn: Mapping[str, list[str]]) -> list[str]:
-    """Which figures are left out and which datasets they would need; nothing where all were drawn."""
+    """The figures that are left out and the datasets that they need; empty where all figures are drawn."""
     if not not_drawn:
         return []
     items = [
@@ -156,8 +156,8 @@ def missing_section(not_drawn: Mapping[str, list[str]]) -> list[str]:
     ]
     return [
         "<h2>Not drawn</h2>",
-        "<p>This run has not measured what these figures need: it was not asked to, or its model or clips do "
-        "not allow it.</p>",
+        "<p>This run has not measured what these figures need: it was not requested, or its model "
+        "or clips do not allow it.</p>",
         "<ul>",
         *items,
         "</ul>",
@@ -181,17 +181,17 @@ def settings_section(run: Run) -> list[str]:
     for name, values in groups.items():
         if values:
             rows = (
-                f"<tr><th>{escape(str(k).replace('_', ' '))}</th><td>{escape(spell(v))}</td></tr>"
+                f"<tr><th>{escape(str(k).replace('_', ' '))}</th><td>{escape(spell_setting(v))}</td></tr>"
                 for k, v in values.items()
             )
             parts += [f"<h3>{name}</h3>", "<table>", *rows, "</table>"]
     return parts
 
 
-def spell(value: object) -> str:
-    """A setting as a reader writes it: lists with commas, mappings as `name value`, nothing as a dash."""
+def spell_setting(value: object) -> str:
+    """A setting as text: lists with commas, mappings as `name value`, None as a dash."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {spell(item)}" for key, item in value.items()) or "–"
+        return ", ".join(f"{key} {spell_setting(item)}" for key, item in value.items()) or "–"
     if isinstance(value, (list, tuple)):
-        return ", ".join(spell(item) for item in value) or "–"
+        return ", ".join(spell_setting(item) for item in value) or "–"
     return "–" if value is None else f"{value:,}" if type(value) is int and value >= 10000 else str(value)

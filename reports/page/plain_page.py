@@ -1,19 +1,18 @@
-"""The page of a run that tests no findings: figures, what was printed, how it was run.
+"""The page of a run that tests no findings: figures, the printed text, how it was run.
 
-A manifest's `title` and `summary` head the page and its `text` is shown as it was printed; its mappings
-become tables.
+The manifest's `title` and `summary` are at the top, its `text` is shown as printed, its mappings are tables.
 """
 
 from collections.abc import Mapping
 from html import escape
 
-from framelens.reports.page.page import Drawn, document, figure_section, missing_section, spell
+from framelens.reports.page.page import PageFigure, document, figure_section, missing_section, spell_setting
 from framelens.reports.runs import Run
 
 SHOWN_ELSEWHERE = ("kind", "title", "summary", "text", "command", "complete")
 
 
-def plain_page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]]) -> str:
+def plain_page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) -> str:
     """The page as one string of HTML."""
     manifest = run.manifest
     name = escape(f"{manifest.get('title', run.kind)}, run {run.name}")
@@ -29,7 +28,7 @@ def plain_page(run: Run, drawn: list[Drawn], not_drawn: Mapping[str, list[str]])
     groups = {"run": single} | {key: value for key, value in shown.items() if isinstance(value, Mapping)}
     for group, values in groups.items():
         rows = (
-            f"<tr><th>{escape(str(key).replace('_', ' '))}</th><td>{escape(spell(value))}</td></tr>"
+            f"<tr><th>{escape(str(key).replace('_', ' '))}</th><td>{escape(spell_setting(value))}</td></tr>"
             for key, value in values.items()
         )
         parts += [f"<h3>{escape(group.replace('_', ' ').capitalize())}</h3>", "<table>", *rows, "</table>"]

@@ -18,29 +18,29 @@ from framelens.reports.drawing.effects import (
     context_of,
     has,
     is_shared,
-    kept,
-    kept_by_random,
+    kept_share,
+    kept_share_of_random,
     layer_keys,
     networks,
     ratio,
 )
-from framelens.reports.drawing.tables import spelled
+from framelens.reports.drawing.tables import spell
 from framelens.reports.page.svg import Chart, Curve
 from framelens.reports.runs import Run
 
 KEPT = "kept share of the past's benefit"
-NO_BENEFIT = "The past brings no clear benefit of which a share could be kept."
+NO_BENEFIT = "The benefit of the past is too small to compute a kept share."
 ENOUGH = 0.9
-"""The kept share that is asked for where the plan does not say."""
+"""The threshold of the kept share where the plan has none."""
 INTERVENTIONS = ("reuse", "reuse_controls", "cut", "leave_one_out")
 FLOOR = -0.25
-"""Lower shares, worse than no past by far, are drawn at the edge."""
+"""Lower shares, much worse than without a past, are drawn at the lower edge."""
 RANDOM = "random weights"
 
 
 @dataclass(frozen=True)
 class Small:
-    """A figure of a few centimetres; without a chart `takeaway` says why."""
+    """A figure of a few centimetres; without a chart, `takeaway` gives the reason."""
 
     name: str
     title: str
@@ -70,22 +70,27 @@ def small_figures(
 
 
 def _similarity(run: Run, where: int | None) -> Small:
-    about = ("similarity", "Similarity", "Are features alike at different steps?", "centred cosine of steps")
+    about = (
+        "similarity",
+        "Similarity",
+        "Are features similar at different steps?",
+        "centred cosine of steps",
+    )
     if run.missing(("step_similarity",)):
-        return Small(*about, _unmeasured("step_similarity"))
+        return Small(*about, _name_missing("step_similarity"))
     values = {}
     stored = run.read("step_similarity", "centred_cosine").centred_cosine
     stored = stored.isel(layer=depth_of(stored).blocks)
     for network in networks(stored):
         values[network] = summary(off_diagonal(stored.sel(network=network, drop=True)).mean("frame"))
-    takeaway = _compared(values, +1, "More alike than with random weights")
+    takeaway = _compare(values, +1, "More similar than with random weights")
     return Small(*about, takeaway, _chart(values, where, _by_network(values)))
 
 
 def _sparsity(run: Run, where: int | None) -> Small:
     about = ("sparsity", "Sparsity", "Do layers attend to earlier frames?", "attention to the past (share)")
     if run.missing(("frame_attention",)):
-        return Small(*about, _unmeasured("frame_attention"))
+        return Small(*about, _name_missing("frame_attention"))
     values, uniform = {}, xr.DataArray(np.nan)
     stored = run.read("frame_attention", "cross_mass", "uniform")
     for network in networks(stored):
@@ -94,7 +99,7 @@ def _sparsity(run: Run, where: int | None) -> Small:
         values[network] = summary(by_head(mass, uniform).mean("head"))
     share = float(uniform.where(uniform.lag >= 1).sum("lag").mean())
     flat = xr.full_like(values[TRAINED], np.nan).assign(mean=xr.full_like(values[TRAINED]["mean"], share))
-    takeaway = _compared(values, -1, "Less attention to the past than with random weights")
+    takeaway = _compare(values, -1, "Less attention to the past than with random weights")
     curves = [*_by_network(values), Curve("uniform", "level", flat)]
     return Small(*about, takeaway, _chart(values, where, curves))
 
@@ -106,17 +111,19 @@ def _reuse(
     if "reuse" not in data or context is None or not has(data["reuse"], kind="cross", start=0):
         if context is None and is_shared(data):
             return Small(*about, NO_BENEFIT)
-        return Small(*about, _unmeasured("reuse from the first step" if "reuse" in data else "reuse", "cut"))
-    own = kept(context, data["reuse"], kind="cross", start=0)
+        return Small(
+            *about, _name_missing("reuse from the first step" if "reuse" in data else "reuse", "cut")
+        )
+    own = kept_share(context, data["reuse"], kind="cross", start=0)
     curves = [Curve("own past, once", "trained", own)]
     if has(data["reuse"], kind="cross_only"):
-        only = kept(context, data["reuse"], kind="cross_only", start=0)
-        curves.append(Curve("and none above", "second", only))
-    takeaway = f"Fetched once in layers 0 to {int(own.layer[-1])}: {spelled(own.isel(layer=-1))} kept"
+        only = kept_share(context, data["reuse"], kind="cross_only", start=0)
+        curves.append(Curve("the same, none above", "second", only))
+    takeaway = f"Fetched once in layers 0 to {int(own.layer[-1])}: {spell(own.isel(layer=-1))} kept"
     if "reuse_controls" in data and has(data["reuse_controls"], source="other_clip", kind="cross"):
-        other = kept(context, data["reuse_controls"], source="other_clip", kind="cross")
+        other = kept_share(context, data["reuse_controls"], source="other_clip", kind="cross")
         curves.append(Curve("another clip's past", "null", other))
-        takeaway += f"; of another clip's past: {spelled(other.isel(layer=-1))}"
+        takeaway += f"; of another clip's past: {spell(other.isel(layer=-1))}"
     chart = _chart({TRAINED: own}, where, curves, threshold=threshold, floor=FLOOR)
     return Small(*about, f"{takeaway}.", chart)
 
@@ -126,16 +133,16 @@ def _cut(
 ) -> Small:
     about = ("cut", "Cut", "From which layer on is the past not needed?", KEPT)
     if "cut" not in data:
-        return Small(*about, _unmeasured("cut"))
+        return Small(*about, _name_missing("cut"))
     if context is None and is_shared(data):
         return Small(*about, NO_BENEFIT)
     if context is None:
-        return Small(*about, "Not to be said: the run did not cut all layers, from layer 0 on.")
-    live = kept(context, data["cut"], where="from")
-    frame = kept(context, data["cut"], "frame", where="from")
-    curves = [Curve("velocity", "trained", live), Curve("drawn frame", "second", frame)]
+        return Small(*about, "Not known: the run did not cut all layers, from layer 0 on.")
+    live = kept_share(context, data["cut"], where="from")
+    frame = kept_share(context, data["cut"], "frame", where="from")
+    curves = [Curve("velocity", "trained", live), Curve("generated frame", "second", frame)]
     if "random" in networks(data["cut"]):
-        curves.append(Curve(RANDOM, "null", kept_by_random(context, data["cut"])))
+        curves.append(Curve(RANDOM, "null", kept_share_of_random(context, data["cut"])))
     enough = np.minimum(live["mean"], frame["mean"]).values >= threshold
     onwards = np.logical_and.accumulate(enough[::-1])[::-1]
     if onwards.any():
@@ -152,20 +159,21 @@ def _cut(
 def _worse(velocity: xr.Dataset, frame: xr.Dataset, place: int) -> str:
     """The smaller of the two kept shares, with its interval."""
     both = [values.isel(layer=place) for values in (velocity, frame)]
-    return spelled(min(both, key=lambda value: float(value["mean"])))
+    return spell(min(both, key=lambda value: float(value["mean"])))
 
 
 def _leave_one_out(data: Mapping[str, xr.Dataset], where: int | None) -> Small:
-    about = ("leave-one-out", "Leave one out", "Which layers can be missed?", "error / whole network's")
+    about = ("leave-one-out", "Leave one out", "Which layers are not needed?", "error / whole network's")
     if "leave_one_out" not in data:
-        return Small(*about, _unmeasured("leave_one_out"))
+        return Small(*about, _name_missing("leave_one_out"))
     stored = data["leave_one_out"]
     values = {network: ratio(stored, network) for network in networks(stored)}
     trained = values[TRAINED]
     most, least = (int(choose(trained["mean"].values)) for choose in (np.nanargmax, np.nanargmin))
     takeaway = (
-        f"Most missed: layer {int(trained.layer[most])}, {spelled(trained.isel(layer=most), 1)} times the "
-        f"error; least: layer {int(trained.layer[least])}, {spelled(trained.isel(layer=least), 1)} times."
+        f"Most needed: layer {int(trained.layer[most])}, {spell(trained.isel(layer=most), 1)} times the "
+        f"error without it; least needed: layer {int(trained.layer[least])}, "
+        f"{spell(trained.isel(layer=least), 1)} times."
     )
     return Small(*about, takeaway, _chart(values, where, _by_network(values), is_log=True))
 
@@ -194,8 +202,8 @@ def _by_network(values: Mapping[str, xr.Dataset]) -> list[Curve]:
     return [Curve(*looks.get(name, (name, "second")), value) for name, value in values.items()]
 
 
-def _compared(values: Mapping[str, xr.Dataset], sign: int, text: str) -> str:
-    """In how many layers the trained network is clear of random weights: above (sign 1) or below (-1)."""
+def _compare(values: Mapping[str, xr.Dataset], sign: int, text: str) -> str:
+    """In how many layers the trained network is above (sign 1) or below (-1) random weights, as text."""
     trained, null = values[TRAINED], values.get("random")
     if null is None:
         low, high = float(trained["mean"].min()), float(trained["mean"].max())
@@ -211,5 +219,5 @@ def _end(value: xr.Dataset, name: str) -> xr.DataArray:
     return value[name].where(value[name].notnull(), value["mean"])
 
 
-def _unmeasured(*datasets: str) -> str:
+def _name_missing(*datasets: str) -> str:
     return f"Not measured in this run: it needs {' and '.join(datasets)}."

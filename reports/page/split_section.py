@@ -1,4 +1,4 @@
-"""Where a plan would cut, what that saves, and how the answer moves with the threshold."""
+"""The split of a plan, what it saves, and how the answer depends on the threshold."""
 
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -8,11 +8,12 @@ from framelens.analyses.decision.curves import spans
 
 TERMS = (
     "Benefit of the past: the error that seeing earlier frames removes, against each frame seeing only "
-    "itself. Kept: how much of that is left under an intervention (1 all of it, 0 none, below 0 worse than "
-    "no past). Fetched once: what attention brings from earlier frames is computed at the first denoising "
-    "step, from pure noise, and reused at all later ones; live: it is computed anew at every step."
+    "itself. Kept: the part of it that remains under an intervention (1: all, 0: none, below 0: worse "
+    "than without a past). Fetched once: what attention brings from earlier frames is computed at the "
+    "first denoising step, from pure noise, and reused at all later ones; live: it is computed again at "
+    "every step."
 )
-"""What the words mean that figures and tables share."""
+"""The meaning of the words in figures and tables."""
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -27,7 +28,7 @@ def split_parts(plan: Mapping[str, Any]) -> list[str]:
         parts.append(f"<p>{_none(plan)}</p>")
     else:
         if is_provisional:
-            why = "Provisional: the verdict is open, and what is still to be measured may move it."
+            why = "Provisional: the verdict is open, and further measurements may move the split."
             parts.append(f"<p>{why} {escape(plan.get('would_decide', ''))}</p>")
         parts += _layers(split, int(plan["model"]["layers"]), unit)
     if plan.get("acting"):
@@ -36,14 +37,14 @@ def split_parts(plan: Mapping[str, Any]) -> list[str]:
 
 
 def _none(plan: Mapping[str, Any]) -> str:
-    """Why there is no split, and what would give one."""
+    """The reason why no split is proposed, and what would give one."""
     if plan.get("architecture"):
-        return "None is proposed: it is separated already."
+        return "None is proposed: the model is already separated."
     return f"None is proposed. {escape(plan.get('would_decide') or '')}".strip()
 
 
 def _layers(split: Mapping[str, Any], layers: int, unit: str) -> list[str]:
-    """One box per layer: what runs once per frame (or chunk, the unit), what at every step, what both."""
+    """One box per layer: it runs once per frame (or chunk, the unit), at every step, or both."""
     encoder, decoder = set(range(split["encoder_layers"])), set(split["decoder"])
     boxes = []
     for layer in range(layers):
@@ -68,22 +69,22 @@ def _layers(split: Mapping[str, Any], layers: int, unit: str) -> list[str]:
     )
     return [
         f'<ol class="layers" aria-label="{escape(text)}">{"".join(boxes)}</ol><p class="keys">{keys}</p>',
-        f"<p>{escape(text)} Asked for: {100 * split['threshold']:.0f} % of the past's benefit is kept.</p>",
+        f"<p>{escape(text)} Threshold: {100 * split['threshold']:.0f} % of the past's benefit is kept.</p>",
     ]
 
 
 def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
-    """Speed-up, bound, cache and parameters at the plan's steps and history, and the splits around.
+    """Speed-up, bound, cache and parameters at the plan's steps and history, and of nearby splits.
 
-    `unit` is what is made at a time, a frame or a chunk of several.
+    `unit` is what the model generates at a time: a frame, or a chunk of several.
     """
     steps, history = prediction["steps"], prediction["history"]
     clock, nearby = prediction.get("clock"), prediction.get("nearby") or []
     counted = f"{prediction['speed_up']:.2f}×"
-    rows = _clocked(clock, unit) if clock else []
+    rows = _clock_rows(clock, unit) if clock else []
     rows += [
         [f"speed-up of a {unit}, by operations", counted if clock else f"<b>{counted}</b>"],
-        ["by operations, with ever more steps", f"{prediction['bound']:.2f}×"],
+        ["by operations, with an unlimited number of steps", f"{prediction['bound']:.2f}×"],
         ["cache of the past", _than(prediction["cache_bytes"], prediction["dense_cache_bytes"], of_bytes)],
         [
             f"operations per {unit}",
@@ -100,7 +101,7 @@ def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
     if nearby:
         how = "measured rates" if clock else "operations"
         parts += [
-            "<details><summary>Splits around this one</summary>",
+            "<details><summary>Nearby splits</summary>",
             table(
                 ["encoder", "decoder", "kept", f"speed-up by {how}", "cache", "parameters"],
                 [_nearby(each) for each in nearby],
@@ -111,8 +112,8 @@ def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
     return parts
 
 
-def _clocked(clock: Mapping[str, Any], unit: str) -> list[list[str]]:
-    """The speed-up at a machine's measured rates, and the seconds behind it."""
+def _clock_rows(clock: Mapping[str, Any], unit: str) -> list[list[str]]:
+    """The speed-up at a machine's measured rates, and the seconds of both models."""
     where = f"{clock['device_name']}, {clock['dtype']}"
     if not str(clock["device"]).startswith("cuda"):
         where += f", {clock['threads']} thread{'s' * (clock['threads'] != 1)}"
@@ -136,7 +137,7 @@ def _nearby(each: Mapping[str, Any]) -> list[str]:
 
 
 def sweep_parts(plan: Mapping[str, Any]) -> list[str]:
-    """The encoder's depth at each threshold, and whether the choice of threshold makes the answer."""
+    """The encoder's depth at each threshold, and whether the answer depends on the threshold."""
     sweep = plan.get("sweep")
     if not sweep or not sweep.get("threshold"):
         return []
@@ -153,12 +154,13 @@ def sweep_parts(plan: Mapping[str, Any]) -> list[str]:
                 "–" if decoder is None else escape(spans(decoder)),
             ]
         )
-    heads = ["benefit to keep", "encoder layers, past fetched once", "the same, past live", "decoder"]
+    heads = ["threshold", "encoder layers, past fetched once", "the same, past live", "decoder"]
     return [
-        "<h3>If the threshold were another</h3>",
+        "<h3>With other thresholds</h3>",
         f"<p>{escape(str(sweep.get('said', '')))}</p>",
-        '<p class="quiet">Benefit of the past: the error that seeing it removes. Fetched once: at the first '
-        "step, and reused at all later ones; live: at every step. Decoder: what runs at every step.</p>",
+        '<p class="quiet">Benefit of the past: the error that seeing earlier frames removes. Fetched once: '
+        "at the first step, and reused at all later ones; live: at every step. Decoder: the layers that run "
+        "at every step.</p>",
         table(heads, rows, "numbers"),
     ]
 
@@ -174,11 +176,11 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]], kind: str) -> str
 
 
 def _depth(value: Mapping[str, Any], none: int) -> str:
-    """A depth in layers; one more than there are says that none is enough."""
+    """A depth in layers as text; one more than the model has means that no depth is enough."""
     mean, low, high = (value.get(name) for name in ("mean", "low", "high"))
     if mean is None:
         return "–"
-    text = "none is enough" if mean >= none else f"{mean:g}"
+    text = "no depth is enough" if mean >= none else f"{mean:g}"
     if low is None or high is None or low >= none:
         return text
     return f"{text} [{low:g} to {'none' if high >= none else f'{high:g}'}]"

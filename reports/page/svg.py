@@ -1,8 +1,8 @@
-"""A small line chart as SVG, by layer: crisp at any size, readable without a script, its points for one.
+"""A small line chart by layer, as SVG, and its points for the page's script.
 
 chart = Chart(["0", "1"], ["0", "1"], [Curve("trained", "trained", values), ...], ...)
 chart.svg("Cut: ...")         # the picture
-chart.points()                # {"x": [...], "text": [...], "keys": [...]}: what to say at each layer
+chart.points()                # {"x": [...], "text": [...], "keys": [...]}: the text at each layer
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from framelens.reports.drawing.tables import spelled
+from framelens.reports.drawing.tables import spell
 
 WIDTH, HEIGHT = 240, 160
 LEFT, RIGHT, TOP, BOTTOM = 34, 8, 8, 32
@@ -34,35 +34,35 @@ class Chart:
 
     layers: list[str]
     keys: list[str]
-    """What a link to each layer says."""
+    """The name of each layer in a link."""
     curves: list[Curve]
     is_log: bool = False
     threshold: float | None = None
-    """A level to be reached."""
+    """The threshold, a dotted level."""
     split: float | None = None
     """Where the encoder ends, in positions of layers."""
     floor: float | None = None
     """Lower values are drawn at the lower edge."""
 
     def svg(self, label: str) -> str:
-        """The picture; `label` is what it says to those who cannot see it."""
+        """The picture as SVG; `label` is its text for readers who cannot see it."""
         parts = [
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">',
             *self._axes(),
-            *(part for curve in self.curves for part in self._drawn(curve)),
+            *(part for curve in self.curves for part in self._draw(curve)),
             f'<line class="cursor" x1="0" x2="0" y1="{TOP}" y2="{HEIGHT - BOTTOM}" visibility="hidden"/>',
             "</svg>",
         ]
         return "\n".join(parts)
 
     def points(self) -> dict[str, list]:
-        """Where each layer is drawn (in units of the picture) and what is measured there, in words."""
+        """The place of each layer (in units of the picture) and its measured values as text."""
         names = [name if name[0].isalpha() else f"layer {name}" for name in self.layers]
         texts = []
         for place, name in enumerate(names):
             here = [(curve.label, curve.values.isel(layer=place)) for curve in self.curves]
-            said = [f"{label} {spelled(value)}" for label, value in here if value["mean"].notnull()]
-            texts.append(f"{name.capitalize()}: {'; '.join(said) or 'not measured'}")
+            values = [f"{label} {spell(value)}" for label, value in here if value["mean"].notnull()]
+            texts.append(f"{name.capitalize()}: {'; '.join(values) or 'not measured'}")
         x = [self._x(place) for place in range(len(self.layers))]
         return {"x": x, "text": texts, "keys": self.keys}
 
@@ -85,14 +85,14 @@ class Chart:
             name, x = escape(self.layers[place]), self._x(place)
             parts.append(f'<text x="{x}" y="{bottom + 12}" text-anchor="middle">{name}</text>')
         is_cut_off = self.floor is not None and self._lowest() < self.floor
-        below = "layer (lower values lie at the edge)" if is_cut_off else "layer"
+        below = "layer (lower values are at the edge)" if is_cut_off else "layer"
         parts += [
             f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{below}</text>',
             f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>',
         ]
         return parts
 
-    def _drawn(self, curve: Curve) -> list[str]:
+    def _draw(self, curve: Curve) -> list[str]:
         mean, low, high = (np.asarray(curve.values[name], float) for name in ("mean", "low", "high"))
         parts = []
         for run in _stretches(np.isfinite(low) & np.isfinite(high) & self._can(low)):
@@ -145,6 +145,6 @@ def _ticks(low: float, high: float, is_log: bool) -> list[float]:
 
 
 def _stretches(present: np.ndarray) -> list[list[int]]:
-    """Runs of neighbouring places that are there."""
+    """Runs of neighbouring places that have a value."""
     places = np.flatnonzero(present)
     return [run.tolist() for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(run)]

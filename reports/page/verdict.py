@@ -1,4 +1,4 @@
-"""The top of a run's page: the verdict and why, five small figures, the split and what it saves, the tests.
+"""The top of a run's page: the verdict and its reason, five small figures, the split, the tests.
 
 plan = read_plan(run)                      # None where the run has no plan.json
 parts = verdict_parts(run, plan, small)    # pieces of HTML
@@ -12,7 +12,7 @@ from typing import Any
 from framelens.analyses.intervals import enough
 from framelens.reports.page.small_figures import INTERVENTIONS, Small
 from framelens.reports.page.split_section import TERMS, split_parts, sweep_parts, table
-from framelens.reports.plots.controls import failed
+from framelens.reports.plots.controls import failed_controls
 from framelens.reports.runs import Run
 
 FILE = "plan.json"
@@ -32,23 +32,23 @@ def read_plan(run: Run) -> dict[str, Any] | None:
         raise ValueError(f"{path} is not valid JSON ({error}); make the plan again") from error
     if plan.get("kind") != "plan" or "verdict" not in plan:
         raise ValueError(
-            f"{path} is no plan: it has no verdict; make it again with python -m framelens.probes plan"
+            f"{path} is not a plan: it has no verdict; make it again with python -m framelens.probes plan"
         )
     return plan
 
 
 def banner(run: Run, plan: Mapping[str, Any] | None) -> list[str]:
-    """The red warning of a run whose controls failed; nothing otherwise."""
+    """The red warning of a run whose controls failed; empty otherwise."""
     controls = next((test for test in (plan or {}).get("tests", []) if test["name"] == "controls"), None)
-    names = failed(run)
+    names = failed_controls(run)
     if not names and (controls is None or controls["passed"] is not False):
         return []
-    said = controls["measured"] if controls else f"Failed: {', '.join(names).replace('_', ' ')}."
-    return [f'<p class="banner" role="alert"><strong>{BANNER}</strong> {escape(said)}</p>']
+    text = controls["measured"] if controls else f"Failed: {', '.join(names).replace('_', ' ')}."
+    return [f'<p class="banner" role="alert"><strong>{BANNER}</strong> {escape(text)}</p>']
 
 
 def verdict_parts(run: Run, plan: Mapping[str, Any] | None, small: list[Small]) -> list[str]:
-    """Everything above the findings; without a plan, one line that says what to run."""
+    """Everything above the findings; without a plan, one line with the command to run."""
     parts = [_without(run)] if plan is None else _answer(plan)
     if plan is not None or any(not run.missing((name,)) for name in INTERVENTIONS):
         parts += five(small, _clips(run))
@@ -59,10 +59,10 @@ def verdict_parts(run: Run, plan: Mapping[str, Any] | None, small: list[Small]) 
 
 def _without(run: Run) -> str:
     if run.missing(("cut",)):
-        why = "it only observed, and only interventions decide. To have both measured and a plan made"
+        why = "it has observations only, and only interventions decide. To measure both and make a plan"
         command = f"python -m framelens.probes --model {run.model}"
     else:
-        why = "no plan was made of it. To make one and draw this page again"
+        why = "it has no plan. To make one and write this page again"
         command = (
             f"python -m framelens.probes plan --model {run.model} --run {run.folder} --steps 50 --history 16"
         )
@@ -86,7 +86,7 @@ def _answer(plan: Mapping[str, Any]) -> list[str]:
 
 
 def five(small: list[Small], clips: int) -> list[str]:
-    """The five figures side by side, with what their lines and bands are."""
+    """The five figures side by side, and the meaning of their lines and bands."""
     bands = (
         f"Bands: 95 % intervals over {clips} clips."
         if enough(clips)
@@ -97,10 +97,10 @@ def five(small: list[Small], clips: int) -> list[str]:
     return [
         '<h2 id="evidence">The evidence in five figures</h2>',
         f'<p class="quiet">{TERMS}</p>',
-        '<p class="quiet">The first two observe, the other three intervene and decide. Dotted: the share '
-        f"that is asked for. {edge}{bands}</p>",
+        '<p class="quiet">The first two observe, the other three intervene and decide. Dotted: the '
+        f"threshold. {edge}{bands}</p>",
         '<p class="quiet with-script" hidden>Point at a figure to read its values (keyboard: the arrow keys '
-        "on a figure); a click, or Enter, shows all that was measured at that layer further down.</p>",
+        "on a figure); a click, or Enter, shows all measurements at that layer further down.</p>",
         '<div class="five">',
         *(_small(figure) for figure in small),
         "</div>",
@@ -128,7 +128,7 @@ def _small(figure: Small) -> str:
 
 
 def _tests(plan: Mapping[str, Any]) -> list[str]:
-    """What was asked, measured and asked for, with its outcome; conditions first."""
+    """Each test with its question, measurement, threshold and outcome; conditions first."""
     tests = plan.get("tests") or []
     if not tests:
         return []
@@ -142,10 +142,10 @@ def _tests(plan: Mapping[str, Any]) -> list[str]:
         rows.append([escape(test["question"]), measured, asked, verdict])
     conditions = sum(test["kind"] == "condition" for test in tests)
     return [
-        '<h2 id="tests">The tests behind the verdict</h2>',
-        f'<p class="quiet">{escape(str(plan.get("decision", "")))} The first {conditions} are conditions '
-        "without which the rest says nothing.</p>",
-        table(["question", "measured", "asked for", "outcome"], rows, "tests"),
+        '<h2 id="tests">The tests of the verdict</h2>',
+        f'<p class="quiet">{escape(str(plan.get("decision", "")))} The first {conditions} are conditions: '
+        "without them the other tests show nothing.</p>",
+        table(["question", "measured", "threshold", "outcome"], rows, "tests"),
     ]
 
 

@@ -8,8 +8,8 @@
 
 A figure file has `draw(run) -> (Figure, DataFrame)`, `needs` (the datasets it
 reads), `order` (its place on the page), `title`, `caption` and `words(table)`
-(its numbers as sentences); `is_for_some` where only some models have what it
-shows, so that its absence is not worth a word.
+(its numbers as sentences); `is_for_some` where only some models can have what
+it shows, so that the page does not name it where it is absent.
 """
 
 from framelens.records.registry import Registry

@@ -1,4 +1,4 @@
-"""The speed-up over dense against the depth of the decoder and against the batch."""
+"""Speed-up over dense against the depth of the decoder and against the batch."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -22,8 +22,9 @@ needs = ("bench_decoder_layers", "bench_batch")
 order = 3
 title = "Speed-up against decoder depth and batch"
 caption = (
-    "Encoder and decoder together keep their depth: a layer given to the decoder is taken from the encoder "
-    "and runs at every step. Dashed: by operations alone; dotted: by the roofline of this machine."
+    "The total depth of encoder and decoder is fixed: a layer that moves from the encoder to the decoder "
+    "runs at every step instead of once per frame. Solid: measured. Dashed: predicted from the count of "
+    "operations. Dotted: predicted by the roofline of this machine."
 )
 LABELS = {"decoder_layers": "layers of the decoder", "batch": "clips in a batch"}
 

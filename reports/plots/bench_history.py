@@ -1,4 +1,4 @@
-"""Time of a denoising step, of reading a frame and of a whole frame, against the frames of history."""
+"""Time of a denoising step, of encoding a frame and of a whole frame, against the frames of history."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,10 +12,11 @@ needs = ("bench_history",)
 order = 1
 title = "Time against history"
 caption = (
-    "A dense model's denoising step attends to all of the past; a separated model's decoder never sees it: "
-    "only its encoder does, once per frame. Dotted: the roofline, by rates measured on this machine before."
+    "A dense model attends to all of the past at every denoising step. In a separated model only the "
+    "encoder sees the past, once per frame. Solid: measured. Dotted: the roofline, from rates that were "
+    "measured on this machine before."
 )
-PANELS = {"step": "One denoising step", "encode": "Reading a finished frame", "frame": "A frame"}
+PANELS = {"step": "One denoising step", "encode": "Encoding a finished frame", "frame": "A frame"}
 
 
 @style.look

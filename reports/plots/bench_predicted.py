@@ -1,4 +1,4 @@
-"""What was measured over what was predicted, at every point of every sweep."""
+"""Measured against predicted values, at every point of every sweep."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,9 +13,10 @@ needs = ("bench_history", "bench_steps", "bench_decoder_layers", "bench_batch")
 order = 4
 title = "Measured over predicted"
 caption = (
-    "Left: time of a frame against its roofline: linear layers, attention and the launching of blocks, each "
-    "at the rate that was measured on this machine. Right: speed-up against what was predicted by operations "
-    "alone. On the line the prediction is right; the dashed line is 90% of it."
+    "Left: time of a frame against its roofline (linear layers, attention and the launching of blocks, "
+    "each at the rate measured on this machine). Right: measured speed-up against the speed-up that the "
+    "count of operations predicts. On the solid line prediction and measurement are equal; the dashed "
+    "line is 90% of the prediction."
 )
 
 
@@ -35,7 +36,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     left.set(
         xscale="log", yscale="log", xlabel="roofline, seconds a frame", ylabel="measured, seconds a frame"
     )
-    right.set(xlabel="speed-up by operations", ylabel="speed-up measured")
+    right.set(xlabel="predicted speed-up (by operations)", ylabel="measured speed-up")
     right.set_xlim(left=0)
     right.set_ylim(bottom=0)
     _diagonal(left)

@@ -1,4 +1,4 @@
-"""The speed-up of the split itself, measured beside everything that predicted it."""
+"""Measured speed-up of the split, and everything that predicted it."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,10 +12,10 @@ needs = ("bench_split",)
 order = 0
 title = "The split: predicted and measured"
 caption = (
-    "Frame time of the dense model over that of the separated one, at one setting. Black: median of rounds, "
-    "each of which has both arms, and the interval that holds it with 95 % (of fewer than 6 rounds, all of "
-    "them); grey: 15 % around the median. Operations are counted; the roofline takes this machine's rates, "
-    "measured just before."
+    "Frame time of the dense model divided by that of the separated model, at one setting. Black: median "
+    "over rounds (each round times both arms) and its 95 % interval (with fewer than 6 rounds: the range "
+    "of all rounds). Grey: 15 % around the median. Coloured: predictions, from the count of operations or "
+    "from the roofline with this machine's rates, measured just before."
 )
 PREDICTED = {
     "operations": ("operations", "#0072B2", "o"),
@@ -24,14 +24,14 @@ PREDICTED = {
     "plan_clock": ("the plan's clock", "#CC79A7", "v"),
 }
 HOLLOW = {"plan", "plan_clock"}
-"""Markers through which what lies below them is seen."""
+"""Predictions with hollow markers, which do not hide what is below them."""
 CLOSE = 0.15
-"""The part of what was measured by which a prediction may be off."""
+"""The share of the measured speed-up by which a close prediction may differ."""
 
 
 @style.look
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
-    """A row per separated arm."""
+    """One row per separated arm."""
     stored = run.read("bench_split")
     arms = [str(arm) for arm in stored.arm.values[stored.network.values != DENSE]]
     figure, rows = style.canvas(height=1.3 + 0.4 * len(arms)), []
@@ -76,12 +76,12 @@ def words(table: pd.DataFrame) -> str:
     sentences = []
     for arm, rows in table.groupby("arm", sort=False):
         measured = rows[rows["what"] == "measured"].iloc[0]
-        said = ", ".join(
+        predictions = ", ".join(
             f"by {row['what']} {row['speed_up']:.2f} ({row['over_measured']:.2f} of what was measured)"
             for _, row in rows[rows["what"] != "measured"].iterrows()
         )
         sentences.append(
             f"{str(arm).replace('_', ' ').capitalize()}: {measured['speed_up']:.2f} times as fast as dense "
-            f"[{measured['low']:.2f}, {measured['high']:.2f}]; {said}."
+            f"[{measured['low']:.2f}, {measured['high']:.2f}]; {predictions}."
         )
     return " ".join(sentences)

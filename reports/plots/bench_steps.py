@@ -1,4 +1,4 @@
-"""The speed-up over dense against the number of denoising steps, with the bound it tends to."""
+"""Speed-up over dense against the number of denoising steps, with its bound."""
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,16 @@ order = 2
 TICKS = (1, 2, 4, 8, 16, 50, 100, 1000)
 title = "Speed-up against denoising steps"
 caption = (
-    "The encoder runs once per frame, the decoder at every step: the more steps, the more is saved, up to "
-    "the ratio of one step (dashed). Left: ratio of frame times within a round; thin lines by operations "
-    "alone. Right: by operations alone, the whole preset, every fusion."
+    "The encoder runs once per frame, the decoder at every step. The more steps, the larger the speed-up, "
+    "up to the ratio of one step (dashed). Left: measured ratio of frame times within a round; thin lines "
+    "are predicted from the count of operations. Right: predicted from the count of operations for the "
+    "whole preset, with every fusion."
 )
 
 
 @style.look
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
-    """Left what was measured, right what arithmetic says of the whole preset."""
+    """Left: measured. Right: predicted by arithmetic for the whole preset."""
     times, card = timings(run, "bench_steps"), run.read("bench_card")
     figure = style.canvas(height=3.3)
     left, right = figure.subplots(1, 2)

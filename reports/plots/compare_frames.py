@@ -1,4 +1,4 @@
-"""What dense and separated networks draw: the next frame, and how free runs drift."""
+"""Frames that dense and separated networks generate: the next frame, and the drift of free runs."""
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,12 @@ from framelens.reports.runs import Run
 kind = "compare"
 needs = ("compare",)
 order = 2
-title = "What is drawn at an equal budget of steps"
+title = "Generated frames after an equal number of training steps"
 caption = (
-    "Top: each frame sampled from its true past, mean over frames; grey is a copy of the last frame. Bottom: "
-    "free runs, in which sampled frames become the past; grey repeats the last given frame. The state error "
-    "is read off the frames. Intervals are 95% over clips, after the mean over seeds."
+    "Top: each frame is generated from its true past, mean over frames; the grey line is a copy of the "
+    "last frame. Bottom: free runs, in which generated frames become the past; the grey line repeats the "
+    "last given frame. The state error is computed from the state that is read from the frames. Intervals "
+    "are 95% over clips, after the mean over seeds."
 )
 BARS = (("psnr", "PSNR (dB)", "Next frame, PSNR"), ("ssim", "SSIM", "Next frame, SSIM"))
 
@@ -38,7 +39,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         lines.append(("state_error", run.manifest["state_error"], "Free run, state error"))
     for axes, (name, unit, heading) in zip(grid[1], lines, strict=False):
         tables.append(_lines(axes, result[name], arms, heading))
-        axes.set(xlabel="frame", ylabel="\n".join(_folded(unit)), xticks=result.frame.values)
+        axes.set(xlabel="frame", ylabel="\n".join(_fold(unit)), xticks=result.frame.values)
         axes.set_title(heading, loc="left")
     if len(lines) == 1:
         grid[1, 1].remove()
@@ -47,7 +48,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def _folded(text: str) -> list[str]:
+def _fold(text: str) -> list[str]:
     half = text.rfind(" ", 0, len(text) // 2 + 8)
     return [text] if len(text) < 32 else [text[:half], text[half + 1 :]]
 

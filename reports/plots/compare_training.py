@@ -14,9 +14,10 @@ order = 1
 title = "Training at an equal budget"
 caption = (
     "Left: velocity error on held-out clips against optimiser steps; every network sees the same clips. "
-    "Middle: against training time, counted in steps of the dense network; what a step costs was measured "
-    "with all networks interleaved in one process. Right: the last loss by noise level, relative to the "
-    "dense network. Lines are means over seeds; thin lines, where there are several, single trainings."
+    "Middle: against training time, counted in steps of the dense network; the cost of a step was "
+    "measured with all networks interleaved in one process. Right: the last loss by noise level, relative "
+    "to the dense network. Lines are means over seeds; where there are several seeds, thin lines are "
+    "single trainings."
 )
 
 

@@ -1,4 +1,4 @@
-"""Whether the instruments work: what must change the frame, and what must not."""
+"""Whether the instruments work: edits that must change the frame, and edits that must not."""
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,11 @@ needs = ("controls",)
 order = 11
 title = "Controls"
 caption = (
-    "How far each control changes the drawn frame (root mean square of the change over that of the "
-    "frame). Identity edits give every value back as it was and must change nothing, to the last bit. The "
-    "others must change it by more than the threshold: attention confined to the own frame in every "
-    "layer, the cross-frame part of another clip's attention, another clip's features. If one fails, "
-    "nothing else of these interventions can be read."
+    "How much each control changes the generated frame (root mean square of the change divided by that of "
+    "the frame). Identity edits write every value back unchanged and must not change a single bit. The "
+    "other controls must change the frame by more than the threshold: attention confined to the own frame "
+    "in every layer, the cross-frame part of another clip's attention, another clip's features. If a "
+    "control fails, the results of these interventions do not count."
 )
 FAILED, PASSED, OPEN = "#C1121F", "#0072B2", "#7A7A7A"
 LINEAR_BELOW = 1e-3
@@ -39,7 +39,7 @@ def outcomes(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"passed": object})
 
 
-def failed(run: Run) -> list[str]:
+def failed_controls(run: Run) -> list[str]:
     """The controls that failed; none where they were not measured."""
     if run.missing(needs):
         return []
@@ -72,15 +72,15 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
     axes.set_xlim(-LINEAR_BELOW / 3, 1.5 * highest)
     axes.set_ylim(-0.6, len(table) - 0.1)
-    axes.set_xlabel("change of the drawn frame (relative root mean square; linear below 0.001)")
+    axes.set_xlabel("change of the generated frame (relative root mean square; linear below 0.001)")
     style.heading(figure, title, run, "controls")
     return figure, table
 
 
 def words(table: pd.DataFrame) -> str:
-    """Which failed, or that all passed, with the largest and smallest effects, as a sentence."""
+    """The controls that failed, or that all passed, with the smallest and largest effects, as sentences."""
     names = [row.control.replace("_", " ") for row in table.itertuples() if str(row.passed) == "False"]
     fired, still = (table[table["must_fire"].astype(bool) == must]["mean"] for must in (True, False))
-    effects = f"Those that must fire change the frame by {fired.min():.2g} or more, identity edits by "
-    said = f"Failed: {', '.join(names)}. " if names else "All that apply passed. "
-    return f"{said}{effects}{still.max():.2g}."
+    effects = f"Controls that must fire change the frame by {fired.min():.2g} or more, identity edits by "
+    outcome = f"Failed: {', '.join(names)}. " if names else "All controls that apply passed. "
+    return f"{outcome}{effects}{still.max():.2g}."

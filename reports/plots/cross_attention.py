@@ -10,7 +10,7 @@ from framelens.analyses.averages import by_head, summary, uniform_share
 from framelens.analyses.depth import Depth, depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("frame_attention",)
@@ -18,11 +18,11 @@ READ = ("cross_mass", "entropy", "uniform", "uniform_entropy")
 order = 4
 title = "Attention to earlier frames"
 caption = (
-    "Top: share of attention on keys of earlier frames (softmax over all keys, then summed by frame), mean "
-    "over heads, queries and steps; points are the heads of the trained network. Uniform is the share of "
-    "keys that belong to earlier frames: what attention without preference would give. Bottom: entropy "
-    "divided by the logarithm of the number of keys; 1 is uniform. Attention mass is not use: a layer can "
-    "spread its attention over earlier frames and do nothing with it."
+    "Top: share of attention on keys of earlier frames (softmax over all keys, then summed by frame), "
+    "mean over heads, queries and steps; points are the heads of the trained network. Uniform is the "
+    "share of keys that belong to earlier frames: attention without preference gives this value. Bottom: "
+    "entropy divided by the logarithm of the number of keys; 1 is uniform. Attention mass does not show "
+    "use: a layer can attend to earlier frames and not use what it reads."
 )
 
 
@@ -80,6 +80,6 @@ def words(table: pd.DataFrame) -> str:
     trained, uniform = mass[mass["curve"] == "trained"], mass[mass["curve"] == "uniform"]["mean"].mean()
     low, high = trained.loc[trained["mean"].idxmin()], trained.loc[trained["mean"].idxmax()]
     return (
-        f"Mass on earlier frames, trained: largest at {place(high)} ({spelled(high)}), smallest at "
-        f"{place(low)} ({spelled(low)}); uniform attention would give {uniform:.2f}."
+        f"Mass on earlier frames, trained: largest at {place(high)} ({spell(high)}), smallest at "
+        f"{place(low)} ({spell(low)}); uniform attention would give {uniform:.2f}."
     )

@@ -12,7 +12,7 @@ from framelens.analyses.averages import first_last, noisiest, off_diagonal, summ
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("step_similarity", "noise_invariance", "readout")
@@ -20,10 +20,10 @@ order = 3
 title = "What each layer keeps over steps and noise draws"
 caption = (
     "Top: cosine similarity of a frame's features at different denoising steps. Neighbouring steps see "
-    "nearly the same input, so a high value alone says little: compare with the embedding and with random "
-    "weights. Bottom: two noise draws, same context. At sigma 1 the input says nothing of the frame, so "
-    "what agrees comes from the context; the null pairs the contexts of two clips. Read-out: ridge "
-    "regression of the clean frame from the features, scored on clips left out; its null has the targets "
+    "nearly the same input, so compare a high value with the embedding and with random weights. Bottom: "
+    "two noise draws, same context. At sigma 1 the input holds nothing of the frame, so features that "
+    "agree come from the context; the null pairs the contexts of two clips. Read-out: ridge regression of "
+    "the clean frame from the features, scored on clips that were left out; its null has the targets "
     "shuffled over clips."
 )
 Curve = tuple[str, xr.DataArray, str | None]
@@ -95,6 +95,6 @@ def words(table: pd.DataFrame) -> str:
     sentences = []
     for name, rows in table[table["curve"] == "trained"].dropna(subset=["mean"]).groupby("panel", sort=False):
         low, high = rows.loc[rows["mean"].idxmin()], rows.loc[rows["mean"].idxmax()]
-        sentences.append(f"{name}: lowest at {place(low)} ({spelled(low)}), highest at {place(high)} "
-                         f"({spelled(high)}).")  # fmt: skip
+        sentences.append(f"{name}: lowest at {place(low)} ({spell(low)}), highest at {place(high)} "
+                         f"({spell(high)}).")  # fmt: skip
     return " ".join(sentences)

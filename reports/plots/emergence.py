@@ -1,4 +1,4 @@
-"""How invariance, attention to earlier frames and similarity over steps arise in training."""
+"""Invariance, attention to earlier frames and similarity over steps during training."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -7,15 +7,16 @@ from framelens.analyses.averages import summary
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import place
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("emergence",)
 order = 9
-title = "Over training"
+title = "The findings during training"
 caption = (
-    "The same measurements on checkpoints of one training, from the untrained network (left) on, in a few "
-    "layers; light is shallow, dark is deep. One training run: the interval is over clips, not over seeds."
+    "The same measurements on checkpoints of one training, in a few layers. The leftmost checkpoint is "
+    "the untrained network. Light lines are shallow layers, dark lines are deep layers. There is one "
+    "training: the interval is over clips, not over seeds."
 )
 LAYERS = 5
 PANELS = {
@@ -57,13 +58,13 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 
 def words(table: pd.DataFrame) -> str:
-    """The deepest drawn layer at the first and the last checkpoint, as sentences."""
+    """The deepest shown layer at the first and the last checkpoint, as sentences."""
     sentences = []
     for name, (panel, _) in PANELS.items():
         rows = table[(table["panel"] == name)].dropna(subset=["mean"])
         first, last = rows[rows["checkpoint"] == rows["checkpoint"].min()].iloc[-1], rows.iloc[-1]
         sentences.append(
-            f"{panel}, {place(last)}: {spelled(first)} at step {first['checkpoint']}, "
-            f"{spelled(last)} at step {last['checkpoint']}."
+            f"{panel}, {place(last)}: {spell(first)} at step {first['checkpoint']}, "
+            f"{spell(last)} at step {last['checkpoint']}."
         )
     return " ".join(sentences)

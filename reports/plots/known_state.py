@@ -1,4 +1,4 @@
-"""What can be read of a world's known state from each layer, and from which layer on."""
+"""How well a world's known state can be read from each layer."""
 
 import numpy as np
 import pandas as pd
@@ -10,19 +10,19 @@ from framelens.analyses.averages import summary
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("known_state",)
 order = 3.5
-title = "What is known of the world, layer by layer"
+title = "State of the world that each layer knows"
 caption = (
-    "Ridge regression from a layer's tokens to the state behind them, on true past frames, scored on clips "
-    "left out: balanced accuracy for classes, R² for numbers. At sigma 1 the input says nothing of the "
-    "frame, so what can be read there came from the past or from the action; nearer to sigma 0 the frame "
-    "itself shows what is in view. Nulls, at sigma 1: another clip's state, which also tells what a token's "
-    "place in the frame gives away, and the network with random weights. The black line is a guess that "
-    "looks at nothing. Controls cannot be known at sigma 1."
+    "Ridge regression of the known state from a layer's tokens, with true past frames, scored on clips "
+    "that were left out: balanced accuracy for classes, R² for numbers. At sigma 1 the input holds "
+    "nothing of the frame, so a state that can be read there came from the past or from the action; near "
+    "sigma 0 the frame itself shows what is in view. Nulls, at sigma 1: the state of another clip, which "
+    "also shows what the position of a token gives away, and the network with random weights. The black "
+    "line is a guess that uses no features. Controls cannot be known at sigma 1."
 )
 COLUMNS = 3
 NULL, RANDOM = "shuffled", "random"
@@ -30,7 +30,7 @@ NULL, RANDOM = "shuffled", "random"
 
 @style.look
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
-    """A panel a target: its score against depth at each noise level; bands are intervals over clips."""
+    """One panel per target: its score against depth at each noise level; bands are intervals over clips."""
     stored = run.read("known_state")
     targets, depth = stored.sizes["target"], depth_of(stored)
     rows = -(-targets // COLUMNS)
@@ -89,9 +89,9 @@ def words(table: pd.DataFrame) -> str:
         best, bar = rows.loc[rows["mean"].idxmax()], null["high"].fillna(null["mean"]).max()
         if best["mean" if np.isnan(best["low"]) else "low"] > bar:
             half = rows[rows["mean"] >= (null["mean"].mean() + best["mean"]) / 2].iloc[0]
-            known.append(f"{name}: {spelled(best)} at {place(best)}, half of the way at {place(half)}")
+            known.append(f"{name}: {spell(best)} at {place(best)}, half of the gain at {place(half)}")
         else:
             unknown.append(f"{name} ({best['rows']:.0f} places)")
-    said = [f"Known best at {highest}: {'; '.join(known)}."] if known else []
-    said += [f"Not above the null at {highest}: {', '.join(unknown)}."] if unknown else []
-    return " ".join(said)
+    sentences = [f"Best known at {highest}: {'; '.join(known)}."] if known else []
+    sentences += [f"Not above the null at {highest}: {', '.join(unknown)}."] if unknown else []
+    return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""Which earlier frames each layer looks at: attention mass by how many frames back its keys lie."""
+"""Earlier frames that each layer attends to: attention mass by lag."""
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,10 @@ needs = ("frame_attention",)
 order = 5
 title = "Attention by distance in frames"
 caption = (
-    "Left: attention mass at each lag (0 = the frame being denoised, or all of its chunk; 1 = the frame "
-    "before) divided by the share of keys at that lag; 1 is what uniform attention gives. Right: the mass "
-    "itself in a few layers. Trained network, mean over heads, queries, steps and the frames that reach "
-    "back so far."
+    "Left: attention mass at each lag (0: the frame that is denoised, or all of its chunk; 1: the frame "
+    "before) divided by the share of keys at that lag; uniform attention gives 1. Right: the mass itself "
+    "in a few layers. Trained network, mean over heads, queries, steps and the frames that have a past of "
+    "this length."
 )
 LINES = 5
 FACTOR = 16  # The colour bar ends at 16 times more and 16 times less than uniform.
@@ -59,7 +59,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 
 def heat(figure: Figure, axes: Axes, relative: xr.DataArray, depth: Depth) -> None:
-    """Layer by lag, in colours on a logarithmic scale centred on uniform; grey where there is no such key."""
+    """Draws layer by lag on a logarithmic colour scale centred on uniform; grey where no such key exists."""
     norm = LogNorm(1 / FACTOR, FACTOR)
     axes.set_facecolor(style.ABSENT)
     shown = np.ma.masked_invalid(np.clip(relative.values, 1 / FACTOR, FACTOR))
@@ -80,6 +80,6 @@ def words(table: pd.DataFrame) -> str:
     past = table[(table["panel"] == "relative to uniform") & (table["lag"] >= 1)]
     peak = past.loc[past["mean"].idxmax()]
     return (
-        f"Among earlier frames the sharpest look is {place(peak)} at lag {peak['lag']:.0f}: "
+        f"Among earlier frames, attention is sharpest at {place(peak)}, lag {peak['lag']:.0f}: "
         f"{peak['mean']:.1f} times its share of the keys."
     )

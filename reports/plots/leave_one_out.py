@@ -1,4 +1,4 @@
-"""What the velocity and the frame lose without one layer."""
+"""The loss of the velocity and of the frame without one layer."""
 
 import numpy as np
 import pandas as pd
@@ -9,25 +9,25 @@ from matplotlib.figure import Figure
 
 from framelens.reports.drawing import style
 from framelens.reports.drawing.effects import absolute, layer_ticks, level, networks, plain, ratio
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("leave_one_out",)
 order = 14
 title = "One layer left out"
 caption = (
-    "Each layer is passed over in turn: its input goes on to the next one. Left: velocity error over that "
-    "of the whole network, mean of five equally likely noise levels; 1 (grey) is no loss. The null leaves "
-    "out the same layer of the network with random weights, in which no layer can be missed. Right: error "
-    "of the drawn frame. Below: the velocity error by noise level. A layer that can be left out alone "
-    "need not be superfluous together with others."
+    "Each layer is left out in turn: its input is passed to the next layer. Left: velocity error divided "
+    "by that of the whole network, mean over five equally likely noise levels; 1 (grey) means no loss. "
+    "The null leaves out the same layer of the network with random weights, which has learned nothing "
+    "that it could lose. Right: error of the generated frame. Below: the velocity error by noise level. "
+    "Layers that can each be left out alone may still be needed together."
 )
 LEAST_SPAN = 1.5
 
 
 @style.look
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
-    """Error ratio and drawn error by layer, and the ratio by layer and sigma; bands are intervals."""
+    """Error ratio and error of the frame by layer, and the ratio by layer and sigma; bands are intervals."""
     stored = run.read("leave_one_out")
     figure = style.canvas(height=4.4)
     grid = figure.add_gridspec(2, 2)
@@ -47,7 +47,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     level(right, plain(stored, "mse"))
     style.logarithmic(right)
     right.set_ylabel("mean squared error")
-    right.set_title("Drawn frame", loc="left")
+    right.set_title("Generated frame", loc="left")
     right.legend(loc="lower right", bbox_to_anchor=(1.03, 0.98), ncols=2)
     tables.append(tidy(drawn, panel="drawn_mse", curve="trained"))
     for axes in (left, right):
@@ -78,13 +78,14 @@ def _by_sigma(axes: Axes, values: xr.Dataset) -> pd.DataFrame:
 
 
 def words(table: pd.DataFrame) -> str:
-    """The layers that are missed most and least, and the null, as sentences."""
+    """The most and the least needed layers, and the null, as sentences."""
     ratios = table[table["panel"] == "error_ratio"].dropna(subset=["mean"])
     trained = ratios[ratios["curve"] == "trained"]
     high, low = trained.loc[trained["mean"].idxmax()], trained.loc[trained["mean"].idxmin()]
     text = (
-        f"Missed most: layer {int(high['layer'])}, {spelled(high, 1)} times the velocity error; least: layer "
-        f"{int(low['layer'])}, {spelled(low, 1)} times."
+        f"Most needed: layer {int(high['layer'])}, {spell(high, 1)} times the velocity error without it; "
+        f"least needed: layer "
+        f"{int(low['layer'])}, {spell(low, 1)} times."
     )
     null = ratios[ratios["curve"] == "random"]
     if len(null):

@@ -1,4 +1,4 @@
-"""What a frame-causal mask changes in a network whose frames see each other both ways."""
+"""The change by a frame-causal mask in a network whose frames attend to each other in both directions."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -6,19 +6,20 @@ from matplotlib.figure import Figure
 from framelens.analyses.averages import summary
 from framelens.reports.drawing import style
 from framelens.reports.drawing.effects import layer_ticks, networks
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("mask_drift",)
 order = 21
 is_for_some = True
-"""Only of models that are not causal: its absence says nothing of a run."""
+"""Only for models that are not causal; the page does not name it where it is absent."""
 title = "Drift under a frame-causal mask"
 caption = (
-    "All frames of a clip are denoised in one pass; then every frame is kept from seeing later ones, in one "
-    "layer alone (left) or in all layers (right). Drawn is how far the residual stream behind the layer "
-    "moves, over its norm, mean over noise levels. What is small on the left and grows on the right adds up: "
-    "it has to be trained away before the model generates frame by frame."
+    "All frames of a clip are denoised in one pass. Then a mask stops every frame from seeing later ones, "
+    "in one layer alone (left) or in all layers (right). The curves show how far the residual stream "
+    "after the layer moves, divided by its norm, mean over noise levels. A change that is small on the "
+    "left and grows on the right adds up over layers: training must remove it before the model can "
+    "generate frame by frame."
 )
 SCOPES = {"alone": "One layer masked", "through": "All layers masked"}
 
@@ -45,11 +46,11 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 
 def words(table: pd.DataFrame) -> str:
-    """The largest change in one layer alone, and that behind the last layer, as sentences."""
+    """The largest change in one layer alone, and the change after the last layer, as sentences."""
     trained = table[table["curve"] == "trained"]
     alone, through = (trained[trained["panel"] == scope] for scope in SCOPES)
     most, last = alone.loc[alone["mean"].idxmax()], through.loc[through["layer"].idxmax()]
     return (
-        f"Masked alone, layer {int(most['layer'])} moves most, by {spelled(most)} of its norm; with all "
-        f"layers masked, the residual stream behind the last one moves by {spelled(last)}."
+        f"Masked alone, layer {int(most['layer'])} moves most, by {spell(most)} of its norm; with all "
+        f"layers masked, the residual stream after the last one moves by {spell(last)}."
     )

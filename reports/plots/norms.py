@@ -1,4 +1,4 @@
-"""How much each layer's attention and MLP write into the residual stream."""
+"""Norm of what each layer's attention and MLP write into the residual stream."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -7,16 +7,16 @@ from framelens.analyses.averages import summary
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("block_norms",)
 order = 8
 title = "Norm that each block writes"
 caption = (
-    "Root-mean-square token norm of what attention and MLP add (top: as it is; bottom: divided by the norm "
-    "of the residual stream after the layer), mean over steps and frames. The upper axes are logarithmic. A "
-    "large norm says that a block writes, not that what it writes is used."
+    "Root-mean-square token norm of what attention and MLP add (top: as it is; bottom: divided by the "
+    "norm of the residual stream after the layer), mean over steps and frames. The upper axes are "
+    "logarithmic. A large norm shows that a block writes, not that later layers use what it writes."
 )
 WRITERS = {"attn_out": "attention", "mlp_out": "MLP"}
 
@@ -55,10 +55,10 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 
 def words(table: pd.DataFrame) -> str:
-    """Where attention and MLP write most for the size of the residual stream, as sentences."""
+    """The layers where attention and MLP write most, relative to the residual stream, as sentences."""
     trained = table[(table["panel"] == "relative") & (table["network"] == "trained")]
     sentences = []
     for writer, rows in trained.groupby("writer", sort=False):
         most = rows.loc[rows["mean"].idxmax()]
-        sentences.append(f"{writer} writes most at {place(most)}: {spelled(most)} of the residual norm.")
+        sentences.append(f"{writer} writes most at {place(most)}: {spell(most)} of the residual norm.")
     return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)

@@ -1,4 +1,4 @@
-"""The features over denoising steps: three principal components as colours on the token grid."""
+"""Features over denoising steps: three principal components as colours on the token grid."""
 
 import numpy as np
 import pandas as pd
@@ -79,5 +79,5 @@ def words(table: pd.DataFrame) -> str:
     share = table.groupby(["group", "layer"], dropna=False)["explained"].sum()
     return (
         f"The three components carry between {share.min():.0%} and {share.max():.0%} of the variance over "
-        "the drawn layers. The table holds these shares; the pictures' pixels are in feature_pca.nc."
+        "the shown layers. The table holds these shares; the pictures' pixels are in feature_pca.nc."
     )

@@ -1,4 +1,4 @@
-"""What the frame loses when features of one step serve all later ones, by how deep and from when."""
+"""The loss of the frame when all later steps reuse features of one step, by depth and by step."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure, FigureBase
 
 from framelens.reports.drawing import style
 from framelens.reports.drawing.effects import (
-    SERVED,
+    REUSED,
     absolute,
     datasets,
     frame_ratio,
@@ -18,21 +18,21 @@ from framelens.reports.drawing.effects import (
     level,
     plain,
 )
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("reuse",)
 order = 12
-title = "Features of one step reused at all later ones"
+title = "Features of one step reused at all later steps"
 caption = (
-    "Mean squared error of the drawn frame (mean of two noise draws) when what layers "
-    "0 to L computed at one step serves every later step. Top: computed once, at the first step, with the "
-    "controls: the same from another clip's past, and nothing in its place. Middle: computed from a later "
-    "step on, or again every few steps, as a ratio to the whole model's error, in which what clips have in "
-    "common cancels (1: nothing changes). Bottom: gradient energy relative to the truth (below 1 is "
-    "blurred; squared error alone rewards blur) and the difference between the frames of two noise draws. "
-    "The dashed level is the whole model. Attention to the past: its cross-frame part only, while all "
-    "else runs at every step."
+    "Mean squared error of the generated frame (mean of two noise draws) when every later step reuses "
+    "what layers 0 to L computed at one step. Top: computed once, at the first step; controls: the same "
+    "from another clip's past, and nothing instead. Middle: computed at a later step, or again every few "
+    "steps, as a ratio to the whole model's error, in which what clips have in common cancels (1: nothing "
+    "changes). Bottom: gradient energy relative to the truth (below 1 is blurred; squared error alone "
+    "rewards blur) and the difference between the frames of two noise draws. The dashed level is the "
+    "whole model. Attention to the past: only its cross-frame part is reused; all else runs at every "
+    "step."
 )
 COLOURS = {"hard": "#D55E00", "delta": "#E69F00", "cross": "#0072B2", "cross_only": "#009E73"}
 MARKERS = {"hard": "s", "delta": "^", "cross": "o", "cross_only": "D"}
@@ -45,7 +45,7 @@ SHORT = {
     "cross": "Attention to the past", "cross_only": "Same, none above L",
 }  # fmt: skip
 LABELS = {
-    "mse": "mean squared error\nof the drawn frame",
+    "mse": "mean squared error\nof the generated frame",
     "ratio": "the same error /\nthe whole model's",
 }
 BESIDE = {"sharpness": "Sharpness", "diversity": "Diversity over noise draws"}
@@ -69,7 +69,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         for kind in kinds:
             values = absolute(stored, measure, kind=kind, start=first)
             look = {"color": COLOURS[kind], "marker": MARKERS[kind], "linestyle": "-"}
-            style.line(axes, layers, values, kind, SERVED[kind], **look)
+            style.line(axes, layers, values, kind, REUSED[kind], **look)
             tables.append(tidy(values, panel=measure, kind=kind, curve=f"from step {first}"))
         level(axes, plain(stored, measure))
         axes.set_title(f"{name}, from step {first}", loc="left")
@@ -141,11 +141,11 @@ def words(table: pd.DataFrame) -> str:
     sentences = []
     for kind, rows in errors.groupby("kind", sort=False):
         deepest = rows[rows["layer"] == rows["layer"].max()].drop_duplicates("curve")
-        named = {row["curve"]: spelled(row, 3) for _, row in deepest.iterrows()}
+        named = {row["curve"]: spell(row, 3) for _, row in deepest.iterrows()}
         controls = [f"{text} with {name}" for name, text in named.items() if name.endswith(" instead")]
         beside = f"; {', '.join(controls)}" if controls else ""
         sentences.append(
-            f"{SERVED[str(kind)].capitalize()}, reused to layer {int(rows['layer'].max())} {first}: error "
+            f"{REUSED[str(kind)].capitalize()}, reused to layer {int(rows['layer'].max())} {first}: error "
             f"{named.get(first, 'not measured')}{beside}."
         )
     return " ".join(sentences)

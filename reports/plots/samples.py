@@ -1,4 +1,4 @@
-"""Generated frames beside the true ones, and their error against two trivial guesses."""
+"""Generated and true frames, and their error compared with two trivial guesses."""
 
 import numpy as np
 import pandas as pd
@@ -8,19 +8,20 @@ from matplotlib.figure import Figure
 
 from framelens.analyses.averages import summary
 from framelens.reports.drawing import style
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("samples",)
 order = 1
 title = "Generated frames"
 caption = (
-    "First clip, trained network. Teacher forced: every frame is generated from true earlier frames; free "
-    "running: from its own. Frames with a dark border were given, not generated. Below: peak signal-to- "
-    "noise ratio to the true frame, mean over clips, beside repeating the previous true frame (copy last) "
-    "and the average of the given frames (mean frame). A blurry average scores well here, so a high ratio "
-    "alone is no proof of a good sample. Of a model of latents the ratio is that of the latents, with the "
-    "true clip's range as peak; where it makes several frames at a time, copy last repeats the frame before."
+    "First clip, trained network. Teacher forced: every frame is generated from true earlier frames. Free "
+    "running: every frame is generated from the model's own earlier frames. Frames with a dark border "
+    "were given, not generated. Below: peak signal-to-noise ratio to the true frame, mean over clips, "
+    "compared with repeating the previous true frame (copy last) and with the average of the given frames "
+    "(mean frame). A blurry average scores well here, so a high ratio alone does not prove a good sample. "
+    "For a model of latents the ratio is that of the latents, with the range of the true clip as peak; "
+    "where it generates several frames at a time, copy last repeats the frame before them."
 )
 AS_COLOURS = "latents, their first three channels as colours"
 OWN = "the truth is a sample of the model itself"
@@ -74,8 +75,8 @@ def pictures(by_mode: dict[str, xr.Dataset]) -> dict[str, xr.DataArray]:
     clips = {"truth": stored.truth} | {mode: own.video for mode, own in by_mode.items()}
     clips = {name: video.isel(clip=0) for name, video in clips.items()}
     if "preview" in stored:
-        previews = {mode: _decoded(own.preview.isel(clip=0)) for mode, own in by_mode.items()}
-        return {"truth": _decoded(stored.truth_preview.isel(clip=0))} | previews
+        previews = {mode: _pick_decoded(own.preview.isel(clip=0)) for mode, own in by_mode.items()}
+        return {"truth": _pick_decoded(stored.truth_preview.isel(clip=0))} | previews
     if not stored.attrs.get("latent"):
         return clips
     channels = slice(0, 3 if stored.sizes["channel"] >= 3 else 1)
@@ -84,7 +85,7 @@ def pictures(by_mode: dict[str, xr.Dataset]) -> dict[str, xr.DataArray]:
     return {name: 2 * (video - low) / (high - low).clip(min=1e-12) - 1 for name, video in clips.items()}
 
 
-def _decoded(preview: xr.DataArray) -> xr.DataArray:
+def _pick_decoded(preview: xr.DataArray) -> xr.DataArray:
     """A clip's decoded pictures by the frame of latents they belong to, the last where there are several."""
     frame = preview.latent_frame.values
     last = np.flatnonzero(np.append(frame[1:] != frame[:-1], True))
@@ -137,7 +138,7 @@ def words(table: pd.DataFrame) -> str:
     for name, rows in table.dropna(subset=["mean"]).groupby("curve", sort=False):
         first, last = rows.iloc[0], rows.iloc[-1]
         sentences.append(
-            f"{name.replace('_', ' ').capitalize()}: {spelled(first, 1)} dB at frame {first['frame']}, "
-            f"{spelled(last, 1)} dB at frame {last['frame']}."
+            f"{name.replace('_', ' ').capitalize()}: {spell(first, 1)} dB at frame {first['frame']}, "
+            f"{spell(last, 1)} dB at frame {last['frame']}."
         )
     return " ".join(sentences)

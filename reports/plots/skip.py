@@ -1,4 +1,4 @@
-"""What the frame loses when a span of layers is passed over at all but the first few steps."""
+"""The loss of the frame when a span of layers is skipped at all but the first few steps."""
 
 import numpy as np
 import pandas as pd
@@ -8,17 +8,17 @@ from matplotlib.figure import Figure
 
 from framelens.reports.drawing import style
 from framelens.reports.drawing.effects import absolute, level, plain
-from framelens.reports.drawing.tables import spelled, tidy
+from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
 needs = ("skip",)
 order = 15
-title = "A span of layers passed over"
+title = "A span of layers skipped"
 caption = (
-    "All layers run in the first steps, then those of the span are passed over, without retraining (Bai "
-    "et al. 2026 do so with layers 8 to 22 of 30). Top: error of the drawn frame; "
-    "bottom: its gradient energy relative to the truth's, below 1 is blurred. The dashed level is the "
-    "whole model. The legend says how many blocks such a sampler runs, of those of the whole one."
+    "All layers run in the first steps; then the layers of the span are skipped, without retraining (Bai "
+    "et al. 2026 skip layers 8 to 22 of 30). Top: error of the generated frame. Bottom: its gradient "
+    "energy relative to the truth; below 1 is blurred. The dashed level is the whole model. The legend "
+    "gives the share of the blocks that such a sampler runs."
 )
 ROWS = {"mse": "mean squared error", "sharpness": "gradient energy / truth's"}
 
@@ -43,7 +43,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
             title_fontsize=8, fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(-0.03, 0.98),
             columnspacing=1.2, handlelength=1.5,
         )  # fmt: skip
-        column[1].set_xlabel("layers passed over")
+        column[1].set_xlabel("layers skipped")
     for axes, label in zip(grid[:, 0], ROWS.values(), strict=True):
         axes.set_ylabel(label)
     style.heading(figure, title, run, "skip")
@@ -74,14 +74,14 @@ def _span(name: str) -> str:
 
 
 def words(table: pd.DataFrame) -> str:
-    """The span whose absence costs least and most, where it is passed over at every step but the fewest."""
+    """The spans that cost least and most, skipped after the smallest number of first steps."""
     errors = table[(table["panel"] == "mse") & (table["kept_steps"] == table["kept_steps"].min())]
     errors = errors.dropna(subset=["mean"])
     low, high = errors.loc[errors["mean"].idxmin()], errors.loc[errors["mean"].idxmax()]
     steps = int(low["kept_steps"])
     when = f"after the first {steps} steps" if steps else "at every step"
     return (
-        f"Passed over {when}, error of the drawn frame: least without layers "
-        f"{_span(low['span'])} ({spelled(low, 3)}), most without layers {_span(high['span'])} "
-        f"({spelled(high, 3)})."
+        f"Skipped {when}, error of the generated frame: least without layers "
+        f"{_span(low['span'])} ({spell(low, 3)}), most without layers {_span(high['span'])} "
+        f"({spell(high, 3)})."
     )

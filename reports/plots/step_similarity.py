@@ -1,4 +1,4 @@
-"""How alike a frame's features are at any two denoising steps, one small matrix per layer."""
+"""Similarity of a frame's features at any two denoising steps, one small matrix per layer."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,9 +12,10 @@ needs = ("step_similarity",)
 order = 2
 title = "Similarity between denoising steps"
 caption = (
-    "Cosine similarity of one frame's features at two denoising steps; rows are the reference step, columns "
-    "the other one, step 0 is the noisiest. Centred: the reference step's mean token is removed from both. "
-    "The same network with random weights is the null: similarity that it reaches too was not learned."
+    "Cosine similarity of one frame's features at two denoising steps. Rows are the reference step, "
+    "columns are the other step; step 0 is the noisiest. Centred: the mean token of the reference step is "
+    "subtracted from both. The same network with random weights is the null: similarity that it reaches "
+    "too was not learned."
 )
 PANELS = 6
 MEASURES = {"cosine": "raw cosine", "centred_cosine": "centred cosine"}
@@ -60,6 +61,6 @@ def words(table: pd.DataFrame) -> str:
     means = different.groupby(["measure", "network"], sort=False)["mean"].agg(["min", "max"])
     return " ".join(
         f"{MEASURES[measure].capitalize()}, {style.WORDS.get(network, network)}: "
-        f"between {row['min']:.2f} and {row['max']:.2f} over the drawn layers and pairs of steps."
+        f"between {row['min']:.2f} and {row['max']:.2f} over the shown layers and pairs of steps."
         for (measure, network), row in means.iterrows()
     )
