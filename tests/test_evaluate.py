@@ -94,8 +94,8 @@ def test_several_models_are_columns_with_numbers(dense, separated, capsys):
 
 def test_only_layers_that_a_dense_model_has_can_be_cut(dense, separated, capsys):
     for model, layer, line in (
-        (separated, "0", "only a dense network of ours can be cut, this model is SCD"),
-        (dense, "9", "a cut from layer 9 on is not in the model's layers 0 to"),
+        (separated, "0", "only a framelens dense network can be cut, got SCD"),
+        (dense, "9", "the first cut layer must be 0 to 1, got 9"),
     ):
         assert evaluate.main(["--model", model, *SHORT, "--cut-from", layer]) == 2
         assert line in capsys.readouterr().err

@@ -377,7 +377,7 @@ def test_what_a_file_is_told_has_to_fit_it(refused, file):
     assert "cannot be told depth; it can be told height, width, patch, fusion" in refused(scd, depth=3)
     assert refused(scd, fusion="add") == " has the tensors of fusion channel_concat, got fusion='add'"
     plain = file(scd_weights(width=64), "plain.pth")
-    assert "has the tensors of the fusion token_concat or add, not of 'prefix'" in refused(
+    assert "has the tensors of fusion token_concat or add, got fusion='prefix'" in refused(
         plain, fusion="prefix"
     )
     assert refused(dense, height=0) == ": height must be at least 1, got 0"
