@@ -14,7 +14,7 @@ from framelens import models
 from framelens.diffusion.sampler import CausalDiffuser, rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models.adapter_template import Adapter
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.__main__ import main as probes_main
 from framelens.probes.check.__main__ import failures
 
@@ -73,7 +73,7 @@ def brute_force_timestep(share):
 
 
 def test_the_shuffled_network_is_another_network(adapted):
-    twin = shuffled(adapted, 0)
+    twin = copy_shuffled(adapted, 0)
     x, sigma = draw(1, 1, 3, 16, 16), torch.tensor([0.5])
     assert not torch.allclose(
         twin.denoise(x, sigma, twin.start(1)), adapted.denoise(x, sigma, adapted.start(1))
@@ -117,7 +117,7 @@ def test_what_is_asked_reaches_the_function():
             "def load():\n    return 0\n",
             "gave a int, which lacks geometry, start, encode, denoise, hook_dict",
         ),
-        ("def load(path):\n    return 0\n", "missing a required argument: 'path'; it can be told path"),
+        ("def load(path):\n    return 0\n", "missing a required argument: 'path'; its parameters are path"),
     ],
 )
 def test_an_adapter_that_gives_no_model_is_refused_in_one_line(tmp_path, source, message):

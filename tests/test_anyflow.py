@@ -12,7 +12,7 @@ from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
 from framelens.models import anyflow, load
 from framelens.models.loading.checkpoint import Checkpoint
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.chunk.layers import Layers
 
 diffusers = pytest.importorskip("diffusers")
@@ -275,7 +275,7 @@ def test_layers_can_be_passed_over_and_cut_and_the_null_network_differs(model):
     with cut(model.attn_dict) as edit:
         edit.on_pass(at)
         assert not torch.equal(model.denoise(x, SIGMA, context), plain)
-    null = shuffled(model, seed=0)
+    null = copy_shuffled(model, seed=0)
     assert not torch.equal(null.denoise(x, SIGMA, null.start(BATCH, PROMPT)), plain)
     assert torch.equal(model.denoise(x, SIGMA, context), plain)
 

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from framelens.models.loading.read import said
+from framelens.models.loading.read import complete_options
 from framelens.probes.run.options import parser, settings_of
 from framelens.records.assignments import convert, parse_assignments, parse_value
 from framelens.records.checks import check_types, suggest
@@ -77,7 +77,7 @@ def test_a_probe_and_a_model_read_the_same_text_alike(tmp_path):
          if k not in ("model", "run", "out", "workers")}
     )  # fmt: skip
     texts = dict(pair.split("=") for pair in pairs)
-    asked = said(tmp_path, family, texts)
-    assert asked == said(tmp_path, family, dict(settings.set)) == {
+    asked = complete_options(tmp_path, family, texts)
+    assert asked == complete_options(tmp_path, family, dict(settings.set)) == {
         "height": 8, "share": 1.0, "ask": True, "frames": 3
     }  # fmt: skip

@@ -107,7 +107,7 @@ def test_a_gpu_that_is_not_there_is_refused(refused, monkeypatch):
 
 def test_a_model_that_is_not_there_is_refused(refused, tmp_path):
     assert "no model is called 'tinny'; there are " in refused(model="tinny")
-    assert "there is no checkpoint at" in refused(model=tmp_path / "none.safetensors")
+    assert "no checkpoint exists at" in refused(model=tmp_path / "none.safetensors")
     half = tmp_path / "half.safetensors"
     half.write_bytes(tiny.checkpoint(tmp_path / "whole.safetensors").read_bytes()[:1000])
     assert f"{half} is not a whole safetensors file" in refused(model=half)

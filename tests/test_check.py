@@ -403,7 +403,7 @@ def test_a_model_that_does_not_keep_the_contract_gives_status_1(command, tmp_pat
         (["--model", "nonsense"], "no model is called 'nonsense'"),
         (["--model", TEMPLATE, "--chunks", 2], "at least 3 chunks and 1 step, got 2 and 2"),
         (["--model", TEMPLATE, "--set", "seed"], "--set takes NAME=VALUE, got 'seed'"),
-        (["--model", TEMPLATE, "--set", "height=3"], "'height'; it can be told seed: int = 0"),
+        (["--model", TEMPLATE, "--set", "height=3"], "'height'; its parameters are seed: int = 0"),
         (["--model", "models/adapter_template.py:made"], "has no function 'made'; it has Adapter"),
         (["--model", TEMPLATE, "--dtype", "int8"], "unknown dtype 'int8'"),
     ],

@@ -12,7 +12,7 @@ from framelens import models
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models.loading import checkpoint, devices
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_shipped_models_are_known_by_name(path, monkeypatch):
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     for missing in (tmp_path / "none.safetensors", tmp_path / "folder" / "none"):
-        assert refused(missing) == f"there is no checkpoint at {missing}"
+        assert refused(missing) == f"no checkpoint exists at {missing}"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
@@ -104,7 +104,7 @@ def test_something_else_than_a_checkpoint_is_named(path):
 def test_a_weight_of_the_wrong_shape_is_named(path):
     altered(path, config=tiny.model(channels=4).describe())
     line = refused(path)
-    assert line == f"{path}: embed.weight has shape (16, 48), its configuration asks for (16, 64)"
+    assert line == f"{path}: embed.weight has shape (16, 48), its configuration needs (16, 64)"
 
 
 def test_weights_of_another_network_are_named(path):
@@ -140,7 +140,7 @@ def test_devices_and_types_that_are_not_there_are_refused(path, monkeypatch):
     assert "unknown device 'gpu'" in refused(path, "gpu")
     assert "device 'mps' is not supported; there are cpu and cuda" in refused(path, "mps")
     for device in ("cuda", "cuda:0"):
-        assert f"device '{device}' was asked for, but this machine has no CUDA GPU" in refused(path, device)
+        assert f"device '{device}' was requested, but this machine has no CUDA GPU" in refused(path, device)
     assert refused(path, "cpu", "float8") == "unknown dtype 'float8'; there are float32, bfloat16, float16"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -163,7 +163,7 @@ def test_an_interrupted_write_leaves_the_old_checkpoint_and_nothing_else(path, m
 def test_the_null_keeps_each_tensors_values_and_nothing_else():
     model = tiny.model(conditions=3)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    random = shuffled(model, seed=0)
+    random = copy_shuffled(model, seed=0)
     for name, weight in random.state_dict().items():
         assert torch.equal(weight.flatten().sort().values, before[name].flatten().sort().values)
         assert torch.equal(model.state_dict()[name], before[name])
@@ -174,7 +174,7 @@ def test_the_null_keeps_each_tensors_values_and_nothing_else():
 
 
 def test_the_null_of_one_seed_is_one_network():
-    first, again, other = (shuffled(tiny.model(), seed).state_dict() for seed in (1, 1, 2))
+    first, again, other = (copy_shuffled(tiny.model(), seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
@@ -182,7 +182,7 @@ def test_the_null_of_one_seed_is_one_network():
 def test_instruments_on_a_model_are_not_on_its_null():
     model = tiny.model()
     with model.hooks(fwd_hooks=[("hook_embed", lambda value, hook: value * 0)]):
-        random = shuffled(model, 0)
+        random = copy_shuffled(model, 0)
     assert random.hook_embed is not model.hook_embed
     assert set(random.hook_dict) == set(model.hook_dict)
     assert random.hook_dict["hook_embed"] is random.hook_embed

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from framelens import models
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import __main__ as program
 from framelens.probes import experiments
 from framelens.probes.chunk import cross_frame
@@ -57,7 +57,7 @@ def clip(seed):
 
 
 def about(model, **changes):
-    networks = {"trained": model, "random": shuffled(model, 0)}
+    networks = {"trained": model, "random": copy_shuffled(model, 0)}
     settings = Settings(clips=1, frames=FRAMES, quick=True, context=CHUNK, probed=2)
     settings = settings.of_model(model, OF_THE_MODEL)
     return Subject(0, networks, clip(1), clip(2), settings, FRAMES)
@@ -255,7 +255,7 @@ def test_a_model_without_a_null_condition_asks_for_clips_with_conditions():
 
 def test_every_experiment_gives_numbers(model, tmp_path):
     settings = Settings(clips=1, quick=True, context=2, videos="own").of_model(model, OF_THE_MODEL)
-    networks = {"trained": model, "random": shuffled(model, 0)}
+    networks = {"trained": model, "random": copy_shuffled(model, 0)}
     laboratory = work.Laboratory(networks, [], settings, FRAMES).with_own_clips(tmp_path)
     found = laboratory.measure(0)
     assert set(experiments.names()) - {"rollouts", "readout", "known_state", "mask_drift"} <= set(found)

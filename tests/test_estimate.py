@@ -94,4 +94,4 @@ def test_a_model_is_estimated_as_it_would_be_run(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "2 layers of width 16, 25 tokens a chunk; clips of 6 chunks, 10 steps, float32" in out
     assert main(["estimate", "--model", str(tmp_path / "none.safetensors")]) == 2
-    assert capsys.readouterr().err.startswith("estimate: there is no checkpoint at")
+    assert capsys.readouterr().err.startswith("estimate: no checkpoint exists at")

@@ -306,11 +306,11 @@ def test_a_loaded_model_says_what_it_is_and_is_kept_in_a_checkpoint_of_ours(mode
             "1 unexpected ['transformer_blocks.1.attn",
         ),
         ({"transformer_blocks.0.attn.add_q_proj.bias": None}, {}, "1 tensors missing ['transformer_blocks.0"),
-        ({"proj_out.bias": (5,)}, {}, "proj_out.bias has shape (5,), its configuration asks for (4,)"),
+        ({"proj_out.bias": (5,)}, {}, "proj_out.bias has shape (5,), its configuration needs (4,)"),
         ({}, {"height": 3}, "coarse patches of 2 must be a multiple of patch 1 and divide a frame of 3 x 4"),
         ({}, {"short_frames": 0}, "short_frames must be at least 1, got 0"),
         ({}, {"height": 0}, "height must be at least 1, got 0"),
-        ({}, {"fusion": "add"}, "cannot be told fusion; it can be told height, width, patch, short_frames"),
+        ({}, {"fusion": "add"}, "has no option fusion; its options are height, width, patch, short_frames"),
         ({}, {"window": 3}, "FAR-Long sees all of the past"),
     ],
 )

@@ -72,7 +72,7 @@ def test_a_hub_id_is_taken_apart(name, repo, inside, revision, tmp_path, monkeyp
 
 @pytest.mark.parametrize("name", ["org/name@", "org/name@a b", "./org/name", "/org/name"])
 def test_what_is_no_hub_id_is_looked_for_on_disk(name):
-    assert "there is no checkpoint at" in refused(name)
+    assert "no checkpoint exists at" in refused(name)
 
 
 def test_a_file_may_not_leave_its_repository(tmp_path, monkeypatch):
@@ -139,12 +139,12 @@ def raising(error):
     ("error", "said"),
     [
         (errors.RepositoryNotFoundError("no\nno", response=response(404)), "no repository org/name, or"),
-        (errors.GatedRepoError("no\nno", response=response(403)), "asks for its licence to be accepted"),
+        (errors.GatedRepoError("no\nno", response=response(403)), "needs you to accept its licence"),
         (errors.RevisionNotFoundError("no\nno", response=response(404)), "org/name has no revision 'v9'"),
         (errors.LocalEntryNotFoundError("no\nno"), "is not in the hub's cache and the hub cannot be reached"),
         (errors.HfHubHTTPError("no\nno", response=response(500)), "cannot be reached: connect, or give a"),
         (ConnectionError("no\nno"), "(ConnectionError)"),
-        (errors.HFValidationError("Repo id must\nno"), "org/name@v9 is no hub id: Repo id must"),
+        (errors.HFValidationError("Repo id must\nno"), "org/name@v9 is not a valid hub id: Repo id must"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )  # fmt: skip
@@ -239,7 +239,7 @@ def test_a_missing_shard_is_named(sharded):
 @pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": 3}', '{"other": {}}'])
 def test_an_index_that_is_none_is_named(sharded, text):
     next(sharded.glob("*.index.json")).write_text(text)
-    assert "is no index of shards" in refused(str(sharded), **tiny_wan.SAID)
+    assert "is not a shard index" in refused(str(sharded), **tiny_wan.SAID)
 
 
 def test_an_index_cannot_name_files_elsewhere(sharded):

@@ -9,7 +9,7 @@ import xarray as xr
 from framelens.diffusion.sampler import rollout
 from framelens.hooks import cut
 from framelens.models import scd
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import experiments
 from framelens.probes.__main__ import main
 from framelens.probes.chunk import cross_frame, stored_features
@@ -31,7 +31,7 @@ SMALL = {"clips": 1, "context": 1, "steps": 4, "frames": FRAMES, "experiments": 
 
 def subject(model, **changes):
     clips = [Clip(tiny.draw(1, FRAMES, 3, 8, 8, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
-    networks = {"trained": model, "random": shuffled(model, 0)}
+    networks = {"trained": model, "random": copy_shuffled(model, 0)}
     return Subject(0, networks, *clips, Settings(**{**SMALL, **changes}), FRAMES)
 
 

@@ -70,7 +70,7 @@ NAN = np.where(np.arange(3)[:, None, None, None, None] == 1, np.nan, VIDEO).asty
         ({"latents": VIDEO, "negative": TEXT[0] * np.nan}, r"not finite, in tokens \[0, 1, 2, 3\]"),
         (
             {"latents": VIDEO, "text": TEXT, "negative": TEXT[0, :2]},
-            r"negative has shape \[2, 6\], expected \[4, 6\] as of text",
+            r"negative has shape \[2, 6\], expected \[4, 6\], the shape of a prompt in text",
         ),
         (
             {"latents": VIDEO, "actions": np.zeros((3, 4), int)},

@@ -14,7 +14,7 @@ from framelens.models import scd
 from framelens.models.loading import memory, multi_device
 from framelens.models.loading.memory import bytes_as, free_bytes, values_in
 from framelens.models.loading.multi_device import is_spread, spread
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.__main__ import main
 from framelens.probes.chunk import stage as _stage
 from framelens.probes.experiments import cut, reuse_controls
@@ -78,7 +78,7 @@ def test_too_little_memory_is_one_line_before_anything_is_read(
     command = ["--model", str(checkpoint), "--out", str(tmp_path), "--run", "a", "--workers", "1"]
     assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("probes: ") and "(2 networks: it and its random twin)" in line
+    assert line.startswith("probes: ") and "(2 networks: this one and its null model)" in line
     assert "try --dtype bfloat16" in line and not list(tmp_path.iterdir())
 
 
@@ -147,19 +147,19 @@ def test_a_model_that_lies_in_several_places_gives_the_same_numbers(folder, divi
 def test_the_random_twin_of_a_divided_model_is_read_anew(folder):
     model = models.load(str(folder), **tiny_wan.SAID)
     twin = models.load_shuffled(str(folder), 3, **tiny_wan.SAID)
-    for (name, a), b in zip(shuffled(model, 3).named_parameters(), twin.parameters(), strict=True):
+    for (name, a), b in zip(copy_shuffled(model, 3).named_parameters(), twin.parameters(), strict=True):
         assert torch.equal(a, b), name
 
 
 def test_a_model_that_cannot_be_divided_says_so():
-    with pytest.raises(ValueError, match="a Dense does not say where it may be divided"):
+    with pytest.raises(ValueError, match="a Dense does not fit on one GPU and has no no_split"):
         spread(tiny.model(), {"": "disk"}, "nowhere")
 
 
 def test_what_no_device_holds_is_refused(monkeypatch):
     monkeypatch.setattr("accelerate.utils.get_max_memory", lambda: {0: 100, "cpu": 100})
     with pytest.raises(ValueError, match="its weights take 0.0 GB, more than 60% of what all GPUs"):
-        multi_device._fitted(tiny.model())
+        multi_device._fit(tiny.model())
 
 
 # A past in memory once
@@ -168,7 +168,9 @@ def test_what_no_device_holds_is_refused(monkeypatch):
 def subject(model):
     clips = [Clip(tiny.draw(1, FRAMES, 3, 8, 8, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
     small = {"clips": 1, "context": 1, "steps": 2, "frames": FRAMES, "quick": True, "layers": (1, 1)}
-    return Subject(0, {"trained": model, "random": shuffled(model, 0)}, *clips, Settings(**small), FRAMES)
+    return Subject(
+        0, {"trained": model, "random": copy_shuffled(model, 0)}, *clips, Settings(**small), FRAMES
+    )
 
 
 @pytest.fixture(params=["dense", "token_concat", "prefix"])

@@ -14,7 +14,7 @@ from framelens import models
 from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling, sigma_grid
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import __main__ as program
 from framelens.probes.estimate.work import evaluations
 from framelens.probes.experiments.rollouts import make_instruments, measure, watched_rollout
@@ -232,6 +232,6 @@ def test_what_a_guided_run_takes_is_counted(plain, monkeypatch):
             return own(self, *rest)
 
         monkeypatch.setattr(type(plain), kind, counting)
-    measure(Subject(0, {"trained": plain, "random": shuffled(plain, 0)}, clip, clip, about, FRAMES))
+    measure(Subject(0, {"trained": plain, "random": copy_shuffled(plain, 0)}, clip, clip, about, FRAMES))
     expected = evaluations(shape_of_run(plain, about, FRAMES))
     assert (calls["denoise"], calls["encode"]) == (expected["rollouts"], expected["memory"])

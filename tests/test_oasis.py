@@ -14,7 +14,7 @@ from framelens.diffusion.schedule import noised, sigma_grid
 from framelens.hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
 from framelens.models import load, oasis
 from framelens.models.loading.checkpoint import Checkpoint
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.models.oasis.noise import level_of, log_odds_of, sigma_of, signal_shares, velocity_of
 from framelens.probes.chunk.layers import Layers
 
@@ -223,7 +223,7 @@ def test_layers_can_be_passed_over_and_cut_and_the_null_network_differs(model):
     with layers.replaced({1: lambda entered: entered}) as on_pass:
         on_pass(at)
         assert not torch.equal(model.denoise(x, SIGMA, context), plain)
-    null = shuffled(model, seed=0)
+    null = copy_shuffled(model, seed=0)
     assert not torch.equal(null.denoise(x, SIGMA, null.start(BATCH, ACTIONS)), plain)
     assert torch.equal(model.denoise(x, SIGMA, context), plain)
 

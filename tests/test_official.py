@@ -193,7 +193,7 @@ def test_a_loaded_model_says_what_it_is_and_not_what_it_was_trained_on(file, kin
     for name in ("videos", "frames"):
         with pytest.raises(ValueError) as error:
             getattr(source, name)
-        assert str(error.value) == f"{path} does not say what it was trained on; give --videos and --frames"
+        assert str(error.value) == f"{path} does not store what it was trained on; give --videos and --frames"
 
 
 @pytest.mark.parametrize(("kind", "takes"), [("action", "actions"), ("label", "labels"), (None, None)])
@@ -218,7 +218,7 @@ def test_what_was_told_is_kept_in_a_checkpoint_of_ours(file, tmp_path):
     assert again.config == network.config
     both = [velocity(model, past, noisy, ACTIONS) for model in (network, again)]
     assert torch.equal(*both)
-    with pytest.raises(ValueError, match="says its own configuration; it cannot be told height"):
+    with pytest.raises(ValueError, match="stores its own configuration, so it takes no option height"):
         models.load(str(tmp_path / "own.safetensors"), height=4)
 
 
@@ -360,7 +360,7 @@ def test_shapes_that_do_not_fit_are_named(refused, file):
     weights = far_weights(width=64)
     name = "transformer_blocks.1.attn.to_q.weight"
     assert refused(file(weights | {name: torch.ones(3, 64)})) == (
-        f": {name} has shape (3, 64), its configuration asks for (64, 64)"
+        f": {name} has shape (3, 64), its configuration needs (64, 64)"
     )
     for shape in ((96, 4), (64,), (64, 0)):
         assert "x_embedder.weight has shape" in refused(
@@ -374,7 +374,7 @@ def test_what_a_file_is_told_has_to_fit_it(refused, file):
     assert refused(dense, fusion="add") == (
         " is a dense checkpoint, got fusion='add'; its settings are height, width, patch"
     )
-    assert "cannot be told depth; it can be told height, width, patch, fusion" in refused(scd, depth=3)
+    assert "has no option depth; its options are height, width, patch, fusion" in refused(scd, depth=3)
     assert refused(scd, fusion="add") == " has the tensors of fusion channel_concat, got fusion='add'"
     plain = file(scd_weights(width=64), "plain.pth")
     assert "has the tensors of fusion token_concat or add, got fusion='prefix'" in refused(

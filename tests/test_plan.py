@@ -18,7 +18,7 @@ from framelens.benchmarks.scd import __main__ as scd_bench
 from framelens.models import dense, scd
 from framelens.models.cost import calibration, operations
 from framelens.models.cost.machine import Machine
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.chunk.stage import Clip
 from framelens.probes.experiments import load, noise_invariance
 from framelens.probes.plan import __main__ as plan
@@ -226,7 +226,7 @@ def fewer_noise_levels(monkeypatch):
 def evidence(network, clips):
     """The datasets of CLIPS clips by the experiments themselves."""
     settings = Settings(clips=CLIPS, context=1, steps=2, frames=FRAMES, starts=(0,), probed=1, quick=True)
-    networks = {"trained": network, "random": shuffled(network, 0)}
+    networks = {"trained": network, "random": copy_shuffled(network, 0)}
     found = []
     for index in range(CLIPS):
         own, other = (Clip(clips(FRAMES, seed), None) for seed in (index, index + 100))

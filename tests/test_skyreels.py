@@ -133,7 +133,7 @@ def test_bfloat16_keeps_what_diffusers_keeps(blocked):
     [
         ({"fps": 25}, "fps must be 16 or 24 frames per second, got 25"),
         ({"frames_per_chunk": 0}, "frames_per_chunk must be at least 1"),
-        ({"variant": "few-step"}, "cannot be told variant"),
+        ({"variant": "few-step"}, "has no option variant"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(blocked, asked, complaint):

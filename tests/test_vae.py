@@ -170,5 +170,5 @@ def test_other_files_are_refused(tmp_path, name, said):
 
 
 def test_a_name_that_is_nowhere_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint at"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint exists at"):
         open_vae(str(tmp_path / "nothing"))

@@ -21,7 +21,7 @@ from framelens.hooks.trace import Trace
 from framelens.models import wan
 from framelens.models.cost import operations
 from framelens.models.loading.checkpoint import Checkpoint
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.wan.config import WanConfig, config_of
 from framelens.models.wan.names import for_diffusers
@@ -307,7 +307,7 @@ def test_blocks_on_disk_give_the_same(folder, tmp_path):
 def test_a_copy_and_a_shuffled_copy_are_networks_of_their_own(model):
     context, x = model.start(2, TEXT), clip()[:, :3]
     plain = model.denoise(x, SIGMA, context)
-    twin, null = copy.deepcopy(model), shuffled(model, seed=0)
+    twin, null = copy.deepcopy(model), copy_shuffled(model, seed=0)
     assert torch.equal(twin.denoise(x, SIGMA, twin.start(2, TEXT)), plain)
     kept = []
     with Trace(twin.hook_dict, "*hook_q", lambda at, name, value: kept.append(name)):
@@ -492,7 +492,7 @@ def test_a_shallower_network_than_its_configuration_says_is_refused(tmp_path, ne
         ({"heads": 2, "height": 5}, "does not divide into patches of 2"),
         ({"heads": 2, "frames_per_chunk": 0}, "frames_per_chunk must be at least 1"),
         ({"heads": 2, "window": 0}, "a window must be at least 1 frame"),
-        ({"heads": 2, "colour": 1}, "cannot be told colour"),
+        ({"heads": 2, "colour": 1}, "has no option colour"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(tmp_path, network, asked, complaint):

@@ -1,4 +1,4 @@
-"""Where videos come from: worlds/ has one file per procedural world, `files` reads video files.
+"""Sources of videos: worlds/ has one file per procedural world, `files` reads video files.
 
     world = worlds.load("tiles")
     batch = world.clips(seeds=range(8), frames=16)      # Clips
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 VALIDATION_SEED = 1_000_000_000
-"""Procedural worlds: seeds below this number train, seeds from it on validate."""
+"""In procedural worlds, seeds below this number are for training, the others for validation."""
 
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch of clips with whatever is known about them.
+    """A batch of clips with what is known about them.
 
     video: float32 [b f c h w] in [-1, 1]. actions: int64 [b f]; the action at i leads to frame i,
     the first is 0. state: arrays [b f ...] in units that the source's file states.
@@ -34,7 +34,7 @@ class Clips:
 
 
 def stack(clips: list[Clips]) -> Clips:
-    """One batch of several single clips of equal length."""
+    """One batch from single clips of equal length."""
     actions = [clip.actions for clip in clips if clip.actions is not None]
     return Clips(
         np.stack([clip.video for clip in clips]),

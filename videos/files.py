@@ -35,7 +35,7 @@ WRITABLE = (".gif", ".mp4")
 def clips(
     path: str | Path, frames: int, size: tuple[int, int], stride: int = 1, limit: int | None = None
 ) -> Clips:
-    """Windows of `frames` consecutive kept frames, file after file in order of name.
+    """Clips of `frames` consecutive kept frames, from one file after another in order of name.
 
     Every `stride`-th frame of a file is kept, cropped about its centre to the aspect of `size`
     (height, width) and resized to it. Windows do not overlap; frames at the end of a file that do not
@@ -52,7 +52,7 @@ def clips(
 def files_of(path: str | Path) -> list[Path]:
     """The video file at that path, or those in the folder there, in order of name.
 
-    ValueError for a file of another kind, FileNotFoundError where there is no video.
+    ValueError for a file of another kind, FileNotFoundError if there are no videos.
     """
     path = Path(path)
     if path.is_dir():
@@ -70,7 +70,7 @@ def files_of(path: str | Path) -> list[Path]:
 def windows(
     file: Path, frames: int, size: tuple[int, int], stride: int = 1
 ) -> Iterator[UInt8[np.ndarray, "f c h w"]]:
-    """The windows of one file as `clips` cuts them, read one at a time; ValueError if it has none."""
+    """The windows of one file as `clips` cuts them, read one at a time. ValueError if it has none."""
     images = (_fit(frame, size) for frame in islice(_decode(file), 0, None, stride))
     window = list(islice(images, frames))
     _require_window(file, len(window), frames, stride)
@@ -91,11 +91,11 @@ def count_windows(file: Path, frames: int, stride: int = 1) -> int:
 def write(
     path: str | Path, video: Float[np.ndarray, "f c h w"], frames_per_second: float = 8, scale: int = 1
 ) -> Path:
-    """Writes the video as the .mp4 or .gif at `path`, which appears only when it is complete.
+    """Writes the video as .mp4 or .gif. The file appears at `path` when it is complete.
 
-    `video` is RGB in [-1, 1]; values beyond are clipped. Each pixel becomes `scale` by `scale`
-    equal ones. A gif has 256 colours at most, each with an error of up to 1/255; other colours
-    become the nearest of these.
+    `video` is RGB in [-1, 1]; values outside are clipped. Each pixel becomes `scale` by `scale` equal ones.
+    A gif has at most 256 colours, each with an error of up to 1/255. Other colours become the nearest of
+    these.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
@@ -112,7 +112,7 @@ def write(
 
 
 def _require_window(file: Path, kept: int, frames: int, stride: int) -> None:
-    """ValueError where a file has fewer kept frames than a window."""
+    """Raises ValueError if a file has fewer kept frames than a window."""
     if kept < frames:
         at = "" if stride == 1 else f" at stride {stride}"
         raise ValueError(
@@ -127,7 +127,7 @@ def _decode(file: Path) -> Iterator[av.VideoFrame]:
 
 @contextmanager
 def _open(file: Path) -> Iterator[InputContainer]:
-    """Within it, the open container of the file; ValueError where it cannot be read."""
+    """Opens the container of the file for a with block. ValueError if it cannot be read."""
     try:
         with av.open(file) as container:
             if not container.streams.video:
@@ -138,14 +138,14 @@ def _open(file: Path) -> Iterator[InputContainer]:
 
 
 def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> UInt8[np.ndarray, "c h w"]:
-    """The largest centred part with the aspect of `size`, upright and resized."""
+    """The largest centred part with the aspect of `size`, upright, resized to `size`."""
     image: np.ndarray = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
     (height, width), (rows, columns) = image.shape[:2], size
     crop_height = min(height, max(1, round(width * rows / columns)))
     crop_width = min(width, max(1, round(height * columns / rows)))
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     image = np.ascontiguousarray(image[top : top + crop_height, left : left + crop_width])
-    # Averaging over the area avoids aliasing, but only where pixels become fewer.
+    # Averaging over the area avoids aliasing, but is right only if the number of pixels decreases.
     how = Interpolation.AREA if crop_height >= rows and crop_width >= columns else Interpolation.BICUBIC
     fitted = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(columns, rows, interpolation=how)
     return fitted.to_ndarray().transpose(2, 0, 1)
@@ -154,7 +154,7 @@ def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> UInt8[np.ndarray, "c h 
 def _to_bytes(
     video: Float[np.ndarray, "f c h w"], scale: int
 ) -> UInt8[np.ndarray, "f {scale}*h {scale}*w c"]:
-    """The video as bytes in the order of a picture, each pixel repeated."""
+    """The video as bytes, channels last, each pixel repeated `scale` by `scale` times."""
     if video.ndim != 4 or len(video) == 0 or video.shape[1] != 3:
         raise ValueError(f"expected a video [frames, 3, height, width], got {list(video.shape)}")
     if not np.isfinite(video).all():
@@ -191,7 +191,7 @@ def _make_frames(images: UInt8[np.ndarray, "f h w c"], rate: Fraction) -> Iterat
 def _reduce_colours(
     frames: Iterator[av.VideoFrame], images: UInt8[np.ndarray, "f h w c"], rate: Fraction
 ) -> Iterator[av.VideoFrame]:
-    """The frames in one palette of 256 colours, chosen over the whole video."""
+    """The frames in one palette of 256 colours. The palette is chosen over the whole video."""
     graph = Graph()
     height, width = images.shape[1:3]
     source = graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=1 / rate)

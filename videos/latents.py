@@ -1,11 +1,12 @@
-"""Files of latents, or of other frames as arrays: read as clips, written whole or not at all.
+"""Reads and writes files of latents, or of other frames as arrays.
 
     batch = latents.read("clips.safetensors", frames=24, limit=9)      # LatentClips
     latents.write("clips.safetensors", batch.video, text=batch.text, about={"encoder": "..."})
 
-A .safetensors file holds the tensor `latents` [n f c h w] and, where they are known, `text` [n t w] with the
-`negative` prompt [t w] that guidance moves away from, `actions` [n f] or [n f a] and `labels` [n]. Files .npz
-and .pt hold the same names, or a single array of that shape, as .npy does.
+A .safetensors file holds the tensor `latents` [n f c h w]. It may also hold `text` [n t w] with the
+`negative` prompt [t w] that guidance moves away from, `actions` [n f] or [n f a], and `labels` [n]. Files
+.npz and .pt hold the same names, or a single array of latents, as .npy does. A file is written whole or not
+at all.
 """
 
 import json
@@ -24,18 +25,18 @@ from framelens.videos import Clips
 READABLE = (".safetensors", ".npy", ".npz", ".pt")
 ALONGSIDE = ("text", "actions", "labels", "negative")
 SHAPES = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "labels": "[clips]"}
-"""Of the arrays with one entry a clip; `negative` has one for all clips."""
+"""The shapes of arrays that have one entry per clip; `negative` is one for all clips."""
 DAMAGE = (
     OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError,
 )  # fmt: skip
-"""What readers of these formats raise on damaged files."""
+"""Errors that readers of these formats raise for damaged files."""
 
 
 @dataclass(frozen=True)
 class LatentClips(Clips):
-    """Clips that may come with the embeddings of a prompt, float32 [b t w], or labels, int64 [b].
+    """Clips, and what a file may hold with them: prompt embeddings, float32 [b t w], or labels, int64 [b].
 
-    `negative` is the prompt that guidance moves away from, the same for all clips, float32 [t w].
+    `negative` is the prompt that guidance moves away from, one for all clips, float32 [t w].
     """
 
     text: np.ndarray | None = None
@@ -44,12 +45,12 @@ class LatentClips(Clips):
 
 
 def is_file(source: str) -> bool:
-    """Whether a source of videos is, by its suffix, a file of latents."""
+    """Whether the suffix of a source of videos is one of a file of latents."""
     return Path(source).suffix.lower() in READABLE
 
 
 def read(path: str | Path, frames: int | None = None, limit: int | None = None) -> LatentClips:
-    """The first `limit` clips of a file, cut to their first `frames` frames; all of both by default.
+    """The first `limit` clips of a file, cut to their first `frames` frames. The default is all.
 
     Raises FileNotFoundError, or ValueError for a file that is damaged, of another shape or type, not finite,
     or too short.
@@ -71,8 +72,10 @@ def read(path: str | Path, frames: int | None = None, limit: int | None = None) 
 
 
 def read_prompts(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The embeddings of prompts [n t w] in a file, which need not hold latents, and of the negative one [t w]
-    if there is one; raises as `read`."""
+    """The embeddings of the prompts [n t w] in a file, and of the negative prompt [t w] or None.
+
+    The file may have no latents. Raises as `read` does.
+    """
     path = Path(path)
     held = _read_file(path, "text", "a file of prompts' embeddings")
     return _check_array(path, "text", held["text"], 3, SHAPES["text"]), _read_negative(path, held)
@@ -81,9 +84,10 @@ def read_prompts(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
 def write(
     path: str | Path, latents: np.ndarray, *, about: Mapping[str, Any] | None = None, **beside: Any
 ) -> Path:
-    """Writes latents [n f c h w], and what is given beside them by the names of ALONGSIDE, as .safetensors.
+    """Writes latents [n f c h w], and arrays with the names of ALONGSIDE, as .safetensors.
 
-    `about` is kept as JSON in the file's metadata, under `framelens`. The file appears whole or not at all.
+    `about` is stored as JSON in the metadata of the file, under `framelens`. The file appears when it is
+    complete.
     """
     from safetensors.numpy import save_file
 
@@ -104,7 +108,7 @@ def write(
 
 
 def about(path: str | Path) -> dict[str, Any]:
-    """The `about` of a .safetensors file of latents; empty where it has none."""
+    """The `about` of a .safetensors file of latents; empty if it has none."""
     from safetensors import safe_open
 
     if Path(path).suffix != ".safetensors":
@@ -145,7 +149,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 
 def _keep_known(held: Any) -> dict[str, Any]:
-    """The arrays whose names are known; an array alone is called latents."""
+    """The arrays with known names. A single array is taken as latents."""
     held = dict(held) if isinstance(held, Mapping) else {"latents": held}
     if len(held) == 1 and not held.keys() & {"latents", *ALONGSIDE}:
         held = {"latents": next(iter(held.values()))}
@@ -155,7 +159,7 @@ def _keep_known(held: Any) -> dict[str, Any]:
 
 
 def _to_numpy(values: Any) -> np.ndarray:
-    """The values as a numpy array; bfloat16, which numpy does not have, as float32."""
+    """The values as a numpy array. Floating-point tensors become float32, as numpy has no bfloat16."""
     if hasattr(values, "detach"):
         values = values.detach()
         values = (values.float() if values.is_floating_point() else values).numpy()
@@ -163,7 +167,7 @@ def _to_numpy(values: Any) -> np.ndarray:
 
 
 def _check_array(path: Path, name: str, values: np.ndarray, rank: int, shape: str) -> np.ndarray:
-    """The values as float32; ValueError where they are not finite numbers of that rank."""
+    """The values as float32. ValueError unless they are finite numbers of that rank."""
     if values.dtype.kind != "f":
         raise ValueError(f"{path}: {name} is {values.dtype}, expected floating point")
     if values.ndim != rank or 0 in values.shape:
@@ -175,20 +179,21 @@ def _check_array(path: Path, name: str, values: np.ndarray, rank: int, shape: st
 
 
 def _read_negative(path: Path, held: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The negative prompt, as long and as wide as the others."""
+    """The negative prompt, or None. ValueError unless it is as long and as wide as the others."""
     if "negative" not in held:
         return None
     negative = _check_array(path, "negative", held["negative"], 2, "[tokens, width]")
     text = held.get("text", negative)
     if text.shape[-2:] != negative.shape:
         raise ValueError(
-            f"{path}: negative has shape {list(negative.shape)}, expected {list(text.shape[-2:])} as of text"
+            f"{path}: negative has shape {list(negative.shape)}, expected {list(text.shape[-2:])}, the "
+            "shape of a prompt in text"
         )
     return negative
 
 
 def _check_alongside(path: Path, name: str, values: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """The values that come with the latents; ValueError where they are not of the same clips."""
+    """An array that comes with the latents. ValueError unless it fits the clips."""
     clips, frames = video.shape[:2]
     expected = SHAPES[name]
     if name == "text" or (name == "actions" and values.dtype.kind == "f"):

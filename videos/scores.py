@@ -1,7 +1,7 @@
-"""How close a video is to the true one, frame by frame; all for pixels in [-1, 1].
+"""Scores of a video against the true one, frame by frame, for pixels in [-1, 1].
 
 psnr(video, truth)      # dB, [b f]
-ssim(video, truth)      # 1 where they are equal, [b f]
+ssim(video, truth)      # 1 for equal frames, [b f]
 """
 
 import numpy as np

@@ -15,17 +15,17 @@ GROUPS = ("in view", "out of view", "motion", "control")
 
 @dataclass(frozen=True)
 class Target:
-    """One quantity to be read from a frame, or from each of its tokens; NaN where it is not defined.
+    """One quantity that a probe reads from a frame, or from each of its tokens. NaN means undefined.
 
-    values: [b f n k], n = 1 for the frame as a whole, else its tokens in row-major order. Without classes,
-    k numbers in `units`; with classes, k = 1 and the index of the true class.
+    values: [b f n k]. n is 1 for the whole frame, else the number of its tokens in row-major order. Without
+    classes, these are k numbers in `units`. With classes, k is 1 and the value is the index of the class.
     """
 
     values: Float[np.ndarray, "b f n k"]
     group: str
-    """The question that it answers, one of GROUPS."""
+    """The group of questions that it belongs to, one of GROUPS."""
     about: str
-    """A caption: what it is and where it is defined."""
+    """A caption: the meaning, and where it is defined."""
     units: str = "1"
     classes: tuple[str, ...] = ()
 
@@ -37,12 +37,12 @@ class Target:
 
 
 def grid(along: Shaped[np.ndarray, " side"]) -> Shaped[np.ndarray, "n 2"]:
-    """Row and column of each place of a square grid, row by row, from the coordinates along one side."""
+    """Row and column of each point of a square grid, row by row, from the coordinates along one side."""
     return np.stack(np.meshgrid(along, along, indexing="ij"), -1).reshape(-1, 2)
 
 
 def token_centres(side: int, patch: int) -> Float[np.ndarray, " n"]:
-    """The centres, in pixels, of the tokens along one side of a frame; ValueError if they do not fill it."""
+    """The centres, in pixels, of the tokens along one side of a frame. ValueError if they do not fill it."""
     if side % patch:
         raise ValueError(f"patches of {patch} pixels do not fill a side of {side}; choose a divisor of it")
     return np.arange(side // patch) * float(patch) + (patch - 1) / 2

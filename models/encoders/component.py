@@ -44,9 +44,9 @@ def part_of(name: str, folder: str, *beside: str) -> Part:
     if place.kind != "hub":
         raise FileNotFoundError(f"{name} is not a pipeline, folder or file with a {folder}")
     if place.path.suffix:
-        from framelens.models.loading.hub import fetched
+        from framelens.models.loading.hub import fetch
 
-        found = fetched(place)
+        found = fetch(place)
         return Part(name, found.path, found.repo, found.revision)
     return _fetch(name, place, folder, beside)
 
@@ -85,10 +85,10 @@ def _snapshot(place: Place, wanted: list[str]) -> Path:
     with extra("families"):
         import huggingface_hub
 
-    from framelens.models.loading.hub import answered
+    from framelens.models.loading.hub import translate_errors
 
     assert place.repo is not None
-    with answered(place):
+    with translate_errors(place):
         return Path(
             huggingface_hub.snapshot_download(place.repo, revision=place.revision, allow_patterns=wanted)
         )

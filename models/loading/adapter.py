@@ -1,7 +1,7 @@
-"""A model from a function of the user's own file: the file is code, and is run.
+"""A model from a function in a file of the user: an adapter. The file is code, and it is run.
 
-Its folder is on the import path while it runs, as that of a script is: what lies beside it is found, also
-where its name is that of a folder of framelens.
+Python can import the files beside it while it runs, as for a script, even if a folder beside it has the name
+of a folder of framelens.
 """
 
 import importlib.util
@@ -20,19 +20,19 @@ from framelens.models.loading.import_remedy import ROOT, remedy
 from framelens.models.loading.locate import Place
 from framelens.models.loading.model_errors import error_line
 
-TOLD = (ValueError, OSError, torch.OutOfMemoryError)  # pyright: ignore[reportPrivateImportUsage]
-"""What an adapter may raise to say in its own words why there is no model."""
+OWN_MESSAGE = (ValueError, OSError, torch.OutOfMemoryError)  # pyright: ignore[reportPrivateImportUsage]
+"""Errors of an adapter whose message is shown unchanged: it says why the adapter gives no model."""
 
 
-def built(place: Place, asked: dict[str, Any]) -> Any:
-    """What the function gives; ValueError, in one line, for a file, request or model that will not do."""
+def make_model(place: Place, asked: dict[str, Any]) -> Any:
+    """The model from the adapter's function. ValueError, in one line, for a wrong file, setting or model."""
     assert place.function is not None
     with _import_path(place.path.resolve().parent):
         try:
-            function = _function(_module(place.path), place.path, place.function)
+            function = _find_function(_import_file(place.path), place.path, place.function)
             _check_asked(function, place.name, asked)
             model = function(**asked)
-        except TOLD:
+        except OWN_MESSAGE:
             raise
         except ImportError as error:
             raise ValueError(f"{place.path} cannot be imported: {error}{remedy(error)}") from error
@@ -44,10 +44,10 @@ def built(place: Place, asked: dict[str, Any]) -> Any:
 
 @contextmanager
 def _import_path(folder: Path) -> Iterator[None]:
-    """Puts the folder first on Python's path, and takes framelens' own off it.
+    """Puts the folder first on Python's import path, and removes the folder of framelens from it.
 
-    Where a command is started in a checkout, that one is on the path, and its models/ would hide a models/
-    beside the adapter that has no __init__.py.
+    A command that starts in a checkout has that checkout on the path. Its models/ would hide a models/
+    without __init__.py beside the adapter.
     """
     own = [(index, entry) for index, entry in enumerate(sys.path) if Path(entry).resolve() == ROOT]
     sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
@@ -59,7 +59,7 @@ def _import_path(folder: Path) -> Iterator[None]:
             sys.path.insert(index, entry)
 
 
-def _module(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"framelens_adapter_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -71,7 +71,7 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
-def _function(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
+def _find_function(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
     if not callable(getattr(module, name, None)):
         things = (
             value for value in vars(module).values() if inspect.isfunction(value) or inspect.isclass(value)
@@ -82,10 +82,10 @@ def _function(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
 
 
 def _check_asked(function: Callable[..., Any], name: str, asked: dict[str, Any]) -> None:
-    """Raises ValueError for what the function has no parameter for, or has to be told and is not."""
+    """Raises ValueError for a setting that is not a parameter, or a required parameter without a setting."""
     signature = inspect.signature(function)
     try:
         signature.bind(**asked)
     except TypeError as error:
         can = ", ".join(str(parameter) for parameter in signature.parameters.values()) or "nothing"
-        raise ValueError(f"{name}: {error}; it can be told {can} (--set NAME=VALUE)") from None
+        raise ValueError(f"{name}: {error}; its parameters are {can} (--set NAME=VALUE)") from None

@@ -1,4 +1,4 @@
-"""Checkpoints: what a family file is given of one, where a model came from, and how ours are written."""
+"""Checkpoints: what a family file receives, where a model came from, and how our checkpoints are written."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,17 +12,17 @@ from torch import Tensor
 from framelens.records import replace_file
 
 NAMED = 10
-"""Tensors named in a message."""
+"""At most this number of tensors are named in a message."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of a network of somebody else's, as they lie on disk, read by a family file."""
+    """The weights of a network of another project, as they are stored on disk. A family file reads them."""
 
     path: Path
     """The file, or the folder with a configuration."""
     weights: dict[str, Tensor]
-    """By the names of the file, without what wrapping puts into them."""
+    """By their names in the file, without the parts that wrappers add to names."""
     config: dict[str, Any] | None = None
     """The folder's config.json; None for a bare file."""
 
@@ -33,7 +33,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a loaded model came from: file, SHA-256 of its weights, what it says of itself, its commit."""
+    """Where a loaded model came from: its file, the SHA-256 of its weights, its metadata, its commit."""
 
     file: Path
     sha256: str
@@ -43,23 +43,23 @@ class Source:
 
     @property
     def videos(self) -> str:
-        """What the model was trained on; ValueError where the file does not say."""
-        return self._said(self.metadata.get("videos"))
+        """The videos that the model was trained on. ValueError if the file does not store this."""
+        return self._require_stated(self.metadata.get("videos"))
 
     @property
     def frames(self) -> int:
-        """Frames of the clips it was trained on; ValueError where the file does not say."""
+        """The number of frames in its training clips. ValueError if the file does not store this."""
         recipe = (self.metadata.get("training") or {}).get("recipe") or {}
-        return self._said(recipe.get("frames"))
+        return self._require_stated(recipe.get("frames"))
 
-    def _said(self, value: Any) -> Any:
+    def _require_stated(self, value: Any) -> Any:
         if value is None:
-            raise ValueError(f"{self.file} does not say what it was trained on; give --videos and --frames")
+            raise ValueError(f"{self.file} does not store what it was trained on; give --videos and --frames")
         return value
 
 
 def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Weights and metadata as safetensors, atomically: the file is the old one or the new one, never half."""
+    """Writes weights and metadata as safetensors, atomically: the file is always the whole old or new one."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
     def fill(partial: Path) -> None:
@@ -72,11 +72,11 @@ def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> N
 def check_shapes(
     path: Path, got: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raises ValueError, which names the first that differ, unless both have the same names and shapes."""
+    """Raises ValueError, which names the first differences, unless both have the same names and shapes."""
     wrong = sorted(name for name in expected.keys() & got.keys() if expected[name] != got[name])
     if wrong:
         name = wrong[0]
-        raise ValueError(f"{path}: {name} has shape {got[name]}, its configuration asks for {expected[name]}")
+        raise ValueError(f"{path}: {name} has shape {got[name]}, its configuration needs {expected[name]}")
     missing, unexpected = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
     if missing or unexpected:
         raise ValueError(

@@ -21,12 +21,12 @@ def refuse_undeclared(model: Any, name: str) -> None:
         member = inspect.getattr_static(type(model), part, None)
         if isinstance(member, property) and member.fget:
             try:
-                member.fget(model)  # asked for by name, torch hides what the property raised
+                member.fget(model)  # through getattr, torch would hide the error of the property
             except Exception as error:
                 raise ValueError(f"{name} gave a {_kind(model)}, whose {part} raises: {error}") from error
     lacking = [part for part in CONTRACT if not hasattr(model, part)]
     if not isinstance(model, nn.Module) or lacking:
-        what = f"lacks {', '.join(lacking)}" if lacking else "is no torch.nn.Module"
+        what = f"lacks {', '.join(lacking)}" if lacking else "is not a torch.nn.Module"
         raise ValueError(f"{name} gave a {_kind(model)}, which {what}; see models/README.md")
     wrong = next((line for check in (_geometry, _methods, _points, _rest) if (line := check(model))), None)
     if wrong:

@@ -1,4 +1,4 @@
-"""The machine's devices: which there are, and what they are called."""
+"""The devices of the machine: which exist, and their names."""
 
 import platform
 
@@ -8,24 +8,24 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 AUTO = "auto"
-"""All GPUs of the machine, and the processor's memory for what does not fit; without GPUs, the processor."""
+"""All GPUs of the machine, and the CPU's memory for what does not fit; without GPUs, the CPU."""
 
 
-def entrance(device: str) -> str:
-    """Where a model on that device takes its inputs and gives its results; that device, unless it is auto."""
+def first_device(device: str) -> str:
+    """The device where a model takes its inputs and gives its results: `device` itself, unless it is auto."""
     if device != AUTO:
         return device
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def device_name(device: str) -> str:
-    """The GPU's name, or the kind of processor."""
-    device = entrance(device)
+    """The name of the GPU, or the kind of processor."""
+    device = first_device(device)
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
 def check_device(device: str, dtype: str) -> None:
-    """Raises ValueError unless this machine has the device and the dtype is one we run."""
+    """Raises ValueError unless this machine has the device and framelens runs the dtype."""
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; there are {', '.join(DTYPES)}")
     try:
@@ -36,7 +36,7 @@ def check_device(device: str, dtype: str) -> None:
         raise ValueError(f"device {device!r} is not supported; there are cpu and cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"device {device!r} was asked for, but this machine has no CUDA GPU; use --device cpu"
+            f"device {device!r} was requested, but this machine has no CUDA GPU; use --device cpu"
         )
     index = torch.device(device).index
     if kind == "cuda" and index is not None and index >= torch.cuda.device_count():

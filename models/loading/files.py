@@ -1,4 +1,7 @@
-"""The tensors of checkpoint files: safetensors, whole or in shards, and torch.save's; no code is run."""
+"""Reads the tensors of checkpoint files: safetensors, whole or in shards, and files of torch.save.
+
+No code in a file is run.
+"""
 
 import json
 import pickle
@@ -13,33 +16,33 @@ from torch import Tensor
 
 PYTORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 NESTS = ("generator_ema", "generator", "state_dict", "ema", "model")
-"""Under which of its keys a PyTorch file may hold the weights, the first that exists first."""
+"""The keys under which a PyTorch file may hold the weights. The first key that exists is used."""
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
-"""What sharding, recomputation and compilation put into names."""
+"""Sharding, recomputation and compilation add these to names."""
 PREFIXES = ("module.", "model.diffusion_model.", "model.")
-"""What stands before every name of a network that was saved as part of another."""
+"""Every name of a network begins with one of these if the network was saved as part of another."""
 FOLDER_FILES = ("diffusion_pytorch_model", "model")
 WHOLE = (".safetensors", ".bin")
-"""What a file with all weights of a folder ends in."""
+"""Suffixes of a file that holds all weights of a folder."""
 DAMAGE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
 )  # fmt: skip
-"""What torch.load has been seen to raise on damaged files."""
+"""Errors that torch.load raises for damaged files."""
 
 
 def read_file(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """The framelens metadata of a file, None where there is none, and its tensors by their bare names.
+    """The framelens metadata of a file, None if it has none, and its tensors by their bare names.
 
-    Raises ValueError with one line for a file that is damaged or holds more than tensors.
+    Raises ValueError, in one line, for a file that is damaged or holds other things than tensors.
     """
     metadata, weights = _open_pytorch(path) if path.suffix in PYTORCH_SUFFIXES else _open(path)
     return metadata, weights if metadata is not None else bare(weights)
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that hold the weights of a diffusers folder, a variant such as fp16 where it is all there is.
+    """The files that hold the weights of a diffusers folder; a variant such as fp16 if there is nothing else.
 
-    FileNotFoundError where there are none, or not all shards of them.
+    FileNotFoundError if there are none, or if a shard is missing.
     """
     for stem in FOLDER_FILES:
         indices = sorted(folder.glob(f"{stem}.*index*.json"), key=_variants_last)
@@ -59,7 +62,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def _variants_last(file: Path) -> tuple[int, bool, str]:
-    """Plain names before those with a variant in them, safetensors before the rest."""
+    """A sort key: plain names come before names with a variant, safetensors before other files."""
     words = [word for word in file.name.split(".") if word not in ("index", "json")]
     return len(words), "safetensors" not in words, file.name
 
@@ -68,7 +71,7 @@ def _shards(index: Path) -> list[Path]:
     try:
         named = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{index} is no index of shards: {type(error).__name__} {error}") from None
+        raise ValueError(f"{index} is not a shard index: {type(error).__name__} {error}") from None
     outside = [shard for shard in named if Path(shard).name != shard]
     if outside:
         raise ValueError(f"{index} names {outside[0]}, which is not beside it")
@@ -79,7 +82,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a diffusers folder, all shards together."""
+    """The tensors of a diffusers folder, from all its shards."""
     weights: dict[str, Tensor] = {}
     for file in files_of(folder):
         weights |= read_file(file)[1]
@@ -87,7 +90,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def bare(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under names without what wrapping a network puts into them."""
+    """The tensors by names without the parts that wrappers and prefixes add."""
     for wrapper in WRAPPERS:
         weights = {name.replace(wrapper, ""): tensor for name, tensor in weights.items()}
     for prefix in PREFIXES:
@@ -97,7 +100,7 @@ def bare(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _open(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """The metadata, None where there is none of ours, and the tensors."""
+    """The framelens metadata, None if there is none, and the tensors."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -113,15 +116,15 @@ def _open(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
 
 
 def _open_pytorch(path: Path) -> tuple[None, dict[str, Tensor]]:
-    """The tensors of a file of torch.save, without running what else may be in it."""
+    """The tensors of a file of torch.save. Code in the file is not run."""
     with path.open("rb") as file:
         start = file.read(2)
-    if start not in (b"PK", b"\x80\x02"):  # the archives of torch.save, and its files before torch 1.6
+    if start not in (b"PK", b"\x80\x02"):  # archives of torch.save, and files from before torch 1.6
         what = "a plain pickle" if start[:1] == b"\x80" else f"it begins with {start!r}"
         raise ValueError(f"{path} is not a file of torch.save: {what}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual pickles; what cannot be read is an error below
+            warnings.simplefilter("ignore")  # about unusual pickles; unreadable ones raise below
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")
     except pickle.UnpicklingError as error:
         raise ValueError(_why_refused(path, str(error))) from None
@@ -136,7 +139,7 @@ def _why_refused(path: Path, error: str) -> str:
         return f"{path} is not a whole PyTorch file: {_reason(error.split('WeightsUnpickler error:')[-1])}"
     return (
         f"{path} holds {code[1]} beside tensors: reading it would run code from the file, so it is refused; "
-        "where you trust the file, load it yourself and save only its state dict"
+        "if you trust the file, load it yourself and save only its state dict"
     )
 
 
@@ -148,7 +151,7 @@ def _reason(error: object) -> str:
 
 
 def _tensors(path: Path, held: Any) -> dict[str, Tensor]:
-    """The state dict in what a PyTorch file held."""
+    """The state dict inside the content of a PyTorch file."""
     while isinstance(held, dict) and any(isinstance(held.get(nest), dict) for nest in NESTS):
         held = next(held[nest] for nest in NESTS if isinstance(held.get(nest), dict))
     if not isinstance(held, dict):

@@ -1,6 +1,6 @@
-"""Models of the Hugging Face hub: what a family needs of a repository, on disk, with its commit.
+"""Downloads models from the Hugging Face hub: the files that a family needs, with their commit.
 
-No code of a repository is run and none is fetched: configurations, safetensors and PyTorch files alone.
+Only configurations, safetensors and PyTorch files are fetched. No code of a repository is fetched or run.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,24 +12,24 @@ from framelens.models.loading.locate import WEIGHTS_SUFFIXES, Place
 from framelens.records.extras import extra
 
 WANTED = ["*.json", "*.txt", "*.model", "transformer*/*", "model.safetensors", "diffusion_pytorch_model*"]
-"""Of a repository in diffusers' layout, without its VAE and text encoder."""
+"""Files of a repository in diffusers' layout, without its VAE and text encoder."""
 CONFIGURATIONS = ["*.json", "transformer*/*.json"]
-"""What is fetched before the weights, and says whose they are."""
+"""These are fetched before the weights. They say which family the weights belong to."""
 LISTED = 8
-"""Checkpoints named where one has to be chosen."""
+"""At most this number of checkpoints are named in a message."""
 
 
-def fetched(place: Place, accept: Callable[[Path], object] = lambda folder: None) -> Place:
-    """The same model on disk, its revision the commit; downloads what is not there yet.
+def fetch(place: Place, accept: Callable[[Path], object] = lambda folder: None) -> Place:
+    """The same model on disk, with the commit as its revision. Downloads what is missing.
 
-    Of a folder the configurations come first, and are shown to `accept`, which may refuse them. Raises
-    ValueError or OSError, with one line, for what does not exist or cannot be reached.
+    For a folder, the configurations come first, and `accept` may refuse them. Raises ValueError or OSError,
+    in one line, for a repository or file that does not exist or cannot be reached.
     """
     with extra("families"):
         import huggingface_hub
 
     assert place.repo is not None
-    with answered(place):
+    with translate_errors(place):
         if place.path.suffix:
             file = huggingface_hub.hf_hub_download(place.repo, place.path.as_posix(), revision=place.revision)
             return replace(place, kind="file", path=Path(file), revision=commit_of(Path(file), place))
@@ -45,8 +45,8 @@ def fetched(place: Place, accept: Callable[[Path], object] = lambda folder: None
 
 
 @contextmanager
-def answered(place: Place) -> Iterator[None]:
-    """What the hub's library raises in this block, as a ValueError or OSError with one line."""
+def translate_errors(place: Place) -> Iterator[None]:
+    """Turns errors of the hub's library in this block into a ValueError or OSError with one line."""
     with extra("families"):
         from huggingface_hub import errors
 
@@ -54,7 +54,7 @@ def answered(place: Place) -> Iterator[None]:
         yield
     except errors.GatedRepoError:
         raise OSError(
-            f"{place.repo} asks for its licence to be accepted: do so on its page, then log in with `hf auth "
+            f"{place.repo} needs you to accept its licence: accept it on its page, then log in with `hf auth "
             "login` or set HF_TOKEN"
         ) from None
     except errors.RepositoryNotFoundError:
@@ -70,8 +70,8 @@ def answered(place: Place) -> Iterator[None]:
         raise FileNotFoundError(f"{place.repo} has no file {place.path}{_instead(place)}") from None
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, ConnectionError) as error:
         raise OSError(f"{_offline(place)} ({type(error).__name__})") from None
-    except errors.HFValidationError as error:  # a name that the hub's own rules refuse
-        raise ValueError(f"{place.name} is no hub id: {str(error).splitlines()[0]}") from None
+    except errors.HFValidationError as error:  # the rules of the hub refuse this name
+        raise ValueError(f"{place.name} is not a valid hub id: {str(error).splitlines()[0]}") from None
 
 
 def _folder_at(place: Place, folder: Path) -> Place:
@@ -83,7 +83,7 @@ def _folder_at(place: Place, folder: Path) -> Place:
 
 
 def commit_of(path: Path, place: Place) -> str | None:
-    """The commit, which is the name of the folder that the hub's cache keeps a snapshot in."""
+    """The commit of a file in the hub's cache: it is the name of the snapshot's folder there."""
     parts = path.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else place.revision
 
@@ -96,14 +96,14 @@ def _offline(place: Place) -> str:
 
 
 def _instead(place: Place) -> str:
-    """The checkpoints that the repository has, for the end of a message."""
+    """The checkpoints in the repository, as the end of a message."""
     with extra("families"):
         import huggingface_hub
 
     assert place.repo is not None
     try:
         files = huggingface_hub.list_repo_files(place.repo, revision=place.revision)
-    except Exception:  # noqa: BLE001  the message is about something else
+    except Exception:  # noqa: BLE001  another error is being reported
         return ""
     found = [file for file in files if file.endswith(WEIGHTS_SUFFIXES)]
     more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""

@@ -1,4 +1,4 @@
-"""What to do where a user's file cannot be imported.
+"""What the user can do if a file cannot be imported.
 
 remedy(error)       # "hooks.attention is now framelens.hooks.attention"
 """
@@ -12,9 +12,9 @@ PACKAGES = {file.parent.name for file in ROOT.glob("*/__init__.py")}
 
 
 def remedy(error: ImportError) -> str:
-    """What to do, as the end of a message, with a semicolon before it; empty where the error says enough."""
+    """The end of a message, after a semicolon: what to do. Empty if the error is clear already."""
     if "relative import" in str(error):
-        return "; it runs as a script does: leave out the leading dot"
+        return "; the file runs as a script: remove the leading dot"
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
     name = error.name
@@ -28,9 +28,9 @@ def remedy(error: ImportError) -> str:
 
 
 def new_name(old: str) -> str:
-    """The module of framelens that a module of a top-level package is now, or the package that holds it.
+    """The new name of a module that was in a top-level package, or the package where it is now.
 
-    A file that was private then, as models._blocks, is found by its name in a folder of that package.
+    A module that was private, as models._blocks, is found by its name in a folder of that package.
     """
     package, _, rest = old.partition(".")
     wanted = rest.replace(".", "_").lstrip("_")
@@ -44,7 +44,7 @@ def new_name(old: str) -> str:
 
 
 def _asked_for(error: ImportError, package: str) -> str:
-    """The whole dotted name in the statement that failed: Python's error names its first part alone."""
+    """The whole dotted name in the statement that failed. Python's error names only its first part."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -61,7 +61,7 @@ def _asked_for(error: ImportError, package: str) -> str:
 
 
 def _place(package: str) -> str:
-    """The folder or file of a package that has been imported."""
+    """The folder or file of an imported package."""
     module = sys.modules.get(package)
     places = [*getattr(module, "__path__", ()), getattr(module, "__file__", None)]
     return next((place for place in places if place), "another place")

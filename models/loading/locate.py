@@ -1,9 +1,9 @@
-"""Where a model lies: under a shipped name, on disk, on the hub, or behind a function of the user's.
+"""Finds a model by its name: a shipped model, a file or folder, a hub id, or a function of the user.
 
     find("dense-tiles"), find("runs/train/x"), find("org/name@main"), find("org/name/checkpoints/a.pt"),
     find("my_adapter.py:load")
 
-Light: neither torch nor the hub's library is imported before a download is asked for.
+This module imports neither torch nor the hub's library.
 """
 
 import re
@@ -18,26 +18,26 @@ REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
 ADAPTER = re.compile(r"(?P<file>.+\.py):(?P<function>.*)")
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 FOLDER_MARKS = ("model.safetensors", "model_index.json", "config.json")
-"""One of these makes a folder a model: a checkpoint of ours, a diffusers pipeline, a diffusers model."""
+"""A folder with one of these is a model: our checkpoint, a diffusers pipeline, or a diffusers model."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A model's place, checked to exist unless it is on the hub."""
+    """The place of a model. It exists, unless it is on the hub."""
 
     kind: Literal["file", "folder", "adapter", "hub"]
     name: str
-    """As it was asked for."""
+    """As the user gave it."""
     path: Path
-    """The file or folder; on the hub, the path inside the repository, "." for all of it."""
+    """The file or folder; on the hub, the path inside the repository, "." for the whole repository."""
     function: str | None = None
-    """Of an adapter: which function of the file makes the model."""
+    """For an adapter: the function of the file that makes the model."""
     repo: str | None = None
     revision: str | None = None
 
     @property
     def label(self) -> str:
-        """What the model's results are filed under."""
+        """The name of the folder for the model's results."""
         if self.kind == "hub":
             assert self.repo is not None
             inside = [] if self.path == Path(".") else [self.path.with_suffix("").as_posix()]
@@ -49,7 +49,7 @@ class Place:
 def find(name: str, shipped: dict[str, Path]) -> Place:
     """The place of a shipped name, a local path, an adapter's function or a hub id.
 
-    Raises ValueError or FileNotFoundError, with one line that says what was looked for.
+    Raises ValueError or FileNotFoundError, in one line that says what was searched.
     """
     if name in shipped:
         return Place("file", name, shipped[name])
@@ -60,12 +60,12 @@ def find(name: str, shipped: dict[str, Path]) -> Place:
             got = f"got {function!r}" if function else "the name is missing"
             raise ValueError(f"{name}: give the function that makes the model, as in {file}:load; {got}")
         if not file.exists():
-            raise FileNotFoundError(f"there is no adapter at {file}")
+            raise FileNotFoundError(f"no adapter exists at {file}")
         return Place("adapter", name, file, function)
     path = Path(name)
     if path.exists():
-        return _on_disk(name, path)
-    bare, revision = _revised(name)
+        return _find_on_disk(name, path)
+    bare, revision = _split_revision(name)
     hub = HUB_ID.fullmatch(bare)
     if hub and not path.is_absolute() and not name.startswith(".") and not _looks_local(name, path):
         inside = Path(hub["inside"] or ".")
@@ -77,7 +77,7 @@ def find(name: str, shipped: dict[str, Path]) -> Place:
             )
         return Place("hub", name, inside, None, hub["repo"], revision)
     if path.suffix or "/" in name:
-        raise FileNotFoundError(f"there is no checkpoint at {name}")
+        raise FileNotFoundError(f"no checkpoint exists at {name}")
     others = "a hub id (org/name) or an adapter (file.py:function)"
     there = ", ".join(sorted(shipped))
     if not is_checkout():
@@ -88,20 +88,18 @@ def find(name: str, shipped: dict[str, Path]) -> Place:
     raise ValueError(f"no model is called {name!r}; there are {there}; or give a checkpoint's path, {others}")
 
 
-def _revised(name: str) -> tuple[str, str | None]:
-    """A hub id without its revision, which is behind the last @ unless a file's name goes on there."""
+def _split_revision(name: str) -> tuple[str, str | None]:
+    """A hub id, and its revision: the part after the last @, unless that part is the end of a file name."""
     bare, _, revision = name.rpartition("@")
     if not bare or revision.endswith(WEIGHTS_SUFFIXES) or not REVISION.fullmatch(revision):
         return name, None
     return bare, revision
 
 
-def _on_disk(name: str, path: Path) -> Place:
+def _find_on_disk(name: str, path: Path) -> Place:
     if path.is_file():
         if path.suffix == ".py":
-            raise ValueError(
-                f"{name} is Python: say which of its functions makes the model, as in {name}:load"
-            )
+            raise ValueError(f"{name} is Python: name the function that makes the model, as in {name}:load")
         return Place("file", name, path)
     if (path / "model.safetensors").exists() and not (path / "config.json").exists():
         return Place("file", name, path / "model.safetensors")
@@ -111,6 +109,6 @@ def _on_disk(name: str, path: Path) -> Place:
 
 
 def _looks_local(name: str, path: Path) -> bool:
-    """Whether it is no hub id: it begins in a folder that exists, or is a file in one folder."""
+    """Whether the name is a local path: its first folder exists, or it is a file in one folder."""
     first = path.parts[0] if path.parts else ""
     return Path(first).is_dir() or (len(path.parts) == 2 and path.suffix in WEIGHTS_SUFFIXES)

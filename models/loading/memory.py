@@ -1,6 +1,6 @@
-"""Whether weights fit a device, said before they are read.
+"""Checks that weights fit a device, before they are read.
 
-require_memory("a.safetensors", files, "cuda", "bfloat16", copies=2)        # ValueError where they do not
+require_memory("a.safetensors", files, "cuda", "bfloat16", copies=2)        # ValueError if they do not fit
 """
 
 import zipfile
@@ -20,21 +20,21 @@ CGROUPS = (
         Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ),
 )
-"""Where a container's limit and use are told."""
+"""The files that hold the limit and the use of a container, in bytes."""
 STORED_BYTES = 4
-"""Of a number in files that have no header, as most of them hold float32."""
+"""Bytes of a number in files without a header: most of these files hold float32."""
 
 
 def require_memory(what: str, files: Sequence[Path], device: str, dtype: str, copies: int = 1) -> None:
-    """Raises ValueError, with what is needed and free, where the tensors in these files do not fit."""
+    """Raises ValueError, with the bytes needed and free, if the tensors in these files do not fit."""
     require_bytes(what, copies * bytes_as(files, getattr(torch, dtype)), device, dtype, copies)
 
 
 def require_bytes(what: str, needed: int, device: str, dtype: str, copies: int = 1) -> None:
-    """Raises ValueError, with the remedies, where so many bytes are not free on the device."""
+    """Raises ValueError, with remedies, if the device has fewer than `needed` bytes free."""
     free = free_bytes(device)
     if free is not None and needed > free:
-        twice = f" ({copies} networks: it and its random twin)" if copies > 1 else ""
+        twice = f" ({copies} networks: this one and its null model)" if copies > 1 else ""
         raise ValueError(
             f"{what} needs {needed / 1e9:.1f} GB as {dtype}{twice}, {free / 1e9:.1f} GB are free on "
             f"{'all devices' if device == 'auto' else device}: try {_remedy(device, dtype)}"
@@ -42,23 +42,23 @@ def require_bytes(what: str, needed: int, device: str, dtype: str, copies: int =
 
 
 def bytes_as(files: Sequence[Path], dtype: torch.dtype) -> int:
-    """Bytes that the tensors in these files take as that dtype; only headers and sizes are read."""
+    """The bytes that the tensors in these files need as that dtype. Reads only headers and sizes."""
     return sum(values_in(path) for path in files) * dtype.itemsize
 
 
 def _is_archive(path: Path) -> bool:
     try:
         return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # damaged: reading it says how
+    except zipfile.BadZipFile:  # damaged: the reader reports it
         return False
 
 
 def values_in(path: Path) -> int:
-    """How many numbers a file's tensors hold, by its header; of the old format of torch.save, by its size."""
+    """The count of numbers in a file's tensors, from its header; from the size for old torch.save files."""
     if path.suffix in PYTORCH_SUFFIXES and not _is_archive(path):
         return path.stat().st_size // STORED_BYTES
     if path.suffix in PYTORCH_SUFFIXES:
-        return sum(tensor.numel() for tensor in read_file(path)[1].values())  # mapped, not read
+        return sum(tensor.numel() for tensor in read_file(path)[1].values())  # mapped into memory, not read
     try:
         with safe_open(path, framework="pt") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
@@ -68,7 +68,7 @@ def values_in(path: Path) -> int:
 
 
 def free_bytes(device: str) -> int | None:
-    """What a device has left, "auto" being all of them together; None where the machine does not say."""
+    """Free bytes of a device, or of all devices for "auto"; None if the machine does not report them."""
     if device == "auto" and torch.cuda.is_available():
         gpus = sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
         return gpus + (free_bytes("cpu") or 0)
@@ -84,9 +84,9 @@ def _free_of_machine() -> int | None:
     return kibibytes[0] * 1024 if kibibytes else None
 
 
-def _free_of_container(told: tuple[Path, Path]) -> int | None:
-    """The limit less what is used; what the kernel only keeps of files it would give back."""
-    limit, used = told
+def _free_of_container(files: tuple[Path, Path]) -> int | None:
+    """The limit minus the use. Cached files do not count as use: the kernel frees them on demand."""
+    limit, used = files
     if not limit.exists() or not used.exists() or not limit.read_text().strip().isdigit():
         return None
     table = limit.with_name("memory.stat")

@@ -1,9 +1,9 @@
-"""A model over all GPUs of a machine, and its memory for what does not fit, by accelerate's device maps.
+"""Spreads a model over all GPUs of a machine, and over CPU memory for the rest, by accelerate's device maps.
 
-    model = spread(model)                                   # as many layers as fit on each, in their order
-    model = spread(model, {"embed": 0, "blocks": 1, ...})    # by a map of one's own
+    model = spread(model)                                   # each GPU takes the layers that fit, in order
+    model = spread(model, {"embed": 0, "blocks": 1, ...})    # by your own map
 
-The model names in `no_split` the classes whose modules stay whole on one device each.
+The model's `no_split` names the classes whose modules stay whole on one device.
 """
 
 import warnings
@@ -12,44 +12,47 @@ from typing import Any
 import torch
 from torch import nn
 
-from framelens.models.loading.devices import AUTO, entrance
+from framelens.models.loading.devices import AUTO, first_device
 from framelens.records.extras import extra
 
 SPARE = 0.6
-"""Share of each GPU's free memory that weights may take: contexts and passes need the rest."""
+"""The share of each GPU's free memory that weights may take. Contexts and passes need the rest."""
 
 
 def spread(model: Any, device_map: dict[str, Any] | None = None, folder: str | None = None) -> Any:
-    """The model with hooks that move what enters each part to where it is; on one device where it fits.
+    """The model with hooks that move the inputs of each part to its device; one device if it fits there.
 
-    `folder` takes what a map sends to "disk". ValueError where a model has to be divided and says not how.
+    `folder` stores what a map sends to "disk". ValueError for a model that does not fit and names no
+    `no_split`.
     """
     if device_map is None:
         if not torch.cuda.is_available():
             return model
-        device_map = _fitted(model)
+        device_map = _fit(model)
         if set(device_map.values()) <= {0}:
-            return model.to(entrance(AUTO))
+            return model.to(first_device(AUTO))
     with extra("families"):
         from accelerate import dispatch_model
 
     if not getattr(model, "no_split", ()):
         raise ValueError(
-            f"a {type(model).__name__} does not say where it may be divided (no_split), and does not fit on "
-            "one GPU: use --dtype bfloat16 or --device cpu"
+            f"a {type(model).__name__} does not fit on one GPU and has no no_split, which says where it may "
+            "be divided: use --dtype bfloat16 or --device cpu"
         )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The following device_map keys do not match")  # what the root holds
-        return dispatch_model(model, _root_at_entrance(model, device_map), offload_dir=folder)
+        warnings.filterwarnings(
+            "ignore", "The following device_map keys do not match"
+        )  # about parameters of the root
+        return dispatch_model(model, _put_root_on_first_device(model, device_map), offload_dir=folder)
 
 
 def is_spread(model: Any) -> bool:
-    """Whether parts of the model lie elsewhere than its passes begin."""
+    """Whether parts of the model are on other devices than the first."""
     return getattr(model, "hf_device_map", None) is not None
 
 
-def _fitted(model: Any) -> dict[str, Any]:
-    """accelerate's map, GPU by GPU, then the processor's memory; ValueError where that is too small."""
+def _fit(model: Any) -> dict[str, Any]:
+    """The map of accelerate: GPU by GPU, then CPU memory. ValueError if all of it is too small."""
     with extra("families"):
         from accelerate import infer_auto_device_map
         from accelerate.utils import get_max_memory
@@ -65,8 +68,8 @@ def _fitted(model: Any) -> dict[str, Any]:
     return found
 
 
-def _root_at_entrance(model: nn.Module, device_map: dict[str, Any]) -> dict[str, Any]:
-    """The map with what belongs to no part of the model where its passes begin: nothing moves it in time."""
+def _put_root_on_first_device(model: nn.Module, device_map: dict[str, Any]) -> dict[str, Any]:
+    """The map with the root's own parameters on the first device: no hook moves them there."""
     main = next((place for place in device_map.values() if place not in ("cpu", "disk")), "cpu")
     own = {name for name, _ in [*model.named_parameters(recurse=False), *model.named_buffers(recurse=False)]}
     return device_map | dict.fromkeys(own & device_map.keys(), main)

@@ -1,8 +1,8 @@
-"""The door: from the place of a model to the model, whatever wrote its weights.
+"""Loads a model from its place, for every kind of file.
 
-A family file (a public file of models/) says which diffusers classes it reads (CLASSES), which bare state
-dicts it recognises, what such a checkpoint leaves unsaid with defaults (DEFAULTS), and gives
-`read(checkpoint, said) -> (model, metadata)`.
+A family file (a public file of models/) names the diffusers classes that it reads (CLASSES), recognises bare
+state dicts, holds defaults of what such a checkpoint does not store (DEFAULTS), and has
+`read(checkpoint, options) -> (model, metadata)`.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from framelens import models
-from framelens.models.loading.adapter import built
+from framelens.models.loading.adapter import make_model
 from framelens.models.loading.checkpoint import Checkpoint, Source, check_shapes
-from framelens.models.loading.devices import AUTO, check_device, entrance
+from framelens.models.loading.devices import AUTO, check_device, first_device
 from framelens.models.loading.files import files_of, read_file, read_folder
 from framelens.models.loading.locate import Place
 from framelens.models.loading.memory import require_memory
@@ -27,12 +27,12 @@ from framelens.records import read_json_object
 from framelens.records.assignments import convert
 
 REACH = ("window", "sink")
-"""What may be asked of any network whose history can be bounded."""
+"""Options of every network whose history can be bounded."""
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
-"""The networks of a pipeline that has one for high and one for low noise levels."""
+"""The folders of a pipeline that has one network for high and one for low noise levels."""
 GUIDE = "another network comes through an adapter, file.py:function (the guide is models/README.md)"
 RequireRoom = Callable[[list[Path]], None]
-"""Raises ValueError where what is in these files does not fit the device."""
+"""Raises ValueError if the tensors in these files do not fit the device."""
 
 
 def read(
@@ -40,25 +40,25 @@ def read(
 ) -> Any:
     """The model at that place, in evaluation mode, with a `source`. Raises ValueError or OSError.
 
-    Before its weights are read there must be room for so many `copies` of them; with a `seed` it is the
-    shuffled one (models/loading/shuffled.py).
+    The device must have room for `copies` copies of the weights before they are read. With a `seed`, the
+    weights are shuffled (models/loading/shuffled.py).
     """
-    check_device(entrance(device), dtype)
+    check_device(first_device(device), dtype)
     if place.kind == "hub":
-        from framelens.models.loading.hub import fetched
+        from framelens.models.loading.hub import fetch
 
-        place = fetched(place, lambda folder: _kind_of(_network_folder(folder, asked)))
+        place = fetch(place, lambda folder: _kind_of(_network_folder(folder, asked)))
     reader = {"adapter": _from_adapter, "folder": _from_folder, "file": _from_file}[place.kind]
     model, source = reader(
         place, asked, lambda files: require_memory(place.name, files, device, dtype, copies)
     )
     model.source = replace(source, repo=place.repo, revision=place.revision)
-    model = _placed(model, device, getattr(torch, dtype), seed)
+    model = _put_on_device(model, device, getattr(torch, dtype), seed)
     return model.eval().requires_grad_(False)
 
 
-def _placed(model: Any, device: str, dtype: torch.dtype, seed: int | None) -> Any:
-    """The model on its device or devices; what it names in `keeps_float32` stays as exact as it is."""
+def _put_on_device(model: Any, device: str, dtype: torch.dtype, seed: int | None) -> Any:
+    """The model on its device or devices. Tensors named in its `keeps_float32` keep their dtype."""
     exact = tuple(getattr(model, "keeps_float32", ()))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and not any(part in name for part in exact):
@@ -75,26 +75,26 @@ def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -
         model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights), asked)
     else:
         reach, others = _reach(asked, {})
-        model = _built(path, metadata, others)
+        model = _build(path, metadata, others)
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         check_shapes(path, {name: tuple(tensor.shape) for name, tensor in weights.items()}, expected)
         model.load_state_dict(weights)
         _bound(model, path, reach)
         model.latent = bool(metadata.get("latent"))
-    return model, Source(path, _sha256([path]), metadata)
+    return model, Source(path, _hash([path]), metadata)
 
 
 def _by_family(
     family: ModuleType, checkpoint: Checkpoint, asked: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     reach, others = _reach(asked, family.DEFAULTS)
-    model, metadata = family.read(checkpoint, said(checkpoint.path, family, others))
+    model, metadata = family.read(checkpoint, complete_options(checkpoint.path, family, others))
     _bound(model, checkpoint.path, reach)
     return model, metadata
 
 
 def _reach(asked: dict[str, Any], unsaid: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
-    """What bounds the history, where the family has no say in it itself; and the rest of what is asked."""
+    """The options that bound the history, if the family does not define them; and all other options."""
     reach = {name: convert(name, asked[name], int) for name in REACH if name in asked and name not in unsaid}
     return reach, {name: value for name, value in asked.items() if name not in reach}
 
@@ -109,49 +109,49 @@ def _bound(model: Any, path: Path, reach: dict[str, int]) -> None:
 def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
     folder = _network_folder(place.path, asked)
     config, family = _kind_of(folder)
-    said(folder, family, _reach(asked, family.DEFAULTS)[1])  # before gigabytes are read
+    complete_options(folder, family, _reach(asked, family.DEFAULTS)[1])  # before gigabytes are read
     require_room(files_of(folder))
     model, metadata = _by_family(family, Checkpoint(folder, read_folder(folder), config), asked)
-    return model, Source(folder, _sha256(files_of(folder)), metadata)
+    return model, Source(folder, _hash(files_of(folder)), metadata)
 
 
 def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
-    """A folder's configuration and the family that reads it; ValueError that names what it is instead."""
+    """The configuration of a folder and the family that reads it. ValueError, with its kind, if none does."""
     known = {name: family for family in families().values() for name in family.CLASSES}
     index = _read_if_there(folder.parent / "model_index.json")
     if not (folder / "config.json").exists():
         what = f"{folder.parent} is a {index.get('_class_name')} without a network in {folder.name}/"
-        what = what if index else f"{folder} has no config.json, so it is no model in diffusers' layout"
+        what = what if index else f"{folder} has no config.json, so it is not a model in diffusers' layout"
         raise FileNotFoundError(f"{what}; supported are {', '.join(sorted(known))}")
     config = read_json_object(folder / "config.json")
     kind = next((k for k in (config.get("_class_name"), *(config.get("architectures") or ())) if k), None)
     if kind not in known:
-        kind = kind or config.get("model_type") or "model of a kind that its config.json does not say"
+        kind = kind or config.get("model_type") or "model of a kind that its config.json does not store"
         raise ValueError(f"{folder} is a {kind}; supported are {', '.join(sorted(known))}; {GUIDE}")
     return config, known[kind]
 
 
 def _read_if_there(file: Path) -> dict[str, Any]:
-    """What a JSON file holds, nothing where there is none."""
+    """The content of a JSON file; empty if the file does not exist."""
     return read_json_object(file) if file.exists() else {}
 
 
 def _network_folder(folder: Path, asked: dict[str, Any]) -> Path:
-    """The folder of the network itself, in a pipeline's or alone."""
+    """The folder of the network: a part of a pipeline, or the folder itself."""
     if (folder / "model_index.json").exists():
         return folder / EXPERTS.get(str(asked.get("expert")), "transformer")
     return folder
 
 
 def _from_adapter(place: Place, asked: dict[str, Any], _: RequireRoom) -> tuple[Any, Source]:
-    """What a function of the user's own file gives; that file is code, and is run."""
-    model = built(place, asked)
+    """The model that a function of the user's file returns. The file is code, and it is run."""
+    model = make_model(place, asked)
     metadata = {"network": place.label, "origin": str(place.path)} | dict(getattr(model, "metadata", {}))
-    return model, Source(place.path, _sha256([place.path]), metadata)
+    return model, Source(place.path, _hash([place.path]), metadata)
 
 
 def families() -> dict[str, ModuleType]:
-    """The families that read checkpoints of somebody else's, by name."""
+    """The families that read checkpoints of other projects, by name."""
     return {name: models.network(name) for name in models.families()}
 
 
@@ -165,17 +165,17 @@ def _recognising(path: Path, weights: dict[str, Any]) -> ModuleType:
     )
 
 
-def said(path: Path, family: ModuleType, asked: dict[str, Any]) -> dict[str, Any]:
-    """What the checkpoint leaves unsaid: as asked for, else the family's defaults.
+def complete_options(path: Path, family: ModuleType, asked: dict[str, Any]) -> dict[str, Any]:
+    """The family's options: the requested values, else its defaults.
 
-    Raises ValueError for what it cannot be told, and for a value of another type; text is converted.
+    Raises ValueError for an unknown option, and for a value of another type. Text is converted.
     """
     name = family.__name__.rpartition(".")[2]
     unknown = sorted(asked.keys() - family.DEFAULTS.keys())
     if unknown:
         raise ValueError(
-            f"{path} is a checkpoint of the {name} family and cannot be told {', '.join(unknown)}; it can be "
-            f"told {', '.join(family.DEFAULTS)}"
+            f"{path} is a checkpoint of the {name} family and has no option {', '.join(unknown)}; its "
+            f"options are {', '.join(family.DEFAULTS)}"
         )
     return family.DEFAULTS | {
         option: convert(option, value, _type_of(family.DEFAULTS[option])) for option, value in asked.items()
@@ -183,13 +183,13 @@ def said(path: Path, family: ModuleType, asked: dict[str, Any]) -> dict[str, Any
 
 
 def _type_of(default: Any) -> type | None:
-    """The type that a value must have; None where the default is None, for any."""
+    """The type that a value must have; None, for any type, if the default is None."""
     return None if default is None else type(default)
 
 
-def _built(path: Path, metadata: dict[str, Any], asked: dict[str, Any]) -> Any:
+def _build(path: Path, metadata: dict[str, Any], asked: dict[str, Any]) -> Any:
     if asked:
-        raise ValueError(f"{path} says its own configuration; it cannot be told {', '.join(asked)}")
+        raise ValueError(f"{path} stores its own configuration, so it takes no option {', '.join(asked)}")
     network = metadata.get("network")
     if network not in models.networks():
         raise ValueError(f"{path} holds a {network!r} network; supported are {', '.join(models.networks())}")
@@ -199,8 +199,8 @@ def _built(path: Path, metadata: dict[str, Any], asked: dict[str, Any]) -> Any:
         raise ValueError(f"{path}: its configuration does not fit a {network} network: {error}") from None
 
 
-def _sha256(files: list[Path]) -> str:
-    """Of the file, or of the files' hashes in their order."""
+def _hash(files: list[Path]) -> str:
+    """The SHA-256 of the file, or of the hashes of several files in their order."""
     sums = []
     for path in files:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The null of every observation: the same network with random weights."""
+"""The null model: the same network with shuffled weights."""
 
 import copy
 
@@ -6,17 +6,17 @@ import torch
 from torch import nn
 
 
-def shuffled(model: nn.Module, seed: int) -> nn.Module:
+def copy_shuffled(model: nn.Module, seed: int) -> nn.Module:
     """A copy in which the entries of each weight tensor are permuted at random.
 
-    Each tensor keeps its own distribution, so gates stay as open and norms as large as training made them;
-    what was learned about which entry goes where is gone.
+    Each tensor keeps its own distribution, so gates and norms stay as large as training made them. What the
+    network learned about the place of each entry is lost.
     """
     return shuffle(copy.deepcopy(model), seed)
 
 
 def shuffle(model: nn.Module, seed: int) -> nn.Module:
-    """The model itself, with the entries of each of its weight tensors permuted at random."""
+    """The model itself. The entries of each of its weight tensors are permuted at random, in place."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():

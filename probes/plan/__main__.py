@@ -79,9 +79,9 @@ def _clocks(options: argparse.Namespace) -> Clocks | None:
 
     import torch
 
-    from framelens.models.loading.devices import check_device, entrance
+    from framelens.models.loading.devices import check_device, first_device
 
-    device = entrance(options.device)
+    device = first_device(options.device)
     check_device(device, options.dtype)
     if options.threads is not None:
         if options.threads < 1:

@@ -177,9 +177,9 @@ class Clock:
         import torch
 
         from framelens.models.cost.calibration import calibrate
-        from framelens.models.loading.devices import device_name, entrance
+        from framelens.models.loading.devices import device_name, first_device
 
-        device = entrance(device)
+        device = first_device(device)
         machine = calibrate(device, dtype, shape)
         return cls(device_name(device), device, dtype, torch.get_num_threads(), now(), machine)
 

@@ -14,9 +14,9 @@ import torch
 import xarray as xr
 
 from framelens import models
-from framelens.models.loading.devices import AUTO, entrance
+from framelens.models.loading.devices import AUTO, first_device
 from framelens.models.loading.multi_device import is_spread
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import experiments
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.run.clips import OWN_FILE, check_own, frames_of, is_own, own_clips, read_clips
@@ -59,7 +59,7 @@ def open_laboratory(name: str, settings: Settings, unasked: Collection[str] = ()
     """
     asked = dict(settings.set)
     model = models.load(name, settings.device, settings.dtype, copies=len(NETWORKS), **asked)
-    settings = replace(settings.of_model(model, unasked), device=entrance(settings.device))
+    settings = replace(settings.of_model(model, unasked), device=first_device(settings.device))
     settings.chosen_layers(len(Layers(model)))
     frames = frames_of(settings, model)
     with in_one_line(name, settings):
@@ -69,7 +69,7 @@ def open_laboratory(name: str, settings: Settings, unasked: Collection[str] = ()
         if is_spread(model):  # a copy would share what lies in another place than its passes begin
             random = models.load_shuffled(name, settings.seed, AUTO, settings.dtype, **asked)
         else:
-            random = shuffled(model, settings.seed)
+            random = copy_shuffled(model, settings.seed)
     return Laboratory({"trained": model, "random": random}, clips, settings, frames)
 
 
@@ -89,7 +89,7 @@ def measured(
 def default_workers(device: str, ranks: int = 1) -> int:
     """One process per core on a CPU, where a small network cannot use several; one on a GPU, and one for each
     process that a launcher started."""
-    is_alone = ranks == 1 and entrance(device) == "cpu"
+    is_alone = ranks == 1 and first_device(device) == "cpu"
     return usable_cores() if is_alone else 1
 
 

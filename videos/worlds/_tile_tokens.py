@@ -1,4 +1,4 @@
-"""The tile world as the tokens of its frames see it: the tile and the balls behind each of them."""
+"""The state of the tile world at each token of a frame: its tile, and the balls that cover it."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,10 @@ from framelens.videos.targets import grid
 def tiles_of_tokens(
     state: Mapping[str, np.ndarray], middles: Float[np.ndarray, " side"], tile: int, view: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the tile behind each token's middle, [b f n] each: kind, age and whether it is covered.
+    """Kind and age of the tile at each token's centre, and whether it is covered; [b f n] each.
 
-    Age is how many frames ago it was last in view, NaN if it never was. The agent or a ball covers.
+    Age is the number of frames since the tile was last in view, NaN if it never was. The agent and the balls
+    cover tiles.
     """
     position, size = state["position"], state["map"].shape[-1]
     frames, pixels, half = np.arange(position.shape[1]), middles.astype(int), view // 2
@@ -30,9 +31,10 @@ def tiles_of_tokens(
 def balls_of_tokens(
     state: Mapping[str, np.ndarray], middles: Float[np.ndarray, " side"], tile: int, view: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which balls cover a good part of each token [b f n ball], and the summed velocity of those [b f n 2].
+    """The balls that cover a good part of each token [b f n ball], and the sum of their velocities [b f n 2].
 
-    A ball does if its middle is nearer to the token's, in rows and columns, than half a tile and a pixel.
+    A ball counts if the distance of its centre to the token's centre is less than half a tile and one pixel,
+    in rows and in columns.
     """
     extent = tile * state["map"].shape[-1]
     corner = tile * (state["position"] - view // 2)

@@ -1,9 +1,9 @@
-"""Two handwritten digits that bounce around the frame; what they do at a wall is partly chance.
+"""Two handwritten digits that move and bounce in the frame. Their direction after a wall is partly random.
 
     batch = clips(seeds=range(8), frames=12)     # 16 x 16 grey, positions and velocities known
 
-The digits are scikit-learn's 8 x 8 scans. They move by 0.7 to 1.6 pixels a frame, drawn bilinearly.
-On touching a wall a digit is reflected, and half of the time leaves at a new random angle instead.
+The digits are scikit-learn's 8 x 8 scans. They move by 0.7 to 1.6 pixels per frame and are
+drawn with bilinear weights. A wall reflects a digit; with probability 1/2 its angle is random instead.
 Training and validation clips (videos.VALIDATION_SEED) use different scans.
 """
 
@@ -36,17 +36,17 @@ def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
 def state_error(
     video: Float[np.ndarray, "b f 1 16 16"], state: Mapping[str, np.ndarray]
 ) -> Float[np.ndarray, "b f"]:
-    """How far, in pixels, the centre of a frame's ink lies from the true frame's.
+    """The distance, in pixels, of the centre of a frame's ink from that of the true frame.
 
-    Of both digits together: which of two overlapping ones is where cannot be read off a frame.
+    The ink of both digits counts together: a frame does not show which of two overlapping digits is where.
     """
     return np.linalg.norm(_centre(video) - state["ink_centre"], axis=-1)
 
 
 def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
-    """What a probe can be asked of these clips, for tokens of `patch` pixels.
+    """Targets for linear probes of these clips, by name, for tokens of `patch` pixels.
 
-    Which digit is the first one means nothing, so digits are asked for where exactly one covers a token.
+    The order of the digits has no meaning, so targets of a digit are defined if exactly one covers a token.
     """
     middles = token_centres(SIDE, patch)
     away = clips.state["position"][:, :, None] + (DIGIT - 1) / 2 - grid(middles)[:, None]  # [b f n digit 2]
@@ -83,7 +83,7 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
 
 
 def _centre(video: np.ndarray) -> np.ndarray:
-    """The mean place (row, column) of the ink in each frame [... 1 h w]."""
+    """The mean position (row, column) of the ink in each frame [... 1 h w]."""
     ink = (np.clip(video[..., 0, :, :], -1, 1) + 1) / 2 + 1e-6
     places = np.moveaxis(np.indices((SIDE, SIDE)), 0, -1)
     return (ink[..., None] * places).sum(axis=(-3, -2)) / ink.sum(axis=(-2, -1))[..., None]
@@ -131,7 +131,7 @@ def _velocity(rng: np.random.Generator) -> np.ndarray:
 
 
 def _move(rng, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Position and velocity one frame later, and whether a wall was met."""
+    """Position and velocity one frame later, and whether the digit met a wall."""
     wall = SIDE - DIGIT
     moved = position + velocity
     outside = (moved < 0) | (moved > wall)
@@ -146,7 +146,7 @@ def _move(rng, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _draw(canvas: np.ndarray, image: np.ndarray, position: np.ndarray) -> None:
-    """Adds a digit at a sub-pixel place, by bilinear weights; brightness saturates at 1."""
+    """Adds a digit at a sub-pixel position, with bilinear weights. Brightness saturates at 1."""
     corner = np.minimum(position.astype(int), SIDE - DIGIT)
     down, right = position - corner
     padded = np.pad(image, 1)

@@ -1,11 +1,11 @@
-"""A tile world with memory: an agent walks over a fixed random map, the camera follows it.
+"""A tile world with memory: an agent walks over a fixed random map, and the camera follows it.
 
     batch = clips(seeds=range(8), frames=12)     # 20 x 20 RGB, actions and the whole state known
 
 The map is a torus of MAP x MAP tiles, each of one of KINDS kinds. The camera shows the VIEW x VIEW
 tiles around the agent. An action moves the agent by one tile, so one row or column enters the view;
 agents often turn back, so what enters was often seen before, and only memory can predict it.
-Balls glide over the map at constant velocity, in and out of view. All of it follows from the seed.
+Balls move over the map at constant velocity, in and out of view. The seed determines everything.
 """
 
 from collections.abc import Iterable, Mapping
@@ -68,9 +68,9 @@ def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
 def state_error(
     video: Float[np.ndarray, "b f 3 20 20"], state: Mapping[str, np.ndarray]
 ) -> Float[np.ndarray, "b f"]:
-    """Distance, in tiles around the torus, from the place that a frame shows to the agent's true place.
+    """Distance on the torus, in tiles, from the place that a frame shows to the true place of the agent.
 
-    A frame shows the place whose true view is nearest to it, without agent and balls.
+    A frame shows the place whose true view is nearest to it. The agent's pixels are left out.
     """
     return np.stack([_distance(*clip) for clip in zip(video, state["map"], state["position"], strict=True)])
 
@@ -117,7 +117,7 @@ def _tile_targets(kind: np.ndarray, age: np.ndarray, covered: np.ndarray) -> dic
 
 
 def _ball_targets(near: np.ndarray, velocity: np.ndarray) -> dict[str, Target]:
-    """Whether a ball is at each token, and how it moves."""
+    """Whether a ball is at each token, and its velocity."""
     return {
         "ball here": Target(
             np.any(near, axis=-1, keepdims=True).astype(float),
@@ -135,7 +135,7 @@ def _ball_targets(near: np.ndarray, velocity: np.ndarray) -> dict[str, Target]:
 
 
 def _agent_targets(clips: videos.Clips) -> dict[str, Target]:
-    """The agent's moves and place, of the frame as a whole."""
+    """The agent's moves and place, for the whole frame."""
     places = 2 * np.pi * clips.state["position"] / MAP
     return {
         "action": Target(
@@ -153,7 +153,7 @@ def _agent_targets(clips: videos.Clips) -> dict[str, Target]:
         "place on the map": Target(
             _whole(np.concatenate([np.sin(places), np.cos(places)], -1)),
             "control",
-            "sines and cosines of the agent's row and column; nothing tells where on the map a clip begins",
+            "sines and cosines of the agent's row and column; no clip shows where on the map it begins",
         ),
     }
 
@@ -205,7 +205,7 @@ def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
 
 
 def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """Actions [f]: on (45 %), back (35 %), aside (15 %), stay (5 %); the first is "stay"."""
+    """Actions [f]: forward (45 %), back (35 %), sideways (15 %), stay (5 %). The first is "stay"."""
     actions, heading = [0], int(rng.integers(1, 5))
     for chance in rng.random(frames - 1):
         if chance < 0.05:
@@ -220,7 +220,7 @@ def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
 
 
 def _film(world: np.ndarray, positions: np.ndarray, balls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The camera's frames [f 3 h w], and for each pixel when its place was seen before [f h w]."""
+    """The camera's frames [f 3 h w], and for each pixel when its place was last seen [f h w]."""
     side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
     last_seen = np.full((extent, extent), -(10**6))
     video, seen = [], []
