@@ -188,7 +188,7 @@ def test_a_repository_of_loose_files_lists_them(cache, monkeypatch):
         ({"config.json": {"_class_name": "UNet2DConditionModel"}}, "is a UNet2DConditionModel; supported"),
         ({"config.json": {"architectures": ["LlamaForCausalLM"]}}, "is a LlamaForCausalLM; supported are"),
         ({"config.json": {"model_type": "llama"}}, "is a llama; supported are"),
-        ({"config.json": {}}, "is a model of a kind that its config.json does not say; supported are"),
+        ({"config.json": {}}, "is a model of a kind that its config.json does not store; supported are"),
         ({"model_index.json": {"_class_name": "SDPipeline"}}, "is a SDPipeline without a network in"),
     ],
 )  # fmt: skip

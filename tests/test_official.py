@@ -267,7 +267,7 @@ def test_code_in_a_file_is_named_and_not_run(refused, file, tmp_path):
     line = refused(file({"weights": Command(tmp_path / "trace")}))
     assert line == (
         f" holds {os.mkdir.__module__}.mkdir beside tensors: reading it would run code from the file, so it "
-        "is refused; where you trust the file, load it yourself and save only its state dict"
+        "is refused; if you trust the file, load it yourself and save only its state dict"
     )
     assert "argparse.Namespace beside tensors" in refused(file({"args": argparse.Namespace()}))
     assert "torch.nn.modules.linear.Linear beside tensors" in refused(file(torch.nn.Linear(1, 1)))
