@@ -12,7 +12,7 @@ import tiny_wan
 import torch
 
 from framelens.models import scd
-from framelens.models.loading.shuffled import shuffled
+from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.chunk import stage
 from framelens.probes.chunk.stage import DRAWS, Clip
 from framelens.probes.experiments import noise_invariance
@@ -75,7 +75,7 @@ def clips_for(model: Any, about: Settings) -> list[Clip]:
 
 def probed(model: Any, about: Settings) -> tuple[Subject, RunShape]:
     """A clip of that network to be measured, and the shape of the run."""
-    networks = {"trained": model, "random": shuffled(model, 0)}
+    networks = {"trained": model, "random": copy_shuffled(model, 0)}
     clips = clips_for(model, about)
     return Subject(0, networks, *clips, about, FRAMES), shape_of_run(model, about, FRAMES)
 
