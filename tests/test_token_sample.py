@@ -48,6 +48,23 @@ def test_a_sample_of_all_tokens_is_the_statistic_itself():
     xr.testing.assert_identical(measured(Sampled(step_similarity.Statistic, TOKENS), maps), whole)
 
 
+@pytest.mark.parametrize("order", [(24, 48), (48, 24)])
+def test_points_of_different_sizes_are_refused_at_once_where_one_is_sampled(order):
+    def add(statistic, tokens, point):
+        at = SimpleNamespace(frame=0, step=0, sigma=1.0)
+        statistic.add(at, point, tiny.draw(1, tokens, WIDTH))
+
+    for count in (30, 50):
+        statistic = Sampled(step_similarity.Statistic, count)
+        add(statistic, order[0], "hook_embed")
+        if count == 50:
+            add(statistic, order[1], "blocks.0.hook_resid_post")
+            assert set(statistic.result().point.values) == {"hook_embed", "blocks.0.hook_resid_post"}
+        else:
+            with pytest.raises(ValueError, match=f"blocks.0.hook_resid_post has {order[1]} .* {order[0]}"):
+                add(statistic, order[1], "blocks.0.hook_resid_post")
+
+
 def test_the_error_of_the_sampled_similarity_is_the_one_reported():
     made, said = [], []
     for seed in range(40):

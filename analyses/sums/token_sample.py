@@ -50,10 +50,21 @@ class Sampled:
         self._whole, self._halves = make(), (make(), make())
         self._chosen: dict[tuple[int, torch.device], Tensor] = {}
         self._share = 1.0
+        self._number: int | None = None
+        """Tokens of the first value."""
 
     def add(self, at: Any, name: str, value: Float[Tensor, "b n d"]) -> None:
-        """Hands the chosen tokens on, and each half of them."""
+        """Passes on the chosen tokens, and each half of them.
+
+        ValueError for a value with another number of tokens than the first one, where one of them is sampled.
+        """
         tokens, key = value.shape[1], (value.shape[1], value.device)
+        self._number = tokens if self._number is None else self._number
+        if tokens != self._number and max(tokens, self._number) > self.tokens:
+            raise ValueError(
+                f"{name} has {tokens} tokens and an earlier hook point {self._number}; {self.tokens} of them "
+                "are a sample only where all have the same number: measure all tokens (no --tokens)"
+            )
         if tokens <= self.tokens:
             self._whole.add(at, name, value)
             return

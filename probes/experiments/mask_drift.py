@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from framelens.analyses.noise_invariance import noise_invariance
+from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_later_frames
@@ -126,7 +127,7 @@ def _with_units(table: Float[Tensor, "scope layer variable clip"]) -> dict[str, 
 def _residual(
     model: Any, layers: Layers, frames: int, sigma: float, run: Callable[[], Any], masked: list[int]
 ) -> list[Tensor]:
-    """The residual stream behind each layer, [b n d], with a frame-causal mask in some of them."""
+    """The frames' tokens after each layer, [b n d], with a frame-causal mask in some of them."""
 
     def mask(_at: Any, _name: str, call: AttentionCall) -> Tensor:
         return mask_later_frames(call, frames)
@@ -146,7 +147,8 @@ def _residual(
                 run()
         else:
             run()
-    return kept[1:]
+    points = zip(layers.points[1:], kept[1:], strict=True)
+    return [own_tokens(model, name, value, frames) for name, value in points]
 
 
 def _compared(value: Tensor, reference: Tensor) -> Float[Tensor, "variable b"]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from framelens.analyses.noise_invariance import noise_invariance
 from framelens.analyses.points import layer_of
 from framelens.analyses.sums.token_sample import STDERR, half_difference, spread_tokens
+from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
 from framelens.hooks.trace import Trace
@@ -120,12 +121,12 @@ def _features(
 
 
 def residual_stream(model: Any, x: Tensor, sigma: float, context: Any, frame: int) -> dict[str, Tensor]:
-    """The residual stream of every layer that runs in one denoising pass of one clip, {point: [n d]}."""
+    """The chunk's own tokens in every layer that runs in one denoising pass of one clip, {point: [n d]}."""
     kept: dict[str, Tensor] = {}
     stack = getattr(model, "denoising_stack", "")
 
     def keep(_at, name: str, value: Tensor) -> None:
-        kept[name] = value[0].float().clone()
+        kept[name] = own_tokens(model, name, value)[0].float().clone()
 
     with Trace(model.hook_dict, [stack + point for point in POINTS], keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))

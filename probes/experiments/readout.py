@@ -89,9 +89,7 @@ def _features(subject: Subject, model: Any) -> tuple[np.ndarray, list[str]]:
         span = subject.span(frame)
         if frame >= subject.settings.context:
             kept = residual_stream(model, noise[:, span], 1.0, context, frame)
-            # Where other tokens share the stack, the chunk's own come last.
-            own = model.geometry.tokens_per_chunk
-            table.append([value[-own:][tokens].cpu().numpy() for value in kept.values()])
+            table.append([value[tokens].cpu().numpy() for value in kept.values()])
         if frame < subject.chunks[-1]:
             context = model.encode(subject.clip.video[:, span], context)
     return np.array(table), list(kept)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framelens.analyses import statistics
 from framelens.analyses.cost import WatchedShape
+from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.hooks import Together, together
 from framelens.hooks.attention import AttentionTap
@@ -118,19 +119,25 @@ def make_instruments(
 ) -> Together:
     """The instruments that feed the statistics from denoising passes of those frames, at those steps.
 
-    Attention is also read where an encoder asks for such a frame, at sigma 1 as the first step.
+    Values are the tokens of the current chunk (`own_tokens`). Attention is also read where an encoder asks
+    for such a frame, at sigma 1 as the first step.
     """
     made = []
     for name, statistic in streams.items():
         reads = statistics.load(name).reads
         is_attention = reads == "attention"
         roles = {"denoise", "ask"} if is_attention else {"denoise"}
-        sink = _of_probed_frames(statistic.add, frames, steps, roles)
         if is_attention:
+            sink = _of_probed_frames(statistic.add, frames, steps, roles)
             made.append(AttentionTap(model.attn_dict, "*", sink))
         else:
+            sink = _of_probed_frames(partial(_add_own_tokens, model, statistic), frames, steps, roles)
             made.append(Trace(model.hook_dict, reads, sink))
     return together(*made)
+
+
+def _add_own_tokens(model: Any, statistic: Any, at: ForwardPass, name: str, value: Tensor) -> None:
+    statistic.add(at, name, own_tokens(model, name, value))
 
 
 def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None, roles: set[str]) -> Callable:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framelens import videos
+from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
 from framelens.hooks.trace import Trace
@@ -106,8 +107,7 @@ def _at(
     chosen = chosen_tokens(model)
 
     def keep(_at: Any, name: str, value: Tensor) -> None:
-        # Where other tokens share the stack, the chunk's own come last.
-        own = value[:, -model.geometry.tokens_per_chunk :][:, chosen].float().cpu()
+        own = own_tokens(model, name, value)[:, chosen].float().cpu()
         kept[name] = _rounded(_projected(own).numpy())
 
     with Trace(model.hook_dict, points, keep) as trace:
