@@ -194,7 +194,7 @@ def test_a_depth_beyond_the_layers_is_no_depth():
     sweep = {"threshold": [0.7, 0.8, 0.9], "encoder_layers": [3, 9, 9], "low": [3, 7, 9], "high": [4, 9, 9]}
     sweep |= {"live": [2, None, 8], "decoder": [[0], None, None], "said": ""}
     page = "".join(sweep_parts({"sweep": sweep, "model": {"layers": LAYERS}}))
-    for cell in ("3 [3 to 4]", "none is enough [7 to none]", "none is enough", "–", "8"):
+    for cell in ("3 [3 to 4]", "no depth is enough [7 to none]", "no depth is enough", "–", "8"):
         assert f"<td>{cell}</td>" in page
     assert "[9" not in page
 

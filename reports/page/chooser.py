@@ -5,7 +5,6 @@ chooser_section(data)    # the controls; the script shows them, the static figur
 """
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from framelens.reports.drawing.effects import (
     plain,
 )
 from framelens.reports.drawing.tables import spell
+from framelens.reports.page.markup import Html, fill, join
 from framelens.reports.runs import Run
 
 STEPS = 25
@@ -150,38 +150,42 @@ def _number(value: xr.Dataset, is_error: bool) -> str:
     return "–" if np.isnan(mean) else spell(value, 4 if is_error and abs(mean) < 0.1 else 2)
 
 
-def chooser_section(data: Mapping[str, Any]) -> list[str]:
+def chooser_section(data: Mapping[str, Any]) -> list[Html]:
     """The controls and the elements that the script fills; empty where there is nothing to choose."""
     if not data["layers"]:
         return []
     similarity, interventions = data.get("similarity"), data.get("interventions")
     parts = [
-        '<section id="chooser" hidden>',
-        "<h2>Choose a layer</h2>",
-        '<p class="controls"><label>Layer <select id="choose-layer"></select></label>',
+        fill('<section id="chooser" hidden>\n<h2>Choose a layer</h2>'),
+        fill('<p class="controls"><label>Layer <select id="choose-layer"></select></label>'),
     ]
     if interventions and len(interventions["starts"]) > 1:
-        parts.append('<label>Features computed at step <select id="choose-start"></select></label>')
+        parts.append(fill('<label>Features computed at step <select id="choose-start"></select></label>'))
     if similarity:
-        parts.append('<label>Reference step <select id="choose-step"></select></label>')
-    parts.append("</p>")
+        parts.append(fill('<label>Reference step <select id="choose-step"></select></label>'))
+    parts.append(fill("</p>"))
     if interventions:
         parts += [
-            '<h3 id="interventions-title">Interventions</h3>',
-            '<div class="scroll" tabindex="0"><table class="numbers" id="interventions"></table></div>',
+            fill('<h3 id="interventions-title">Interventions</h3>'),
+            fill('<div class="scroll" tabindex="0"><table class="numbers" id="interventions"></table></div>'),
         ]
     if similarity:
-        maps = "".join(
-            f'<figure><figcaption>{escape(name)}</figcaption><canvas tabindex="0" role="img" '
-            f'data-network="{escape(network)}"></canvas></figure>'
+        maps = (
+            fill(
+                '<figure><figcaption>{}</figcaption><canvas tabindex="0" role="img" data-network="{}">'
+                "</canvas></figure>",
+                name, network,
+            )
             for network, name in similarity["names"].items()
-        )
+        )  # fmt: skip
         parts += [
-            '<h3 id="similarity-title">Similarity between steps</h3>',
-            '<p class="quiet">Centred cosine of the features at two steps. Rows are the reference step, '
-            f"columns are the other step; the noisiest is first. Dark is "
-            f"{similarity['low'] / 1000:.2f}, light is 1.</p>",
-            f'<div class="maps">{maps}</div>',
-            '<p class="readout" id="similarity-readout" aria-live="polite"></p>',
+            fill('<h3 id="similarity-title">Similarity between steps</h3>'),
+            fill(
+                '<p class="quiet">Centred cosine of the features at two steps. Rows are the reference step, '
+                "columns are the other step; the noisiest is first. Dark is {}, light is 1.</p>",
+                f"{similarity['low'] / 1000:.2f}",
+            ),
+            fill('<div class="maps">{}</div>', join(maps, "")),
+            fill('<p class="readout" id="similarity-readout" aria-live="polite"></p>'),
         ]
-    return [*parts, "</section>"]
+    return [*parts, fill("</section>")]

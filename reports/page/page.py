@@ -10,13 +10,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from framelens.analyses.decision.findings import DECISION, Finding
 from framelens.reports.drawing.effects import datasets
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.chooser import choices, chooser_section
+from framelens.reports.page.markup import Html, fill, join, own_file, pairs
 from framelens.reports.page.small_figures import INTERVENTIONS, Small, small_figures
 from framelens.reports.page.verdict import banner, read_plan, verdict_parts
 from framelens.reports.runs import Run
@@ -54,22 +54,25 @@ def write_page(
     return target
 
 
-def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) -> str:
-    """The page as one string of HTML."""
-    name, plan = escape(f"{run.model}, run {run.name}"), read_plan(run)
+def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) -> Html:
+    """The whole page."""
+    name, plan = f"{run.model}, run {run.name}", read_plan(run)
     measured = datasets(run, *INTERVENTIONS)
     small, data = small_figures(run, measured, plan), choices(run, measured)
     parts = [
         *banner(run, plan),
-        f"<h1>{name}</h1>",
-        f'<p class="quiet">{escape(summary_line(run))}</p>',
+        fill("<h1>{}</h1>", name),
+        fill('<p class="quiet">{}</p>', summary_line(run)),
         *verdict_parts(run, plan, small),
         *chooser_section(data),
-        '<h2 id="findings">Two findings, tested on this run</h2>\n<div class="findings">',
+        fill('<h2 id="findings">Two findings, tested on this run</h2>\n<div class="findings">'),
         *(finding_card(number, finding) for number, finding in enumerate(findings(run), 1)),
-        "</div>",
-        f'<p class="quiet">{escape(DECISION)} Similarity and attention mass are observations: only '
-        "an intervention shows whether a layer is needed.</p>",
+        fill("</div>"),
+        fill(
+            '<p class="quiet">{} Similarity and attention mass are observations: only an intervention shows '
+            "whether a layer is needed.</p>",
+            DECISION,
+        ),
         *contents(drawn),
         *(figure_section(figure) for figure in drawn),
         *missing_section(not_drawn),
@@ -79,31 +82,34 @@ def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) 
     return document(name, parts)
 
 
-def contents(drawn: list[PageFigure]) -> list[str]:
+def contents(drawn: list[PageFigure]) -> list[Html]:
     """Links to the figures below."""
-    links = (f'<a href="#{escape(figure.name)}">{escape(figure.title)}</a>' for figure in drawn)
-    return [f'<nav aria-label="Figures"><p><b>In detail:</b> {" · ".join(links)}</p></nav>'] if drawn else []
+    if not drawn:
+        return []
+    links = join((fill('<a href="#{}">{}</a>', figure.name, figure.title) for figure in drawn), " · ")
+    return [fill('<nav aria-label="Figures"><p><b>In detail:</b> {}</p></nav>', links)]
 
 
-def script(small: list[Small], data: Mapping) -> str:
+def script(small: list[Small], data: Mapping) -> Html:
     """The numbers that a reader can point at and choose, and the script that shows them."""
     points = {figure.name: figure.chart.points() for figure in small if figure.chart}
     numbers = json.dumps({"small": points, **data}, ensure_ascii=False, separators=(",", ":"))
-    code = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     # "<" would let a label end the element.
-    numbers = numbers.replace("<", "\\u003c")
-    return f'<script type="application/json" id="numbers">{numbers}</script>\n<script>\n{code}</script>'
+    numbers = Html(numbers.replace("<", "\\u003c"))
+    return fill(
+        '<script type="application/json" id="numbers">{}</script>\n<script>\n{}</script>',
+        numbers, own_file("page.js"),
+    )  # fmt: skip
 
 
-def document(name: str, parts: list[str]) -> str:
-    """One HTML document that needs no other file; name and parts are HTML already."""
-    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    body = "\n".join(parts)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{name}</title>\n'
-        f"<style>\n{css}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+def document(name: str, parts: list[Html]) -> Html:
+    """One HTML document that needs no other file."""
+    return fill(
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{}</title>\n'
+        "<style>\n{}</style>\n</head>\n<body>\n<main>\n{}\n</main>\n</body>\n</html>\n",
+        name, own_file("page.css"), join(parts),
+    )  # fmt: skip
 
 
 def summary_line(run: Run) -> str:
@@ -118,53 +124,61 @@ def summary_line(run: Run) -> str:
     )
 
 
-def finding_card(number: int, finding: Finding) -> str:
+def finding_card(number: int, finding: Finding) -> Html:
     """A claim, its verdict, its tests with their outcome, and the reasons for the thresholds."""
-    tests = "\n".join(
-        f"<li><b>{escape(test.question.ask)}</b> {escape(test.measured)} "
-        f'<span class="outcome">{OUTCOMES[test.passed].capitalize()}.</span></li>'
+    tests = join(
+        fill(
+            '<li><b>{}</b> {} <span class="outcome">{}.</span></li>',
+            test.question.ask, test.measured, OUTCOMES[test.passed].capitalize(),
+        )
         for test in finding.tests
-    )
-    remarks = "\n".join(f"<p>{escape(remark)}</p>" for remark in finding.remarks)
-    return (
-        f'<section class="finding">\n<h3>{number}. {escape(finding.claim)}</h3>\n'
-        f'<p><span class="verdict">{finding.verdict.capitalize()}</span> in this run.</p>\n'
-        f"<ol>\n{tests}\n</ol>\n{remarks}\n"
-        f'<p class="quiet">{escape(" ".join(finding.reasons))}</p>\n</section>'
+    )  # fmt: skip
+    return fill(
+        '<section class="finding">\n<h3>{number}. {claim}</h3>\n'
+        '<p><span class="verdict">{verdict}</span> in this run.</p>\n'
+        '<ol>\n{tests}\n</ol>\n{remarks}\n<p class="quiet">{reasons}</p>\n</section>',
+        number=number,
+        claim=finding.claim,
+        verdict=finding.verdict.capitalize(),
+        tests=tests,
+        remarks=join(fill("<p>{}</p>", remark) for remark in finding.remarks),
+        reasons=" ".join(finding.reasons),
     )
 
 
-def figure_section(figure: PageFigure) -> str:
+def figure_section(figure: PageFigure) -> Html:
     """A figure with its picture inside the page, its numbers in words and its caption."""
-    encoded = base64.b64encode(figure.png.read_bytes()).decode("ascii")
-    title = escape(figure.title)
-    return (
-        f'<section id="{escape(figure.name)}">\n<h2>{title}</h2>\n<figure>\n<div class="wide" tabindex="0">'
-        f'<img alt="{title}. {escape(figure.words)}" src="data:image/png;base64,{encoded}"></div>\n'
-        f"<figcaption><p>{escape(figure.words)}</p>\n"
-        f'<p class="quiet">{escape(figure.caption)}</p></figcaption>\n</figure>\n</section>'
+    return fill(
+        '<section id="{name}">\n<h2>{title}</h2>\n<figure>\n<div class="wide" tabindex="0">'
+        '<img alt="{title}. {words}" src="data:image/png;base64,{picture}"></div>\n'
+        "<figcaption><p>{words}</p>\n"
+        '<p class="quiet">{caption}</p></figcaption>\n</figure>\n</section>',
+        name=figure.name,
+        title=figure.title,
+        words=figure.words,
+        caption=figure.caption,
+        picture=base64.b64encode(figure.png.read_bytes()).decode("ascii"),
     )
 
 
-def missing_section(not_drawn: Mapping[str, list[str]]) -> list[str]:
+def missing_section(not_drawn: Mapping[str, list[str]]) -> list[Html]:
     """The figures that are left out and the datasets that they need; empty where all figures are drawn."""
     if not not_drawn:
         return []
-    items = [
-        f"<li>{escape(name)}: needs {escape(', '.join(n if ' ' in n else f'{n}.nc' for n in needs))}</li>"
+    items = (
+        fill("<li>{}: needs {}</li>", name, ", ".join(n if " " in n else f"{n}.nc" for n in needs))
         for name, needs in not_drawn.items()
-    ]
+    )
     return [
-        "<h2>Not drawn</h2>",
-        "<p>This run has not measured what these figures need: it was not requested, or its model "
-        "or clips do not allow it.</p>",
-        "<ul>",
-        *items,
-        "</ul>",
+        fill(
+            "<h2>Not drawn</h2>\n<p>This run has not measured what these figures need: it was not requested, "
+            "or its model or clips do not allow it.</p>\n<ul>\n{}\n</ul>",
+            join(items),
+        )
     ]
 
 
-def settings_section(run: Run) -> list[str]:
+def settings_section(run: Run) -> list[Html]:
     """Everything that identifies the model and repeats the run."""
     manifest, model = run.manifest, run.manifest["model"]
     identity = {key: model[key] for key in IDENTITY if key in model}
@@ -177,14 +191,11 @@ def settings_section(run: Run) -> list[str]:
         "Versions": origin | manifest.get("versions", {}),
         "Timings": manifest.get("timings", {}),
     }
-    parts = ["<h2>How this was run</h2>", f"<p><code>{escape(str(manifest['command']))}</code></p>"]
+    parts = [fill("<h2>How this was run</h2>\n<p><code>{}</code></p>", manifest["command"])]
     for name, values in groups.items():
         if values:
-            rows = (
-                f"<tr><th>{escape(str(k).replace('_', ' '))}</th><td>{escape(spell_setting(v))}</td></tr>"
-                for k, v in values.items()
-            )
-            parts += [f"<h3>{name}</h3>", "<table>", *rows, "</table>"]
+            rows = pairs((key, spell_setting(value)) for key, value in values.items())
+            parts.append(fill("<h3>{}</h3>\n{}", name, rows))
     return parts
 
 

@@ -1,10 +1,10 @@
 """The split of a plan, what it saves, and how the answer depends on the threshold."""
 
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Mapping
 from typing import Any
 
 from framelens.analyses.decision.curves import spans
+from framelens.reports.page.markup import Html, fill, join, table
 
 TERMS = (
     "Benefit of the past: the error that seeing earlier frames removes, against each frame seeing only "
@@ -17,22 +17,22 @@ TERMS = (
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
-def split_parts(plan: Mapping[str, Any]) -> list[str]:
+def split_parts(plan: Mapping[str, Any]) -> list[Html]:
     """The split as a row of layers and in words, what the cost model predicts of it, and how to act on it."""
     split, prediction = plan.get("split"), plan.get("prediction")
     together = int(plan["model"].get("frames_per_chunk", 1))
     unit = "frame" if together == 1 else "chunk"
     is_provisional = bool(split and split.get("is_provisional"))
-    parts = [f'<h2 id="split">The split{" (provisional)" * is_provisional}</h2>']
+    parts = [fill('<h2 id="split">The split{}</h2>', " (provisional)" * is_provisional)]
     if split is None:
-        parts.append(f"<p>{_none(plan)}</p>")
+        parts.append(fill("<p>{}</p>", _none(plan)))
     else:
         if is_provisional:
             why = "Provisional: the verdict is open, and further measurements may move the split."
-            parts.append(f"<p>{why} {escape(plan.get('would_decide', ''))}</p>")
+            parts.append(fill("<p>{} {}</p>", why, plan.get("would_decide") or ""))
         parts += _layers(split, int(plan["model"]["layers"]), unit)
     if plan.get("acting"):
-        parts.append(f"<p>To act on it: <code>{escape(plan['acting'])}</code></p>")
+        parts.append(fill("<p>To act on it: <code>{}</code></p>", plan["acting"]))
     return parts + (_prediction(prediction, unit) if prediction else [])
 
 
@@ -40,17 +40,17 @@ def _none(plan: Mapping[str, Any]) -> str:
     """The reason why no split is proposed, and what would give one."""
     if plan.get("architecture"):
         return "None is proposed: the model is already separated."
-    return f"None is proposed. {escape(plan.get('would_decide') or '')}".strip()
+    return f"None is proposed. {plan.get('would_decide') or ''}".strip()
 
 
-def _layers(split: Mapping[str, Any], layers: int, unit: str) -> list[str]:
+def _layers(split: Mapping[str, Any], layers: int, unit: str) -> list[Html]:
     """One box per layer: it runs once per frame (or chunk, the unit), at every step, or both."""
     encoder, decoder = set(range(split["encoder_layers"])), set(split["decoder"])
     boxes = []
     for layer in range(layers):
         role = "both" if layer in encoder & decoder else "decoder" if layer in decoder else "encoder"
         words = {"both": "encoder and decoder", "decoder": "decoder", "encoder": "encoder"}[role]
-        boxes.append(f'<li class="{role}" title="layer {layer}: {words}">{layer}</li>')
+        boxes.append(fill('<li class="{}" title="layer {}: {}">{}</li>', role, layer, words, layer))
     text = (
         f"Encoder: {spans(encoder)}, once per {unit}. Decoder: {spans(decoder)}, at every step"
         f" ({len(decoder)} of {layers} layers)."
@@ -59,21 +59,14 @@ def _layers(split: Mapping[str, Any], layers: int, unit: str) -> list[str]:
         text += f" The decoder starts with copies of the encoder's {spans(split['head'])}."
     if split.get("dispensable"):
         text += f" A decoder without {spans(split['dispensable'])} (one at a time) is worth a try."
-    keys = "".join(
-        f'<span class="key {role}"><i></i>{words}</span>'
-        for role, words in (
-            ("encoder", f"encoder: once per {unit}"),
-            ("decoder", "decoder: every step"),
-            ("both", "both"),
-        )
-    )
-    return [
-        f'<ol class="layers" aria-label="{escape(text)}">{"".join(boxes)}</ol><p class="keys">{keys}</p>',
-        f"<p>{escape(text)} Threshold: {100 * split['threshold']:.0f} % of the past's benefit is kept.</p>",
-    ]
+    roles = {"encoder": f"encoder: once per {unit}", "decoder": "decoder: every step", "both": "both"}
+    keys = join((fill('<span class="key {}"><i></i>{}</span>', *role) for role in roles.items()), "")
+    row = '<ol class="layers" aria-label="{}">{}</ol><p class="keys">{}</p>'
+    threshold = f"Threshold: {100 * split['threshold']:.0f} % of the past's benefit is kept."
+    return [fill(row, text, join(boxes, ""), keys), fill("<p>{} {}</p>", text, threshold)]
 
 
-def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
+def _prediction(prediction: Mapping[str, Any], unit: str) -> list[Html]:
     """Speed-up, bound, cache and parameters at the plan's steps and history, and of nearby splits.
 
     `unit` is what the model generates at a time: a frame, or a chunk of several.
@@ -81,9 +74,9 @@ def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
     steps, history = prediction["steps"], prediction["history"]
     clock, nearby = prediction.get("clock"), prediction.get("nearby") or []
     counted = f"{prediction['speed_up']:.2f}×"
-    rows = _clock_rows(clock, unit) if clock else []
+    rows: list[list[object]] = _clock_rows(clock, unit) if clock else []
     rows += [
-        [f"speed-up of a {unit}, by operations", counted if clock else f"<b>{counted}</b>"],
+        [f"speed-up of a {unit}, by operations", counted if clock else fill("<b>{}</b>", counted)],
         ["by operations, with an unlimited number of steps", f"{prediction['bound']:.2f}×"],
         ["cache of the past", _than(prediction["cache_bytes"], prediction["dense_cache_bytes"], of_bytes)],
         [
@@ -93,34 +86,34 @@ def _prediction(prediction: Mapping[str, Any], unit: str) -> list[str]:
         ["parameters", _than(prediction["parameters"], prediction["dense_parameters"], of_many)],
     ]
     parts = [
-        f"<h3>Predicted at {steps} steps and {history} {unit}s of history</h3>",
-        f'<p class="quiet">From the cost model: {prediction["tokens"]} tokens per {unit}, batch '
-        f"{prediction['batch']}, fusion {escape(str(prediction['fusion']))}. Before any fine-tune.</p>",
+        fill("<h3>Predicted at {} steps and {} {}s of history</h3>", steps, history, unit),
+        fill(
+            '<p class="quiet">From the cost model: {} tokens per {}, batch {}, fusion {}. Before any '
+            "fine-tune.</p>",
+            prediction["tokens"],
+            unit,
+            prediction["batch"],
+            prediction["fusion"],
+        ),
         table(["", "separated, against dense"], rows, "numbers"),
     ]
     if nearby:
         how = "measured rates" if clock else "operations"
-        parts += [
-            "<details><summary>Nearby splits</summary>",
-            table(
-                ["encoder", "decoder", "kept", f"speed-up by {how}", "cache", "parameters"],
-                [_nearby(each) for each in nearby],
-                "numbers",
-            ),
-            "</details>",
-        ]
+        heads = ["encoder", "decoder", "kept", f"speed-up by {how}", "cache", "parameters"]
+        rows_around = table(heads, [_nearby(each) for each in nearby], "numbers")
+        parts.append(fill("<details><summary>Nearby splits</summary>\n{}\n</details>", rows_around))
     return parts
 
 
-def _clock_rows(clock: Mapping[str, Any], unit: str) -> list[list[str]]:
+def _clock_rows(clock: Mapping[str, Any], unit: str) -> list[list[object]]:
     """The speed-up at a machine's measured rates, and the seconds of both models."""
     where = f"{clock['device_name']}, {clock['dtype']}"
     if not str(clock["device"]).startswith("cuda"):
         where += f", {clock['threads']} thread{'s' * (clock['threads'] != 1)}"
     seconds = _than(clock["frame_seconds"], clock["dense_frame_seconds"], _seconds)
     return [
-        [f"speed-up of a {unit}, by measured rates", f"<b>{clock['speed_up']:.2f}×</b>"],
-        [f"seconds per {unit} ({escape(where)})", seconds],
+        [f"speed-up of a {unit}, by measured rates", fill("<b>{}</b>", f"{clock['speed_up']:.2f}×")],
+        [f"seconds per {unit} ({where})", seconds],
     ]
 
 
@@ -136,7 +129,7 @@ def _nearby(each: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def sweep_parts(plan: Mapping[str, Any]) -> list[str]:
+def sweep_parts(plan: Mapping[str, Any]) -> list[Html]:
     """The encoder's depth at each threshold, and whether the answer depends on the threshold."""
     sweep = plan.get("sweep")
     if not sweep or not sweep.get("threshold"):
@@ -151,28 +144,19 @@ def sweep_parts(plan: Mapping[str, Any]) -> list[str]:
                 f"{100 * threshold:.0f} %",
                 _depth(value, none),
                 _depth({"mean": sweep["live"][at]}, none),
-                "–" if decoder is None else escape(spans(decoder)),
+                "–" if decoder is None else spans(decoder),
             ]
         )
     heads = ["threshold", "encoder layers, past fetched once", "the same, past live", "decoder"]
     return [
-        "<h3>With other thresholds</h3>",
-        f"<p>{escape(str(sweep.get('said', '')))}</p>",
-        '<p class="quiet">Benefit of the past: the error that seeing earlier frames removes. Fetched once: '
-        "at the first step, and reused at all later ones; live: at every step. Decoder: the layers that run "
-        "at every step.</p>",
+        fill("<h3>With other thresholds</h3>\n<p>{}</p>", sweep.get("said", "")),
+        fill(
+            '<p class="quiet">Benefit of the past: the error that seeing earlier frames removes. Fetched '
+            "once: at the first step, and reused at all later ones; live: at every step. Decoder: the layers "
+            "that run at every step.</p>"
+        ),
         table(heads, rows, "numbers"),
     ]
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]], kind: str) -> str:
-    """A table that scrolls sideways where it must; cells are HTML already."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return (
-        f'<div class="scroll" tabindex="0"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
 
 
 def _depth(value: Mapping[str, Any], none: int) -> str:

@@ -6,13 +6,13 @@ chart.points()                # {"x": [...], "text": [...], "keys": [...]}: the 
 """
 
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 import xarray as xr
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from framelens.reports.drawing.tables import spell
+from framelens.reports.page.markup import Html, fill, join
 
 WIDTH, HEIGHT = 240, 160
 LEFT, RIGHT, TOP, BOTTOM = 34, 8, 8, 32
@@ -44,16 +44,20 @@ class Chart:
     floor: float | None = None
     """Lower values are drawn at the lower edge."""
 
-    def svg(self, label: str) -> str:
+    def svg(self, label: str) -> Html:
         """The picture as SVG; `label` is its text for readers who cannot see it."""
         parts = [
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">',
+            fill('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">', WIDTH, HEIGHT, label),
             *self._axes(),
             *(part for curve in self.curves for part in self._draw(curve)),
-            f'<line class="cursor" x1="0" x2="0" y1="{TOP}" y2="{HEIGHT - BOTTOM}" visibility="hidden"/>',
-            "</svg>",
+            fill(
+                '<line class="cursor" x1="0" x2="0" y1="{}" y2="{}" visibility="hidden"/>',
+                TOP,
+                HEIGHT - BOTTOM,
+            ),
+            fill("</svg>"),
         ]
-        return "\n".join(parts)
+        return join(parts)
 
     def points(self) -> dict[str, list]:
         """The place of each layer (in units of the picture) and its measured values as text."""
@@ -66,44 +70,45 @@ class Chart:
         x = [self._x(place) for place in range(len(self.layers))]
         return {"x": x, "text": texts, "keys": self.keys}
 
-    def _axes(self) -> list[str]:
+    def _axes(self) -> list[Html]:
         low, high = self._range()
         bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
         parts = []
         for tick in _ticks(low, high, self.is_log):
             y = self._y(tick)
-            parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
-            parts.append(f'<text x="{LEFT - 4}" y="{y + 3.5}" text-anchor="end">{tick:g}</text>')
+            parts.append(_line("grid", LEFT, right, y, y))
+            parts.append(_text(LEFT - 4, y + 3.5, "end", f"{tick:g}"))
         if self.threshold is not None and low <= self.threshold <= high:
             y = self._y(self.threshold)
-            parts.append(f'<line class="threshold" x1="{LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
+            parts.append(_line("threshold", LEFT, right, y, y))
         if self.split is not None:
             x = self._x(self.split)
-            parts.append(f'<line class="split" x1="{x}" x2="{x}" y1="{TOP}" y2="{bottom}"/>')
+            parts.append(_line("split", x, x, TOP, bottom))
         stride = -(-len(self.layers) // (7 if len(max(self.layers, key=len)) < 3 else 3))
         for place in range(0, len(self.layers), stride):
-            name, x = escape(self.layers[place]), self._x(place)
-            parts.append(f'<text x="{x}" y="{bottom + 12}" text-anchor="middle">{name}</text>')
+            parts.append(_text(self._x(place), bottom + 12, "middle", self.layers[place]))
         is_cut_off = self.floor is not None and self._lowest() < self.floor
         below = "layer (lower values are at the edge)" if is_cut_off else "layer"
         parts += [
-            f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{below}</text>',
-            f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>',
+            _text((LEFT + right) / 2, HEIGHT - 5, "middle", below),
+            _line("axis", LEFT, right, bottom, bottom),
         ]
         return parts
 
-    def _draw(self, curve: Curve) -> list[str]:
+    def _draw(self, curve: Curve) -> list[Html]:
         mean, low, high = (np.asarray(curve.values[name], float) for name in ("mean", "low", "high"))
         parts = []
         for run in _stretches(np.isfinite(low) & np.isfinite(high) & self._can(low)):
             edge = [self._at(place, high) for place in run] + [self._at(place, low) for place in run[::-1]]
-            parts.append(f'<polygon class="band {curve.role}" points="{" ".join(edge)}"/>')
+            parts.append(fill('<polygon class="band {}" points="{}"/>', curve.role, " ".join(edge)))
         for run in _stretches(np.isfinite(mean) & self._can(mean)):
             points = [self._at(place, mean) for place in run]
-            parts.append(f'<polyline class="line {curve.role}" points="{" ".join(points)}"/>')
+            parts.append(fill('<polyline class="line {}" points="{}"/>', curve.role, " ".join(points)))
             if len(self.layers) <= POINTS_UP_TO and curve.role != "level":
                 circles = (point.split(",") for point in points)
-                parts += [f'<circle class="{curve.role}" cx="{x}" cy="{y}" r="2"/>' for x, y in circles]
+                parts += [
+                    fill('<circle class="{}" cx="{}" cy="{}" r="2"/>', curve.role, x, y) for x, y in circles
+                ]
         return parts
 
     def _can(self, values: np.ndarray) -> np.ndarray:
@@ -137,6 +142,14 @@ class Chart:
         if self.is_log:
             low, high, value = np.log(low), np.log(high), np.log(value)
         return round(float(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)), 1)
+
+
+def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> Html:
+    return fill('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>', kind, x1, x2, y1, y2)
+
+
+def _text(x: float, y: float, anchor: str, words: str) -> Html:
+    return fill('<text x="{}" y="{}" text-anchor="{}">{}</text>', x, y, anchor, words)
 
 
 def _ticks(low: float, high: float, is_log: bool) -> list[float]:

@@ -6,12 +6,12 @@ parts = verdict_parts(run, plan, small)    # pieces of HTML
 
 import json
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from framelens.analyses.intervals import enough
+from framelens.reports.page.markup import Html, fill, join, table
 from framelens.reports.page.small_figures import INTERVENTIONS, Small
-from framelens.reports.page.split_section import TERMS, split_parts, sweep_parts, table
+from framelens.reports.page.split_section import TERMS, split_parts, sweep_parts
 from framelens.reports.plots.controls import failed_controls
 from framelens.reports.runs import Run
 
@@ -37,17 +37,17 @@ def read_plan(run: Run) -> dict[str, Any] | None:
     return plan
 
 
-def banner(run: Run, plan: Mapping[str, Any] | None) -> list[str]:
+def banner(run: Run, plan: Mapping[str, Any] | None) -> list[Html]:
     """The red warning of a run whose controls failed; empty otherwise."""
     controls = next((test for test in (plan or {}).get("tests", []) if test["name"] == "controls"), None)
     names = failed_controls(run)
     if not names and (controls is None or controls["passed"] is not False):
         return []
     text = controls["measured"] if controls else f"Failed: {', '.join(names).replace('_', ' ')}."
-    return [f'<p class="banner" role="alert"><strong>{BANNER}</strong> {escape(text)}</p>']
+    return [fill('<p class="banner" role="alert"><strong>{}</strong> {}</p>', BANNER, text)]
 
 
-def verdict_parts(run: Run, plan: Mapping[str, Any] | None, small: list[Small]) -> list[str]:
+def verdict_parts(run: Run, plan: Mapping[str, Any] | None, small: list[Small]) -> list[Html]:
     """Everything above the findings; without a plan, one line with the command to run."""
     parts = [_without(run)] if plan is None else _answer(plan)
     if plan is not None or any(not run.missing((name,)) for name in INTERVENTIONS):
@@ -57,7 +57,7 @@ def verdict_parts(run: Run, plan: Mapping[str, Any] | None, small: list[Small]) 
     return parts
 
 
-def _without(run: Run) -> str:
+def _without(run: Run) -> Html:
     if run.missing(("cut",)):
         why = "it has observations only, and only interventions decide. To measure both and make a plan"
         command = f"python -m framelens.probes --model {run.model}"
@@ -67,25 +67,27 @@ def _without(run: Run) -> str:
             f"python -m framelens.probes plan --model {run.model} --run {run.folder} --steps 50 --history 16"
         )
         command += f" && python -m framelens.reports --run {run.folder}"
-    return f'<p class="nothing">This run has no verdict: {why}, run <code>{escape(command)}</code></p>'
+    return fill('<p class="nothing">This run has no verdict: {}, run <code>{}</code></p>', why, command)
 
 
-def _answer(plan: Mapping[str, Any]) -> list[str]:
+def _answer(plan: Mapping[str, Any]) -> list[Html]:
     """The verdict in large letters and the reason under it."""
     answer = str(plan["verdict"])
     text = UNDECIDED if answer == "open" else answer.capitalize()
     reason = str(plan["reason"]).removeprefix(f"{UNDECIDED}: ")
     return [
-        f'<section class="answer {escape(answer.replace(" ", "-"))}" id="verdict">',
-        '<p class="quiet">Can this model be separated into a causal encoder and a per-frame decoder?</p>',
-        f'<p class="large">{escape(text)}</p>',
-        f'<p class="reason">{escape(reason[:1].upper() + reason[1:])}</p>',
-        *([f"<p>{escape(plan['would_decide'])}</p>"] if plan.get("would_decide") else []),
-        "</section>",
+        fill('<section class="answer {}" id="verdict">', answer.replace(" ", "-")),
+        fill(
+            '<p class="quiet">Can this model be separated into a causal encoder and a per-frame decoder?</p>'
+        ),
+        fill('<p class="large">{}</p>', text),
+        fill('<p class="reason">{}</p>', reason[:1].upper() + reason[1:]),
+        *([fill("<p>{}</p>", plan["would_decide"])] if plan.get("would_decide") else []),
+        fill("</section>"),
     ]
 
 
-def five(small: list[Small], clips: int) -> list[str]:
+def five(small: list[Small], clips: int) -> list[Html]:
     """The five figures side by side, and the meaning of their lines and bands."""
     bands = (
         f"Bands: 95 % intervals over {clips} clips."
@@ -95,39 +97,46 @@ def five(small: list[Small], clips: int) -> list[str]:
     has_split = any(figure.chart is not None and figure.chart.split is not None for figure in small)
     edge = "Vertical: where the encoder of the split would end. " * has_split
     return [
-        '<h2 id="evidence">The evidence in five figures</h2>',
-        f'<p class="quiet">{TERMS}</p>',
-        '<p class="quiet">The first two observe, the other three intervene and decide. Dotted: the '
-        f"threshold. {edge}{bands}</p>",
-        '<p class="quiet with-script" hidden>Point at a figure to read its values (keyboard: the arrow keys '
-        "on a figure); a click, or Enter, shows all measurements at that layer further down.</p>",
-        '<div class="five">',
+        fill('<h2 id="evidence">The evidence in five figures</h2>\n<p class="quiet">{}</p>', TERMS),
+        fill(
+            '<p class="quiet">The first two observe, the other three intervene and decide. Dotted: the '
+            "threshold. {}{}</p>",
+            edge,
+            bands,
+        ),
+        fill(
+            '<p class="quiet with-script" hidden>Point at a figure to read its values (keyboard: the arrow '
+            "keys on a figure); a click, or Enter, shows all measurements at that layer further down.</p>"
+        ),
+        fill('<div class="five">'),
         *(_small(figure) for figure in small),
-        "</div>",
+        fill("</div>"),
     ]
 
 
-def _small(figure: Small) -> str:
-    head = f'<h3>{escape(figure.title)}</h3><p class="quiet">{escape(figure.question)}</p>'
+def _small(figure: Small) -> Html:
+    head = fill('<h3>{}</h3><p class="quiet">{}</p>', figure.title, figure.question)
     if figure.chart is None:
-        return f'<figure class="small">{head}<p class="absent">{escape(figure.takeaway)}</p></figure>'
+        absent = '<figure class="small">{}<p class="absent">{}</p></figure>'
+        return fill(absent, head, figure.takeaway)
     label = f"{figure.title}: {figure.unit} by layer. {figure.takeaway}"
-    keys = "".join(
-        f'<span class="key {curve.role}"><i></i>{escape(curve.label)}</span>' for curve in figure.chart.curves
+    keys = join(
+        (fill('<span class="key {}"><i></i>{}</span>', c.role, c.label) for c in figure.chart.curves), ""
     )
-    return "\n".join(
-        [
-            f'<figure class="small" data-figure="{figure.name}">{head}',
-            f'<p class="unit">{escape(figure.unit)}</p>',
-            figure.chart.svg(label),
-            f'<p class="keys">{keys}</p>',
-            f"<figcaption>{escape(figure.takeaway)}</figcaption>",
-            '<p class="readout" aria-live="polite"></p></figure>',
-        ]
+    return fill(
+        '<figure class="small" data-figure="{name}">{head}\n<p class="unit">{unit}</p>\n{svg}\n'
+        '<p class="keys">{keys}</p>\n<figcaption>{takeaway}</figcaption>\n'
+        '<p class="readout" aria-live="polite"></p></figure>',
+        name=figure.name,
+        head=head,
+        unit=figure.unit,
+        svg=figure.chart.svg(label),
+        keys=keys,
+        takeaway=figure.takeaway,
     )
 
 
-def _tests(plan: Mapping[str, Any]) -> list[str]:
+def _tests(plan: Mapping[str, Any]) -> list[Html]:
     """Each test with its question, measurement, threshold and outcome; conditions first."""
     tests = plan.get("tests") or []
     if not tests:
@@ -136,23 +145,28 @@ def _tests(plan: Mapping[str, Any]) -> list[str]:
     for test in tests:
         outcome = OUTCOMES[test["passed"]]
         side = f"{test['asked']}: " if test.get("asked") else ""
-        asked = f"{escape(side)}<span class='quiet'>{escape(test['because'])}</span>"
-        measured = f"{escape(test['measured'])} <span class='quiet'>{escape(test.get('beside', ''))}</span>"
-        verdict = f'<span class="outcome {outcome}">{outcome}</span>'
-        rows.append([escape(test["question"]), measured, asked, verdict])
+        rows.append(
+            [
+                test["question"],
+                fill('{} <span class="quiet">{}</span>', test["measured"], test.get("beside", "")),
+                fill('{}<span class="quiet">{}</span>', side, test["because"]),
+                fill('<span class="outcome {}">{}</span>', outcome, outcome),
+            ]
+        )
     conditions = sum(test["kind"] == "condition" for test in tests)
+    intro = (
+        f"{plan.get('decision', '')} The first {conditions} are conditions: without them the other tests "
+        "show nothing."
+    )
     return [
-        '<h2 id="tests">The tests of the verdict</h2>',
-        f'<p class="quiet">{escape(str(plan.get("decision", "")))} The first {conditions} are conditions: '
-        "without them the other tests show nothing.</p>",
+        fill('<h2 id="tests">The tests of the verdict</h2>\n<p class="quiet">{}</p>', intro),
         table(["question", "measured", "threshold", "outcome"], rows, "tests"),
     ]
 
 
-def _remarks(plan: Mapping[str, Any]) -> list[str]:
-    remarks = plan.get("remarks") or []
-    items = (f"<li>{escape(str(remark))}</li>" for remark in remarks)
-    return ["<h3>Remarks</h3>", "<ul>", *items, "</ul>"] if remarks else []
+def _remarks(plan: Mapping[str, Any]) -> list[Html]:
+    items = join(fill("<li>{}</li>", remark) for remark in plan.get("remarks") or [])
+    return [fill("<h3>Remarks</h3>\n<ul>\n{}\n</ul>", items)] if items else []
 
 
 def _clips(run: Run) -> int:
