@@ -23,7 +23,7 @@ from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.config import check_conditions, condition_of, preset
 from framelens.models.parts.contexts import SCDContext
 from framelens.models.parts.fusion import Join, features_of
-from framelens.models.parts.history import Prefix, Together
+from framelens.models.parts.history import AllTokens, Prefix
 from framelens.models.parts.scd_config import PRESETS as PRESETS
 from framelens.models.parts.scd_config import Config as Config
 from framelens.models.parts.scd_parallel import teacher_forced
@@ -201,7 +201,7 @@ class SCD(HookedRootModule, Conditioned):
         text: TextKeys | None,
     ) -> Float[Tensor, "b 1 c h w"]:
         """The velocity of each frame from its noisy tokens and its context tokens, or their prefix."""
-        history, through = Together() if prefix is None else prefix, self.decoder.through
+        history, through = AllTokens() if prefix is None else prefix, self.decoder.through
         head = self.config.head if self.config.fusion == "residual" else 0
         tokens = through(noisy, modulations, place, history, text, range(head)) if head else noisy
         tokens = tokens if self.config.fusion == "prefix" else self.join(tokens, features)

@@ -147,7 +147,7 @@ class FrameCausal:
 
 
 @dataclass(frozen=True)
-class Together:
+class AllTokens:
     """All tokens of a pass see each other, and nothing else."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -164,9 +164,9 @@ class Prefix:
 
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def recording(self) -> "Recording":
+    def recording(self) -> "PrefixRecording":
         """The history of the pass over the context tokens themselves."""
-        return Recording(self)
+        return PrefixRecording(self)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of the current tokens over the context tokens and themselves."""
@@ -175,7 +175,7 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Recording(Together):
+class PrefixRecording(AllTokens):
     """Tokens that see each other; a Prefix keeps their keys and values."""
 
     prefix: Prefix

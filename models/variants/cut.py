@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from framelens.diffusion.around import Around
 from framelens.models.dense import Dense
 from framelens.models.parts.cache import KVCache
-from framelens.models.parts.history import CleanThenNoisy, FrameCausal, Together
+from framelens.models.parts.history import AllTokens, CleanThenNoisy, FrameCausal
 
 
 @contextmanager
@@ -51,7 +51,7 @@ class CutModel(Around):
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
         """The velocity if the current frame sees only itself in the cut layers."""
-        with _replace_histories(self.model, self.layers, KVCache, lambda _: Together()):
+        with _replace_histories(self.model, self.layers, KVCache, lambda _: AllTokens()):
             return self.model.denoise(x, sigma, context)
 
 
@@ -90,5 +90,5 @@ class _Diagonal:
         clean = FrameCausal(frames, self.whole.tokens_per_frame, self.whole.reach)
         seen = clean.attend(layer, *(part[:, :, :half] for part in (q, k, v)))
         alone = (rearrange(part[:, :, half:], "b h (f n) d -> (b f) h n d", f=frames) for part in (q, k, v))
-        noisy = rearrange(Together().attend(layer, *alone), "(b f) h n d -> b h (f n) d", f=frames)
+        noisy = rearrange(AllTokens().attend(layer, *alone), "(b f) h n d -> b h (f n) d", f=frames)
         return torch.cat([seen, noisy], dim=2)

@@ -17,7 +17,7 @@ from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts.blocks import GuardedHookPoint, HookedRootModule, Rope, per_frame
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.contexts import DenseContext
-from framelens.models.parts.history import History, Together
+from framelens.models.parts.history import AllTokens, History
 from framelens.models.parts.stack import Modulations
 from framelens.models.parts.text import TextKeys
 from framelens.models.wan.block import WanBlock
@@ -113,7 +113,7 @@ class Wan(HookedRootModule):
         rope = context.rope
         if frames != self.geometry.frames_per_chunk:
             rope = self.rotation(list(range(context.frame, context.frame + frames)))
-        history = context.cache if context.cache.tokens else Together()  # an empty cache stores nothing
+        history = context.cache if context.cache.tokens else AllTokens()  # an empty cache stores nothing
         tokens = self._through(self.tokens(x), modulations, rope, history, context.text)
         return self.velocity(tokens, modulations)
 
