@@ -1,4 +1,4 @@
-"""nnsight, for reading inside a forward that nobody instrumented.
+"""Reads any operation inside a module's forward, by nnsight; no hook point is needed.
 
     attended = read(model, "blocks.3.attn", "F_scaled_dot_product_attention_0", x, sigma, context)
 
@@ -6,8 +6,8 @@
     with net.trace(x, sigma, context):
         value = net.blocks[3].hook_resid_post.output.save()
 
-For exploring: a trace costs milliseconds where a forward hook costs microseconds, and the names of
-operations follow the source text of the forward. Everything else in the toolkit uses Trace and Edit.
+Use it to explore: a trace takes milliseconds where a forward hook takes microseconds, and the names of
+operations depend on the source text of the forward. Everything else in the toolkit uses Trace and Edit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,8 +20,8 @@ from torch import nn
 def view(model: nn.Module):
     """An nnsight.NNsight of the model in which the standard names of its hook_dict, if it has one, work.
 
-    A trace runs the model's forward; of a model that has none, `denoise`. nnsight stays on the model for as
-    long as the model lives: outputs are the same, each call is somewhat slower.
+    A trace runs the model's forward, or `denoise` if it has none. nnsight stays attached to the model from
+    then on: outputs are the same, each call is somewhat slower.
     """
     from nnsight import NNsight
 
@@ -35,8 +35,9 @@ def view(model: nn.Module):
 def read(model: nn.Module, module: str, operation: str, *inputs: Any, **keywords: Any) -> Any:
     """What one operation inside the forward of `module` returned during `model(*inputs, **keywords)`.
 
-    Of a model without a forward, during `denoise`. `print(view(model).get(module).source)` shows the
-    operations and their names. The model is left as it was. ValueError for an unknown module.
+    For a model without a forward: during `model.denoise(*inputs, **keywords)`. To see the operations and
+    their names, `print(view(model).get(module).source)`. The model is left as it was. ValueError for an
+    unknown module.
     """
     import nnsight
 
@@ -45,7 +46,7 @@ def read(model: nn.Module, module: str, operation: str, *inputs: Any, **keywords
         raise ValueError(f"no module is called {module!r}; there are {names}")
     if not _has_forward(model):
         model, module = _Renamed(model, {}), f"model.{module}".rstrip(".")
-    with _left_as_it_was(model):
+    with _restore_modules(model):
         net = nnsight.NNsight(model)
         source = net.get(module).source if module else net.source
         with net.trace(*inputs, **keywords):
@@ -74,13 +75,13 @@ class _Renamed(nn.Module):
 
 
 def _has_forward(model: nn.Module) -> bool:
-    # nnsight gives every module it wraps a forward of its own, so the instance says nothing.
+    # nnsight sets a forward on the instance of every module that it wraps, so the class decides.
     return type(model).forward is not nn.Module.forward
 
 
 @contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """nnsight writes into each module it wraps; here everything new is taken out again."""
+def _restore_modules(model: nn.Module) -> Iterator[None]:
+    """Removes at the end what nnsight wrote into the modules that it wrapped."""
     before = {module: dict(vars(module)) for module in model.modules()}
     try:
         yield
@@ -88,5 +89,5 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
         for module, names in before.items():
             for name in set(vars(module)) - set(names):
                 del vars(module)[name]
-            # A forward that was patched in before nnsight came.
+            # A forward that was set on the instance before.
             vars(module).update({name: names[name] for name in names if name == "forward"})

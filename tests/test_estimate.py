@@ -27,14 +27,14 @@ def changed(**settings):
 
 
 def test_every_experiment_of_a_run_has_a_line():
-    assert set(evaluations(PLAIN)) == {*experiments.names(), "stage", "memory"}
+    assert set(evaluations(PLAIN)) == {*experiments.names(), "chunk probe", "memory"}
     assert set(evaluations(changed(experiments=("readout",)))) == {"readout", "memory"}
 
 
 def test_what_experiments_share_is_counted_once():
     def shared(*names):
         found = evaluations(changed(experiments=names))
-        return found["stage"], found["memory"]
+        return found["chunk probe"], found["memory"]
 
     alone, others = shared("controls"), shared("reuse")
     together = shared("controls", "reuse")
@@ -85,7 +85,7 @@ def test_a_1_3b_network_is_probed_on_80_gigabytes(capsys):
     assert any(line.endswith("PFLOP") or "together" in line for line in lines)
     assert lines[-1].startswith("at 300 TFLOP/s; 8 clips take")
     named = {line.rpartition("  ")[2] for line in lines if "PFLOP" in line}
-    assert named == {*experiments.names(), "stage", "memory", "together"}
+    assert named == {*experiments.names(), "chunk probe", "memory", "together"}
 
 
 def test_a_model_is_estimated_as_it_would_be_run(tmp_path, capsys):

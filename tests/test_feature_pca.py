@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from framelens.analyses.statistics.feature_pca import Statistic, principal_components, spaced
+from framelens.analyses.statistics.feature_pca import Statistic, principal_components, space_evenly
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def test_the_basis_is_shared_by_all_kept_steps():
 
 @pytest.mark.parametrize("steps", [1, 4, 25, 50, 1000])
 def test_chosen_steps_are_even_and_few_whatever_their_number(steps):
-    chosen = spaced(list(range(steps)), 6)
+    chosen = space_evenly(list(range(steps)), 6)
     assert chosen[0] == 0 and chosen[-1] == steps - 1 and len(chosen) == min(6, steps)
     assert np.abs(chosen - np.linspace(0, steps - 1, len(chosen))).max() <= max(1, steps / 25)
 

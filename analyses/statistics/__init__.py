@@ -1,16 +1,16 @@
 """Streaming statistics; one file per statistic.
 
     statistic = statistics.new("step_similarity", settings)
-    statistic.add(at, hook_name, value)        # for every firing
+    statistic.add(at, hook_name, value)        # for every value of a watched hook point
     statistic.result()                         # -> xarray.Dataset
     statistic.cost(shape)                      # -> analyses.cost.StatisticCost, without any value
 
 A file of this folder is a statistic. It must offer
-- `reads`: the patterns of the hook names whose values it is given, or "attention" for attention patterns
-- `Statistic`: a class with `add(at, name, value)`, `result()` and `cost(shape)`, what it computes and keeps
+- `reads`: globs of the hook names whose values it reads, or "attention" for attention patterns
+- `Statistic`: a class with `add(at, name, value)`, `result()`, and `cost(shape)`: what it computes and keeps
 
 and may offer
-- `for_run(settings)`: a statistic that suits the settings of a run; without it `Statistic()` is made
+- `for_run(settings)`: the statistic for the settings of a run; without it `Statistic()` is made
 """
 
 from typing import Any
@@ -30,12 +30,12 @@ def new(name: str, settings: Any) -> Any:
 def cost_of(name: str, settings: Any, shape: Any) -> Any:
     """What the statistic of that name costs in a run with these settings, a StatisticCost.
 
-    `shape` is a WatchedShape. ValueError for a statistic that does not say what it costs.
+    `shape` is a WatchedShape. ValueError for a statistic that has no method `cost`.
     """
     statistic = new(name, settings)
     if not hasattr(statistic, "cost"):
         raise ValueError(
-            f"the statistic {name} does not say what it costs; give its class a method cost(shape) that "
+            f"the statistic {name} has no cost; give its class a method cost(shape) that "
             "returns a StatisticCost (framelens/analyses/cost.py)"
         )
     return statistic.cost(shape)

@@ -1,4 +1,4 @@
-"""The size of what attention and MLP write into the residual stream, beside the stream itself."""
+"""The size of what attention and MLP write into the residual stream, and the size of the stream itself."""
 
 import torch
 import xarray as xr
@@ -45,6 +45,6 @@ class Statistic:
         return xr.Dataset(variables, self._labels.coords())
 
     def cost(self, shape: WatchedShape) -> StatisticCost:
-        """A square and a sum for each entry; one number is kept of each value."""
+        """A square and a sum for each entry; one number is kept for each value."""
         values = len(_MEANINGS) * shape.layers * shape.steps * shape.frames
         return StatisticCost(0, 2 * values * shape.tokens * shape.width, FLOAT32 * values)

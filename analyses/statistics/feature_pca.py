@@ -4,9 +4,9 @@
     statistic.add(at, "blocks.3.hook_resid_post", value)     # [b n d]
     statistic.result().components               # (clip, frame, layer, pca_step, token, component)
 
-The basis is fitted on all these steps of one clip, frame and layer together, so
-colours mean the same at each of them. Above `exact_tokens` tokens only the 16 leading
-directions of each step are held, so that memory stays small beside the network's.
+The basis is fitted to all these steps of one clip, frame and layer together, so that a colour means
+the same at each step. Above `exact_tokens` tokens only the 16 leading directions of each step are kept,
+so that the statistic needs little memory compared with the network.
 """
 
 from collections.abc import Sequence
@@ -33,16 +33,16 @@ from framelens.analyses.sums.low_rank import (
 reads: tuple[str, ...] = ("*blocks.*.hook_resid_post",)
 
 STEPS = 6
-"""Steps of a run that are shown."""
+"""Steps of a run that are shown, at most."""
 EXACT_TOKENS = 128
-# Up to this width the covariance is diagonalised, above it iterated upon.
+# Up to this width the covariance is diagonalised; above it, subspace iteration is used.
 _DIRECT = 256
 _DIRECTIONS, _ROUNDS = 16, 12
-"""Directions that are iterated for 3, and rounds: the error falls with (λ17/λ3)^12."""
+"""Directions that are iterated to find 3, and rounds; the error falls as (λ17/λ3)^12."""
 
 
 class Statistic:
-    """Principal components at these steps, which every frame has to have."""
+    """Principal components at these steps; every frame must have all of them."""
 
     def __init__(self, steps: Sequence[int], exact_tokens: int = EXACT_TOKENS):
         self.steps, self.exact_tokens = sorted(steps), exact_tokens
@@ -77,8 +77,8 @@ class Statistic:
         return xr.Dataset(variables, coords | tokens)
 
     def cost(self, shape: WatchedShape) -> StatisticCost:
-        """Values of the current frame, as they are or as their leading directions; of earlier frames the
-        components."""
+        """Kept: values of the current frame, as they are or as their leading directions, and the components
+        of earlier frames."""
         n, d, steps = shape.tokens, shape.width, len(self.steps)
         if self._is_large(n, d):
             products = steps * low_rank_products(n, d) + joint_products(n, d, steps)
@@ -95,7 +95,7 @@ class Statistic:
         return tokens > self.exact_tokens and width > 4 * RANK
 
     def _finish(self) -> None:
-        """Fits the frame that just ended and lets its features go."""
+        """Fits the frame that just ended and frees its features."""
         while self._kept:
             point, kept = self._kept.popitem()
             if sorted(kept) != self.steps:
@@ -109,7 +109,7 @@ class Statistic:
 
 
 def _components(steps: list[Tensor | LowRank]) -> tuple[Float[Tensor, "b r 3"], Float[Tensor, "b 3"]]:
-    """Scores and shares of all tokens of these steps, however they were kept."""
+    """Scores and shares of all tokens of these steps, kept in either form."""
     whole = [step for step in steps if isinstance(step, Tensor)]
     if whole:
         return principal_components(torch.cat(whole, 1).float())
@@ -139,7 +139,7 @@ def _upright(scores: Float[Tensor, "b r m"]) -> Float[Tensor, "b r m"]:
 
 
 def _leading(centred: Float[Tensor, "b r d"]) -> Float[Tensor, "b d m"]:
-    """Three orthonormal directions of largest variance: exact for small sizes, else by subspace iteration."""
+    """Three orthonormal directions of largest variance: exact up to _DIRECT channels, else by iteration."""
     if centred.shape[2] <= _DIRECT:
         exact = centred.double()
         return torch.linalg.eigh(exact.mT @ exact).eigenvectors.flip(-1)[..., :3].to(centred.dtype)
@@ -161,16 +161,16 @@ def _products(rows: int, width: int) -> int:
 
 
 def _decomposition(width: int) -> int:
-    """Operations of its eigenproblem, about 10 d³; of those of the iteration none are counted."""
+    """Operations of the eigenproblem, about 10 d³; those of the iteration are not counted."""
     return 10 * width**3 if width <= _DIRECT else 0
 
 
 def for_run(settings: Any) -> Statistic:
     """The statistic at STEPS of the steps that the run watches."""
-    return Statistic(spaced(settings.watched_steps, STEPS))
+    return Statistic(space_evenly(settings.watched_steps, STEPS))
 
 
-def spaced(steps: list[int], count: int) -> list[int]:
-    """At most `count` of the steps, as evenly spaced as they allow, with the first and the last."""
+def space_evenly(steps: list[int], count: int) -> list[int]:
+    """At most `count` of the steps, spaced as evenly as possible, with the first and the last."""
     wanted = np.linspace(steps[0], steps[-1], count)
     return sorted({min(steps, key=lambda step: abs(step - goal)) for goal in wanted})

@@ -4,8 +4,8 @@
     statistic.add(at, "blocks.3.attn", pattern)      # a hooks.attention.Pattern
     statistic.result().mass                          # (clip, frame, layer, head, step, lag)
 
-The softmax runs over all keys before the sum by frame, and every mass stands beside
-the share of keys at that lag, which is what uniform attention would give.
+The softmax runs over all keys before the sum by frame. Beside every mass is the share of keys at that
+lag, which is the mass under uniform attention.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -27,7 +27,7 @@ _COUNT_BYTES = 8
 
 @runtime_checkable
 class PatternLike(Protocol):
-    """What this statistic asks of an attention pattern."""
+    """What this statistic needs of an attention pattern."""
 
     key_age: Int[Tensor, " k"] | None
     fraction: float
@@ -70,9 +70,9 @@ class Statistic:
     def result(self) -> xr.Dataset:
         """mass, uniform, entropy, uniform_entropy, mean_lag, cross_mass and mass_stderr.
 
-        A lag at which a frame has no keys is NaN in mass and in uniform. Layers that see a frame's own keys
-        alone stand beside those that see earlier frames; `uniform` is of the latter, and `uniform_entropy`
-        is by layer where the numbers of keys differ.
+        A lag at which a frame has no keys is NaN in mass and in uniform. Some layers may see only the keys of
+        their own frame: `uniform` is that of the layers that see earlier frames, and `uniform_entropy`
+        has the axis `layer` where the numbers of keys differ.
         """
         coords = self._labels.coords()
         axes = self._labels.frames, self._labels.points, self._labels.steps
@@ -83,7 +83,7 @@ class Statistic:
         variables = {
             name: variable(*about[:1], table[name], *about[1:], SPARSITY) for name, about in _MEASURED.items()
         }
-        variables |= _derived(table["mass"], lag)
+        variables |= _sum_over_lags(table["mass"], lag)
         variables["uniform"] = variable(
             "frame lag", uniform, "1", "share of keys: the mass if uniform", SPARSITY
         )
@@ -97,8 +97,8 @@ class Statistic:
         )
 
     def cost(self, shape: WatchedShape) -> StatisticCost:
-        """Scores and mean keys of the chosen queries; mass by lag, entropy and an error are kept by head, and
-        the numbers of keys."""
+        """Computed: scores and mean keys of the chosen queries. Kept: mass by lag, entropy and an error by
+        head, and the numbers of keys."""
         queries = shape.tokens if self.queries is None else min(self.queries, shape.tokens)
         products = kept = 0
         for past in shape.pasts:
@@ -110,7 +110,7 @@ class Statistic:
     def _count_keys(self, frame: int, name: str, age: Int[Tensor, " k"] | None) -> None:
         """Keys at each lag; the last entry counts the keys that are not frames."""
         if age is None:
-            raise ValueError(f"{name} does not say how old its keys are; give its AttentionPoint a key_age")
+            raise ValueError(f"the age of the keys of {name} is not known; give its AttentionPoint a key_age")
         lags = torch.bincount(age[age >= 0]).cpu()
         counts = torch.cat([lags, torch.tensor([age.numel() - int(lags.sum())])])
         others = [seen for (place, _), seen in self._keys.items() if place == frame and not _is_own(seen)]
@@ -123,7 +123,7 @@ class Statistic:
         self._checked.add((frame, name))
 
     def _uniform(self) -> Float[np.ndarray, "f lag"]:
-        """Share of the keys by frame and lag, NaN where there are none; of the layers that see the most."""
+        """Share of the keys by frame and lag in the layers that see the most; NaN where there are none."""
         counts = []
         for frame in self._labels.frames:
             seen = [count for (place, _), count in self._keys.items() if place == frame]
@@ -134,7 +134,7 @@ class Statistic:
         return share
 
     def _number_of_keys(self) -> Float[np.ndarray, "f layer"]:
-        """Keys of each layer, NaN for a layer that was not seen at a frame."""
+        """Keys of each layer; NaN for a layer without a value at a frame."""
         none = torch.tensor([torch.nan])
         frames, points = self._labels.frames, self._labels.points
         sums = [[float(self._keys.get((f, name), none).sum()) for name in points] for f in frames]
@@ -142,12 +142,12 @@ class Statistic:
 
 
 def _is_own(counts: Int[Tensor, " lags_and_1"]) -> bool:
-    """Whether all keys are of the frame at hand."""
+    """Whether all keys are of the current frame."""
     return len(counts) == 2 and int(counts[-1]) == 0
 
 
 def for_run(settings: Any) -> Statistic:
-    """The statistic on as many queries a frame as the run's settings ask for."""
+    """The statistic with the number of queries per frame that the settings give."""
     return Statistic(queries=settings.queries)
 
 
@@ -159,11 +159,11 @@ _MEASURED = {
 }
 
 
-def _derived(
+def _sum_over_lags(
     mass: Float[np.ndarray, "b f l h s lag"], lag: Float[np.ndarray, " lag"]
 ) -> dict[str, xr.Variable]:
     sums = {
-        "mean_lag": (lag, "frame", "sum of lag times mass; keys that are no frame add nothing"),
+        "mean_lag": (lag, "frame", "sum of lag times mass; keys of no frame add nothing"),
         "cross_mass": (lag > 0, "1", "attention mass on earlier frames (lag 1 and more)"),
     }
     is_seen = np.isfinite(mass).any(-1)

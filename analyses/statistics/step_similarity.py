@@ -4,10 +4,10 @@
     statistic.add(at, "blocks.3.hook_resid_post", value)      # [b n d], every denoising pass
     statistic.result().cosine                                 # (clip, frame, layer, step, step_b)
 
-Features are kept as they are up to `exact_tokens` tokens, and above that as sketches:
-all entries in about 16384 buckets for the cosines and distances, tokens in 256 buckets for
-CKA, held in half precision. Either way they are reduced and let go as soon as the next frame begins.
-The formulas are in `_gram.py`.
+Features are kept as they are up to `exact_tokens` tokens, and above that as sketches in half precision:
+all entries in about 16384 buckets for the cosines and distances, tokens in 256 buckets for CKA. In both
+cases they are reduced to matrices and freed when the next frame begins. The formulas are in
+analyses/sums/gram.py.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Statistic:
             self._finish()
             self._frame = at.frame
         self._labels.note(at, name)
-        kept = (value.clone(),) if value.shape[1] <= self.exact_tokens else self._sketched(value)
+        kept = (value.clone(),) if value.shape[1] <= self.exact_tokens else self._sketch(value)
         self._kept.setdefault(name, {})[at.step] = kept
 
     def result(self) -> xr.Dataset:
@@ -70,14 +70,14 @@ class Statistic:
         return xr.Dataset(variables, coords)
 
     def cost(self, shape: WatchedShape) -> StatisticCost:
-        """Values of the current frame, as they are or as sketches; of earlier frames their matrices."""
+        """Kept: values of the current frame or their sketches, and the matrices of earlier frames."""
         n, d, steps, points = shape.tokens, shape.width, shape.steps, shape.layers + 1
         if n <= self.exact_tokens:
             products, others, once = 2 * n**2 * d, 0, 0
             held, lengths = n * d * shape.value_bytes, (n * d, n * (n - 1) // 2)
         else:
             sizes = CountSketch.sizes(d)
-            # A mean, a difference, norms, signs and two sums by entry.
+            # For each entry: a mean, a difference, norms, signs and two sums.
             products, others, once = CountSketch.products(d), 7 * n * d, CountSketch.kept_bytes(n, d)
             held, lengths = 2 * sum(sizes) + FLOAT32 * (len(sizes) + n + d), sizes
         matrices = FLOAT32 * ((len(_MEANINGS) - 1) * steps**2 + steps)
@@ -86,14 +86,14 @@ class Statistic:
         times = points * shape.frames
         return StatisticCost(times * products, times * steps * others, kept)
 
-    def _sketched(self, value: Float[Tensor, "b n d"]) -> tuple[Tensor, ...]:
+    def _sketch(self, value: Float[Tensor, "b n d"]) -> tuple[Tensor, ...]:
         _, tokens, width = value.shape
         key = (tokens, width, value.device)
         if key not in self._hashes:
             self._hashes[key] = CountSketch(tokens, width, value.device, self.seed)
         mean = value.mean(1, dtype=torch.float32)
         flat, kernel, squares = self._hashes[key](value, mean)
-        return (*_halved(flat), *_halved(kernel), squares, mean)
+        return (*_to_half(flat), *_to_half(kernel), squares, mean)
 
     def _finish(self) -> None:
         """Reduces the frame that just ended to step x step matrices."""
@@ -109,7 +109,7 @@ class Statistic:
         self._kept.clear()
 
     def _groups(self) -> Iterator[list[str]]:
-        """Points whose features have one shape, few enough to be reduced at once."""
+        """Groups of points with features of one shape, small enough to be reduced at once."""
         groups: dict[tuple, list[str]] = {}
         steps = self._labels.steps
         for point, kept in self._kept.items():
@@ -126,7 +126,7 @@ class Statistic:
 
 
 def for_run(settings: Any) -> Any:
-    """The statistic on as many tokens of a frame as the run's settings ask for."""
+    """The statistic on the number of tokens per frame that the settings give."""
     if settings.tokens is None:
         return Statistic()
     return Sampled(Statistic, settings.tokens, settings.seed)
@@ -146,11 +146,11 @@ def _sketch_parts(
     return flat * flat_scale, kernel * kernel_scale, squares, mean
 
 
-def _halved(sketch: Float[Tensor, "b m"]) -> tuple[Float[Tensor, "b m"], Float[Tensor, "b 1"]]:
-    """A sketch in half precision, and the float32 number to multiply it by; no entry is out of range.
+def _to_half(sketch: Float[Tensor, "b m"]) -> tuple[Float[Tensor, "b m"], Float[Tensor, "b 1"]]:
+    """A sketch in half precision, and the float32 number to multiply it by, so that no entry overflows.
 
-    Rounding changes cosines by less than 1e-6 and shows in a distance only below 0.001 of the norm, where a
-    sketch of that width is off by more in all else.
+    Rounding changes cosines by less than 1e-6. It changes distances only below 0.001 of the norm, where the
+    sketch itself has a larger error.
     """
     scale = sketch.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(sketch.dtype).tiny)
     return (sketch / scale).half(), scale

@@ -1,15 +1,15 @@
 """Similarity measures between denoising steps, all from step x step Gram matrices.
 
 With X_s the n x d features at step s, m_s their mean token and Z_s = X_s - 1 m_sᵀ,
-two Gram matrices carry everything, G_st = <Z_s, Z_t> and M_st = n <m_s, m_t>:
+two Gram matrices determine every measure: G_st = <Z_s, Z_t> and M_st = n <m_s, m_t>:
 
     <X_s, X_t>                   = G_st + M_st
     <X_s - 1 m_sᵀ, X_t - 1 m_sᵀ> = G_st                     (the rows of Z_s sum to zero)
     |X_t - 1 m_sᵀ|²              = G_tt + M_tt + M_ss - 2 M_st
     |X_s - X_t|²                 = G_ss + G_tt - 2 G_st + M_ss + M_tt - 2 M_st
 
-So exact centring by the reference step's mean needs no pass over pairs of features,
-and G may come from sketches of Z_s, which are taken after the mean has gone.
+So centring by the reference step's mean is exact without a loop over pairs of features, and G may come from
+sketches of Z_s, from which the mean was removed before.
 """
 
 import torch
@@ -46,7 +46,7 @@ def similarities(
 def gram_products(steps: int, tokens: int, width: int, centred: int, kernel: int) -> int:
     """Operations of all Gram matrices in `similarities`, a multiply-add counts as two.
 
-    `centred` and `kernel` are the lengths of those vectors; the norms are left out below four tokens, as CKA.
+    `centred` and `kernel` are the lengths of those vectors. Below four tokens CKA is NaN.
     """
     cka = kernel + tokens if tokens >= 4 else 0
     return 2 * steps**2 * (centred + width + cka)
@@ -84,6 +84,6 @@ def _outer(values: Float[Tensor, "*l s"]) -> Float[Tensor, "*l s s"]:
 
 
 def _distances(gram: Float[Tensor, "*l s s"]) -> Float[Tensor, "*l s s"]:
-    """Squared distances between the vectors of a Gram matrix; rounding cannot make them negative."""
+    """Squared distances between the vectors of a Gram matrix; never negative by rounding."""
     squares = _diagonal(gram)
     return (squares[..., :, None] + squares[..., None, :] - 2 * gram).clamp(min=0)

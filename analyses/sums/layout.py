@@ -1,6 +1,6 @@
 """From values at a (frame, point, step) to labelled arrays.
 
-A statistic notes every value it is given and tabulates its cells at the end:
+A statistic notes every value that it receives, and tabulates its cells at the end:
 
     labels.note(at, point)
     cells[at.frame, point, at.step] = value                               # [b ...]
@@ -22,7 +22,7 @@ SPARSITY = "Bai et al. 2026, Causality in Video Diffusers is Separable from Deno
 
 @runtime_checkable
 class Moment(Protocol):
-    """When a value was seen: the sampler's forward pass."""
+    """When a value was computed: the sampler's forward pass."""
 
     frame: int
     step: int
@@ -37,11 +37,11 @@ class Labels:
         self._sigmas: dict[int, float] = {}
 
     def note(self, at: Moment, point: str, kind: str = "") -> None:
-        """Remembers one value (of one kind); a second one for the same place and moment is refused."""
+        """Notes one value (of one kind); ValueError for a second one at the same place and moment."""
         key = (at.frame, point, at.step, kind)
         if key in self._seen:
             raise ValueError(
-                f"{point} fired twice at frame {at.frame}, step {at.step}; use one Statistic per rollout"
+                f"{point} was called twice at frame {at.frame}, step {at.step}; use one Statistic per rollout"
             )
         if self._sigmas.setdefault(at.step, at.sigma) != at.sigma:
             raise ValueError(
@@ -86,8 +86,7 @@ class Labels:
 def tabulate(cells: Mapping[tuple, torch.Tensor], *axes: Sequence[Hashable]) -> np.ndarray:
     """One float32 array [b, *axes, ...] of all cells [b, ...], whose keys are labels along the axes.
 
-    NaN where there is no cell; axes behind the labelled ones are padded with
-    NaN to the longest cell.
+    NaN where a cell is missing. Axes after the labelled ones are padded with NaN to the longest cell.
     """
     arrays = _to_numpy(cells)
     batches = {array.shape[0] for array in arrays.values()}
@@ -105,7 +104,7 @@ def tabulate(cells: Mapping[tuple, torch.Tensor], *axes: Sequence[Hashable]) -> 
 
 
 def _to_numpy(cells: Mapping[tuple, torch.Tensor]) -> dict[tuple, np.ndarray]:
-    """The cells in host memory as float32, with one transfer per shape."""
+    """The cells in the CPU's memory as float32, with one transfer per shape."""
     shapes: dict[torch.Size, list[tuple]] = {}
     for key, cell in cells.items():
         shapes.setdefault(cell.shape, []).append(key)

@@ -1,10 +1,10 @@
-"""Principal components of many feature maps together, of which only the leading directions are kept.
+"""Principal components of many feature maps together, from the leading directions of each.
 
     parts = [low_rank(features) for features in steps]       # each [b n d]
     scores, explained = joint_components(parts)              # [b (s n) 3], [b 3]
 
-A map costs (n + d) RANK numbers instead of n d. The joint components are those of the kept parts: they are
-off only as far as a leading direction of all maps together lies outside the RANK leading ones of each.
+A map takes (n + d) RANK numbers instead of n d. The joint components are those of the kept parts. They are
+exact if the leading directions of all maps together lie in the space of the RANK leading ones of each map.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from torch import Tensor
 from framelens.analyses.cost import FLOAT32
 
 RANK, SPARE, ROUNDS = 16, 8, 2
-"""Directions kept, directions iterated beside them, rounds: an error falls with (λ25 / λ3)^(2 ROUNDS + 1)."""
+"""Directions kept, directions iterated beside them, rounds; an error falls as (λ25 / λ3)^(2 ROUNDS + 1)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def low_rank_products(tokens: int, width: int) -> int:
 
 
 def low_rank_bytes(tokens: int, width: int) -> int:
-    """Bytes of the parts that are kept of one map."""
+    """Bytes that are kept of one map."""
     return FLOAT32 * ((tokens + width) * RANK + width + 1)
 
 
@@ -62,7 +62,7 @@ def joint_products(tokens: int, width: int, maps: int) -> int:
 
 
 def joint_components(parts: Sequence[LowRank]) -> tuple[Float[Tensor, "b r 3"], Float[Tensor, "b 3"]]:
-    """Scores of all tokens on three components, and the share of the variance of the full maps of each."""
+    """Scores of all tokens on three components, and each component's share of the variance of the maps."""
     tokens = parts[0].coords.shape[1]
     means = torch.stack([part.mean for part in parts], 1)
     shift = means - means.mean(1, keepdim=True)

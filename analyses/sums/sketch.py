@@ -6,7 +6,7 @@
 Each entry of the features is multiplied by a fixed random sign and added to one
 of M buckets (Charikar, Chen, Farach-Colton 2002). For two feature maps a, b with
 the same hash, E[<S a, S b>] = <a, b> with variance at most (|a|²|b|² + <a, b>²) / M,
-and the error of a cosine is about (1 - cosine²) / sqrt(M): smallest where maps are alike.
+and the error of a cosine is about (1 - cosine²) / sqrt(M), which is smallest for similar maps.
 """
 
 import torch
@@ -16,11 +16,12 @@ from torch.nn.functional import embedding_bag
 
 from framelens.analyses.cost import FLOAT32
 
-# A hash of single entries is a scatter. Rows of 127 consecutive entries, each row sent whole to one
-# of 129 places, move memory in order and sum without atomics, so results repeat bit for bit. Entries
-# at different positions in their rows never meet, those at the same position meet with chance 1/129:
-# 1/M on average over pairs, if each channel visits all positions. It does when the row length and the
-# width have no common factor; else a single massive channel would crowd into few buckets.
+# Hashing single entries is a slow scatter. Here rows of 127 consecutive entries are added as a whole to
+# one of 129 places: memory is read in order and no atomics are needed, so results repeat bit for bit.
+# Entries at different positions in their rows never share a bucket; those at the same position do with
+# probability 1/129. That is 1/M on average over pairs, if each channel occurs at all positions, which it
+# does when the row length and the width have no common factor. Otherwise a single massive channel would
+# fill few buckets.
 BUCKETS, ROW_LENGTHS = 16384, (127, 131)
 TOKEN_BUCKETS = 256
 
@@ -69,7 +70,7 @@ class CountSketch:
     def _clip(
         self, features: Float[Tensor, "n d"], mean: Float[Tensor, " d"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # The last row is filled up with zeros.
+        # The end of the last row stays zero.
         room = mean.new_zeros(len(self.rows) * self.row)
         centred = room[: self.entries].view_as(features)
         torch.sub(features, mean, out=centred)
@@ -82,10 +83,10 @@ class CountSketch:
     def _kernel(self, centred: Float[Tensor, "n d"]) -> Float[Tensor, " p"]:
         """The token kernel K = X Xᵀ between two random halves of the tokens, each added up in 128 buckets.
 
-        For U ∈ {0, ±1}^(n/2 x 128), V likewise, this is Uᵀ K V: no token meets itself, whose squared norm
-        would be a bias, and the expected product of two sketches is the sum of K_ij L_ij over i in one
-        half and j in the other. All pairs of 256 buckets would cost four times as much for an error in
-        CKA between the same and half.
+        With U, V ∈ {0, ±1}^(n/2 x 128) this is Uᵀ K V. No token is paired with itself, so squared norms add
+        no bias. The expected product of two sketches is the sum of K_ij L_ij over i in one half and j in the
+        other. All pairs of 256 buckets would cost four times as much, for an error in CKA that is between
+        half as large and the same.
         """
         signs = self.token_signs
         buckets = embedding_bag(self.tokens, centred, self.token_starts, mode="sum", per_sample_weights=signs)
@@ -94,18 +95,18 @@ class CountSketch:
 
 
 def kept_pairs(tokens: int) -> float:
-    """Share of the pairs of different tokens that a kernel's sketch holds: those between the halves."""
+    """Share of all pairs of different tokens that a kernel's sketch contains: those between the halves."""
     half = tokens // 2
     return 2 * half * (tokens - half) / (tokens * (tokens - 1))
 
 
 def _row(width: int) -> int:
-    """Entries of a row: a length with no factor in common with the width."""
+    """Entries of a row: the first length without a common factor with the width."""
     return next(length for length in ROW_LENGTHS if width % length)
 
 
 def _starts(count: int, bags: int) -> Int[Tensor, " bags"]:
-    """Where each bag begins when so many things are shared out evenly."""
+    """Start of each of `bags` equal slices of `count` things."""
     return torch.arange(bags) * count // bags
 
 

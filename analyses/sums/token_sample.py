@@ -1,13 +1,13 @@
 """A part of a frame's tokens instead of all of them, and the error that this makes.
 
     chosen = spread_tokens(1560, 256, seed=0)                # [256], in their order
-    statistic = Sampled(Statistic, tokens=256)               # a streaming statistic on so many tokens
+    statistic = Sampled(Statistic, tokens=256)               # a streaming statistic on 256 tokens
     statistic.result().cosine_stderr                         # beside each measure
 
-The tokens are cut into as many runs of equal length as there are to be chosen, and one of each run is drawn.
-Its neighbours in the order, the even ones and the odd ones, are two samples of half the size: for a measure A
-of one and B of the other, |A - B| / 2 √(1 - share) estimates the standard error of the whole sample's. A
-single such number is a draw; means of them (root mean square) over clips, layers or steps are to be trusted.
+The tokens are cut into `count` segments of equal length, and one token of each is chosen at random. The
+even and the odd ones of the chosen tokens are two samples of half the size. With A, the measure of one, and
+B, that of the other, |A - B| / 2 √(1 - share) estimates the standard error of the whole sample's measure. A
+single such number is itself random; use the root mean square over clips, layers or steps.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ STDERR = "_stderr"
 
 
 def spread_tokens(tokens: int, count: int | None, seed: int = 0) -> Int[Tensor, " n"]:
-    """`count` of the tokens, one of each of as many runs of equal length; all where there are no more."""
+    """One token from each of `count` equal segments; all tokens where there are no more than `count`."""
     if count is None or count >= tokens:
         return torch.arange(tokens)
     edges = torch.arange(count + 1) * tokens // count
@@ -40,9 +40,9 @@ def half_difference(one: Any, other: Any, share: float) -> Any:
 
 
 class Sampled:
-    """A streaming statistic on `tokens` of the tokens, and beside each measure its error from sampling them.
+    """A streaming statistic on `tokens` of the tokens, with the error of each measure from sampling them.
 
-    Where there are no more tokens than that it is the statistic itself.
+    Where there are no more tokens than that, it is the statistic itself.
     """
 
     def __init__(self, make: Callable[[], Any], tokens: int, seed: int = 0):
@@ -77,7 +77,7 @@ class Sampled:
             half.add(at, name, sample[:, first::2])
 
     def cost(self, shape: WatchedShape) -> StatisticCost:
-        """That of the statistic on the sample and on its two halves, and the places of the chosen tokens."""
+        """The cost on the sample and on its two halves, and the indices of the chosen tokens."""
         if shape.tokens <= self.tokens:
             return self._whole.cost(shape)
         sizes = (self.tokens, (self.tokens + 1) // 2, self.tokens // 2)
@@ -86,7 +86,7 @@ class Sampled:
         return sum((part.cost(replace(shape, tokens=size)) for part, size in parts), places)
 
     def result(self) -> xr.Dataset:
-        """The statistic's Dataset; where tokens were left out with a standard error for each variable."""
+        """The statistic's Dataset; where tokens were left out, also a standard error of each variable."""
         dataset = self._whole.result()
         if self._share == 1:
             return dataset

@@ -1,1 +1,1 @@
-"""Memory and passes of a probe run, before it is started."""
+"""Memory and passes of a probe run, computed before it is started."""

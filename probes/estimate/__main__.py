@@ -1,7 +1,7 @@
-"""python -m framelens.probes estimate --preset wan-1.3b --dtype bfloat16: what a probe run will take.
+"""python -m framelens.probes estimate --preset wan-1.3b --dtype bfloat16: what a probe run will need.
 
-Memory by what holds it, and block evaluations by experiment with their operations and time at a given speed:
-arithmetic on shapes. Flags of a run (--steps, --frames, --quick, --tokens, ...) mean what they mean there.
+Computed from shapes: memory by what uses it, and block evaluations by experiment with their operations and
+the time at a given speed. The flags of a run (--steps, --frames, --quick, --tokens, ...) mean the same here.
 """
 
 import argparse
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options beside those of a run."""
+    """The options besides those of a run."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--preset", choices=PRESETS, help="instead of --model: its sizes, without weights")
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="instead of --model: a network of known size, without weights"
+    )
     parser.add_argument("--chunk", type=int, default=1, help="frames that a preset makes together")
     parser.add_argument(
-        "--teraflops", type=float, default=300, help="operations a second to count with, 1e12"
+        "--teraflops", type=float, default=300, help="assumed speed, in 1e12 operations per second"
     )
     return parser
 
@@ -59,7 +61,7 @@ def _about(name: str, run: "RunShape") -> list[str]:
 
 
 def memory_lines(run: "RunShape") -> list[str]:
-    """Bytes by what holds them, and their sum."""
+    """Lines of text: bytes by what uses them, and their sum."""
     from framelens.probes.estimate.memory import room
 
     parts = room(run)
@@ -68,7 +70,7 @@ def memory_lines(run: "RunShape") -> list[str]:
 
 
 def work_lines(run: "RunShape", teraflops: float) -> list[str]:
-    """Passes, operations and hours by experiment, their sums, and the hours of all clips."""
+    """Lines of text: passes, operations and hours by experiment, their sums, and the hours of all clips."""
     from framelens.probes.estimate.work import evaluations, flops_of_pass
 
     passes = {name: count / run.layers for name, count in evaluations(run).items()}
@@ -90,7 +92,7 @@ def _hours(operations: float, teraflops: float) -> float:
 
 
 def _of_model(name: str, settings: Settings, unasked: Sequence[str]) -> tuple[str, "RunShape"]:
-    """A loaded model's label, and the shape of a run with the settings that it is probed with."""
+    """A loaded model's label, and the shape of a run with the settings with which it would be probed."""
     from framelens import models
     from framelens.probes.run.clips import frames_of
     from framelens.probes.run.shape import shape_of_run

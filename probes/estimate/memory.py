@@ -1,10 +1,10 @@
-"""What a probe holds at once, in bytes, by what holds it: arithmetic on shapes.
+"""The bytes that a probe needs at once, by what uses them, computed from shapes.
 
     parts = room(run)
-    sum(parts.values())                      # of one clip after the other, on one device
+    sum(parts.values())                      # clips one after the other, on one device
 
-Everything that lives together is added up, the largest of what comes after each other beside it. Left out:
-what the allocator keeps, kernels' workspace, the CUDA context (together a GB or less).
+What is in memory at the same time is added up; of what comes one after the other the largest part is added.
+Left out: what the allocator keeps, kernels' workspace, the CUDA context (together a GB or less).
 """
 
 from framelens.probes.chunk.stage import DRAWS
@@ -14,7 +14,7 @@ from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 
 
 def room(run: RunShape) -> dict[str, int]:
-    """Bytes by what holds them; an experiment that the run leaves out holds nothing."""
+    """Bytes by what uses them; an experiment that the run leaves out uses none."""
     names = experiments_of(run)
     pasts, features = shared_kept_bytes(shared_use(claim_of(name, run).chunk for name in names), run)
     beside = {name: kept_bytes(name, run) for name in names}
@@ -29,8 +29,11 @@ def room(run: RunShape) -> dict[str, int]:
 
 
 def _pass_bytes(run: RunShape) -> int:
-    """One block at a time: the stream, queries, keys, values and the MLP of all rows, with their float32
-    copies; the history of one layer joined to the chunk's own; and in float32, sorted, where it is read."""
+    """Bytes of one block for all rows: the stream, queries, keys, values and the MLP, with float32 copies.
+
+    Also the history of one layer with the chunk's own keys and values, and its sorted float32 copy where
+    attention is read.
+    """
     rows = max(run.batch, 2) * DRAWS
     stream = rows * run.tokens * (10 * run.d_model + 2 * run.mlp_width) * max(run.value_bytes, 4)
     history = min(run.chunks, run.seen or run.chunks) * run.tokens * run.d_model

@@ -1,6 +1,6 @@
-"""Networks whose sizes are known without their weights: Wan 2.1 at 832 x 480 pixels.
+"""Networks of known size, without their weights: Wan 2.1 at 832 x 480 pixels.
 
-Frames are 60 x 104 latents with 16 channels in patches of 2 x 2. Light: no torch.
+Frames are 60 x 104 latents with 16 channels in patches of 2 x 2. Imports no torch.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ FRAMES, STEPS = 21, 50
 
 
 def shape_of_preset(name: str, chunk: int, settings: Settings) -> "RunShape":
-    """A run on a Wan network of that size, its weights counted; on FRAMES frames unless settings say it."""
+    """The shape of a run on a Wan network of that size, with FRAMES frames by default."""
     from framelens.probes.run.shape import RunShape
 
     sizes, frames = PRESETS[name], settings.frames or FRAMES
@@ -42,7 +42,7 @@ def shape_of_preset(name: str, chunk: int, settings: Settings) -> "RunShape":
 
 
 def _parameters(layers: int, d: int, m: int) -> int:
-    """Weights of a network of that width and of that width of the MLP."""
+    """Number of weights of a network of width d and MLP width m."""
     block = 8 * (d * d + d) + 4 * d + 2 * d + (2 * d * m + m + d) + 6 * d
     around = (VALUES * d + d) + (TEXT_WIDTH * d + d) + (SINUSOID * d + d) + 2 * (d * d + d)
     around += 6 * (d * d + d) + (d * VALUES + VALUES) + 2 * d

@@ -1,4 +1,4 @@
-"""How many layer evaluations a run makes per clip, by experiment, as each says it in its own file.
+"""Layer evaluations per clip of a run, by experiment; each experiment states its own in its file.
 
 evaluations(run)["reuse"]                # layers run, times rows of the batch
 """
@@ -7,21 +7,20 @@ from framelens.probes import experiments
 from framelens.probes.run.costs import claim_of, shared_evaluations, shared_use
 from framelens.probes.run.shape import RunShape
 
-CHUNK, MEMORY = "stage", "memory"
-"""The lines beside those of experiments: the chunk that interventions share, and finished frames."""
+CHUNK, MEMORY = "chunk probe", "memory"
+"""Lines besides those of experiments: the chunk that interventions share, encoding of finished frames."""
 
 
 def experiments_of(run: RunShape) -> list[str]:
-    """The experiments that the settings name, or all."""
+    """The experiments that the settings name; all if they name none."""
     return list(run.settings.experiments or experiments.names())
 
 
 def evaluations(run: RunShape) -> dict[str, int]:
     """Layer evaluations by experiment of the run.
 
-    `stage` is the chunk that interventions share, `memory` reading finished frames.
-
-    ValueError for an experiment that does not say what it costs.
+    `chunk probe` is the chunk that interventions share, `memory` the encoding of finished frames. ValueError
+    for an experiment without a function `evaluations`.
     """
     claims = {name: claim_of(name, run) for name in experiments_of(run)}
     use = shared_use(claim.chunk for claim in claims.values())
@@ -34,8 +33,10 @@ def evaluations(run: RunShape) -> dict[str, int]:
 
 
 def flops_of_pass(run: RunShape, is_rollout: bool) -> float:
-    """Operations of one pass of a chunk through the layers that denoise: matrix products, and attention to
-    the past of the last chunk, or of an average one in rollouts."""
+    """Operations of one pass of a chunk through the layers that denoise: matrix products and attention.
+
+    The past is that of the last chunk; in rollouts that of an average chunk.
+    """
     d, n = run.d_model, run.tokens
     chunks = (run.chunks + 1 + run.settings.context // run.chunk) / 2 if is_rollout else run.chunks
     keys = min(chunks, run.seen or chunks) * n + run.text_tokens
