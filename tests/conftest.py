@@ -1,18 +1,47 @@
-"""Shapes in signatures are enforced here, and cost nothing outside of tests; one thread.
+"""Shapes in signatures are enforced here, and cost nothing outside of tests; one thread; tiers of tests.
 
-The networks of these tests are smaller than the cost of sharing them out.
+The networks of these tests are smaller than the cost of sharing them out among threads. More threads are
+other kernels all the same, so FRAMELENS_TEST_THREADS=2 asks for them (tests/other_kernels.sh).
+
+    python -m pytest -m "not slow" tests      the fast tier, below two minutes on two cores
+    make test                                 everything; lasts as long as the slow ones do
 """
 
 import os
+from pathlib import Path
 
+THREADS = int(os.environ.get("FRAMELENS_TEST_THREADS", "1"))
 # Processes and notebooks that tests start inherit this.
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
+from precision import double_precision  # noqa: E402
 
-torch.set_num_threads(1)
+torch.set_num_threads(THREADS)
 
 # The setting of beartype lets an int stand where a float is asked for, as Python's typing rules do.
 # (pytest's --jaxtyping-packages cannot pass a setting to the checker.)
 install_import_hook("framelens", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+def pytest_collection_modifyitems(items):
+    """Notebooks are slow: they cannot say so themselves."""
+    for item in items:
+        if Path(item.path).suffix == ".ipynb":
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def float64(request):
+    """The test, and the constants of its file, in float64 (networks/precision.py)."""
+    with double_precision(request.module):
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_float64(request):
+    """All tests and fixtures of a file in float64."""
+    with double_precision(request.module):
+        yield

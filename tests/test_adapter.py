@@ -1,6 +1,8 @@
 """Adapters of the user's own: of an outsider's network, the template; and what the door says of others."""
 
+import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import outsider
 import pytest
 import torch
+from bounds import assert_same
 from tiny import draw
 
 from framelens import models
@@ -37,7 +40,9 @@ def test_the_outsiders_network_keeps_the_contract_through_the_door(adapted):
     assert len(adapted.source.sha256) == 64
 
 
+@pytest.mark.usefixtures("float64")
 def test_cached_passes_predict_the_noise_that_the_masked_pass_does(adapted):
+    adapted = copy.deepcopy(adapted).double()
     net, clip, noise = adapted.net, draw(2, FRAMES, 3, 16, 16), draw(2, 1, 3, 16, 16, seed=1)
     for frame in range(FRAMES):
         t = torch.full((2,), 400.0)
@@ -48,11 +53,13 @@ def test_cached_passes_predict_the_noise_that_the_masked_pass_does(adapted):
         context = adapted.start(2)
         for past in range(frame):
             context = adapted.encode(clip[:, past : past + 1], context)
-        torch.testing.assert_close(adapted.eps(noisy, t, context)[0], whole, atol=1e-5, rtol=1e-5)
+        assert_same(adapted.eps(noisy, t, context)[0], whole)
 
 
+@pytest.mark.usefixtures("float64")
 def test_velocities_are_those_of_flow_matching(adapted):
     """x - sigma v is the clean frame, x + (1 - sigma) v the noise, that their network predicts."""
+    adapted = copy.deepcopy(adapted).double()
     sigma, x = torch.tensor([0.3, 0.8]), draw(2, 1, 3, 16, 16)
     level = sigma[:, None, None, None, None]
     context = adapted.start(2)
@@ -62,14 +69,17 @@ def test_velocities_are_those_of_flow_matching(adapted):
     t = torch.tensor([brute_force_timestep(float(part)) for part in share.flatten()])
     eps = adapted.net(theirs, t[:, None])
     clean = (theirs - (1 - share).sqrt() * eps) / share.sqrt()
-    torch.testing.assert_close(x + (1 - level) * velocity, eps, atol=2e-3, rtol=1e-3)
-    torch.testing.assert_close(x - level * velocity, clean, atol=2e-3, rtol=1e-3)
+    assert_same(x + (1 - level) * velocity, eps)
+    assert_same(x - level * velocity, clean)
 
 
 def brute_force_timestep(share):
-    """Where on a fine grid their schedule leaves that share of signal."""
-    grid = torch.linspace(0, 999, 199801)
-    return float(grid[(outsider.alpha_bar(grid) - share).abs().argmin()])
+    """Where their schedule, which falls, leaves that share of signal; by halving."""
+    low, high = torch.tensor(0.0), torch.tensor(999.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if outsider.alpha_bar(middle) > share else (low, middle)
+    return float(low)
 
 
 def test_the_shuffled_network_is_another_network(adapted):
@@ -80,14 +90,15 @@ def test_the_shuffled_network_is_another_network(adapted):
     )
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_template_is_its_network():
-    model = models.load(TEMPLATE, seed=3)
+    model = models.load(TEMPLATE, seed=3).double()
     clip, actions = draw(2, FRAMES, 3, 20, 20), torch.tensor([[0, 1, 2, 3], [4, 3, 2, 1]])
     whole = model.net(clip, torch.zeros(2, FRAMES), actions)
     context = model.start(2, actions)
     for frame in range(FRAMES):
         x = clip[:, frame : frame + 1]
-        torch.testing.assert_close(model.denoise(x, torch.zeros(2), context), whole[:, frame : frame + 1])
+        assert_same(model.denoise(x, torch.zeros(2), context), whole[:, frame : frame + 1])
         context = model.encode(x, context)
 
 
@@ -110,14 +121,14 @@ def test_what_is_asked_reaches_the_function():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import nothing_of_that_name\n", "cannot be imported: No module named 'nothing_of_that_name'"),
-        ("def load(:\n", "is not valid Python: line 1"),
-        ("def make():\n    return 0\n", "has no function 'load'; it has make"),
+        ("import nothing_of_that_name\n", "nothing_of_that_name"),
+        ("def load(:\n", r"mine\.py.* 1"),
+        ("def make():\n    return 0\n", "'load'.*make"),
         (
             "def load():\n    return 0\n",
-            "gave a int, which lacks geometry, start, encode, denoise, hook_dict",
+            "geometry, start, encode, denoise, hook_dict",
         ),
-        ("def load(path):\n    return 0\n", "missing a required argument: 'path'; its parameters are path"),
+        ("def load(path):\n    return 0\n", "'path'"),
     ],
 )
 def test_an_adapter_that_gives_no_model_is_refused_in_one_line(tmp_path, source, message):
@@ -125,7 +136,7 @@ def test_an_adapter_that_gives_no_model_is_refused_in_one_line(tmp_path, source,
     file.write_text(source)
     with pytest.raises(ValueError) as error:
         models.load(f"{file}:load")
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert re.search(message, str(error.value)) and "\n" not in str(error.value)
     assert str(tmp_path) not in sys.path
 
 
@@ -142,6 +153,7 @@ def test_an_adapter_finds_what_lies_beside_it_and_may_delay_its_annotations(tmp_
     assert torch.equal(model.net.embed.weight, models.load(TEMPLATE, seed=5).net.embed.weight)
 
 
+@pytest.mark.slow
 def test_an_adapters_model_is_probed_like_any_other(tmp_path, capsys):
     """On samples of its own: nothing says what videos it knows."""
     arguments = (
@@ -156,6 +168,7 @@ def test_an_adapters_model_is_probed_like_any_other(tmp_path, capsys):
     assert (run / "noise_invariance.nc").exists()
 
 
+@pytest.mark.slow
 def test_make_check_runs_from_the_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "framelens.probes.check", "--model", OUTSIDER],
@@ -164,4 +177,4 @@ def test_make_check_runs_from_the_command_line():
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == f"13 of 13 checks hold for {OUTSIDER}"
+    assert re.search(rf"\b13\b.*\b13\b.*{re.escape(OUTSIDER)}", done.stdout.splitlines()[-1])

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from bounds import assert_same
+from precision import as_default, single_precision
 from tiny import draw
+from tiny_anyflow import SAID, stock
 
 from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, rollout
 from framelens.diffusion.schedule import sigma_grid
@@ -17,33 +20,16 @@ from framelens.probes.chunk.layers import Layers
 
 diffusers = pytest.importorskip("diffusers")
 
-pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+pytestmark = [
+    pytest.mark.usefixtures("all_float64"),
+    pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile"),
+]
 
-SIZES = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "in_channels": 4,
-    "out_channels": 4,
-    "text_dim": 16,
-    "freq_dim": 32,
-    "ffn_dim": 48,
-    "num_layers": 2,
-    "rope_max_seq_len": 64,
-}
-SAID = {"height": 8, "width": 8, "text_tokens": 3}
 CHUNKS, BATCH = 5, 2
+TABLES = 1e-7
+"""Our tables of rotation are complex64 in every precision, diffusers' are complex128."""
 PROMPT = draw(BATCH, 3, 16, seed=2)
 SIGMA = torch.tensor([0.7, 0.3])
-
-
-def stock(**changes):
-    """diffusers' network, tiny, with random weights none of which is special."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        network = diffusers.AnyFlowFARTransformer3DModel(**{**SIZES, **changes})
-        for weight in network.parameters():
-            weight += 0.1 * torch.randn(weight.shape)
-    return network.eval().requires_grad_(False)
 
 
 def checkpoint(network, path="tiny", **changes):
@@ -53,8 +39,9 @@ def checkpoint(network, path="tiny", **changes):
 
 def adapted(network, **said):
     """Our reading of that network's own checkpoint."""
-    model, _ = anyflow.read(checkpoint(network), {**anyflow.DEFAULTS, **SAID, **said})
-    return model.eval().requires_grad_(False)
+    with single_precision():
+        model, _ = anyflow.read(checkpoint(network), {**anyflow.DEFAULTS, **SAID, **said})
+    return as_default(model.eval().requires_grad_(False))
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["chunks of 1", "chunks of 3"])
@@ -103,13 +90,14 @@ def by_the_pipeline(network, model, noise, steps, shift, mean=True):
     return drawn.frames.transpose(1, 2)
 
 
-@pytest.mark.parametrize("shift", [1.0, 5.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [1.0, 3.0])  # whose levels float32, which schedulers keep, holds exactly
 def test_a_rollout_is_the_pipelines(pair, shift):
     network, model = pair
     noise = latents(model)
     drawn = rollout(model, noise, sigma_grid(2, shift), PROMPT)
     expected = by_the_pipeline(network, model, noise, 2, shift)
-    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-5)
+    assert_same(drawn, expected, TABLES)
 
 
 def test_a_step_of_no_length_is_the_pipelines_without_mean_velocity(pair):
@@ -122,7 +110,7 @@ def test_a_step_of_no_length_is_the_pipelines_without_mean_velocity(pair):
         drawn.append(x)
         context = model.encode(x, context)
     expected = by_the_pipeline(network, model, noise, 2, 1.0, mean=False)
-    torch.testing.assert_close(torch.cat(drawn, dim=1), expected, atol=1e-5, rtol=1e-5)
+    assert_same(torch.cat(drawn, dim=1), expected, TABLES)
 
 
 def test_the_step_to_the_same_level_differs_from_a_step_on():
@@ -154,7 +142,7 @@ def test_chunks_of_128_tokens_are_as_in_one_masked_pass_over_the_clip(chunks):
         clean_timestep=torch.zeros(BATCH, chunks - small),
     )
     velocity = model.denoise(noisy[:, -1:], SIGMA, context)
-    torch.testing.assert_close(velocity, whole.sample[:, -1:], atol=1e-5, rtol=1e-5)
+    assert_same(velocity, whole.sample[:, -1:], TABLES)
 
 
 def test_it_offers_the_contract(model):
@@ -184,10 +172,10 @@ def test_patterns_describe_the_calls_and_count_phantoms_as_no_frame(model):
         return call.out
 
     def check(at, name, pattern):
-        torch.testing.assert_close(pattern.expect(heard[name].v), heard[name].out, atol=1e-5, rtol=1e-5)
+        assert_same(pattern.expect(heard[name].v), heard[name].out)
         mass, _ = pattern.statistics()
         phantoms = pattern.rows(0, 32)[..., pattern.key_age == -1].sum(-1)
-        torch.testing.assert_close(mass.sum(-1) + phantoms, torch.ones_like(phantoms))
+        assert_same(mass.sum(-1) + phantoms, torch.ones_like(phantoms))
         assert mass.shape[-1] == at.frame + 1  # back to the first frame, and none of the future
         assert int((pattern.key_age == -1).sum()) == (96 if at.role == "denoise" else 0)
         assert (pattern.k[:, :, pattern.key_age == -1] == 0).all()
@@ -262,7 +250,7 @@ def test_contexts_are_values(model):
     before = model.denoise(x, SIGMA, first)
     one, two = model.encode(x, first), model.encode(x + 1, first)
     assert torch.equal(model.denoise(x, SIGMA, first), before)
-    assert torch.equal(model.denoise(x, SIGMA, model.encode(x, first)), model.denoise(x, SIGMA, one))
+    assert_same(model.denoise(x, SIGMA, model.encode(x, first)), model.denoise(x, SIGMA, one))
     assert not torch.equal(model.denoise(x, SIGMA, one), model.denoise(x, SIGMA, two))
 
 
@@ -285,7 +273,7 @@ def test_without_a_prompt_the_null_condition_is_seen(model):
     null = model.null_condition.expand(BATCH, -1, -1)
     expected = model.denoise(x, SIGMA, model.start(BATCH, null))
     assert torch.equal(model.denoise(x, SIGMA, model.start(BATCH)), expected)
-    with pytest.raises(ValueError, match=r"\[2, tokens, 16\], got \(1, 3, 16\)"):
+    with pytest.raises(ValueError, match=r"\[2, .*16\].*\(1, 3, 16\)"):
         model.start(BATCH, PROMPT[:1])
 
 
@@ -294,36 +282,40 @@ def test_the_door_reads_a_folder_and_the_shift_beside_it(tmp_path):
     network.save_pretrained(tmp_path / "transformer")
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"shift": 3.0}')
-    model = load(str(tmp_path / "transformer"), height="8", width="8", frames_per_chunk="1")
+    with single_precision():
+        model = load(str(tmp_path / "transformer"), height="8", width="8", frames_per_chunk="1")
+    model = as_default(model)
     assert (model.sampling.shift, model.geometry.frames_per_chunk) == (3.0, 1)
     assert model.source.metadata["network"] == "anyflow" and not model.training
     noise = latents(model, 2)
     expected = by_the_pipeline(network, model, noise, 1, 3.0)
     drawn = rollout(model, noise, sigma_grid(1, 3.0), PROMPT)
-    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-5)
+    assert_same(drawn, expected, TABLES)
 
 
 def test_a_bare_state_dict_says_its_sizes():
     network = stock(num_attention_heads=1, attention_head_dim=128, cross_attn_norm=False)
     bare = Checkpoint(Path("bare.pt"), checkpoint(network).weights)
     assert anyflow.recognises(bare.weights)
-    model, metadata = anyflow.read(bare, {**anyflow.DEFAULTS, **SAID, "frames_per_chunk": 1})
+    with single_precision():
+        model, metadata = anyflow.read(bare, {**anyflow.DEFAULTS, **SAID, "frames_per_chunk": 1})
+    model = as_default(model)
     assert metadata["config"]["mlp_width"] == 48
     x = latents(model, 2)
     drawn = rollout(model, x, sigma_grid(1), PROMPT)
-    torch.testing.assert_close(drawn, by_the_pipeline(network, model, x, 1, 1.0), atol=1e-5, rtol=1e-5)
+    assert_same(drawn, by_the_pipeline(network, model, x, 1, 1.0), TABLES)
 
 
 @pytest.mark.parametrize(
     "config, said, words",
     [
-        ({"full_chunk_limit": 1}, {}, "full_chunk_limit is 1, expected 2 or more"),
-        ({"compressed_patch_size": [1, 4, 2]}, {}, r"expected \(1, p, p\)"),
-        ({"num_attention_heads": 3}, {}, "has shape"),
-        ({"num_layers": 3}, {}, "missing"),
+        ({"full_chunk_limit": 1}, {}, "full_chunk_limit.* 1.* 2"),
+        ({"compressed_patch_size": [1, 4, 2]}, {}, r"\(1, p, p\)"),
+        ({"num_attention_heads": 3}, {}, "24.*36"),
+        ({"num_layers": 3}, {}, r"blocks\.2\."),
         ({"num_layers": "two"}, {}, "tiny: "),
-        ({}, {"height": 9}, "9 x 8 must be multiples"),
-        ({}, {"frames_per_chunk": 0}, "must be 1 or more"),
+        ({}, {"height": 9}, "9 x 8"),
+        ({}, {"frames_per_chunk": 0}, "frames_per_chunk"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(config, said, words):

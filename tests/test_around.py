@@ -11,11 +11,10 @@ from framelens.models.variants.captured import Captured
 from framelens.models.variants.cut import CutModel
 
 HANDED_ON = [name for name, value in vars(Around).items() if isinstance(value, property)]
-SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16, "conditions": 5}
 
 
 def separated():
-    small = {**SMALL, "rope_axes": (4, 2, 2), "rope_theta": 100.0}
+    small = tiny.SHAPE | {"conditions": 5}
     return scd.build(scd.Config(encoder_layers=1, decoder_layers=1, **small)).eval()
 
 
@@ -37,5 +36,5 @@ def test_wrapped_models_keep_the_contract():
 
 
 def test_a_captured_model_without_features_cannot_be_guided_by_context():
-    with pytest.raises(ValueError, match="needs a separated model"):
+    with pytest.raises(ValueError):
         guided(Captured(tiny.model(conditions=5), "graph"), 1.5, "context")

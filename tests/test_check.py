@@ -25,8 +25,7 @@ TEMPLATE = "models/adapter_template.py:load"
 
 
 def separated(fusion="prefix", **changes):
-    small = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
-    small |= {"rope_axes": (4, 2, 2), "encoder_layers": 2, "decoder_layers": 1, "fusion": fusion}
+    small = tiny.SHAPE | {"encoder_layers": 2, "decoder_layers": 1, "fusion": fusion}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         network = scd.build(scd.Config(**{**small, **changes}))
@@ -84,25 +83,28 @@ def made(kind=Adapter):
         return kind(Net()).eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
 def test_models_that_keep_the_contract_pass(name):
     assert [check.line for check in failures(WHOLE[name]())] == []
 
 
+@pytest.mark.slow
 def test_labels_are_shown_as_labels():
     model = tiny.model(conditions=3)
     model.source = type("Source", (), {"metadata": {"condition": "label"}})()
     checks = {check.name: check for check in examine(model)}
     assert not [check.line for check in checks.values() if check.holds is False]
-    assert "other labels change the velocity" in checks["conditions"].found
+    assert "labels" in checks["conditions"].found
 
 
+@pytest.mark.slow
 def test_every_check_says_what_it_found_in_one_line():
     checks = list(examine(tiny.model(conditions=3)))
     assert len({check.name for check in checks}) == len(checks) == 15
     for check in checks:
         assert check.holds and re.search(r"\d", check.found), check.line
-        assert check.line.startswith("holds") and "\n" not in check.line and "->" not in check.line
+        assert check.name in check.line and check.found in check.line and "\n" not in check.line
 
 
 # Broken models
@@ -299,33 +301,34 @@ class OffPathBlock(Adapter):
         self.blocks[1] = OffPath(net.blocks[1])
 
 
+# What each broken model fails, and what must be found: words, or the numbers in the order they are given.
 BROKEN = [
-    (WrongShape, "velocity", r"\(1, 3, 20, 20\) for \(1, 1, 3, 20, 20\)"),
+    (WrongShape, "velocity", r"\(1, 3, 20, 20\).*\(1, 1, 3, 20, 20\)"),
     (NotFinite, "velocity", "inf|nan"),
-    (Raises, "velocity", r"AttributeError at test_check.py:\d+: 'Past' object has no attribute 'nothing'"),
-    (Unnamed, "names", "without blocks.0.hook_resid_pre, blocks.1.hook_resid_pre"),
-    (NeverFires, "fires", "'hook_unused' fired never in 8 announced passes"),
-    (FiresTwice, "fires", "'hook_embed' fired 12 times in 6 announced passes of role 'denoise'"),
-    (with_attention(CallsTwice), "fires", "'blocks.0.attn' .*fired 12 times in 6"),
-    (with_attention(Masked), "fires", "the attention call in 'blocks.0.attn' has .* is_causal"),
-    (Hears, "watched", r"differ by [1-9]\.\de-0[23]$"),
-    (Random, "watched", "not deterministic"),
-    (OffPathBlock, "edits", r"of 41 points; without effect at blocks.1.hook_resid_pre, .*hook_resid_mid"),
-    (OffPathBlock, "skips", r"replaced by [1-9]"),
-    (Unpacks, "skips", r"ValueError at test_check.py:\d+: not enough values to unpack"),
-    (aged(lambda ages: ages - 2), "patterns", r"25 keys of no frame so far"),
-    (aged(lambda ages: ages.flip(0)), "key_age", "keys? .*said to be [12] frames back.* change"),
-    (aged(lambda ages: ages + 1), "key_age", "said to be 3 frames back, but changed with the frame 2 back"),
-    (aged(lambda ages: (ages - 1).clamp(min=0)), "key_age", "keys said to be 1 frames back did not change"),
-    (ChangesContext, "context", "after a newer one was made [^0]"),
-    (Remembers, "context", "after a newer one was made [^0]"),
-    (Remembers, "frames", "earlier frames change by [^0]"),
-    (Forgets, "frames", "the next one by 0.0e"),
-    (Mixes, "rows", "changing the other clip changes [^0]"),
-    (Foresees, "conditions", "earlier frames by [^0]"),
-    (IgnoresActions, "conditions", "change the velocity by 0.0e"),
-    (LeaksInParallel, "parallel", "leaks [^0]"),
-    (PointsElsewhere, "copies", "of 41 points 37 belong to another model"),
+    (Raises, "velocity", r"AttributeError.*test_check.py:\d+: .*'Past'.*'nothing'"),
+    (Unnamed, "names", "blocks.0.hook_resid_pre, blocks.1.hook_resid_pre"),
+    (NeverFires, "fires", "'hook_unused'.* 8 "),
+    (FiresTwice, "fires", "'hook_embed'.* 12 .* 6 .*'denoise'"),
+    (with_attention(CallsTwice), "fires", "'blocks.0.attn'.* 12 .* 6"),
+    (with_attention(Masked), "fires", "'blocks.0.attn'.*is_causal"),
+    (Hears, "watched", r"[1-9]\.\de-0[23]$"),
+    (Random, "watched", lambda differ, own: own > 0),
+    (OffPathBlock, "edits", "41 .*blocks.1.hook_resid_pre, .*hook_resid_mid"),
+    (OffPathBlock, "skips", lambda given, *_: given > 0),
+    (Unpacks, "skips", r"ValueError.*test_check.py:\d+: "),
+    (aged(lambda ages: ages - 2), "patterns", r"\b25\b"),
+    (aged(lambda ages: ages.flip(0)), "key_age", "[12] "),
+    (aged(lambda ages: ages + 1), "key_age", "3 .*2 "),
+    (aged(lambda ages: (ages - 1).clamp(min=0)), "key_age", r"\b1 "),
+    (ChangesContext, "context", lambda *found: max(found) > 1e-3),
+    (Remembers, "context", lambda *found: max(found) > 1e-3),
+    (Remembers, "frames", lambda earlier, following, own: earlier > 0),
+    (Forgets, "frames", lambda earlier, following, own: following == 0),
+    (Mixes, "rows", lambda changed, apart, own: changed > 0),
+    (Foresees, "conditions", lambda effect, earlier, *_: earlier > 0),
+    (IgnoresActions, "conditions", lambda effect, *_: effect == 0),
+    (LeaksInParallel, "parallel", lambda error, leak, *_: leak > 0),
+    (PointsElsewhere, "copies", r"\b41 .*\b37 "),
 ]
 
 
@@ -333,15 +336,16 @@ BROKEN = [
 def test_each_check_fails_on_the_model_that_was_broken_for_it(kind, name, found):
     failed = {check.name: check for check in failures(made(kind), only=[name])}
     assert name in failed
-    assert re.search(found, failed[name].found), failed[name].line
-    assert failed[name].line.startswith("DOES NOT HOLD") and f"-> {failed[name].remedy}" in failed[name].line
+    numbers = map(float, re.findall(r"\d\.\de[+-]\d\d", failed[name].found))
+    assert found(*numbers) if callable(found) else re.search(found, failed[name].found), failed[name].line
+    assert failed[name].remedy in failed[name].line
 
 
 def test_a_kernel_that_computes_something_else_is_noticed(monkeypatch):
     kernel = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: 1.01 * kernel(q, k, v))
     (failed,) = failures(made(), only=["patterns"])
-    assert re.search(r"output off by (9\.9e-03|1\.0e-02) \(allowed 1e-05\)", failed.found)
+    assert re.search(r"(9\.9e-03|1\.0e-02)", failed.found)
 
 
 def test_a_parallel_pass_that_leaks_nothing_holds():
@@ -349,18 +353,19 @@ def test_a_parallel_pass_that_leaks_nothing_holds():
     assert checks["parallel"].holds and checks["conditions"].holds
 
 
+@pytest.mark.slow
 def test_points_of_a_deep_network_are_edited_in_three_layers_unless_all_are_asked_for():
     model = tiny.model(layers=17)
     (some,) = examine(model, ["edits"])
-    assert "37 of 205 points (first, middle and last layer)" in some.found
+    assert re.search(r"\b37\b.*\b205\b", some.found)
 
 
 def test_conditions_of_which_nothing_is_said_are_asked_for():
     model = made()
     model.null_condition = None
     first, *others = failures(model)
-    assert "neither null_condition nor describe() says" in first.found and " at " not in first.found
-    assert others and {check.found for check in others} == {"the same error as in velocity"}
+    assert "null_condition" in first.found and ".py:" not in first.found
+    assert others and len({check.found for check in others}) == 1 and "velocity" in others[0].found
 
 
 # The command
@@ -378,10 +383,11 @@ def command(capsys, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_the_template_passes_and_the_status_says_so(command):
     status, lines, errors = command("--model", TEMPLATE, "--set", "seed=1")
     assert (status, errors) == (0, [])
-    assert lines[-1] == f"14 of 14 checks hold for {TEMPLATE}" and len(lines) == 16
+    assert re.search(rf"\b14\b.*\b14\b.*{TEMPLATE}", lines[-1]) and len(lines) == 16
 
 
 def test_a_model_that_does_not_keep_the_contract_gives_status_1(command, tmp_path):
@@ -393,26 +399,26 @@ def test_a_model_that_does_not_keep_the_contract_gives_status_1(command, tmp_pat
         "def load():\n    return Forgets(Net())\n"
     )
     status, lines, _ = command("--model", f"{adapter}:load")
-    assert status == 1 and any(re.match("DOES NOT HOLD  frames .* -> ", line) for line in lines)
-    assert "checks hold" in lines[-1]
+    (failed,) = failures(models.load(f"{adapter}:load"), only=["frames"])
+    assert status == 1 and any(failed.remedy in line for line in lines)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "nonsense"], "no model is called 'nonsense'"),
-        (["--model", TEMPLATE, "--chunks", 2], "at least 3 chunks and 1 step, got 2 and 2"),
-        (["--model", TEMPLATE, "--set", "seed"], "--set takes NAME=VALUE, got 'seed'"),
-        (["--model", TEMPLATE, "--set", "height=3"], "'height'; its parameters are seed: int = 0"),
-        (["--model", "models/adapter_template.py:made"], "has no function 'made'; it has Adapter"),
-        (["--model", TEMPLATE, "--dtype", "int8"], "unknown dtype 'int8'"),
+        (["--model", "nonsense"], "'nonsense'"),
+        (["--model", TEMPLATE, "--chunks", 2], " 3 .* 1 .* 2 .* 2"),
+        (["--model", TEMPLATE, "--set", "seed"], "--set.*'seed'"),
+        (["--model", TEMPLATE, "--set", "height=3"], "'height'.*seed: int = 0"),
+        (["--model", "models/adapter_template.py:made"], "'made'.*Adapter"),
+        (["--model", TEMPLATE, "--dtype", "int8"], "'int8'"),
     ],
 )
 def test_a_bad_request_gets_status_2_and_one_line(command, arguments, message):
     status, lines, errors = command(*arguments)
     assert status == 2 and not lines
     (line,) = errors
-    assert line.startswith("check: ") and message in line
+    assert line.startswith("check: ") and re.search(message, line)
 
 
 def test_help_answers_without_torch():
@@ -428,6 +434,7 @@ def test_the_template_is_neither_a_network_nor_a_family():
     assert "adapter_template" not in {*models.networks(), *models.families()}
 
 
+@pytest.mark.slow
 def test_a_checked_model_is_left_as_it_was():
     model = made()
     before = copy.deepcopy(model.state_dict())

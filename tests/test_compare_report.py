@@ -1,5 +1,7 @@
 """The equal-budget comparison as table and figures: nothing but averages, and both budgets."""
 
+import re
+
 import fake_compare
 import numpy as np
 import pytest
@@ -39,23 +41,24 @@ def test_the_command_prints_one_row_per_network(run, capsys):
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 2 + len(fake_compare.ARMS) and len({line.count("|") for line in lines}) == 1
     assert compare.main(["--run", str(run.folder / "nothing")]) == 2
-    assert "is not a run" in capsys.readouterr().err
+    assert str(run.folder / "nothing") in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_figures_and_page_are_drawn_from_the_folder_alone(run, tmp_path, capsys):
     assert command.main(["--run", str(run.folder), "--out", str(tmp_path)]) == 0
     assert {path.stem for path in tmp_path.rglob("*.png")} == {"compare_training", "compare_frames"}
     page = (run.folder / "page.html").read_text()
-    assert "Training at an equal budget" in page and "scored on 6 clips" in page
+    assert page.count("data:image/png") == 2 and re.search(r"\b6 clips\b", page)
 
 
 def test_a_world_without_a_state_has_three_panels(tmp_path):
     run = open_run(fake_compare.write(tmp_path / "compare" / "films", seeds=1, clips=2, state_error=False))
     figure, table = compare_frames.draw(run)
     assert len(figure.axes) == 3 and "state" not in compare.table(run)
-    assert "Free run, PSNR at the last frame" in compare_frames.words(table)
+    assert "PSNR" in compare_frames.words(table)
 
 
 def test_words_say_both_budgets(run):
     _, table = compare_training.draw(run)
-    assert "dense 12 0.2000 (0.4000)" in compare_training.words(table)
+    assert re.search(r"dense 12\D+0\.2000\D+0\.4000\D", compare_training.words(table))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,8 +25,7 @@ from framelens.models.cost.operations import (
 from framelens.models.parts.fusion import FUSIONS
 from framelens.models.parts.scd_config import ASKING
 
-SMALL = {"channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16}
-SMALL |= {"rope_axes": (4, 2, 2), "rope_theta": 100.0, "mlp_width": 40}
+SMALL = tiny.SHAPE | {"mlp_width": 40}
 ACTIONS, TEXT, WINDOW = {"conditions": 5}, {"text_tokens": 3, "text_width": 6}, {"window": 2, "sink": 1}
 KINDS = [None, *FUSIONS, "prefix, asking", "residual, asking"]
 STEPS, BATCH, HISTORY = 3, 2, 4

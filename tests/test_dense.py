@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from bounds import assert_same
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,6 +13,8 @@ from framelens.hooks import AttentionTap, Edit, Trace
 from framelens.models import dense
 from framelens.models.parts.blocks import AxialRope, rotate
 from framelens.models.parts.history import CleanThenNoisy, FrameCausal, Reach
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 BATCH, FRAMES, TOKENS = 2, 4, 4
 ACTIONS = torch.tensor([[0, 1, 2, 0], [0, 2, 2, 1]])
@@ -50,10 +53,6 @@ def remembered(model, frames, cond=None):
     return context
 
 
-def close(actual, expected, tolerance):
-    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
-
-
 # One network, two ways to run it
 
 
@@ -64,7 +63,7 @@ def test_frame_by_frame_the_network_answers_as_in_one_parallel_pass(model, cond)
     context = model.start(BATCH, cond)
     for frame in range(FRAMES):
         span = slice(frame, frame + 1)
-        close(model.denoise(noisy[:, span], sigma[:, frame], context), parallel[:, span], 1e-5)
+        assert_same(model.denoise(noisy[:, span], sigma[:, frame], context), parallel[:, span])
         context = model.encode(clean[:, span], context)
 
 
@@ -91,7 +90,7 @@ def test_two_paths_of_training_attention_are_one():
     history = CleanThenNoisy(3, TOKENS)
     q, k, v = (tiny.draw(2, 2, 6 * TOKENS, 8, seed=seed) for seed in range(3))
     masked = F.scaled_dot_product_attention(q, k, v, attn_mask=history.mask(q.device))
-    torch.testing.assert_close(history.attend(0, q, k, v), masked)
+    assert_same(history.attend(0, q, k, v), masked)
 
 
 def test_the_mask_of_training_lets_nothing_through_from_the_future():
@@ -115,9 +114,9 @@ def test_the_rotation_depends_only_on_how_far_apart_two_tokens_are():
         turned = rotate(q, rope(torch.tensor([query_frame]))), rotate(k, rope(torch.tensor([key_frame])))
         return torch.einsum("bqhd,bkhd->qk", *turned)
 
-    torch.testing.assert_close(score(7, 5), score(2, 0))
+    assert_same(score(7, 5), score(2, 0))
     assert not torch.allclose(score(7, 5), score(7, 4))
-    torch.testing.assert_close(rotate(q, rope(torch.tensor([3]))).norm(dim=-1), q.norm(dim=-1))
+    assert_same(rotate(q, rope(torch.tensor([3]))).norm(dim=-1), q.norm(dim=-1))
 
 
 def test_the_rotation_turns_pairs_of_channels_as_complex_numbers():
@@ -126,7 +125,7 @@ def test_the_rotation_turns_pairs_of_channels_as_complex_numbers():
     place = torch.tensor([[5, r, c] for r in range(2) for c in range(2)])
     angle = torch.stack([place[:, 0], place[:, 0] / 10, place[:, 1], place[:, 2]], dim=1)[None, :, None]
     turned = torch.view_as_complex(x.unflatten(-1, (4, 2))) * torch.polar(torch.ones_like(angle), angle)
-    torch.testing.assert_close(rotate(x, rope), torch.view_as_real(turned).flatten(-2))
+    assert_same(rotate(x, rope), torch.view_as_real(turned).flatten(-2))
 
 
 # No look ahead
@@ -146,7 +145,7 @@ def test_changing_a_clean_frame_changes_nothing_before_it(plain):
     changed = clean.clone()
     changed[:, 2] = clip(1, seed=5)[:, 0]
     before, after = (plain.teacher_forced(frames, noisy, sigma) for frames in (clean, changed))
-    close(after[:, :3], before[:, :3], 1e-6)
+    assert_same(after[:, :3], before[:, :3])
     assert not torch.allclose(after[:, 3], before[:, 3])
 
 
@@ -173,7 +172,7 @@ def test_clips_of_a_batch_do_not_see_each_other(model, cond):
     x, sigma, past = clip(1, seed=1), levels(BATCH), clip(2)
     together = model.denoise(x, sigma, remembered(model, past, cond))
     alone = model.denoise(x[1:], sigma[1:], remembered(model, past[1:], None if cond is None else cond[1:]))
-    close(alone, together[1:], 1e-5)
+    assert_same(alone, together[1:])
 
 
 # Contexts are values
@@ -187,8 +186,8 @@ def test_a_context_answers_the_same_after_newer_ones_exist(plain):
     new = plain.encode(second, old)
     plain.denoise(x, sigma, new)
     assert (old.frame, new.frame) == (1, 2)
-    close(plain.denoise(x, sigma, old), fresh, 1e-6)
-    close(plain.denoise(x, sigma, new), plain.denoise(x, sigma, remembered(plain, clip(2))), 1e-6)
+    assert_same(plain.denoise(x, sigma, old), fresh)
+    assert_same(plain.denoise(x, sigma, new), plain.denoise(x, sigma, remembered(plain, clip(2))))
 
 
 def test_one_context_can_be_continued_in_two_ways(plain):
@@ -197,7 +196,7 @@ def test_one_context_can_be_continued_in_two_ways(plain):
     futures = [plain.encode(ending, start) for ending in endings]
     for ending, future in [*zip(endings, futures, strict=True)] * 2:
         fresh = remembered(plain, torch.cat([clip(2), ending], dim=1))
-        close(plain.denoise(x, sigma, future), plain.denoise(x, sigma, fresh), 1e-6)
+        assert_same(plain.denoise(x, sigma, future), plain.denoise(x, sigma, fresh))
     longer = [plain.encode(x, future) for future in reversed(futures)]
     assert not torch.allclose(*(plain.denoise(x, sigma, context) for context in longer))
 
@@ -221,9 +220,9 @@ def test_a_window_is_the_same_in_parallel_and_frame_by_frame(window, sink):
     for frame in range(FRAMES):
         span = slice(frame, frame + 1)
         alone = model.denoise(noisy[:, span], sigma[:, frame], remembered(model, clean[:, :frame]))
-        close(alone, parallel[:, span], 1e-5)
+        assert_same(alone, parallel[:, span])
     unbounded = tiny.model().teacher_forced(clean, noisy, sigma)
-    assert torch.equal(parallel[:, :window], unbounded[:, :window])
+    assert_same(parallel[:, :window], unbounded[:, :window])
     assert not torch.allclose(parallel[:, 3], unbounded[:, 3], atol=1e-4)
 
 
@@ -234,7 +233,7 @@ def test_two_paths_of_bounded_training_attention_are_one(window, sink):
     for history, n in ((CleanThenNoisy(4, TOKENS, reach), 8), (FrameCausal(4, TOKENS, reach), 4)):
         parts = [part[:, :, : n * TOKENS] for part in (q, k, v)]
         masked = F.scaled_dot_product_attention(*parts, attn_mask=history.mask(q.device))
-        torch.testing.assert_close(history.attend(0, *parts), masked)
+        assert_same(history.attend(0, *parts), masked)
 
 
 def test_keys_behind_a_window_know_their_age():
@@ -245,9 +244,9 @@ def test_keys_behind_a_window_know_their_age():
 
 
 def test_a_window_of_no_frame_is_refused():
-    with pytest.raises(ValueError, match="a window must be at least 1 frame, got 0"):
+    with pytest.raises(ValueError, match=" 1 .* 0"):
         tiny.config(window=0)
-    with pytest.raises(ValueError, match="sink must be 0 or more first frames, got -1"):
+    with pytest.raises(ValueError, match=" 0 .* -1"):
         tiny.config(sink=-1)
 
 
@@ -255,7 +254,7 @@ def test_steps_prepared_together_are_those_taken_alone(model, cond):
     context, sigmas = remembered(model, clip(2), cond), sigma_grid(3)[:-1]
     for sigma, prepared in zip(sigmas, model.at_steps(sigmas, context), strict=True):
         x, level = clip(1, seed=1), sigma.expand(BATCH)
-        close(model.denoise(x, level, prepared), model.denoise(x, level, context), 1e-5)
+        assert_same(model.denoise(x, level, prepared), model.denoise(x, level, context))
 
 
 def test_a_prompt_is_read_by_every_block_in_both_ways_to_run():
@@ -263,7 +262,7 @@ def test_a_prompt_is_read_by_every_block_in_both_ways_to_run():
     clean, noisy, sigma = clip(), clip(seed=1), levels(BATCH, FRAMES)
     parallel = model.teacher_forced(clean, noisy, sigma, prompt)
     alone = model.denoise(noisy[:, :1], sigma[:, 0], model.start(BATCH, prompt))
-    close(alone, parallel[:, :1], 1e-5)
+    assert_same(alone, parallel[:, :1])
     assert not torch.allclose(parallel, model.teacher_forced(clean, noisy, sigma, prompt.flip(0)))
 
 
@@ -321,9 +320,9 @@ def test_a_configuration_rebuilds_its_network():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"height": 10}, "a 10 x 8 frame does not divide into patches of 4"),
-        ({"heads": 3}, "width 16 over 3 heads"),
-        ({"rope_axes": (4, 4, 4)}, r"does not match the RoPE axes \(4, 4, 4\)"),
+        ({"height": 10}, "10 x 8 .* 4"),
+        ({"heads": 3}, "16 .* 3 "),
+        ({"rope_axes": (4, 4, 4)}, r"\(4, 4, 4\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(changes, message):
@@ -332,19 +331,19 @@ def test_shapes_that_do_not_fit_are_refused(changes, message):
 
 
 def test_an_unknown_preset_is_answered_with_those_that_exist():
-    with pytest.raises(ValueError, match="no dense preset is called 'huge'; there are tiny, far-b, far-m"):
+    with pytest.raises(ValueError, match="'huge'.*tiny, far-b, far-m"):
         dense.config("huge")
 
 
 def test_a_conditional_network_asks_for_conditions_that_fit():
     model = tiny.model(conditions=3)
-    with pytest.raises(ValueError, match="conditional .3 actions or labels.; give cond"):
+    with pytest.raises(ValueError, match="3 .*cond"):
         model.start(BATCH)
-    with pytest.raises(ValueError, match="cond is for 2 clips, the batch has 1"):
+    with pytest.raises(ValueError, match="cond.* 2 .* 1"):
         model.start(1, ACTIONS)
-    with pytest.raises(ValueError, match="actions are given for 2 frames; frame 2 has none"):
+    with pytest.raises(ValueError, match=" 2 .* 2 "):
         remembered(model, clip(3), ACTIONS[:, :2])
-    with pytest.raises(ValueError, match="give cond"):
+    with pytest.raises(ValueError, match="cond"):
         model.teacher_forced(clip(), clip(), levels(BATCH, FRAMES))
 
 
@@ -404,7 +403,7 @@ def test_the_pattern_sums_to_one_and_is_only_what_one_makes_of_it(plain, past):
 
     name = "blocks.1.attn.hook_pattern"
     assert torch.equal(plain.run_with_hooks(x, sigma, context, fwd_hooks=[(name, look)]), clean)
-    torch.testing.assert_close(rows[0], torch.ones(BATCH, 2, TOKENS))
+    assert_same(rows[0], torch.ones(BATCH, 2, TOKENS))
     edited = plain.run_with_hooks(x, sigma, context, fwd_hooks=[(name, forget)])
     assert not torch.allclose(edited, clean)
     assert torch.equal(plain.denoise(x, sigma, context), clean)
@@ -424,12 +423,12 @@ def test_a_pattern_given_back_is_used(plain):
     hooks = [(f"{first}.hook_pattern", uniform), (f"{first}.hook_z", keep)]
     plain.run_with_hooks(x, sigma, context, fwd_hooks=hooks)
     gathered = z[f"{first}.hook_z"]
-    torch.testing.assert_close(gathered, gathered[:, :1].expand_as(gathered))
+    assert_same(gathered, gathered[:, :1].expand_as(gathered))
 
 
 def test_there_is_no_pattern_in_the_parallel_pass(plain):
     with plain.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", lambda value, hook: None)]):
-        with pytest.raises(ValueError, match="not in teacher_forced"):
+        with pytest.raises(ValueError, match="teacher_forced"):
             plain.teacher_forced(clip(), clip(), levels(BATCH, FRAMES))
 
 
@@ -478,12 +477,12 @@ def test_a_pattern_has_no_mass_beyond_its_frames_and_explains_the_output_of_atte
         past = [v for (earlier, where), v in values.items() if where == name and earlier.role == "encode"]
         own = [] if at.role == "encode" else [values[at, name]]
         patterns[at, name] = pattern.expect(torch.cat(past + own, dim=2))
-        torch.testing.assert_close(pattern.rows(0, TOKENS).sum(-1), torch.ones(BATCH, 2, TOKENS))
-        torch.testing.assert_close(pattern.lag_mass().sum(-1), torch.ones(BATCH, 2, TOKENS))
+        assert_same(pattern.rows(0, TOKENS).sum(-1), torch.ones(BATCH, 2, TOKENS))
+        assert_same(pattern.lag_mass().sum(-1), torch.ones(BATCH, 2, TOKENS))
         assert pattern.key_age.tolist() == [age for age in range(at.frame, -1, -1) for _ in range(TOKENS)]
 
     def compare(at, name, value):
-        torch.testing.assert_close(value.transpose(1, 2), patterns[at, name.removesuffix(".hook_z")])
+        assert_same(value.transpose(1, 2), patterns[at, name.removesuffix(".hook_z")])
         checked.append(name)
 
     first = Trace(plain.hook_dict, "*.hook_v", keep_value)
@@ -511,17 +510,6 @@ def test_an_edit_of_one_frame_and_step_leaves_the_frames_before_it(plain):
         edited = watched(plain, edit)
     assert torch.equal(edited[:, 0], clean[:, 0])
     assert not torch.allclose(edited[:, 1], clean[:, 1]) and not torch.allclose(edited[:, 2], clean[:, 2])
-
-
-@pytest.mark.parametrize(
-    ("dtype", "error"), [(torch.float64, 1e-5), (torch.float16, 0.02), (torch.bfloat16, 0.2)]
-)
-def test_another_precision_stays_in_its_type_and_near_the_full_answer(dtype, error):
-    model, other = tiny.model(conditions=3), tiny.model(conditions=3).to(dtype)
-    video = rollout(other, clip(2).to(dtype), sigma_grid(2), ACTIONS[:, :2])
-    assert video.dtype == other.dtype == dtype
-    reference = rollout(model, clip(2), sigma_grid(2), ACTIONS[:, :2])
-    assert (video - reference).norm() < error * reference.norm()
 
 
 def test_noise_levels_reach_the_network_unrounded_in_half_precision():

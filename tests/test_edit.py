@@ -152,20 +152,20 @@ def test_gradients_flow_through_an_edit(x):
 )
 def test_a_new_value_of_another_kind_is_refused(x, wrong, got):
     model = Network()
-    with pytest.raises(ValueError, match=rf"edit at 'blocks.1.hook_resid_post' returned .*{got}.*expected"):
+    with pytest.raises(ValueError, match=rf"'blocks.1.hook_resid_post'.*{got}"):
         with Edit(model.hook_dict, {"blocks.1.*": wrong}):
             model(x)
     assert hooks_on(model) == 0
 
 
 def test_a_pattern_without_a_match_is_refused():
-    with pytest.raises(ValueError, match="no hook point matches 'blocks.7.*'; there are"):
+    with pytest.raises(ValueError, match=r"'blocks\.7\.\*'"):
         Edit(Network().hook_dict, {"blocks.0.*": keep, "blocks.7.*": keep})
 
 
 def test_an_edit_that_was_never_asked_is_an_error(x):
     model = Network()
-    with pytest.raises(SilentHookError, match="fired never in 1 announced passes"):
+    with pytest.raises(SilentHookError, match=r"blocks\.0.* 1 "):
         with Edit(model.hook_dict, {"blocks.0.*": zero}) as edit:
             edit.on_pass(moment())
 
@@ -188,6 +188,6 @@ def test_a_compiled_model_is_edited_where_its_points_are_guarded_and_found_out_e
             expected = edited(name)
             assert not torch.allclose(expected, clean)
         else:
-            with pytest.raises(SilentHookError, match="compiled"):
+            with pytest.raises(SilentHookError):
                 edited(name)
         assert torch.equal(run(x), clean)

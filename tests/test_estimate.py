@@ -1,5 +1,6 @@
 """What a run is said to take: its parts add up. (That each part is true is tested in test_costs.)"""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -79,11 +80,10 @@ def test_the_presets_are_the_released_networks():
 def test_a_1_3b_network_is_probed_on_80_gigabytes(capsys):
     assert main("estimate --preset wan-1.3b --dtype bfloat16".split()) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("wan-1.3b: 1.42 billion weights, 30 layers") and "50 steps" in lines[0]
-    (memory,) = [line for line in lines if line.endswith("GB  together")]
+    assert re.match(r"wan-1\.3b.* 1\.42 .*\b30 .*\b50 ", lines[0])
+    (memory,) = [line for line in lines if re.search(r"\bGB\b.*together", line)]
     assert float(memory.split()[0]) < 75
-    assert any(line.endswith("PFLOP") or "together" in line for line in lines)
-    assert lines[-1].startswith("at 300 TFLOP/s; 8 clips take")
+    assert re.search(r"\b300 TFLOP/s.*\b8 ", lines[-1])
     named = {line.rpartition("  ")[2] for line in lines if "PFLOP" in line}
     assert named == {*experiments.names(), "chunk probe", "memory", "together"}
 
@@ -92,6 +92,6 @@ def test_a_model_is_estimated_as_it_would_be_run(tmp_path, capsys):
     path = tiny.checkpoint(tmp_path / "tiny.safetensors")
     assert main(["estimate", "--model", str(path), "--quick", "--experiments", "cut"]) == 0
     out = capsys.readouterr().out
-    assert "2 layers of width 16, 25 tokens a chunk; clips of 6 chunks, 10 steps, float32" in out
+    assert re.search(r"\b2 .*\b16, .*\b25 .*\b6 .*\b10 .*float32", out)
     assert main(["estimate", "--model", str(tmp_path / "none.safetensors")]) == 2
-    assert capsys.readouterr().err.startswith("estimate: no checkpoint exists at")
+    assert re.match("estimate: .*none.safetensors", capsys.readouterr().err)

@@ -6,6 +6,8 @@ import twins
 from framelens import models
 from framelens.probes.check.__main__ import examine
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", twins.FAMILIES)
 def test_a_twin_of_each_family_passes_every_check(name, tmp_path):

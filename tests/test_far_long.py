@@ -1,10 +1,14 @@
 """FAR-Long: the velocities of the released code, frame by frame, while frames turn coarse one by one."""
 
+import re
+
 import far_long_reference as reference
 import pytest
-import test_official
 import tiny
 import torch
+from bounds import assert_same
+from precision import as_default
+from tiny_official import CHANNELS, COARSE, LAYERS, far_long_weights
 
 from framelens import models
 from framelens.diffusion.guidance import guided
@@ -14,15 +18,13 @@ from framelens.hooks import AttentionTap, Edit, Trace
 from framelens.models import far_long, official
 from framelens.models.loading.checkpoint import Checkpoint
 
-CHANNELS, LAYERS, FRAMES, COARSE, SHORT = 4, 2, 6, 2, 3
+pytestmark = pytest.mark.usefixtures("all_float64")
+
+FRAMES, SHORT = 6, 3
 HEIGHT, WIDTH = 2, 4
 FINE_TOKENS, COARSE_TOKENS = HEIGHT * WIDTH, 2
 ACTIONS = torch.tensor([[0, 3, 1, 2, 4, 1]])
 SIGMA = torch.tensor([0.375])
-
-
-def weights(rows=5, width=64, coarse=COARSE, patch=1):
-    return test_official.filled(reference.shapes(width, CHANNELS, LAYERS, coarse, patch, rows))
 
 
 def saved(folder, held, name="far_long.pth"):
@@ -32,7 +34,7 @@ def saved(folder, held, name="far_long.pth"):
 
 def loaded(folder, held=None, **said):
     said = {"height": HEIGHT, "width": WIDTH, "short_frames": SHORT} | said
-    return models.load(saved(folder, weights() if held is None else held), **said)
+    return as_default(models.load(saved(folder, far_long_weights() if held is None else held), **said))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def traced(model, **extra):
 def test_frame_by_frame_it_agrees_with_the_released_pass_over_all_frames(
     tmp_path, short, coarse, patch, rows
 ):
-    held = weights(rows, 128, coarse, patch)
+    held = far_long_weights(rows, 128, coarse, patch)
     said = {"height": patch * HEIGHT, "width": patch * WIDTH, "patch": patch, "short_frames": short}
     model = loaded(tmp_path, held, **said)
     assert (model.config.context_patch, model.config.channels) == (coarse, CHANNELS)
@@ -85,12 +87,13 @@ def test_frame_by_frame_it_agrees_with_the_released_pass_over_all_frames(
         theirs = reference.far_long(
             held, video[0, :frame], noisy[0, frame], 375.0, ACTIONS[0] if rows else None, short, coarse, patch
         )
-        test_official.assert_agree(ours, theirs)
+        assert theirs.std() > 0.1
+        assert_same(ours, theirs)
         context = model.encode(video[:, now], context)
 
 
 def test_the_reference_reads_every_tensor_whose_output_is_used():
-    held = weights()
+    held = far_long_weights()
     for weight in held.values():
         weight.requires_grad_(True)
     video = clip()[0]
@@ -120,9 +123,7 @@ def test_steps_prepared_together_are_those_taken_alone(model):
     context, sigmas = remembered(model, clip(4)), sigma_grid(3)[:-1]
     for sigma, prepared in zip(sigmas, model.at_steps(sigmas, context), strict=True):
         x = clip(1, seed=1)
-        torch.testing.assert_close(
-            model.denoise(x, sigma[None], prepared), model.denoise(x, sigma[None], context)
-        )
+        assert_same(model.denoise(x, sigma[None], prepared), model.denoise(x, sigma[None], context))
 
 
 def test_clips_of_a_batch_do_not_see_each_other(model):
@@ -130,7 +131,7 @@ def test_clips_of_a_batch_do_not_see_each_other(model):
     x, sigma = torch.cat([clip(1, seed=1)] * 2), SIGMA.expand(2)
     together = model.denoise(x, sigma, remembered(model, both, cond))
     alone = model.denoise(x[1:], SIGMA, remembered(model, both[1:], cond[1:]))
-    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=0)
+    assert_same(together[1:], alone)
 
 
 # Contexts are values
@@ -185,7 +186,7 @@ def test_patterns_are_whole_know_the_age_of_coarse_keys_and_see_no_future(model)
     def sink(at, name, pattern):
         ages[at.role, at.frame] = pattern.key_age
         rows = pattern.rows(0, pattern.q.shape[2])
-        torch.testing.assert_close(rows.sum(-1), torch.ones(rows.shape[:-1]))
+        assert_same(rows.sum(-1), torch.ones(rows.shape[:-1]))
         checked.append((at, name, tuple(pattern.q.shape)))
 
     with AttentionTap(model.attn_dict, "*", sink) as tap:
@@ -215,7 +216,7 @@ def test_a_pattern_expects_what_the_kernel_gives(model):
         return given["out"]
 
     def sink(at, name, pattern):
-        torch.testing.assert_close(pattern.expect(given["values"]), given["out"])
+        assert_same(pattern.expect(given["values"]), given["out"])
         given["heard"] = given.get("heard", 0) + 1
 
     with pytest.MonkeyPatch.context() as patch:
@@ -259,7 +260,7 @@ def test_a_guided_rollout_runs_with_the_null_action(model):
     noise = clip(seed=1)
     unguided = rollout(model, noise, sigma_grid(2), torch.full_like(ACTIONS, 4))
     assert model.takes == "actions" and model.null_condition == 4
-    torch.testing.assert_close(rollout(guided(model, 0.0), noise, sigma_grid(2), ACTIONS), unguided)
+    assert_same(rollout(guided(model, 0.0), noise, sigma_grid(2), ACTIONS), unguided)
 
 
 # Files
@@ -278,7 +279,7 @@ def test_the_released_sizes_are_read_off(tmp_path, preset, width, parameters):
 
 
 def test_only_the_right_family_recognises_it():
-    names = weights().keys()
+    names = far_long_weights().keys()
     assert far_long.recognises(names) and not official.recognises(names)
     assert official.recognises(names - {"context_embedder.weight"})
     assert not official.recognises({"weight"}) and not far_long.recognises({"weight"})
@@ -287,46 +288,44 @@ def test_only_the_right_family_recognises_it():
 def test_a_loaded_model_says_what_it_is_and_is_kept_in_a_checkpoint_of_ours(model, tmp_path):
     assert model.latent and model.source.metadata["network"] == "far_long"
     models.save(model, tmp_path / "own.safetensors")
-    again = models.load(str(tmp_path / "own.safetensors"))
+    again = as_default(models.load(str(tmp_path / "own.safetensors")))
     assert again.config == model.config and again.latent and again.takes == "actions"
     x = clip(1, seed=1)
     velocities = [m.denoise(x, SIGMA, remembered(m, clip(5))) for m in (model, again)]
-    assert torch.equal(*velocities)
+    assert_same(*velocities)
 
 
 @pytest.mark.parametrize(
     ("changes", "said", "message"),
     [
-        ({"context_embedder.weight": (64, 12)}, {}, "expected 4 channels times a square"),
-        ({"context_embedder.weight": (64,)}, {}, "has shape (64,), expected a matrix"),
-        ({"label_embedder.embedding_table.weight": (3, 64)}, {}, "1 unexpected ['label_embedder."),
+        ({"context_embedder.weight": (64, 12)}, {}, r"\b4 "),
+        ({"context_embedder.weight": (64,)}, {}, r"\(64,\)"),
+        ({"label_embedder.embedding_table.weight": (3, 64)}, {}, r"1 .*\['label_embedder\."),
         (
             {"transformer_blocks.1.attn.to_add_out.bias": (64,)},
             {},
-            "1 unexpected ['transformer_blocks.1.attn",
+            r"1 .*\['transformer_blocks\.1\.attn",
         ),
-        ({"transformer_blocks.0.attn.add_q_proj.bias": None}, {}, "1 tensors missing ['transformer_blocks.0"),
-        ({"proj_out.bias": (5,)}, {}, "proj_out.bias has shape (5,), its configuration needs (4,)"),
-        ({}, {"height": 3}, "coarse patches of 2 must be a multiple of patch 1 and divide a frame of 3 x 4"),
-        ({}, {"short_frames": 0}, "short_frames must be at least 1, got 0"),
-        ({}, {"height": 0}, "height must be at least 1, got 0"),
-        ({}, {"fusion": "add"}, "has no option fusion; its options are height, width, patch, short_frames"),
-        ({}, {"window": 3}, "FAR-Long sees all of the past"),
+        ({"transformer_blocks.0.attn.add_q_proj.bias": None}, {}, r"1 .*\['transformer_blocks\.0"),
+        ({"proj_out.bias": (5,)}, {}, r"proj_out\.bias.*\(5,\).*\(4,\)"),
+        ({}, {"height": 3}, " 2 .* 1 .* 3 x 4"),
+        ({}, {"short_frames": 0}, "short_frames.* 1.* 0"),
+        ({}, {"height": 0}, "height.* 1.* 0"),
+        ({}, {"fusion": "add"}, "fusion.*height, width, patch, short_frames"),
+        ({}, {"window": 3}, "FAR-Long"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, changes, said, message):
-    held = weights()
+    held = far_long_weights()
     for name, shape in changes.items():
         held.pop(name, None)
         if shape is not None:
             held[name] = torch.ones(shape)
     with pytest.raises(ValueError) as error:
         loaded(tmp_path, held, **said)
-    assert message in str(error.value) and len(str(error.value).splitlines()) == 1
+    assert re.search(message, str(error.value)) and len(str(error.value).splitlines()) == 1
 
 
 def test_presets_that_do_not_exist_are_answered_with_those_that_do():
-    with pytest.raises(
-        ValueError, match="no far_long preset is called 'x'; there are far-b-long, far-m-long"
-    ):
+    with pytest.raises(ValueError, match="'x'.*far-b-long, far-m-long"):
         far_long.config("x")

@@ -79,7 +79,7 @@ def test_chosen_steps_are_kept_as_asked():
 def test_a_frame_without_a_chosen_step_is_refused():
     statistic = Statistic(steps=(1, 2))
     statistic.add(At(0, 1, 0.5), "blocks.5.hook_resid_post", random(1, 16, 8))
-    with pytest.raises(ValueError, match=r"blocks.5.hook_resid_post has steps \[1\] at frame 0; expected"):
+    with pytest.raises(ValueError, match=r"blocks.5.hook_resid_post.*\[1\].* 0"):
         statistic.result()
 
 

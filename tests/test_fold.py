@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bounds import assert_same
 from torch.nn import functional as F
 
 from framelens.hooks import AttentionEdit, AttentionPoint, AttentionTap, Pattern, cut
@@ -55,19 +56,19 @@ def test_a_folded_pattern_is_the_patterns_of_its_rows(answer, scores, monkeypatc
     whole, rows = folded(), [pattern_of(row) for row in range(CLIPS * FOLD)]
     assert whole.queries == FOLD * QUERIES and whole.keys == KEYS
     expected = by_clip([getattr(row, answer)() for row in rows])
-    torch.testing.assert_close(getattr(whole, answer)(), expected)
+    assert_same(getattr(whole, answer)(), expected)
     parts = zip(*(row.statistics() for row in rows), strict=True)
     for got, wanted in zip(whole.statistics(), parts, strict=True):
-        torch.testing.assert_close(got, by_clip(wanted))
+        assert_same(got, by_clip(wanted))
 
 
 def test_rows_and_expectations_of_a_folded_pattern_are_those_of_its_rows():
     _, _, v = inputs()
     rows = [pattern_of(row) for row in range(CLIPS * FOLD)]
     expected = by_clip([row.rows(0, QUERIES) for row in rows])
-    torch.testing.assert_close(folded().rows(3, 7), expected[:, :, 3:7])
+    assert_same(folded().rows(3, 7), expected[:, :, 3:7])
     expected = by_clip([row.expect(v[place : place + 1]) for place, row in enumerate(rows)])
-    torch.testing.assert_close(folded().expect(v), expected)
+    assert_same(folded().expect(v), expected)
 
 
 def test_a_subsample_of_a_folded_pattern_keeps_queries_with_the_keys_of_their_row():
@@ -76,7 +77,7 @@ def test_a_subsample_of_a_folded_pattern_keeps_queries_with_the_keys_of_their_ro
     assert some.queries == 4 and some.fraction == 0.4
     order = torch.randperm(FOLD * QUERIES, generator=torch.Generator().manual_seed(3))[:4].sort().values
     for got, wanted in zip(some.statistics(), whole.statistics(), strict=True):
-        torch.testing.assert_close(got, wanted[:, :, order])
+        assert_same(got, wanted[:, :, order])
     assert whole.subsample(FOLD * QUERIES, seed=3) is whole
     again = some.subsample(2, seed=0)
     assert again.queries == 2 and again.fraction == pytest.approx(0.2)
@@ -84,7 +85,7 @@ def test_a_subsample_of_a_folded_pattern_keeps_queries_with_the_keys_of_their_ro
 
 def test_rows_that_do_not_fold_are_refused():
     q, k, _ = inputs()
-    with pytest.raises(ValueError, match="10 rows do not fold into clips of 3"):
+    with pytest.raises(ValueError, match="10 .* 3"):
         Pattern(q, k, fold=3)
 
 
@@ -130,4 +131,4 @@ def test_a_cut_of_folded_attention_is_a_cut_of_each_row(heads):
     own = F.scaled_dot_product_attention(q, k[:, :, 4:], v[:, :, 4:], scale=0.4)
     expected = Along()(q, k, v)
     expected[:, heads or slice(None)] = own[:, heads or slice(None)]
-    torch.testing.assert_close(watched(lambda points: cut(points, heads=heads)), expected)
+    assert_same(watched(lambda points: cut(points, heads=heads)), expected)

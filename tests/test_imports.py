@@ -202,6 +202,7 @@ def loaded_after(program: str) -> set[str]:
     return top_levels(set(done.stderr.splitlines()))
 
 
+@pytest.mark.slow
 def test_no_file_imports_a_folder_of_ours_as_if_it_were_a_package_of_its_own():
     offenders = {file: top_levels(imports(file)) & set(PACKAGES) for file in FILES + TESTS}
     assert not {file: names for file, names in offenders.items() if names}
@@ -276,6 +277,7 @@ def test_heavy_packages_stay_in_their_files():
         assert "torch" not in names or not file.startswith(WITHOUT_TORCH), f"{file} must do without torch"
 
 
+@pytest.mark.slow
 def test_hooks_and_analyses_load_no_heavy_package():
     assert not loaded_after("from framelens import hooks, analyses") & HEAVY
 
@@ -284,12 +286,14 @@ def test_the_package_itself_loads_nothing():
     assert not loaded_after("import framelens; framelens.__all__") & {"torch", "numpy", "xarray"}
 
 
+@pytest.mark.slow
 def test_every_report_is_drawn_without_torch():
     drawn = [file.removesuffix(".py").replace("/", ".") for file in FILES if file.startswith("reports/")]
     names = [f"framelens.{name.removesuffix('.__init__')}" for name in drawn if not name.endswith("__main__")]
     assert "torch" not in loaded_after("\n".join(f"import {name}" for name in names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", COMMANDS)
 def test_the_help_of_a_command_answers_without_torch(package):
     ask = f"""

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
-import xarray as xr
+from bounds import assert_same, differ
 
 from framelens.diffusion.sampler import rollout
 from framelens.hooks import cut
 from framelens.models import scd
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import experiments
-from framelens.probes.__main__ import main
 from framelens.probes.chunk import cross_frame, stored_features
 from framelens.probes.chunk import stage as _stage
 from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
@@ -23,6 +22,8 @@ from framelens.probes.run import subject as subjects
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.subject import Subject
 from framelens.probes.run.work import Laboratory
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 LAYERS, FRAMES = 3, 3
 EVIDENCE = ("controls", "cut", "leave_one_out", "reuse", "reuse_controls", "reuse_refresh", "skip")
@@ -68,10 +69,6 @@ def stage(model):
     return subject(model).stage()
 
 
-def close(a, b):
-    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-
-
 # The stage
 
 
@@ -81,7 +78,7 @@ def test_the_plain_frame_is_the_rollouts(model):
     video = rollout(
         model, about.noise(0), stage.grid, None, about.clip.video, teacher_forced=True, denoised_frames={2}
     )
-    close(stage.sample[0, 0], video[0, 2])
+    assert_same(stage.sample[0, 0], video[0, 2])
 
 
 def test_the_first_layers_and_the_density_come_from_the_model(model):
@@ -90,7 +87,7 @@ def test_the_first_layers_and_the_density_come_from_the_model(model):
     model.source.metadata = {"training": {"recipe": {"uniform_share": 1.0}}}
     uniform = subject(model).stage().levels
     model.source.metadata = {}
-    torch.testing.assert_close(uniform, torch.tensor([0.25, 0.75]), atol=1e-4, rtol=0)
+    assert_same(uniform, torch.tensor([0.25, 0.75]))
     assert subject(model).stage().levels[0] > 0.3
 
 
@@ -117,6 +114,7 @@ def test_layers_that_give_what_they_would_give_change_no_bit(stage):
             assert torch.equal(stage.velocity(x, 0.75, 0, [on_pass]), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [{0: lambda x: x}, {1: lambda x: 2 * x, 2: lambda x: x + 1}])
 def test_a_model_whose_layers_must_run_gives_the_same(model, outputs):
     blocks, values = Layers(model), Layers(model)
@@ -148,7 +146,7 @@ def test_a_model_without_named_layers_is_refused():
     class Unnamed:
         hook_dict = {"mid": torch.nn.Identity()}
 
-    with pytest.raises(ValueError, match=r"no hook point blocks.0.hook_resid_post.*there are \['mid'\]"):
+    with pytest.raises(ValueError, match=r"blocks.0.hook_resid_post.*\['mid'\]"):
         Layers(Unnamed())
 
 
@@ -165,12 +163,13 @@ def test_features_served_to_the_pass_they_come_from_change_nothing(stage):
                 stage, layer, stored, stored_features.both(x), stage.sigma(step), step
             )
             for velocity in stored_features.by_kind(served).values():
-                close(velocity, plain)
+                assert_same(velocity, plain)
             modes = cross_frame.through(stage, layer, STORED).expand(DRAWS, -1, -1)
             with cross_frame.crossed(stage, modes, features.cross) as on_pass:
-                close(stage.velocity(x, stage.sigma(step), step, [on_pass]), plain)
+                assert_same(stage.velocity(x, stage.sigma(step), step, [on_pass]), plain)
 
 
+@pytest.mark.slow
 def test_features_refreshed_at_every_step_draw_the_plain_frame_and_else_another(stage):
     modes = torch.stack([cross_frame.through(stage, layer, STORED) for layer in range(LAYERS)])
     for every, is_plain in {1: True, 2: False}.items():
@@ -178,7 +177,9 @@ def test_features_refreshed_at_every_step_draw_the_plain_frame_and_else_another(
         for layer in range(LAYERS):
             frames += stored_features.drawn_refreshed(stage, layer, every).values()
         for drawn in frames:
-            assert torch.allclose(drawn, stage.sample, atol=1e-3) == is_plain
+            assert is_plain != differ(drawn, stage.sample)
+            if is_plain:
+                assert_same(drawn, stage.sample)
 
 
 def test_refreshing_after_the_last_step_is_reusing_the_first(stage):
@@ -186,9 +187,9 @@ def test_refreshing_after_the_last_step_is_reusing_the_first(stage):
         once = stored_features.drawn(stage, layer, stage.features(0), first=1)
         refreshed = stored_features.drawn_refreshed(stage, layer, every=stage.steps)
         for kind in stored_features.KINDS:
-            close(once[kind], refreshed[kind])
+            assert_same(once[kind], refreshed[kind])
     modes = torch.stack([cross_frame.through(stage, 1, STORED)])
-    close(
+    assert_same(
         cross_frame.drawn(stage, modes, stage.features(0).cross, 1),
         cross_frame.drawn_refreshed(stage, modes, stage.steps),
     )
@@ -218,15 +219,15 @@ def test_the_share_of_blocks_is_counted_by_hand(stage):
 def test_nothing_cut_is_the_plain_model_and_all_cut_sees_no_past(model):
     stage = subject(model).stage()
     nothing = cross_frame.live(stage)[None]
-    close(cross_frame.drawn(stage, nothing, {})[0], stage.sample)
-    close(cross_frame.velocities(stage, nothing, {})[0], stage.plain_velocities)
+    assert_same(cross_frame.drawn(stage, nothing, {})[0], stage.sample)
+    assert_same(cross_frame.velocities(stage, nothing, {})[0], stage.plain_velocities)
     everything = torch.full_like(nothing, CUT)
     # Rotary positions are relative: a frame alone is the same wherever it stands.
     alone = stage.drawn(
         stage.noise,
         lambda x, step: model.denoise(x, torch.full((DRAWS,), stage.sigma(step)), model.start(DRAWS)),
     )
-    close(cross_frame.drawn(stage, everything, {})[0], alone)
+    assert_same(cross_frame.drawn(stage, everything, {})[0], alone)
     assert not torch.allclose(alone, stage.sample, atol=1e-2)
 
 
@@ -242,7 +243,7 @@ def test_a_row_of_cuts_is_what_the_instrument_cuts(model, stage, place):
             stage.noise, lambda x, step: stage.velocity(x, stage.sigma(step), step, [edit.on_pass])
         )
     table = torch.stack([cross_frame.live(stage), modes, torch.full_like(modes, CUT)])
-    close(cross_frame.drawn(stage, table, {})[1], expected)
+    assert_same(cross_frame.drawn(stage, table, {})[1], expected)
 
 
 def test_cuts_from_the_first_and_up_to_the_last_are_the_same(stage):
@@ -266,7 +267,7 @@ def test_resumed_behind_a_layer_is_the_whole_stack_without_it_for_less_work(mode
     assert stage.evaluations - began == DRAWS * (LAYERS + 2 + 1 + 0)
     for layer, velocity in enumerate(resumed):
         with stage.layers.replaced({layer: lambda entered: entered}) as on_pass:
-            assert torch.equal(velocity, stage.velocity(x, 0.5, 0, [on_pass]))
+            assert_same(velocity, stage.velocity(x, 0.5, 0, [on_pass]))
 
 
 def test_a_layer_with_closed_gates_can_be_left_out():
@@ -282,8 +283,8 @@ def test_a_layer_with_closed_gates_can_be_left_out():
 
 
 def test_a_span_kept_to_the_end_is_the_plain_model_and_one_layer_is_leaving_it_out(stage):
-    assert torch.equal(skip.drawn(stage, (0, 2), stage.steps), stage.sample)
-    close(skip.drawn(stage, (1, 1), 0), leave_one_out.without(stage, 1, stage.noise))
+    assert_same(skip.drawn(stage, (0, 2), stage.steps), stage.sample)
+    assert_same(skip.drawn(stage, (1, 1), 0), leave_one_out.without(stage, 1, stage.noise))
 
 
 def test_spans_are_half_and_a_quarter_at_every_place():
@@ -294,12 +295,12 @@ def test_spans_are_half_and_a_quarter_at_every_place():
 
 @pytest.mark.parametrize("first, last", [(2, 1), (0, LAYERS), (-1, 1)])
 def test_a_span_that_is_empty_or_beyond_the_model_is_refused(stage, first, last):
-    with pytest.raises(ValueError, match=rf"layers {first} to {last} are empty or beyond the 3 layers"):
+    with pytest.raises(ValueError, match=rf"{first} .* {last} .* 3 "):
         skip.drawn(stage, (first, last), 0)
 
 
 def test_an_empty_range_has_no_spans():
-    with pytest.raises(ValueError, match="layers 3 to 2 is empty"):
+    with pytest.raises(ValueError, match="3 .* 2 "):
         skip.spans(3, 2)
 
 
@@ -331,6 +332,7 @@ def test_controls_fail_on_a_network_that_does_not(model):
     assert passed["identity_edit"] == 1 and passed["own_frame_only"] == 0 == passed["other_clip_cross"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["token_concat", "prefix", "add"])
 def test_a_separated_model_is_measured_in_its_decoder(fusion):
     network = separated(fusion)
@@ -370,10 +372,12 @@ def results(model):
     return Laboratory(dict(about.networks), [about.clip, about.other], about.settings, FRAMES).measure(0)
 
 
+@pytest.mark.slow
 def test_everything_promised_is_measured(results):
     assert set(results) == set(AXES) and set(EVIDENCE) <= set(experiments.names())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AXES)
 def test_axes_and_variables_are_as_promised(results, name):
     sizes, variables = AXES[name]
@@ -388,6 +392,7 @@ def test_axes_and_variables_are_as_promised(results, name):
     assert dataset.attrs["steps"] == 4 and dataset.attrs["frame"] == FRAMES - 1
 
 
+@pytest.mark.slow
 def test_numbers_are_finite_where_they_are_promised(results):
     for name, dataset in results.items():
         for variable in dataset.data_vars.values():
@@ -399,6 +404,7 @@ def test_numbers_are_finite_where_they_are_promised(results):
                 assert not missing.any(), f"{name}.{variable.name}"
 
 
+@pytest.mark.slow
 def test_shared_prefixes_are_counted_as_saved(results):
     for name in ("reuse", "leave_one_out", "skip"):
         about = results[name].attrs
@@ -424,43 +430,3 @@ def test_a_quick_run_takes_fewer_layers_steps_and_starts():
     assert Settings(layers=(2, 4)).chosen_layers(12) == [2, 3, 4]
     assert Settings(quick=True, steps=10, probed=2).slug() == "quick"
     assert Settings(layers=(2, 4)).slug() == "layers-2+4"
-
-
-# From the command line
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return tiny.checkpoint(tmp_path_factory.mktemp("models") / "tiny.safetensors")
-
-
-def run(checkpoint, out, *more):
-    arguments = "--clips 2 --steps 3 --probed 1 --frames 3 --context 1 --workers 1 --run one".split()
-    return main(["--model", str(checkpoint), "--out", str(out), *arguments, *more])
-
-
-def test_named_experiments_are_run_and_joined(checkpoint, tmp_path):
-    assert (
-        run(checkpoint, tmp_path, "--experiments", "controls", "skip", "--quick", "--layers", "1", "1") == 0
-    )
-    files = {file.stem: xr.load_dataset(file) for file in (tmp_path / "tiny" / "one").glob("*.nc")}
-    assert set(files) == {"controls", "skip"} and files["skip"].span.values.tolist() == ["1-1"]
-    assert files["controls"].passed.dims == ("clip", "control") and files["controls"].sizes["clip"] == 2
-    assert files["controls"].attrs["threshold"] == controls.THRESHOLD and "seconds" not in files["skip"].attrs
-    assert files["skip"].attrs["steps"] == 3
-
-
-@pytest.mark.parametrize(
-    "more, message",
-    [
-        (["--layers", "0", "2"], "--layers 0 2 reaches beyond the 2 layers that denoise; choose from 0 to 1"),
-        (["--layers", "1", "0"], "--layers 1 0 is an empty range"),
-        (["--layers", "-1", "1"], "--layers -1 1 is an empty range"),
-        (["--starts", "2"], "--starts 2 leaves no later step"),
-        (["--experiments", "magic"], "no experiment is called 'magic'; there are controls, cut"),
-    ],
-)
-def test_what_is_not_there_is_answered_in_one_line(checkpoint, tmp_path, capsys, more, message):
-    assert run(checkpoint, tmp_path, *more) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line

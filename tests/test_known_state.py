@@ -1,5 +1,6 @@
 """What is known of a world, and what a probe says a network knows of it."""
 
+import re
 from dataclasses import replace
 
 import fake_run
@@ -81,11 +82,11 @@ def test_one_digits_token_points_at_its_middle():
 
 
 def test_a_target_must_make_sense():
-    with pytest.raises(ValueError, match="a target's group is one of"):
+    with pytest.raises(ValueError, match="elsewhere"):
         Target(np.zeros((1, 1, 1, 1)), "elsewhere", "")
-    with pytest.raises(ValueError, match="got 2"):
+    with pytest.raises(ValueError, match=r"\b2\b"):
         Target(np.zeros((1, 1, 1, 2)), "motion", "", classes=("a", "b"))
-    with pytest.raises(ValueError, match="patches of 3 pixels do not fill a side of 20"):
+    with pytest.raises(ValueError, match=r"\b3 .*\b20\b"):
         token_centres(20, 3)
 
 
@@ -121,6 +122,7 @@ def subject_of(laboratory, **changes):
     return Subject(0, laboratory.networks, first, second, settings, laboratory.frames)
 
 
+@pytest.mark.slow
 def test_a_run_reads_every_target_at_every_layer_and_noise_level(results, laboratory):
     names = [*tiles.targets(tiles.clips([0], 3), 4), "noise level"]
     assert results.score.dims == ("clip", "network", "target", "layer", "sigma")
@@ -143,11 +145,13 @@ def test_a_run_reads_every_target_at_every_layer_and_noise_level(results, labora
     assert random.sel(sigma=1.0).notnull().any("clip").all() and random.sel(sigma=0.25).isnull().all()
 
 
+@pytest.mark.slow
 def test_only_a_frame_with_little_noise_shows_a_tile_that_was_never_seen(results):
     at = results.score.sel(target="tile never seen", network="trained", layer=-1).mean("clip")
     assert float(at.sel(sigma=1.0)) < 0.3 < 0.6 < float(at.sel(sigma=0.25))
 
 
+@pytest.mark.slow
 def test_the_clips_are_none_that_a_run_measures_otherwise_and_the_numbers_come_again(laboratory, stored):
     again = laboratory.measure(1)["known_state_features"]
     np.testing.assert_array_equal(again.features[0], stored.features[1])
@@ -160,6 +164,7 @@ def test_the_clips_are_none_that_a_run_measures_otherwise_and_the_numbers_come_a
     np.testing.assert_array_equal(names["action"][0], expected)
 
 
+@pytest.mark.slow
 def test_clips_measured_together_have_the_features_of_each_alone(laboratory, monkeypatch):
     monkeypatch.setattr(world_features, "QUICK_SIGMAS", (0.0,))  # where no noise is in the way
     model, batch = laboratory.networks["trained"], tiles.clips(range(3), 5)
@@ -181,11 +186,10 @@ def test_wide_features_are_made_narrow_and_numbers_keep_ten_bits():
     np.testing.assert_allclose(world_features._rounded(values), values, rtol=2.0**-10)
 
 
+@pytest.mark.slow
 def test_videos_without_a_known_state_are_left_out_or_refused_in_one_line(laboratory, monkeypatch):
     monkeypatch.delattr(tiles, "targets")
-    with pytest.raises(
-        ValueError, match="the state of tiles is not known; leave it out of --experiments, or"
-    ):
+    with pytest.raises(ValueError, match="tiles .*--experiments"):
         known_state.measure(subject_of(laboratory))
     assert known_state.measure(subject_of(laboratory, experiments=())) == {}
     assert known_state.conclude({}) == {}
@@ -201,11 +205,15 @@ def run(results, tmp_path_factory):
     return open_run(folder)
 
 
+@pytest.mark.slow
 def test_the_figure_has_a_panel_a_target_with_its_null_and_interval(run, results):
     figure, table = fig_known_state.draw(run)
     assert set(fig_known_state.needs) == {"known_state"}
-    titles = [axes.get_title(loc="left").removesuffix(" (control)") for axes in figure.axes if axes.lines]
-    assert titles == results.target.values.tolist()
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.lines]
+    assert (
+        all(map(str.startswith, titles, results.target.values.tolist()))
+        and len(titles) == results.target.size
+    )
     assert {"shuffled", "random"} < set(table["curve"]) and table["low"].notna().any()
     row = table[(table.panel == "action") & (table.curve == "sigma 1") & (table.layer == 1)].iloc[0]
     expected = results.score.sel(target="action", network="trained", sigma=1.0, layer=1).mean()
@@ -221,8 +229,9 @@ def words_of(run, results, scores, folder):
     return fig_known_state.words(fig_known_state.draw(replace(run, folder=folder))[1])
 
 
+@pytest.mark.slow
 def test_the_words_say_where_a_state_enters_or_that_it_does_not(run, results, tmp_path):
     known = words_of(run, results, [0.5, 1.0], tmp_path)
-    assert "action: 1.00 [1.00, 1.00] at layer 1" in known and "place on the map: 1.00" in known
+    assert re.search(r"action\D+1\.00 \[1\.00, 1\.00\]\D+ 1\b.*place on the map\D+1\.00", known)
     unknown = words_of(run, results, [0.0, 0.0], tmp_path)
-    assert unknown.startswith("Not above the null at sigma 1: tile in view before (")
+    assert "1.00" not in unknown and "tile in view before" in unknown

@@ -12,7 +12,8 @@ from framelens.models.cost.calibration import calibrate
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import Shape, denoise_cost, parameters, shape_of
 from framelens.models.wan.config import WanConfig
-from framelens.probes.estimate.__main__ import _of_preset
+from framelens.probes.estimate.presets import shape_of_preset
+from framelens.probes.run.settings import Settings
 
 SHAPE = shape_of(dense.config("tiny"))
 LARGE = Shape(layers=30, d_model=1536, heads=12, mlp_width=8960, tokens=1560, values=64, text_tokens=512)
@@ -68,6 +69,6 @@ def test_a_wan_network_shares_its_modulation():
         layers=30, channels=16, height=60, width=104, patch=2, heads=12, d_model=1536, mlp_width=8960,
         text_tokens=512, text_width=4096, rope_axes=(44, 42, 42),
     )  # fmt: skip
-    counted, released = parameters(shape_of(config)), _of_preset("wan-1.3b", 1).parameters
+    counted, released = parameters(shape_of(config)), shape_of_preset("wan-1.3b", 1, Settings()).parameters
     assert counted == pytest.approx(released, rel=1e-4), "all but the norms of queries and keys"
     assert counted < 0.8 * parameters(shape_of(dense.config("wan-1.3b")))

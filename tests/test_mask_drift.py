@@ -1,11 +1,13 @@
 """Mask drift: what a frame-causal mask changes in a network whose frames see each other both ways."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from bounds import assert_same
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,6 +19,8 @@ from framelens.probes.run.settings import Settings
 from framelens.probes.run.subject import Clip, Subject
 from framelens.reports.plots import load
 from framelens.reports.runs import Run
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 LAYERS, FRAMES, TOKENS = 3, 3, 4
 
@@ -118,8 +122,8 @@ def test_the_masked_stack_is_the_frames_alone(model):
     masked = drift_of_first_frame(model, x)
     other = x.clone()
     other[:, 1:] += 1
-    torch.testing.assert_close(masked, drift_of_first_frame(model, other))
-    torch.testing.assert_close(masked, model.bidirectional(x[:, :1], None, None)[:, 0])
+    assert_same(masked, drift_of_first_frame(model, other))
+    assert_same(masked, model.bidirectional(x[:, :1], None, None)[:, 0])
 
 
 def drift_of_first_frame(model, x):
@@ -143,7 +147,7 @@ def test_it_is_measured_of_every_network_at_several_levels_in_a_run(model):
 def test_a_causal_model_has_nothing_to_mask():
     networks = {"trained": tiny.model()}
     assert measure(subject(networks)) == {}
-    with pytest.raises(ValueError, match="mask_drift has nothing to mask"):
+    with pytest.raises(ValueError, match="mask_drift"):
         measure(subject(networks, experiments=("mask_drift",)))
 
 
@@ -155,4 +159,4 @@ def test_the_figure_says_which_layer_moves_most_and_how_far_the_last_one_does(mo
     assert len(table) == 2 * LAYERS and set(table["panel"]) == {"alone", "through"}
     alone = found.relative_l2.sel(scope="alone", network="trained").mean(("clip", "sigma")).values
     said = load("mask_drift").words(table)
-    assert f"layer {int(alone.argmax())} moves most, by {float(alone.max()):.2f}" in said
+    assert re.search(rf"\b{int(alone.argmax())}\b.*{float(alone.max()):.2f}", said)

@@ -1,9 +1,12 @@
 """What does not fit is refused before it is read; a divided model gives the numbers of a whole one."""
 
+import re
+
 import pytest
 import tiny
 import tiny_wan
 import torch
+from bounds import assert_same, rounding
 
 from framelens import models
 from framelens.diffusion.sampler import rollout
@@ -71,22 +74,20 @@ def test_too_little_memory_is_one_line_before_anything_is_read(
         monkeypatch.setattr(f"framelens.models.loading.read.{name}", lambda path: pytest.fail("it was read"))
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
     for path, said in ((checkpoint, {}), (folder, tiny_wan.SAID)):
-        with pytest.raises(
-            ValueError, match=r"needs .* GB as bfloat16, 0.0 GB are free on cpu: try a machine"
-        ):
+        with pytest.raises(ValueError, match=r"bfloat16.*\b0\.0 GB\b.*cpu"):
             models.load(str(path), dtype="bfloat16", **said)
     command = ["--model", str(checkpoint), "--out", str(tmp_path), "--run", "a", "--workers", "1"]
     assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("probes: ") and "(2 networks: this one and its null model)" in line
-    assert "try --dtype bfloat16" in line and not list(tmp_path.iterdir())
+    assert line.startswith("probes: ") and re.search(r"\b2 ", line)
+    assert "--dtype bfloat16" in line and not list(tmp_path.iterdir())
 
 
 def test_both_networks_of_a_probe_count(checkpoint, monkeypatch):
     one = bytes_as([checkpoint], torch.float32)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1.5 * one)
     assert models.load(str(checkpoint)).source.file == checkpoint
-    with pytest.raises(ValueError, match="2 networks"):
+    with pytest.raises(ValueError, match=r"\b2 "):
         models.load(str(checkpoint), copies=2)
 
 
@@ -94,12 +95,12 @@ def test_a_gpu_that_is_too_small_names_the_remedies(checkpoint, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1000, 2000))
-    with pytest.raises(ValueError, match="free on cuda:1: try --dtype bfloat16, --device auto, or a machine"):
+    with pytest.raises(ValueError, match="cuda:1.*--dtype bfloat16.*--device auto"):
         models.load(str(checkpoint), device="cuda:1")
     monkeypatch.setattr(memory, "MEMINFO", checkpoint.with_name("none"))
     monkeypatch.setattr(memory, "CGROUPS", ())
     assert free_bytes("auto") == 2000
-    with pytest.raises(ValueError, match="are free on all devices: try --dtype bfloat16, or a machine"):
+    with pytest.raises(ValueError, match="--dtype bfloat16"):
         models.load(str(checkpoint), device="auto")
 
 
@@ -114,15 +115,16 @@ def test_auto_is_the_processor_where_there_is_no_gpu(folder):
 @pytest.fixture
 def divided(folder, tmp_path):
     """The same network with a layer on disk, and all of what it has at its root there too."""
-    model = models.load(str(folder), **tiny_wan.SAID)
+    model = models.load(str(folder), **tiny_wan.SAID).double()
     places = {name: "cpu" for name, _ in model.named_children()} | {"scale_shift_table": "disk"}
     del places["blocks"]
     places |= {"blocks.0": "cpu", "blocks.1": "disk", "blocks.2": "cpu"}
     return spread(model, places, str(tmp_path))
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_model_that_lies_in_several_places_gives_the_same_numbers(folder, divided):
-    whole = models.load(str(folder), **tiny_wan.SAID)
+    whole = models.load(str(folder), **tiny_wan.SAID).double()
     assert is_spread(divided) and not is_spread(whole)
     assert any(weight.is_meta for weight in divided.parameters()), "nothing is on disk"
     seen = {}
@@ -141,7 +143,7 @@ def test_a_model_that_lies_in_several_places_gives_the_same_numbers(folder, divi
             )  # fmt: skip
     assert len(seen["whole"]) == len(seen["divided"]) > 20
     for a, b in zip(*seen.values(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        assert_same(a, b)
 
 
 def test_the_random_twin_of_a_divided_model_is_read_anew(folder):
@@ -152,13 +154,13 @@ def test_the_random_twin_of_a_divided_model_is_read_anew(folder):
 
 
 def test_a_model_that_cannot_be_divided_says_so():
-    with pytest.raises(ValueError, match="a Dense does not fit on one GPU and has no no_split"):
+    with pytest.raises(ValueError, match="Dense"):
         spread(tiny.model(), {"": "disk"}, "nowhere")
 
 
 def test_what_no_device_holds_is_refused(monkeypatch):
     monkeypatch.setattr("accelerate.utils.get_max_memory", lambda: {0: 100, "cpu": 100})
-    with pytest.raises(ValueError, match="its weights take 0.0 GB, more than 60% of what all GPUs"):
+    with pytest.raises(ValueError, match=r"0\.0 GB.*\b60%"):
         multi_device._fit(tiny.model())
 
 
@@ -174,7 +176,7 @@ def subject(model):
 
 
 @pytest.fixture(params=["dense", "token_concat", "prefix"])
-def network(request):
+def network(request, float64):
     if request.param == "dense":
         model = tiny.model(layers=3)
     else:
@@ -191,6 +193,7 @@ def network(request):
     return model.eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_rows_of_a_large_model_share_one_past_and_get_the_same_numbers(network, monkeypatch):
     measured = {}
     for tokens in (_stage.TOKENS, 1):
@@ -207,8 +210,5 @@ def test_rows_of_a_large_model_share_one_past_and_get_the_same_numbers(network, 
         assert all(past == "own" for _, past in stage._contexts), "the other clip's past is kept"
     for name, expected in measured[512].items():
         for variable, values in expected.data_vars.items():
-            torch.testing.assert_close(
-                torch.from_numpy(measured[1][name][variable].values),
-                torch.from_numpy(values.values),
-                rtol=1e-3, atol=1e-4, equal_nan=True, msg=lambda text, v=variable: f"{v}: {text}",
-            )  # fmt: skip
+            bound = rounding(torch.float32, 1, 1, values.values)  # kept in float32
+            assert_same(measured[1][name][variable].values, values.values, bound=bound)

@@ -7,6 +7,7 @@ import chunked_twin
 import pytest
 import tiny
 import torch
+from bounds import assert_same, rounding
 from chunked_twin import CHANNELS, CHUNK, PROMPT, SIDE
 from safetensors.torch import save_file
 
@@ -105,6 +106,7 @@ def test_a_run_is_named_after_what_differs_from_the_models_own(model):
     assert about.describe()["levels"] == list(LEVELS)
 
 
+@pytest.mark.slow
 def test_the_manifest_holds_the_levels_and_a_run_is_gone_on_with(tmp_path, model, monkeypatch):
     monkeypatch.setattr(models, "find", lambda name: name)
     monkeypatch.setattr(models, "label", lambda name: name)
@@ -150,7 +152,8 @@ def test_statistics_read_the_conditional_branch_alone(plain):
         one, other = (each[name].isel(step=0) for each in found)
         assert set(one.data_vars) == set(other.data_vars)
         for variable in one.data_vars:
-            torch.testing.assert_close(*(torch.tensor(each[variable].values) for each in (one, other)))
+            bound = rounding(torch.float32, 32, 2, one[variable].values)
+            assert_same(other[variable].values, one[variable].values, bound=bound)
     assert not torch.allclose(*drawn, atol=1e-2)
 
 
@@ -180,7 +183,7 @@ def test_own_samples_are_guided_and_keep_their_prompts(tmp_path, plain):
     assert torch.equal(clips[1].cond, TEXT[1:2]) and torch.equal(clips[1].negative, NEGATIVE)
     text, negative = TEXT[1:2].numpy(), NEGATIVE.numpy()
     again = own_sample(about, plain, FRAMES, 1, text, negative)
-    torch.testing.assert_close(clips[1].video[0], torch.from_numpy(again))
+    assert_same(clips[1].video[0], again, bound=rounding(torch.float32, 32, 4, again))
     other = own_sample(replace(about, guidance=1.0), plain, FRAMES, 1, text, negative)
     assert not torch.allclose(clips[1].video[0], torch.from_numpy(other), atol=1e-2)
 
@@ -189,7 +192,7 @@ def test_a_null_prompt_of_zeros_does_not_stand_for_the_empty_one(tmp_path, plain
     about = settings(plain, videos=str(written(tmp_path / "a.safetensors", text=TEXT)), guidance=3.0)
     assert read_clips(about, plain, FRAMES)[0].negative is None, "the twin has a null prompt of its own"
     plain.null_condition = torch.zeros(PROMPT)
-    with pytest.raises(ValueError, match="away from a negative prompt, of which the clips have none: make"):
+    with pytest.raises(ValueError, match=r"3\.0"):
         read_clips(about, plain, FRAMES)
     assert read_clips(replace(about, guidance=1.0), plain, FRAMES)[0].negative is None
 
@@ -198,14 +201,14 @@ def test_guidance_without_anything_to_lead_towards_is_refused(tmp_path, plain):
     file = str(written(tmp_path / "a.safetensors"))
     for source in (file, "own"):
         about = settings(plain, videos=source, guidance=3.0)
-        with pytest.raises(ValueError, match="3.0 leads towards text, of which the clips have none"):
+        with pytest.raises(ValueError, match=r"3\.0 .*text"):
             if source == "own":
                 own_clips(about, plain, FRAMES, tmp_path / "own.safetensors")
             else:
                 read_clips(about, plain, FRAMES)
     free = tiny.model()
     free.source = plain.source
-    with pytest.raises(ValueError, match="--guidance 2.0 needs a model that takes conditions"):
+    with pytest.raises(ValueError, match=r"--guidance 2\.0"):
         read_clips(Settings(clips=1, frames=6, videos="tiles", guidance=2.0), _sized(free), 6)
 
 
@@ -216,7 +219,7 @@ def _sized(model):
 
 @pytest.mark.parametrize("scale", [-1.0, float("inf"), float("nan")])
 def test_scales_that_mean_nothing_are_refused(scale):
-    with pytest.raises(ValueError, match="--guidance must be 0 or more and finite"):
+    with pytest.raises(ValueError, match=r"--guidance .*\b0\b"):
         Settings(guidance=scale)
 
 

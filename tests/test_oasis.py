@@ -6,6 +6,8 @@ from pathlib import Path
 import oasis_reference as by_hand
 import pytest
 import torch
+from bounds import assert_same, rounding
+from precision import as_default, single_precision
 from tiny import draw
 
 from framelens.analyses.statistics.frame_attention import Statistic
@@ -17,6 +19,8 @@ from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.models.oasis.noise import level_of, log_odds_of, sigma_of, signal_shares, velocity_of
 from framelens.probes.chunk.layers import Layers
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 BATCH, FRAMES, WINDOW, PLACES = 2, 6, 3, 6
 SAID = {"height": 4, "width": 6, "max_frames": WINDOW, "stabilization": 15}
@@ -31,8 +35,9 @@ def weights():
 
 @pytest.fixture(scope="module")
 def model(weights):
-    network, _ = oasis.read(Checkpoint(Path("tiny"), dict(weights)), SAID)
-    return network.eval().requires_grad_(False)
+    with single_precision():
+        network, _ = oasis.read(Checkpoint(Path("tiny"), dict(weights)), SAID)
+    return as_default(network.eval().requires_grad_(False))
 
 
 def frames(count=FRAMES, seed=1):
@@ -61,7 +66,7 @@ def test_a_rollout_is_the_samplers_within_the_window_and_beyond(model, weights):
     scale = ((1 - sigmas[0]) ** 2 + sigmas[0] ** 2).sqrt()
     drawn = rollout(model, scale * noise, sigmas, ACTIONS, first)
     expected = by_hand.sampled(weights, first, noise, ACTIONS, levels, WINDOW)
-    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-5)
+    assert_same(drawn, expected)
 
 
 @pytest.mark.parametrize("count", range(FRAMES))
@@ -75,7 +80,7 @@ def test_a_cached_pass_is_a_pass_over_the_whole_window(model, weights, count):
     x, sigma = clip[:, count : count + 1], sigma_of(level)
     velocity = model.denoise(x * (1 - sigma) / a, torch.full((BATCH,), sigma), remembered(model, clip, count))
     expected = (b * x + a * v[:, -1:]) - (a * x - b * v[:, -1:])
-    torch.testing.assert_close(velocity, expected, atol=1e-5, rtol=1e-5)
+    assert_same(velocity, expected)
 
 
 @pytest.mark.parametrize("level", [1.0, 0.9, 0.5, 0.01, 0.0])
@@ -90,8 +95,8 @@ def test_a_perfect_network_gives_the_perfect_velocity(level):
         return a * noise - b * clean
 
     velocity = velocity_of(noised(clean, noise, sigma[:, None]), sigma, oracle)
-    torch.testing.assert_close(velocity, noise - clean, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(seen[0], a * clean + b * noise, atol=1e-5, rtol=1e-5)
+    assert_same(velocity, noise - clean)
+    assert_same(seen[0], a * clean + b * noise)
 
 
 def test_levels_and_our_noise_levels_are_each_others_inverse():
@@ -130,12 +135,12 @@ def test_patterns_describe_both_kinds_of_attention_clip_by_clip(model):
         return call.out
 
     def check(at, name, pattern):
-        torch.testing.assert_close(pattern.expect(heard[name].v), heard[name].out, atol=1e-5, rtol=1e-5)
+        assert_same(pattern.expect(heard[name].v), heard[name].out)
         mass, entropy = pattern.statistics()
         assert mass.shape[:3] == entropy.shape == (BATCH, 2, PLACES) and pattern.queries == PLACES
-        torch.testing.assert_close(mass.sum(-1), torch.ones_like(entropy))
+        assert_same(mass.sum(-1), torch.ones_like(entropy))
         rows = pattern.rows(0, PLACES)
-        torch.testing.assert_close(rows.sum(-1), torch.ones_like(entropy))
+        assert_same(rows.sum(-1), torch.ones_like(entropy))
         ages[at.role, at.frame, int(name.split(".")[1]) % 2] = pattern.key_age.tolist()
 
     with AttentionEdit(model.attn_dict, {"*": keep}, roles=("denoise", "encode")) as edit:
@@ -237,12 +242,13 @@ def test_a_cut_along_time_leaves_a_frame_alone(model):
     plain, expected = (
         model.denoise(x, SIGMA, past) for past in (context, model.start(BATCH, ACTIONS[:, 2:]))
     )
-    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
+    assert_same(alone, expected)
     with cut(model.attn_dict, ["blocks.0.attn", "blocks.2.attn"]) as edit:
         edit.on_pass(at)
         assert torch.equal(model.denoise(x, SIGMA, context), plain)
 
 
+@pytest.mark.slow
 def test_a_later_frame_and_its_action_change_nothing_earlier(model):
     clip = frames(seed=3)
     plain = teacher_forced(model, clip)
@@ -263,7 +269,7 @@ def test_contexts_are_values(model, count):
     one, two = model.encode(x, past), model.encode(x + 1, past)
     assert torch.equal(model.denoise(x, SIGMA, past), before)
     again = model.denoise(x, SIGMA, model.encode(x, past))
-    assert torch.equal(model.denoise(x, SIGMA, one), again)
+    assert_same(model.denoise(x, SIGMA, one), again)
     assert not torch.equal(model.denoise(x, SIGMA, two), again)
 
 
@@ -271,9 +277,9 @@ def test_without_actions_no_key_is_pressed(model):
     x = frames(1)
     still = model.start(BATCH, model.null_condition.expand(BATCH, 1, -1))
     assert torch.equal(model.denoise(x, SIGMA, model.start(BATCH)), model.denoise(x, SIGMA, still))
-    with pytest.raises(ValueError, match=r"\[2, frames, 25\], got \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"\[2, .*25\].*\(2, 6\)"):
         model.start(BATCH, ACTIONS[..., 0])
-    with pytest.raises(ValueError, match="for 1 frames; frame 1 has none"):
+    with pytest.raises(ValueError, match=r"\b1 .*\b1 "):
         model.denoise(x, SIGMA, model.encode(x, still))
 
 
@@ -282,14 +288,18 @@ def test_the_door_reads_a_file_and_keeps_frequencies_exact(weights, model, tmp_p
 
     file = tmp_path / "oasis500m.safetensors"
     save_file(weights, file)
-    read = load(str(file), **SAID)
+    with single_precision():
+        read, half = (load(str(file), dtype=dtype, **SAID) for dtype in ("float32", "bfloat16"))
+    read = as_default(read)
     assert read.source.metadata["network"] == "oasis"
     x = frames(1)
     expected = model.denoise(x, SIGMA, model.start(BATCH))
-    assert torch.equal(read.denoise(x, SIGMA, read.start(BATCH)), expected)
-    half = load(str(file), dtype="bfloat16", **SAID)
-    assert torch.equal(half.time_frequencies, model.time_frequencies) and half.log_odds.dtype == torch.float64
-    assert (half.denoise(x, SIGMA, half.start(BATCH)) - expected).abs().max() < 0.1 * expected.abs().max()
+    assert_same(read.denoise(x, SIGMA, read.start(BATCH)), expected)
+    assert torch.equal(half.time_frequencies, model.time_frequencies.to(half.time_frequencies.dtype))
+    assert half.log_odds.dtype == torch.float64
+    with single_precision():
+        rough = half.denoise(x.float(), SIGMA.float(), half.start(BATCH))
+    assert (rough - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_frequencies_may_have_any_of_their_names_or_be_missing():
@@ -303,20 +313,21 @@ def test_frequencies_may_have_any_of_their_names_or_be_missing():
     two = named("blocks.0.s_attn.rotary_emb.freqs", "spatial_rotary_emb.freqs", "temporal_rotary_emb.freqs")
     none = named()
     for other in (two, none):
-        torch.testing.assert_close(other.space_frequencies, one.space_frequencies)
-        torch.testing.assert_close(other.time_frequencies, one.time_frequencies)
+        for name in ("space_frequencies", "time_frequencies"):
+            expected = getattr(one, name)  # files keep them in float32
+            assert_same(getattr(other, name), expected, bound=rounding(torch.float32, 1, 1, expected))
 
 
 @pytest.mark.parametrize(
     "changes, said, words",
     [
-        ({"external_cond.bias": None}, {}, "1 tensors missing"),
-        ({"extra": torch.zeros(1)}, {}, "1 unexpected"),
-        ({"blocks.1.t_mlp.fc2.weight": torch.zeros(32, 4)}, {}, "has shape"),
-        ({"external_cond.weight": None}, {}, "external_cond.weight"),
-        ({}, {"height": 5}, "5 x 6 do not divide"),
-        ({}, {"max_frames": 1}, "max_frames is 1, expected 2 or more"),
-        ({}, {"stabilization": 0}, "stabilization is 0"),
+        ({"external_cond.bias": None}, {}, r"external_cond\.bias"),
+        ({"extra": torch.zeros(1)}, {}, "extra"),
+        ({"blocks.1.t_mlp.fc2.weight": torch.zeros(32, 4)}, {}, r"blocks\.1\.t_mlp\.fc2\.weight"),
+        ({"external_cond.weight": None}, {}, r"external_cond\.weight"),
+        ({}, {"height": 5}, "5 x 6"),
+        ({}, {"max_frames": 1}, "max_frames.* 1.* 2"),
+        ({}, {"stabilization": 0}, "stabilization.* 0"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(weights, changes, said, words):

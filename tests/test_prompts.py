@@ -1,12 +1,14 @@
 """Prompts: embedded as diffusers' Wan pipeline does it; files of prompts and encoders refused in one line."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 import tiny_vae
 import torch
+from bounds import assert_same, rounding
 
 from framelens.models.encoders import prompts as _prompts
 from framelens.models.encoders.prompts import TOKENS, clean, open_text_encoder, read_prompts
@@ -34,7 +36,8 @@ def stock(prompts):
 def test_embeddings_are_those_of_wans_pipeline(pipeline):
     found = open_text_encoder(str(pipeline)).embed(SENTENCES)
     assert found.shape == (4, TOKENS, 16) and found.dtype == torch.float32
-    torch.testing.assert_close(found, stock(SENTENCES), rtol=0, atol=1e-5)
+    expected = stock(SENTENCES)
+    assert_same(found, expected, bound=rounding(torch.float32, 512, 2, expected))
     tokens = (found != 0).any(-1).sum(1).tolist()
     assert tokens == [5, 1, 8, TOKENS]
 
@@ -51,14 +54,14 @@ def test_a_pipeline_or_its_folder_is_read(pipeline, folder):
 def test_what_is_cut_is_said(pipeline):
     encoder = open_text_encoder(str(pipeline))
     notes = encoder.notes(["a cat", "red " * 511 + "ball runs"])
-    assert notes == ["prompt 2 has 514 tokens, 512 are kept; cut off: 'ball runs'"]
+    assert len(notes) == 1 and re.search(r"\b2 .*\b514 .*\b512 .*'ball runs'", notes[0])
 
 
 def test_prompts_beyond_ascii_are_pointed_out_where_they_cannot_be_mended(pipeline, monkeypatch):
     encoder = open_text_encoder(str(pipeline))
     monkeypatch.setattr(_prompts, "has_ftfy", lambda: False)
-    assert "not ASCII: prompt 2; Wan" in encoder.notes(["a", "é"])[0]
-    assert "not ASCII: the negative prompt; Wan" in encoder.notes(["a"], negative="é")[0]
+    assert re.search(r"ASCII.*\b2\b", encoder.notes(["a", "é"])[0])
+    assert "negative" in encoder.notes(["a"], negative="é")[0]
     monkeypatch.setattr(_prompts, "has_ftfy", lambda: True)
     mender = SimpleNamespace(fix_text=lambda text: text.replace("；", ";"))
     monkeypatch.setitem(sys.modules, "ftfy", mender)
@@ -79,10 +82,10 @@ def test_a_file_of_prompts_is_read_line_by_line(tmp_path):
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        (b"", "is empty; expected one prompt per line"),
-        (b" \n\n", "is empty"),
-        (b"a\n\nb\n \nc", r"blank lines \(2, 4\)"),
-        (b"caf\xe9", r"not UTF-8 text \(byte 3"),
+        (b"", "prompts.txt"),
+        (b" \n\n", "prompts.txt"),
+        (b"a\n\nb\n \nc", r"\(2, 4\)"),
+        (b"caf\xe9", r"UTF-8.*\b3\b"),
     ],
 )
 def test_other_files_of_prompts_are_refused(tmp_path, held, said):
@@ -94,7 +97,7 @@ def test_other_files_of_prompts_are_refused(tmp_path, held, said):
 
 
 def test_a_missing_file_of_prompts_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="prompts file"):
+    with pytest.raises(FileNotFoundError, match="none.txt"):
         read_prompts(tmp_path / "none.txt")
 
 
@@ -105,12 +108,12 @@ def edited(path, **changes):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda f: edited(f / "text_encoder/config.json", architectures=["CLIP"]), "is a CLIP; supported"),
+        (lambda f: edited(f / "text_encoder/config.json", architectures=["CLIP"]), "CLIP"),
         (lambda f: edited(f / "text_encoder/config.json", num_layers=3), "text_encoder"),
-        (lambda f: edited(f / "text_encoder/config.json", d_ff=31), "cannot read the text encoder"),
-        (lambda f: (f / "text_encoder/model.safetensors").unlink(), "has no weights"),
-        (lambda f: [file.unlink() for file in (f / "tokenizer").iterdir()], "no tokenizer"),
-        (lambda f: (f / "text_encoder/model.safetensors").write_bytes(b"x" * 99), "not a whole safetensors"),
+        (lambda f: edited(f / "text_encoder/config.json", d_ff=31), "text_encoder"),
+        (lambda f: (f / "text_encoder/model.safetensors").unlink(), "text_encoder"),
+        (lambda f: [file.unlink() for file in (f / "tokenizer").iterdir()], "tokenizer"),
+        (lambda f: (f / "text_encoder/model.safetensors").write_bytes(b"x" * 99), "model.safetensors"),
     ],
 )
 def test_spoilt_pipelines_are_refused_in_one_line(tmp_path, spoil, said):
@@ -126,7 +129,7 @@ def test_too_little_memory_is_said_before_the_weights_are_read(pipeline, monkeyp
     parameters = sum(p.numel() for p in tiny_vae.text_encoder().parameters())
     assert bytes_as([file], torch.bfloat16) == 2 * parameters
     monkeypatch.setattr("framelens.models.loading.memory.free_bytes", lambda device: 1000)
-    with pytest.raises(ValueError, match="GB are free on cpu"):
+    with pytest.raises(ValueError, match=r"\bGB\b.*cpu"):
         open_text_encoder(str(pipeline))
 
 
@@ -170,6 +173,6 @@ def test_of_a_hubs_pipeline_only_the_vae_comes_or_a_repository_is_the_vae(hub):
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(hub):
-    with pytest.raises(OSError, match="the hub cannot be reached") as caught:
+    with pytest.raises(OSError, match="org/nothing") as caught:
         open_vae("org/nothing")
     assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """A quick run measures every layer of what the split is read from, and says where it was coarse."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from framelens.probes.run.subject import Clip, Subject
 DEPTH = 12
 
 
+@pytest.mark.slow
 def test_reuse_is_coarse_but_cuts_and_left_out_layers_are_not(monkeypatch):
     monkeypatch.setattr(Settings, "chosen_layers", lambda settings, depth: [0, depth - 1])
     clip, network = Clip(tiny.draw(1, 2, 3, 8, 8), None), tiny.model(layers=3)
@@ -31,8 +33,8 @@ def test_reuse_is_coarse_but_cuts_and_left_out_layers_are_not(monkeypatch):
 @pytest.mark.parametrize(
     ("depths", "encoder", "said"),
     [
-        ([1, 3, 5, 7, 9, 11, 12], 7, "tried at 7 of 12 depths: an encoder with up to 1 layer less"),
-        ([4, 8, 12], 8, "tried at 3 of 12 depths: an encoder with up to 3 layers less"),
+        ([1, 3, 5, 7, 9, 11, 12], 7, r"\b7 .*\b12 .*\b1 "),
+        ([4, 8, 12], 8, r"\b3 .*\b12 .*\b3 "),
         ([1, 3, 5, 7, 9, 11, 12], 12, None),
         (list(range(1, 13)), 7, None),
     ],
@@ -40,4 +42,4 @@ def test_reuse_is_coarse_but_cuts_and_left_out_layers_are_not(monkeypatch):
 def test_how_much_shallower_an_encoder_may_be_is_said(depths, encoder, said):
     found = Curves(DEPTH, (np.array(depths), {}), None, None)
     remarks = _coarse(found, Cut(encoder, [], list(range(encoder, DEPTH))))
-    assert said in remarks[0] if said else remarks == []
+    assert re.search(said, remarks[0]) if said else remarks == []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bounds import assert_same
 
 from framelens import models
 from framelens.analyses.statistics.frame_attention import Statistic
@@ -43,6 +44,7 @@ def asked(model: scd.SCD, frame: int) -> torch.Tensor:
     return model.query_noise(frame).expand(2, 1, -1, -1, -1)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("head", [0, 1, 2])
 def test_a_first_frame_from_the_noise_it_was_asked_with_is_the_dense_networks(head):
     network, model = whole(), separated(3, head + 2, head)
@@ -50,9 +52,10 @@ def test_a_first_frame_from_the_noise_it_was_asked_with_is_the_dense_networks(he
     x, sigma = asked(model, 0), torch.ones(2)
     expected = network.denoise(x, sigma, network.start(2, ACTIONS))
     got = model.denoise(x, sigma, model.start(2, ACTIONS))
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+    assert_same(got, expected)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("frames", [1, 3])
 def test_a_later_one_is_that_of_the_dense_network_cut_behind_the_encoder(frames):
     network, model = whole(), separated(3, 2, 0)
@@ -63,10 +66,11 @@ def test_a_later_one_is_that_of_the_dense_network_cut_behind_the_encoder(frames)
     torch.manual_seed(1)
     context = after(network, frames)
     cut = CutModel(network, layers_from(network, 3)).denoise(x, sigma, context)
-    torch.testing.assert_close(ours, cut, atol=1e-5, rtol=0)
+    assert_same(ours, cut)
     assert not torch.allclose(ours, network.denoise(x, sigma, context), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["token_concat", "prefix", "channel_concat"])
 def test_other_fusions_start_from_the_same_layers(fusion):
     network, model = whole(), separated(4, 3, 1, fusion=fusion)
@@ -82,12 +86,13 @@ def test_other_fusions_start_from_the_same_layers(fusion):
 
 
 def test_what_cannot_be_put_together_says_why():
-    with pytest.raises(ValueError, match=r"other shapes than the separated one: \['encoder.blocks.2"):
+    with pytest.raises(ValueError, match=r"\['encoder\.blocks\.2"):
         recompose(separated(3, 2, 0), whole(layers=2))
-    with pytest.raises(ValueError, match="dense network, got SCD"):
+    with pytest.raises(ValueError, match="SCD"):
         recompose(separated(3, 2, 0), separated(3, 2, 0))
 
 
+@pytest.mark.slow
 def test_a_separated_recipe_starts_from_a_dense_model():
     model = build(recipe("split-tiles"))
     theirs = models.load("dense-tiles").state_dict()
@@ -106,6 +111,7 @@ def test_a_model_that_asks_announces_it():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_attention_is_read_where_the_encoder_asks_for_a_probed_frame():
     model, statistic = separated(2, 2, 1), Statistic(queries=None)
     with make_instruments(model, {"frame_attention": statistic}, {2}) as attached:
@@ -120,11 +126,11 @@ def test_attention_is_read_where_the_encoder_asks_for_a_probed_frame():
 
 
 def test_settings_that_contradict_say_so():
-    with pytest.raises(ValueError, match="set start_token=false"):
+    with pytest.raises(ValueError, match="start_token=false"):
         separated(3, 2, 0, start_token=True)
-    with pytest.raises(ValueError, match="head is 0 to 2 layers, got 3"):
+    with pytest.raises(ValueError, match=r"\b0 .*\b2 .*\b3\b"):
         separated(3, 4, 3)
-    with pytest.raises(ValueError, match="no query is called 'hope'; there are past, noise"):
+    with pytest.raises(ValueError, match="'hope'.*past, noise"):
         separated(3, 2, 0, query="hope")
-    with pytest.raises(ValueError, match="query_sigma is a noise level"):
+    with pytest.raises(ValueError, match="query_sigma"):
         separated(3, 2, 0, query_sigma=0.0)

@@ -5,12 +5,15 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from bounds import assert_same
 
 from framelens.diffusion.guidance import Guided
 from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, Geometry, fresh_noise, rollout, stepped
 from framelens.diffusion.schedule import sigma_grid
 
 BATCH, SHAPE = 2, (3, 8, 8)
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Recorder:
@@ -58,14 +61,14 @@ def listen(model, *args, **settings):
 def test_the_true_velocity_gives_the_true_video(steps, shift):
     truth = video()
     sampled = rollout(Recorder(truth), video(seed=1), sigma_grid(steps, shift))
-    torch.testing.assert_close(sampled, truth, atol=1e-5, rtol=0)
+    assert_same(sampled, truth)
 
 
 def test_chunks_of_frames_are_made_together():
     truth = video(6)
     model = Recorder(truth, chunk=3)
     sampled, announced = listen(model, video(6, seed=1), sigma_grid(2))
-    torch.testing.assert_close(sampled, truth, atol=1e-5, rtol=0)
+    assert_same(sampled, truth)
     assert model.passes == [("denoise", 0), ("denoise", 0), ("encode", 0), ("denoise", 3), ("denoise", 3)]
     assert model.encoded[0].shape == (BATCH, 3, *SHAPE)
 
@@ -100,7 +103,7 @@ def test_frames_not_asked_for_cost_one_pass_and_are_returned_as_given():
     )
     assert model.passes == [("encode", 0), ("encode", 1), ("denoise", 2), ("denoise", 2), ("encode", 2)]
     assert torch.equal(sampled[:, [0, 1, 3]], given[:, [0, 1, 3]])
-    torch.testing.assert_close(sampled[:, 2], model.truth[:, 2], atol=1e-5, rtol=0)
+    assert_same(sampled[:, 2], model.truth[:, 2])
 
 
 def test_guidance_announces_both_branches():
@@ -148,7 +151,7 @@ def test_sampling_changes_neither_the_noise_nor_what_was_given():
 def test_a_free_run_of_a_network_goes_on_from_any_of_its_frames():
     model, noise = tiny.model(), tiny.draw(1, 4, 3, 8, 8)
     whole = rollout(model, noise, sigma_grid(2))
-    torch.testing.assert_close(rollout(model, noise, sigma_grid(2), given=whole[:, :2]), whole)
+    assert_same(rollout(model, noise, sigma_grid(2), given=whole[:, :2]), whole)
 
 
 def test_the_contract_is_met_by_networks_and_by_guided_networks():
@@ -160,11 +163,11 @@ def test_the_contract_is_met_by_networks_and_by_guided_networks():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"given": video(2), "teacher_forced": True}, "needs all 4 frames given, got 2"),
-        ({"teacher_forced": True}, "needs all 4 frames given, got 0"),
-        ({"given": video(5)}, "5 frames are given for a video of 4"),
-        ({"denoised_frames": {1}}, "needs teacher_forced=True"),
-        ({"given": video(4), "denoised_frames": {1}}, "needs teacher_forced=True"),
+        ({"given": video(2), "teacher_forced": True}, r"\b4 .*\b2\b"),
+        ({"teacher_forced": True}, r"\b4 .*\b0\b"),
+        ({"given": video(5)}, r"\b5 .*\b4\b"),
+        ({"denoised_frames": {1}}, "teacher_forced=True"),
+        ({"given": video(4), "denoised_frames": {1}}, "teacher_forced=True"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_before_the_first_pass(settings, message):
@@ -176,7 +179,7 @@ def test_what_cannot_be_sampled_is_refused_before_the_first_pass(settings, messa
 
 @pytest.mark.parametrize(("frames", "given"), [(4, 0), (6, 2)])
 def test_frames_that_do_not_fill_the_chunks_are_refused(frames, given):
-    with pytest.raises(ValueError, match=f"3 frames at a time; {frames} with {given} given do not fit"):
+    with pytest.raises(ValueError, match=rf"3 .*\b{frames} .*\b{given} "):
         rollout(Recorder(video(6), chunk=3), video(frames), sigma_grid(2), given=video(given))
 
 
@@ -195,20 +198,20 @@ def test_noising_anew_is_the_loop_written_by_hand():
             x = (1 - following) * clean + following * fresh_noise(x, 7, frame, step)
         frames.append(x)
         context = model.encode(x, context)
-    torch.testing.assert_close(sampled, torch.cat(frames, dim=1), atol=1e-5, rtol=1e-5)
+    assert_same(sampled, torch.cat(frames, dim=1))
     assert not torch.allclose(sampled, rollout(model, noise, sigmas, given=given), atol=1e-2)
 
 
 def test_behind_the_last_step_stands_the_predicted_frame_itself():
     x, velocity, fresh = (video(1, seed=seed) for seed in range(3))
     assert torch.equal(stepped(x, velocity, 0.25, 0.0, fresh), x - 0.25 * velocity)
-    torch.testing.assert_close(stepped(x, velocity, 0.25, 0.0), x - 0.25 * velocity)
+    assert_same(stepped(x, velocity, 0.25, 0.0), x - 0.25 * velocity)
 
 
 def test_the_true_velocity_gives_the_true_video_also_when_noised_anew():
     truth = video(3)
     sampled = rollout(Recorder(truth), video(3, seed=1), sigma_grid(4, 5.0), renoise=0)
-    torch.testing.assert_close(sampled, truth, atol=1e-5, rtol=0)
+    assert_same(sampled, truth)
 
 
 def test_fresh_noise_follows_from_seed_frame_and_step_and_from_nothing_else():
@@ -221,4 +224,4 @@ def test_fresh_noise_follows_from_seed_frame_and_step_and_from_nothing_else():
     last = rollout(
         model, noise, sigma_grid(3), given=clean, teacher_forced=True, denoised_frames={2}, renoise=0
     )
-    assert torch.equal(every[:, 2], last[:, 2]), "whichever other frames are drawn"
+    assert_same(every[:, 2], last[:, 2])  # whichever other frames are drawn

@@ -5,33 +5,19 @@ from collections import Counter
 import pytest
 import tiny
 import torch
+from bounds import assert_same
+from tiny_scd import WAYS, model
 
 from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import CausalDiffuser, rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionTap, Trace
 from framelens.models import scd
-from framelens.models.parts.fusion import FUSIONS
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 FRAMES, SIDE = 4, 8
 TOKENS = 4
-
-
-ASKING = {"query": "noise", "start_token": False}
-WAYS = {fusion: {"fusion": fusion} for fusion in FUSIONS} | {"residual": {"fusion": "residual", "head": 1}}
-WAYS |= {f"{way}, asking": WAYS[way] | ASKING for way in ("prefix", "token_concat", "residual")}
-"""How features are made and taken in."""
-
-
-def model(way: str = "token_concat", conditions: int = 3, **changes) -> scd.SCD:
-    torch.manual_seed(0)
-    small = {"height": SIDE, "width": SIDE, "encoder_layers": 2, "decoder_layers": 2, "heads": 2}
-    small |= {"d_model": 16, "conditions": conditions, "rope_axes": (4, 2, 2)}
-    config = scd.config("tiny", **small | WAYS[way] | changes)
-    network = scd.build(config)
-    for weight in network.parameters():
-        torch.nn.init.normal_(weight, std=0.2)
-    return network.eval().requires_grad_(False)
 
 
 def clip(seed: int = 0, frames: int = FRAMES) -> torch.Tensor:
@@ -57,9 +43,7 @@ def test_the_parallel_pass_equals_frame_by_frame(way, conditions):
     network = model(way, conditions)
     cond = ACTIONS if conditions else None
     together = network.teacher_forced(clip(0), clip(1), SIGMA, cond)
-    torch.testing.assert_close(
-        together, frame_by_frame(network, clip(0), clip(1), SIGMA, cond), atol=1e-5, rtol=0
-    )
+    assert_same(together, frame_by_frame(network, clip(0), clip(1), SIGMA, cond))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -73,7 +57,7 @@ def test_several_noise_levels_share_one_encoder_pass(way):
         both = network.teacher_forced(clip(0), noisy, sigma, ACTIONS)
     assert fired["encoder.blocks.0.hook_resid_pre"] == 1
     one = network.teacher_forced(clip(0), clip(2), SIGMA.flip(1), ACTIONS)
-    torch.testing.assert_close(both[:, FRAMES:], one, atol=1e-6, rtol=0)
+    assert_same(both[:, FRAMES:], one)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -121,12 +105,10 @@ def test_a_context_is_a_value(way):
     network.encode(clip(3)[:, :1], first)
     for context in (first, second):
         again = network.denoise(clip(1)[:, :1], SIGMA[:, 0], context)
-        torch.testing.assert_close(
-            again, network.denoise(clip(1)[:, :1], SIGMA[:, 0], context), atol=0, rtol=0
-        )
+        assert_same(again, network.denoise(clip(1)[:, :1], SIGMA[:, 0], context))
     fresh = network.encode(clip(0)[:, :1], network.start(2, ACTIONS))
     third, wanted = (network.encode(clip(0)[:, 1:2], context) for context in (second, fresh))
-    torch.testing.assert_close(third.features, wanted.features, atol=1e-6, rtol=0)
+    assert_same(third.features, wanted.features)
 
 
 def test_keys_know_their_age():
@@ -171,9 +153,7 @@ def test_steps_prepared_together_are_those_taken_alone(way):
     context = network.encode(clip(0)[:, :1], network.start(2, ACTIONS))
     for sigma, prepared in zip(sigmas, network.at_steps(sigmas, context), strict=True):
         level, x = sigma.expand(2), clip(1)[:, :1]
-        torch.testing.assert_close(
-            network.denoise(x, level, prepared), network.denoise(x, level, context), atol=1e-5, rtol=0
-        )
+        assert_same(network.denoise(x, level, prepared), network.denoise(x, level, context))
 
 
 # Bounded context
@@ -184,7 +164,7 @@ def test_a_window_is_the_same_in_parallel_and_frame_by_frame(window, sink):
     network = model(window=window, sink=sink)
     together = network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS)
     alone = frame_by_frame(network, clip(0), clip(1), SIGMA, ACTIONS)
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert_same(together, alone)
     full = model().teacher_forced(clip(0), clip(1), SIGMA, ACTIONS)
     assert not torch.allclose(together[:, 3], full[:, 3], atol=1e-4)
 
@@ -193,7 +173,7 @@ def test_a_window_is_the_same_in_parallel_and_frame_by_frame(window, sink):
 def test_a_window_that_covers_the_clip_changes_nothing(window):
     bounded, full = model(window=window, sink=1), model()
     for way in (frame_by_frame, scd.SCD.teacher_forced):
-        assert torch.equal(
+        assert_same(
             way(bounded, clip(0), clip(1), SIGMA, ACTIONS), way(full, clip(0), clip(1), SIGMA, ACTIONS)
         )
 
@@ -239,7 +219,7 @@ def test_guidance_by_context_moves_away_from_a_disturbed_past(way):
     network = model(way)
     plain = rollout(network, clip(), sigma_grid(2), ACTIONS)
     undisturbed = rollout(guided(network, 2.0, "context", strength=0.0), clip(), sigma_grid(2), ACTIONS)
-    torch.testing.assert_close(undisturbed, plain, atol=1e-4, rtol=0)
+    assert_same(undisturbed, plain)
     one, again, other = (
         rollout(guided(network, 2.0, "context", 0.5, seed), clip(), sigma_grid(2), ACTIONS)
         for seed in (0, 0, 1)
@@ -249,7 +229,7 @@ def test_guidance_by_context_moves_away_from_a_disturbed_past(way):
 
 
 def test_guidance_by_context_needs_a_separated_model():
-    with pytest.raises(ValueError, match="needs a separated model"):
+    with pytest.raises(ValueError):
         guided(tiny.model(), 2.0, "context")
 
 
@@ -258,11 +238,11 @@ def test_guidance_by_context_needs_a_separated_model():
 
 def test_without_a_start_token_the_first_frame_must_be_given():
     network = model(start_token=False)
-    with pytest.raises(ValueError, match="no start token, so frame 0 cannot be generated"):
+    with pytest.raises(ValueError, match=r"\b0 "):
         rollout(network, clip(), sigma_grid(2), ACTIONS)
     video = rollout(network, clip(), sigma_grid(2), ACTIONS, clip(1)[:, :1])
     assert torch.equal(video[:, :1], clip(1)[:, :1]) and video.isfinite().all()
-    with pytest.raises(ValueError, match="no start token"):
+    with pytest.raises(ValueError):
         network.teacher_forced(clip(0), clip(1), SIGMA, ACTIONS)
 
 
@@ -274,17 +254,17 @@ def test_a_prompt_is_read_by_every_block_in_both_ways_to_run(way):
     network = model(way, 0, text_tokens=5, text_width=6)
     together = network.teacher_forced(clip(0), clip(1), SIGMA, PROMPT)
     alone = frame_by_frame(network, clip(0), clip(1), SIGMA, PROMPT)
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert_same(together, alone)
     assert not torch.allclose(together, network.teacher_forced(clip(0), clip(1), SIGMA, PROMPT.flip(0)))
 
 
 def test_a_prompt_of_another_shape_says_what_is_wanted():
     network = model("prefix", 0, text_tokens=5, text_width=6)
-    with pytest.raises(ValueError, match=r"embeddings \[batch, \*\(5, 6\)\], got \(2, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"\[batch, .*5, 6.*\].*\(2, 4, 6\)"):
         network.start(2, PROMPT[:, :4])
-    with pytest.raises(ValueError, match="got nothing"):
+    with pytest.raises(ValueError):
         network.start(2)
-    with pytest.raises(ValueError, match="both text_tokens and text_width"):
+    with pytest.raises(ValueError, match="text_tokens.*text_width"):
         scd.config("tiny", text_tokens=5)
 
 
@@ -303,9 +283,9 @@ def test_the_published_size_is_reached():
 
 
 def test_what_cannot_be_built_says_why():
-    with pytest.raises(ValueError, match="no fusion is called 'sum'; there are token_concat"):
+    with pytest.raises(ValueError, match="'sum'.*token_concat"):
         scd.config("tiny", fusion="sum")
-    with pytest.raises(ValueError, match="at least one layer each, got 12 and 0"):
+    with pytest.raises(ValueError, match=r"\b12 .*\b0\b"):
         scd.config("tiny", encoder_layers=12, decoder_layers=0)
-    with pytest.raises(ValueError, match="no scd preset is called 'huge'; there are tiny"):
+    with pytest.raises(ValueError, match="'huge'.*tiny"):
         scd.config("huge")

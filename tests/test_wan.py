@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_wan
 import torch
+from bounds import assert_same
 from tiny_wan import FRAMES, SIGMA, TEXT, chunk_by_chunk, clip, largest, levels, prompt, stock_pass
 
 from framelens import models
@@ -27,6 +28,8 @@ from framelens.models.wan.config import WanConfig, config_of
 from framelens.models.wan.names import for_diffusers
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.experiments.mask_drift import mask_drift
+
+pytestmark = pytest.mark.usefixtures("all_float64")
 
 CHUNKS = pytest.mark.parametrize("chunk", [1, 3])
 REACHES = pytest.mark.parametrize("reach", [{}, {"window": 2}, {"window": 2, "sink": 1}], ids=str)
@@ -57,7 +60,7 @@ def test_it_is_what_the_door_promises(model):
 def test_the_pass_over_a_whole_clip_is_the_stock_networks(model, network):
     expected = stock_pass(network, clip(), 1000 * SIGMA, TEXT)
     assert expected.abs().max() > 1
-    assert largest(model.whole(clip(), SIGMA, TEXT), expected) < 1e-6
+    assert_same(model.whole(clip(), SIGMA, TEXT), expected)
 
 
 def test_the_state_dict_is_the_stock_networks(model, network):
@@ -72,7 +75,7 @@ def test_teacher_forcing_in_one_pass_equals_cached_passes(folder, chunk, reach):
     model = tiny_wan.load(folder, frames_per_chunk=chunk, **reach)
     clean, noisy, sigma = clip(seed=1), clip(seed=2), levels(chunk)
     expected = chunk_by_chunk(model, clean, noisy, sigma)
-    assert largest(model.teacher_forced(clean, noisy, sigma, TEXT), expected) < 1e-5
+    assert_same(model.teacher_forced(clean, noisy, sigma, TEXT), expected)
 
 
 @CHUNKS
@@ -80,7 +83,7 @@ def test_teacher_forcing_in_one_pass_equals_cached_passes(folder, chunk, reach):
 def test_a_masked_pass_equals_cached_passes(folder, chunk, reach):
     model = tiny_wan.load(folder, frames_per_chunk=chunk, **reach)
     clean, sigma = clip(), torch.zeros(2, FRAMES)
-    assert largest(model.denoise_clip(clean, sigma, TEXT), chunk_by_chunk(model, clean, clean, sigma)) < 1e-5
+    assert_same(model.denoise_clip(clean, sigma, TEXT), chunk_by_chunk(model, clean, clean, sigma))
 
 
 def test_a_window_changes_what_is_seen(folder):
@@ -95,7 +98,7 @@ def test_a_noise_level_for_every_token_is_the_stock_networks_too(folder, network
     sigma = levels(1)
     timestep = (1000 * sigma).repeat_interleave(model.geometry.tokens_per_frame, dim=1)
     expected = stock_pass(network, clip(), timestep, TEXT)
-    assert largest(model.denoise_clip(clip(), sigma, TEXT), expected) < 1e-6
+    assert_same(model.denoise_clip(clip(), sigma, TEXT), expected)
 
 
 def test_rotary_positions_go_on_from_chunk_to_chunk(model, network):
@@ -115,7 +118,8 @@ def test_only_distances_between_positions_count(model):
     start = model.start(2, TEXT)
     later = dataclasses.replace(start, rope=model.rotation([40, 41, 42]))
     x = clip()[:, :3]
-    assert largest(model.denoise(x, SIGMA, start), model.denoise(x, SIGMA, later)) < 1e-5
+    # The tables of rotation are those of float32.
+    assert_same(model.denoise(x, SIGMA, start), model.denoise(x, SIGMA, later), rtol=1e-7)
 
 
 def test_the_prompt_is_read_once_and_filled_up_with_zeros(model):
@@ -137,7 +141,7 @@ def test_a_context_is_a_value(model):
     before = model.denoise(noisy, SIGMA, first)
     model.encode(clip(seed=3)[:, :3], first)
     other = model.encode(clip(seed=4)[:, :3], start)
-    assert largest(model.denoise(noisy, SIGMA, first), before) < 1e-6
+    assert_same(model.denoise(noisy, SIGMA, first), before)
     assert largest(model.denoise(noisy, SIGMA, other), before) > 1e-3
 
 
@@ -146,7 +150,7 @@ def test_prepared_steps_are_plain_steps(model):
     sigmas, x = sigma_grid(3, 5.0)[:-1], clip(seed=2)[:, 3:]
     for sigma, prepared in zip(sigmas, model.at_steps(sigmas, context), strict=True):
         plain = model.denoise(x, sigma.expand(2), context)
-        assert largest(model.denoise(x, sigma.expand(2), prepared), plain) < 1e-5
+        assert_same(model.denoise(x, sigma.expand(2), prepared), plain)
 
 
 def watched(model, *instruments, steps=2):
@@ -169,9 +173,9 @@ def test_instruments_change_nothing_and_hear_each_pass_once(folder, chunk):
 
     def sink(at, name, pattern):
         own = pattern.rows(0, pattern.queries)
-        assert torch.allclose(own.sum(-1), torch.ones(()), atol=1e-5)
+        assert_same(own.sum(-1), torch.ones(own.shape[:-1]))
         mass, _ = pattern.statistics()
-        assert torch.allclose(mass.sum(-1), torch.ones(()), atol=1e-5)
+        assert_same(mass.sum(-1), torch.ones(mass.shape[:-1]))
         assert mass.shape[-1] == at.frame + 1
         seen.append((at, name))
 
@@ -199,7 +203,7 @@ def test_patterns_explain_the_kernel_and_age_is_counted_from_the_first_frame(mod
     assert at.frame == 3
     assert call.key_age.tolist() == [3] * 4 + [2] * 4 + [1] * 4 + [0] * 12
     p = (call.q @ call.k.mT / call.q.shape[-1] ** 0.5).softmax(-1)
-    assert largest(p @ call.v, call.out) < 1e-5
+    assert_same(p @ call.v, call.out)
 
 
 def test_a_window_and_a_sink_are_in_the_ages(folder):
@@ -269,22 +273,8 @@ def test_guidance_moves_away_from_the_null_text(model):
     velocity = {name: model.denoise(x, SIGMA, model.start(2, text)) for name, text in context.items()}
     wrapper = guided(model, 3.0)
     expected = velocity["uncond"] + 3.0 * (velocity["cond"] - velocity["uncond"])
-    assert largest(wrapper.denoise(x, SIGMA, wrapper.start(2, TEXT)), expected) < 1e-6
+    assert_same(wrapper.denoise(x, SIGMA, wrapper.start(2, TEXT)), expected)
     assert torch.equal(model.denoise(x, SIGMA, model.start(2)), velocity["uncond"])
-
-
-def test_bfloat16_is_diffusers_bfloat16(folder, network):
-    theirs = type(network).from_pretrained(folder, torch_dtype=torch.bfloat16)
-    ours = tiny_wan.load(folder, frames_per_chunk=3, dtype="bfloat16")
-    kept = {name for name, tensor in theirs.state_dict().items() if tensor.dtype == torch.float32}
-    assert {name for name, tensor in ours.state_dict().items() if tensor.dtype == torch.float32} == kept
-    assert any("time_embedder" in name for name in kept) and ours.rope.freqs_cos.dtype == torch.float32
-    x, text = clip().bfloat16(), TEXT.bfloat16()
-    expected = stock_pass(theirs, x, 1000 * SIGMA, text)
-    assert largest(ours.whole(x, SIGMA, text), expected) <= 0.02 * expected.abs().max()
-    exact = stock_pass(network, clip(), 1000 * SIGMA, TEXT)
-    video = rollout(ours, clip(seed=2), sigma_grid(2), TEXT)
-    assert video.isfinite().all() and largest(ours.whole(clip(), SIGMA, TEXT), exact) < 0.3
 
 
 @pytest.mark.filterwarnings("ignore:The following device_map keys do not match")  # the root's own table
@@ -297,10 +287,10 @@ def test_blocks_on_disk_give_the_same(folder, tmp_path):
     places |= {"scale_shift_table": "cpu", "blocks.0": "cpu", "blocks.1": "disk"}
     dispatch_model(spread, places, main_device="cpu", offload_dir=tmp_path)
     assert spread.blocks[1].attn1.to_q.weight.is_meta and {"WanBlock"} == set(spread.no_split)
-    assert torch.equal(watched(spread), watched(plain))
+    assert_same(watched(spread), watched(plain))
     kept = []
     with Trace(spread.hook_dict, "blocks.*.attn.hook_z", lambda at, name, value: kept.append(name)) as trace:
-        assert torch.equal(watched(spread, trace), watched(plain))
+        assert_same(watched(spread, trace), watched(plain))
     assert len(kept) == 2 * 5
 
 
@@ -308,7 +298,7 @@ def test_a_copy_and_a_shuffled_copy_are_networks_of_their_own(model):
     context, x = model.start(2, TEXT), clip()[:, :3]
     plain = model.denoise(x, SIGMA, context)
     twin, null = copy.deepcopy(model), copy_shuffled(model, seed=0)
-    assert torch.equal(twin.denoise(x, SIGMA, twin.start(2, TEXT)), plain)
+    assert_same(twin.denoise(x, SIGMA, twin.start(2, TEXT)), plain)
     kept = []
     with Trace(twin.hook_dict, "*hook_q", lambda at, name, value: kept.append(name)):
         model.denoise(x, SIGMA, context)
@@ -367,7 +357,7 @@ def test_files_of_causal_models_open(tmp_path, network, place, variant, chunk, s
     path = tiny_wan.released(tmp_path / "x" / "y" / place, tiny_wan.original(network))
     model = tiny_wan.load(path, heads=2)
     expected = stock_pass(network, clip(), 1000 * SIGMA, TEXT)
-    assert largest(model.whole(clip(), SIGMA, TEXT), expected) < 1e-6
+    assert_same(model.whole(clip(), SIGMA, TEXT), expected)
     assumed = model.source.metadata["assumed"]
     assert (assumed["variant"], model.geometry.frames_per_chunk, model.sampling) == (variant, chunk, sampling)
     assert assumed["because"]
@@ -379,14 +369,14 @@ def test_what_is_asked_for_overrules_the_path(tmp_path, network):
     assert hasattr(tiny_wan.load(path, heads=2, variant="bidirectional"), "bidirectional")
     model = tiny_wan.load(path, heads=2, variant="diffusion-forcing", frames_per_chunk=2)
     assert model.sampling == Sampling(50, 5.0) and model.geometry.frames_per_chunk == 2
-    assert "was requested" in model.source.metadata["assumed"]["because"]
+    assert model.source.metadata["assumed"]["because"]
 
 
 def test_few_step_levels_are_the_authors(tmp_path, network):
     path = tiny_wan.released(tmp_path / "x" / "self_forcing_dmd.pt", tiny_wan.original(network))
     sampling = tiny_wan.load(path, heads=2).sampling
     warped = [5 * t / (1 + 4 * t) for t in (1.0, 0.75, 0.5, 0.25)]
-    assert torch.allclose(sampling.grid[:-1], torch.tensor(warped))
+    assert_same(sampling.grid[:-1], torch.tensor(warped))
 
 
 def test_causvid_is_told_its_authors_timesteps(tmp_path, network, monkeypatch):
@@ -412,16 +402,7 @@ def test_safetensors_of_both_names_open(tmp_path, network):
             {key: tensor.contiguous() for key, tensor in weights.items()}, tmp_path / f"{name}.safetensors"
         )
         model = tiny_wan.load(tmp_path / f"{name}.safetensors", heads=2)
-        assert largest(model.whole(clip(), SIGMA, TEXT), expected) < 1e-6
-
-
-def test_a_network_half_stored_in_half_precision_opens(tmp_path, network):
-    weights = {name: tensor.bfloat16() for name, tensor in tiny_wan.original(network).items()}
-    model = tiny_wan.load(tiny_wan.released(tmp_path / "a" / "b.pt", weights), heads=2)
-    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
-    half = tiny_wan.load(tmp_path / "a" / "b.pt", heads=2, dtype="bfloat16")
-    assert half.blocks[0].scale_shift_table.dtype == torch.float32
-    assert half.whole(clip(), SIGMA, TEXT).isfinite().all()
+        assert_same(model.whole(clip(), SIGMA, TEXT), expected)
 
 
 def test_either_expert_of_a_pipeline_opens(tmp_path, network):
@@ -432,7 +413,7 @@ def test_either_expert_of_a_pipeline_opens(tmp_path, network):
     for expert, theirs in {"high": network, "low": low}.items():
         model = tiny_wan.load(path, expert=expert)
         expected = stock_pass(theirs, clip(), 1000 * SIGMA, TEXT)
-        assert largest(model.whole(clip(), SIGMA, TEXT), expected) < 1e-6
+        assert_same(model.whole(clip(), SIGMA, TEXT), expected)
         assert model.sampling == Sampling(50, 3.0)
         metadata = model.source.metadata
         assert (metadata["expert"], metadata["boundary"]) == (expert, 0.875)
@@ -443,7 +424,7 @@ def test_48_channels_are_as_good(tmp_path):
     model = tiny_wan.load(tiny_wan.folder(tmp_path / "5b", network))
     x = torch.randn(1, 2, 48, 4, 4, generator=torch.Generator().manual_seed(0))
     expected = stock_pass(network, x, 1000 * SIGMA[:1], TEXT[:1])
-    assert largest(model.whole(x, SIGMA[:1], TEXT[:1]), expected) < 1e-6
+    assert_same(model.whole(x, SIGMA[:1], TEXT[:1]), expected)
     whole = models.load(str(tmp_path / "5b"))
     assert (whole.geometry.height, whole.geometry.width) == (44, 80)
 
@@ -457,20 +438,20 @@ def test_networks_that_read_images_are_refused(tmp_path):
         "image": {"image_dim": 8, "added_kv_proj_dim": 24},
     }.items():
         path = tiny_wan.folder(tmp_path / name, tiny_wan.stock(**changes))
-        with pytest.raises(ValueError, match="supported are text-to-video networks"):
+        with pytest.raises(ValueError, match=rf"{name}"):
             tiny_wan.load(path)
 
 
 def test_incomplete_checkpoints_are_refused(tmp_path, network):
     weights = tiny_wan.original(network)
     del weights["blocks.1.ffn.2.bias"]
-    with pytest.raises(ValueError, match=r"1 tensors missing \['blocks.1.ffn.net.2.bias'\]"):
+    with pytest.raises(ValueError, match=r"1 .*\['blocks.1.ffn.net.2.bias'\]"):
         tiny_wan.load(tiny_wan.released(tmp_path / "a" / "b.pt", weights), heads=2)
     del weights["patch_embedding.weight"]
-    with pytest.raises(ValueError, match="neither a framelens checkpoint nor one of"):
+    with pytest.raises(ValueError, match=r"c\.pt"):
         tiny_wan.load(tiny_wan.released(tmp_path / "a" / "c.pt", weights), heads=2)
     strange = tiny_wan.original(network) | {"blocks.0.camera.weight": torch.zeros(2)}
-    with pytest.raises(ValueError, match=r"1 unexpected \['blocks.0.camera.weight'\]"):
+    with pytest.raises(ValueError, match=r"1 .*\['blocks.0.camera.weight'\]"):
         tiny_wan.load(tiny_wan.released(tmp_path / "a" / "d.pt", strange), heads=2)
 
 
@@ -478,21 +459,21 @@ def test_a_shallower_network_than_its_configuration_says_is_refused(tmp_path, ne
     folder = tiny_wan.folder(tmp_path / "a", network)
     text = (folder / "config.json").read_text().replace('"num_layers": 2', '"num_layers": 3')
     (folder / "config.json").write_text(text)
-    with pytest.raises(ValueError, match="tensors missing"):
+    with pytest.raises(ValueError, match=r"blocks\.2\."):
         tiny_wan.load(folder)
 
 
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"variant": "fast"}, "no variant is called 'fast'; there are auto"),
-        ({"expert": "middle"}, "no expert is called 'middle'"),
-        ({"heads": 5}, "does not divide into 5 heads"),
-        ({"heads": None}, "does not divide into heads of 128"),
-        ({"heads": 2, "height": 5}, "does not divide into patches of 2"),
-        ({"heads": 2, "frames_per_chunk": 0}, "frames_per_chunk must be at least 1"),
-        ({"heads": 2, "window": 0}, "a window must be at least 1 frame"),
-        ({"heads": 2, "colour": 1}, "has no option colour"),
+        ({"variant": "fast"}, "'fast'.*auto"),
+        ({"expert": "middle"}, "'middle'"),
+        ({"heads": 5}, r"\b5 heads"),
+        ({"heads": None}, r"heads .*\b128\b"),
+        ({"heads": 2, "height": 5}, r"\b2\b"),
+        ({"heads": 2, "frames_per_chunk": 0}, "frames_per_chunk .*1"),
+        ({"heads": 2, "window": 0}, r"window .*\b1 "),
+        ({"heads": 2, "colour": 1}, "colour"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(tmp_path, network, asked, complaint):
@@ -503,26 +484,23 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path, network, asked, complai
 
 
 def test_heads_that_the_configuration_says_cannot_be_told(folder):
-    with pytest.raises(ValueError, match="has 2 heads, got heads=3"):
+    with pytest.raises(ValueError, match=r"\b2 .*\b3\b"):
         tiny_wan.load(folder, heads=3)
 
 
 def test_a_wrong_call_says_what_was_expected(model):
     context = model.start(2, TEXT)
     for call, complaint in {
-        "prompt": (lambda: model.start(3, TEXT), r"\[3, up to 5 tokens, 6\], got \(2, 5, 6\)"),
-        "long": (lambda: model.start(2, prompt(tokens=6)), "up to 5 tokens"),
-        "width": (lambda: model.start(2, torch.zeros(2, 5, 7)), r"got \(2, 5, 7\)"),
+        "prompt": (lambda: model.start(3, TEXT), r"\[3, .*5 .*6\].*\(2, 5, 6\)"),
+        "long": (lambda: model.start(2, prompt(tokens=6)), r"\b5 "),
+        "width": (lambda: model.start(2, torch.zeros(2, 5, 7)), r"\(2, 5, 7\)"),
         "latents": (
             lambda: model.denoise(torch.zeros(2, 3, 4, 4, 6), SIGMA, context),
-            r"latents must be \[batch frames 4 4 4\], got \(2, 3, 4, 4, 6\)",
+            r"\[batch frames 4 4 4\].*\(2, 3, 4, 4, 6\)",
         ),
-        "chunk": (lambda: model.encode(clip()[:, :2], context), "3 finished frames at a time, got 2"),
-        "clip": (
-            lambda: model.denoise_clip(clip()[:, :4], levels(1)[:, :4], TEXT),
-            "a clip of 4 does not fit",
-        ),
-        "frames": (lambda: model.rotation([64]), "positions for 64 frames, got frame 64"),
+        "chunk": (lambda: model.encode(clip()[:, :2], context), r"\b3 .*\b2\b"),
+        "clip": (lambda: model.denoise_clip(clip()[:, :4], levels(1)[:, :4], TEXT), r"\b4 "),
+        "frames": (lambda: model.rotation([64]), r"\b64 .*\b64\b"),
     }.values():
         with pytest.raises(ValueError, match=complaint):
             call()
@@ -551,7 +529,7 @@ def test_the_keys_of_a_layer_lie_where_the_layer_is():
     assert torch.equal(keys, here)
     for tensors in (storage.keys, storage.values):
         assert [tensor.device.type for tensor in tensors] == ["cpu", "meta"]
-        assert [tensor.dtype for tensor in tensors] == [torch.float32, torch.bfloat16]
+        assert [tensor.dtype for tensor in tensors] == [here.dtype, torch.bfloat16]
     later = cache.append(4)
     storage.reserve(here, 32)
     assert [tensor.shape[2] for tensor in storage.keys] == [32, 32]

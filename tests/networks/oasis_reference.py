@@ -29,13 +29,13 @@ def weights(width=32, heads=2, blocks=2, channels=3, patch=2, actions=25, seed=0
             }
     made = {}
     for name, shape in shapes.items():
-        made[f"{name}.weight"] = 0.2 * torch.randn(shape, generator=generator)
+        made[f"{name}.weight"] = 0.2 * torch.randn(shape, generator=generator, dtype=torch.float32)
         if not name.endswith("to_qkv"):
-            made[f"{name}.bias"] = 0.2 * torch.randn(shape[0], generator=generator)
+            made[f"{name}.bias"] = 0.2 * torch.randn(shape[0], generator=generator, dtype=torch.float32)
     head = width // heads
     made["blocks.0.s_attn.rotary_emb.freqs"] = torch.linspace(1, 128, head // 4) * math.pi
     made["blocks.0.t_attn.rotary_emb.freqs"] = 10000 ** (-torch.arange(0, head, 2) / head)
-    return made
+    return {name: weight.to(torch.float32).to(torch.get_default_dtype()) for name, weight in made.items()}
 
 
 def linear(w, name, x):

@@ -4,33 +4,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from precision import as_default, single_precision
 
 from framelens.models import dense
 from framelens.models.loading import checkpoint as _checkpoint
 
+SHAPE: dict[str, Any] = {
+    "channels": 3, "height": 8, "width": 8, "patch": 4, "heads": 2, "d_model": 16, "rope_axes": (4, 2, 2),
+    "rope_theta": 100.0,
+}  # fmt: skip
+"""Frames of 3 x 8 x 8 in 4 tokens, 2 heads of width 8."""
 TILES = {"channels": 3, "height": 20, "width": 20, "conditions": 5}
 """What the tile world asks of a network."""
 
 
 def config(**changes: Any) -> dense.Config:
-    """2 layers, 2 heads of width 8, frames of 3 x 8 x 8 in 4 tokens; unconditional."""
-    small = {"channels": 3, "height": 8, "width": 8, "patch": 4, "layers": 2, "heads": 2, "d_model": 16}
-    return dense.Config(**{**small, "rope_axes": (4, 2, 2), "rope_theta": 100.0, **changes})
+    """2 layers of that shape, unconditional."""
+    return dense.Config(**SHAPE | {"layers": 2} | changes)
 
 
 def model(seed: int = 0, **changes: Any) -> dense.Dense:
     """A network none of whose weights is zero, so that gates are open and every path counts."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), single_precision():
         torch.manual_seed(seed)
         network = dense.build(config(**changes))
         for name, weight in network.named_parameters():
             weight += (0.02 if name.startswith("condition") else 0.3) * torch.randn(weight.shape)
-    return network.eval().requires_grad_(False)
+    return as_default(network.eval().requires_grad_(False))
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Standard normal numbers."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    """Standard normal numbers, the same ones in every precision."""
+    drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+    return drawn.to(torch.get_default_dtype())
 
 
 def metadata(network: dense.Dense, videos: str = "tiles", frames: int = 6) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import tiny
 import torch
 from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from precision import as_default, single_precision
 from torch import nn
 
 from framelens import models
@@ -50,12 +51,12 @@ ORIGINAL = (
 
 def stock(kind: type = WanTransformer3DModel, seed: int = 0, **changes: Any) -> Any:
     """A stock network none of whose weights is small, so that every path counts."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), single_precision():
         torch.manual_seed(seed)
         network = kind(**(SIZES | changes))
         for weight in network.parameters():
             weight += 0.1 * torch.randn(weight.shape)
-    return network.eval().requires_grad_(False)
+    return as_default(network.eval().requires_grad_(False))
 
 
 def skyreels(seed: int = 0, **changes: Any) -> Any:
@@ -101,7 +102,9 @@ def released(path: Path, weights: dict[str, torch.Tensor], **others: Any) -> Pat
 
 def load(path: Path, **asked: Any) -> Any:
     """What the door gives for that path."""
-    return models.load(str(path), **{**SAID, **asked})
+    with single_precision():
+        model = models.load(str(path), **{**SAID, **asked})
+    return model if "dtype" in asked else as_default(model)
 
 
 def prompt(batch: int = 2, seed: int = 3, tokens: int = TOKENS) -> torch.Tensor:
@@ -134,8 +137,9 @@ def levels(chunk, batch=2):
     return torch.rand(batch, FRAMES // chunk, generator=generator).repeat_interleave(chunk, dim=1)
 
 
-def chunk_by_chunk(model, clean, noisy, sigma, cond=TEXT):
+def chunk_by_chunk(model, clean, noisy, sigma, cond=None):
     """The velocity of noisy chunks given the clean past, by cached passes."""
+    cond = prompt() if cond is None else cond
     chunk, context, out = model.geometry.frames_per_chunk, model.start(len(clean), cond), []
     for first in range(0, clean.shape[1], chunk):
         span = slice(first, first + chunk)

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import oasis_reference
-import test_anyflow
-import test_far_long
-import test_official
+import tiny_anyflow
+import tiny_official
 import tiny_wan
 import torch
 from safetensors.torch import save_file
@@ -28,8 +27,8 @@ def _skyreels(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _anyflow(folder: Path) -> tuple[Path, dict[str, Any]]:
-    test_anyflow.stock().save_pretrained(folder / "anyflow")
-    return folder / "anyflow", test_anyflow.SAID
+    tiny_anyflow.stock().save_pretrained(folder / "anyflow")
+    return folder / "anyflow", tiny_anyflow.SAID
 
 
 def _oasis(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -38,17 +37,17 @@ def _oasis(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _far(folder: Path) -> tuple[Path, dict[str, Any]]:
-    torch.save(test_official.far_weights("label"), folder / "far_b.pth")
+    torch.save(tiny_official.far_weights("label"), folder / "far_b.pth")
     return folder / "far_b.pth", OFFICIAL
 
 
 def _far_long(folder: Path) -> tuple[Path, dict[str, Any]]:
-    torch.save(test_far_long.weights(), folder / "far_b_long.pth")
+    torch.save(tiny_official.far_long_weights(), folder / "far_b_long.pth")
     return folder / "far_b_long.pth", OFFICIAL | {"short_frames": 3}
 
 
 def _scd(folder: Path) -> tuple[Path, dict[str, Any]]:
-    torch.save({"ema": test_official.scd_weights()}, folder / "ema.pth")
+    torch.save({"ema": tiny_official.scd_weights()}, folder / "ema.pth")
     return folder / "ema.pth", OFFICIAL
 
 

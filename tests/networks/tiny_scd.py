@@ -1,0 +1,25 @@
+"""A tiny SCD in every way of making and taking in features. For tests only."""
+
+import tiny
+import torch
+from precision import as_default, single_precision
+
+from framelens.models import scd
+from framelens.models.parts.fusion import FUSIONS
+
+ASKING = {"query": "noise", "start_token": False}
+WAYS = {fusion: {"fusion": fusion} for fusion in FUSIONS} | {"residual": {"fusion": "residual", "head": 1}}
+WAYS |= {f"{way}, asking": WAYS[way] | ASKING for way in ("prefix", "token_concat", "residual")}
+"""How features are made and taken in."""
+
+
+def model(way: str = "token_concat", conditions: int = 3, std: float = 0.2, **changes) -> scd.SCD:
+    """Two layers and two; all weights are drawn, so that every path counts."""
+    layers = {"encoder_layers": 2, "decoder_layers": 2}
+    config = scd.config("tiny", **tiny.SHAPE | layers | {"conditions": conditions} | WAYS[way] | changes)
+    with torch.random.fork_rng(devices=[]), single_precision():
+        torch.manual_seed(0)
+        network = scd.build(config)
+        for weight in network.parameters():
+            torch.nn.init.normal_(weight, std=std)
+    return as_default(network.eval().requires_grad_(False))
