@@ -58,6 +58,7 @@ def probe(
 
     from framelens.hooks.attention import self_test
     from framelens.models.loading.devices import device_name
+    from framelens.probes.plan.build import FILE as PLAN
     from framelens.probes.plan.build import write_plan
     from framelens.probes.run.failures import in_one_line
     from framelens.probes.run.folder import RunFolder, manifest
@@ -93,8 +94,10 @@ def probe(
         ranks.wait(look)
     if ranks.is_first:
         seconds = time.perf_counter() - began
-        folder.complete(settings.clips, device_name(settings.device), len(missing), seconds)
-        write_plan(folder.path, model)
+        if not folder.is_finished:
+            folder.complete(settings.clips, device_name(settings.device), len(missing), seconds)
+        if not folder.is_finished or not (folder.path / PLAN).exists():
+            write_plan(folder.path, model)
     return folder.path if ranks.is_first else None
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import xarray as xr
 from bounds import assert_same
 from chunked_twin import CHANNELS, CHUNK, PROMPT, SIDE
 from matplotlib.text import Text
@@ -322,7 +323,7 @@ def test_figures_are_drawn_of_it(folder, tmp_path, capsys):
 def test_latents_are_shown_by_three_channels_or_decoded(folder):
     run = open_run(folder)
     by_mode = {mode: run.read("samples", mode=mode) for mode in run.modes("samples")}
-    shown = fig_samples.pictures(by_mode)
+    shown = fig_samples.pictures(by_mode, {})
     assert shown["truth"].sizes["channel"] == 3
     assert float(shown["truth"].min()) == pytest.approx(-1) and float(shown["truth"].max()) == pytest.approx(
         1
@@ -335,12 +336,13 @@ def test_latents_are_shown_by_three_channels_or_decoded(folder):
     decoded[:, [0, 4, 8]] = 255
     latent_frame = {"latent_frame": ("pixel_frame", np.repeat(range(6), [1, 4, 4, 4, 4, 4]))}
     previews = {
-        mode: stored.assign(
-            preview=(("clip", *pixels), decoded), truth_preview=(("clip", *pixels), decoded)
-        ).assign_coords(latent_frame)
-        for mode, stored in by_mode.items()
+        mode: xr.Dataset(
+            {"preview": (("clip", *pixels), decoded), "truth_preview": (("clip", *pixels), decoded)},
+            latent_frame,
+        )
+        for mode in by_mode
     }
-    for video in fig_samples.pictures(previews).values():
+    for video in fig_samples.pictures(by_mode, previews).values():
         assert dict(video.sizes) == {"frame": 6, "channel": 3, "row": 8, "col": 8}
         assert video.mean(("channel", "row", "col")).values.tolist() == [1, 1, 1, -1, -1, -1]
 

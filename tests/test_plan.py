@@ -521,6 +521,15 @@ def test_a_complete_run_gets_its_plan_and_one_without_cuts_none(runs):
     assert write_plan(folder, runs.network) is None
 
 
+def test_a_plan_with_options_is_not_replaced_by_the_plan_of_a_run(runs):
+    folder = runs()
+    assert plan.main([*runs.command, "--run", "default", "--no-clock"]) == 0
+    asked = (folder / "plan.json").read_bytes()
+    assert write_plan(folder, runs.network) == folder / "plan.json"
+    assert (folder / "plan.json").read_bytes() == asked
+    assert json.loads(asked)["prediction"]["steps"] == 50
+
+
 @pytest.mark.slow
 def test_a_separated_model_is_separable_by_construction(runs):
     config = scd.config("tiny", encoder_layers=5, decoder_layers=3, fusion="add")

@@ -263,6 +263,27 @@ def test_missing_clips_are_made_again_and_half_written_ones_are_ignored(
     assert (folder / "clips" / "0000" / "samples.nc").stat().st_mtime_ns == untouched
 
 
+def test_a_finished_run_given_again_changes_nothing_in_its_folder(
+    checkpoint, tmp_path, reference, only_rollouts
+):
+    folder = tmp_path / "tiny" / "small"
+    shutil.copytree(reference, folder)
+    added = {"plan.json": "a plan", "samples_preview.nc": "previews", "page.html": "a page"}
+    for name, text in added.items():
+        (folder / name).write_text(text)
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.rglob("*")
+              if file.is_file()}  # fmt: skip
+    assert run(checkpoint, tmp_path, BRIEF) == 0
+    after = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.rglob("*")
+             if file.is_file()}  # fmt: skip
+    assert after == before
+    (folder / "samples.nc").unlink()
+    assert run(checkpoint, tmp_path, BRIEF) == 0
+    assert all((folder / name).read_text() == text for name, text in added.items()), "joined again"
+    (folder / "samples_preview.nc").unlink()
+    assert_same(folder, reference)
+
+
 def test_a_run_stopped_by_hand_says_how_to_go_on(checkpoint, tmp_path, monkeypatch, capsys):
     def stop(laboratory, index):
         raise KeyboardInterrupt

@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--decode", type=Path, metavar="FILE", help="decode a file of latents, or the samples of a run"
     )
-    what.add_argument("--preview", type=Path, metavar="RUN", help="add decoded frames to a run's samples.nc")
+    what.add_argument(
+        "--preview", type=Path, metavar="RUN", help="write decoded frames beside a run's samples"
+    )
     by = parser.add_argument_group("encoders")
     by.add_argument("--model", help="pipeline in diffusers' layout, or hub id: its vae/ and text_encoder/")
     by.add_argument("--vae", help="VAE or pipeline: folder, hub id, or file of FAR's DC-AE")
@@ -92,7 +94,7 @@ def _run(options: argparse.Namespace, command: str) -> list[Path]:
 
     vae = open_vae(place, options.device, options.dtype)
     if options.preview is not None:
-        return [preview(options.preview, vae, options.longest)]
+        return [preview(options.preview, vae, options.longest, command)]
     return decode(options.decode, vae, options.out, options.format, options.rate, options.clips)
 
 

@@ -1,4 +1,4 @@
-"""Latents as videos: video files, and small previews in a run's samples.nc."""
+"""Latents as videos: video files, and small previews beside a run's samples.nc."""
 
 import json
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from framelens.records import write_netcdf
 from framelens.videos import files, latents
 
 SAMPLES = "samples.nc"
+PREVIEW = "samples_preview.nc"
 PREVIEWS = ("preview", "truth_preview")
 PICTURE = ("pixel_frame", "colour", "pixel_row", "pixel_col")
 
@@ -42,8 +43,8 @@ def decode(
     return written
 
 
-def preview(run: Path, vae: Latents, longest: int = 192) -> Path:
-    """Adds decoded samples and truth to the run's samples.nc: `preview` and `truth_preview`.
+def preview(run: Path, vae: Latents, longest: int = 192, command: str = "") -> Path:
+    """The run's samples_preview.nc: decoded samples and truth, `preview` and `truth_preview`.
 
     uint8 (clip, mode, pixel_frame, colour, pixel_row, pixel_col), the truth without mode. Pictures are
     averaged over areas to at most `longest` pixels a side. The coordinate latent_frame (pixel_frame) gives
@@ -59,20 +60,27 @@ def preview(run: Path, vae: Latents, longest: int = 192) -> Path:
         true = [_shrink(vae, clip, longest, progress) for clip in truth]
     frames = truth.shape[1]
     belongs = np.repeat(np.arange(frames), [1] + [vae.temporal] * (frames - 1))
-    dataset = dataset.drop_vars([name for name in (*PREVIEWS, "latent_frame") if name in dataset])
     described = {
         "units": "1",
         "long_name": "pixels, 0 black to 255 white",
         "vae": json.dumps(vae.describe()),
         "pixels": f"{truth.shape[-2] * vae.spatial} x {truth.shape[-1] * vae.spatial} before averaging",
     }
-    added = dataset.assign(
-        preview=(("clip", "mode", *PICTURE), np.array(generated), described),
-        truth_preview=(("clip", *PICTURE), np.array(true), described),
-    ).assign_coords(latent_frame=("pixel_frame", dataset.frame.values[belongs]))
+    decoded = xr.Dataset(
+        {
+            "preview": (("clip", "mode", *PICTURE), np.array(generated), described),
+            "truth_preview": (("clip", *PICTURE), np.array(true), described),
+        },
+        {
+            "clip": dataset["clip"],
+            "mode": dataset["mode"],
+            "latent_frame": ("pixel_frame", dataset.frame.values[belongs]),
+        },
+        {"command": command},
+    )
     for name in PREVIEWS:
-        added[name].encoding = {"zlib": True, "complevel": 4}
-    return write_netcdf(run / SAMPLES, added)
+        decoded[name].encoding = {"zlib": True, "complevel": 4}
+    return write_netcdf(run / PREVIEW, decoded)
 
 
 def _list_clips(source: Path, limit: int | None) -> list[tuple[str, np.ndarray]]:

@@ -48,15 +48,26 @@ Clocks = Callable[[Shape], Clock]
 def write_plan(folder: Path, model: Any) -> Path | None:
     """The plan of a complete run, in its folder, for use as in the run; None where it measured no cuts.
 
-    Rates are measured on the run's device, so nothing else should be at work.
+    Rates are measured on the run's device, so nothing else should be at work. A plan that its command made
+    there, with options, is left as it is.
     """
     if not (folder / "cut.nc").exists():
         return None
+    if _was_asked_for(folder / FILE):
+        return folder / FILE
     manifest = manifest_of(folder)
     settings, chunk = manifest["settings"], manifest["model"]["geometry"].get("frames_per_chunk", 1)
     use = Use(settings["steps"], max(1, settings["frames"] - chunk), dtype=settings["dtype"])
     clocks = partial(Clock.now, settings.get("device", "cpu"), use.dtype)
     return write_json(folder / FILE, plan(folder, described(model), use, clocks))
+
+
+def _was_asked_for(file: Path) -> bool:
+    """Whether the command of plans made that file; one that cannot be read was made by nobody."""
+    try:
+        return bool(json.loads(file.read_text())["command"])
+    except (FileNotFoundError, ValueError, LookupError):
+        return False
 
 
 def plan(

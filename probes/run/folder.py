@@ -32,19 +32,30 @@ class RunFolder:
     def __init__(self, path: Path, manifest: dict[str, Any], is_own: bool = True):
         """Creates the folder, or continues one made by the same settings and model; else ValueError.
 
+        A folder that is finished is left as it is, to the last byte.
         Not `is_own`, it is another process that does so: this one only adds clips.
         """
-        self.path, self.manifest = path, manifest
+        self.path, self.manifest, self.is_finished = path, manifest, False
         if not is_own:
             return
         existing = _read_manifest(path)
         if existing is not None:
             self._require_same(existing)
+            self.is_finished = self._is_whole(existing)
+            if self.is_finished:
+                self.manifest = existing
+                return
             self.manifest = manifest | {"created": existing["created"], "sessions": existing["sessions"]}
         (path / "clips").mkdir(parents=True, exist_ok=True)
         for leftover in (path / "clips").glob("partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self.write_manifest(complete=False)
+
+    def _is_whole(self, existing: dict[str, Any]) -> bool:
+        """Whether the run is complete, with the results of every clip, and all of them joined."""
+        if not existing.get("complete") or self.missing(existing["settings"]["clips"]):
+            return False
+        return all((self.path / file.name).exists() for file in self._clip(0).glob("*.nc"))
 
     def _require_same(self, existing: dict[str, Any]) -> None:
         for name in OTHER:

@@ -25,6 +25,8 @@ caption = (
 )
 AS_COLOURS = "latents, their first three channels as colours"
 OWN = "the truth is a sample of the model itself"
+PREVIEW = "samples_preview"
+"""What the latents command decodes; a run of pixels has none."""
 COLUMNS = 12
 COLOURS = {
     "teacher_forced": "#0072B2",
@@ -40,10 +42,11 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     """Strips of frames above the ratio by frame; bands are intervals over clips."""
     modes = run.modes("samples")
     by_mode = {mode: run.read("samples", mode=mode) for mode in modes}
+    previews = {} if run.missing((PREVIEW,)) else {mode: run.read(PREVIEW, mode=mode) for mode in modes}
     stored = by_mode[modes[0]]
     context = int(run.manifest["settings"]["context"])
     shown = chosen_frames(stored.frame.values, context)
-    strips = pictures(by_mode)
+    strips = pictures(by_mode, previews)
     given = {mode: ~np.isfinite(by_mode[mode].psnr.isel(clip=0)) for mode in modes}
 
     picture = 6.0 / len(shown) * strips["truth"].sizes["row"] / strips["truth"].sizes["col"] + 0.1
@@ -59,13 +62,13 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     for axes, frame in zip(grid[0], shown, strict=True):
         axes.set_title(f"frame {frame}" if frame == shown[0] else str(frame), pad=3)
     table = ratios(lower.subplots(), by_mode, context)
-    remarks = [AS_COLOURS] if stored.attrs.get("latent") and "preview" not in stored else []
+    remarks = [AS_COLOURS] if stored.attrs.get("latent") and not previews else []
     remarks += [OWN] if str(run.manifest["settings"].get("videos")).split(":")[0] == "own" else []
     style.heading(upper, ": ".join([title, *("; ".join(remarks),) * bool(remarks)]), run, "samples")
     return figure, table
 
 
-def pictures(by_mode: dict[str, xr.Dataset]) -> dict[str, xr.DataArray]:
+def pictures(by_mode: dict[str, xr.Dataset], previews: dict[str, xr.Dataset]) -> dict[str, xr.DataArray]:
     """The first clip's true frames and those of each mode, (frame, channel, row, col) in [-1, 1].
 
     Latents are shown decoded where the run has previews, else by their first three channels, each scaled to
@@ -74,9 +77,10 @@ def pictures(by_mode: dict[str, xr.Dataset]) -> dict[str, xr.DataArray]:
     stored = next(iter(by_mode.values()))
     clips = {"truth": stored.truth} | {mode: own.video for mode, own in by_mode.items()}
     clips = {name: video.isel(clip=0) for name, video in clips.items()}
-    if "preview" in stored:
-        previews = {mode: _pick_decoded(own.preview.isel(clip=0)) for mode, own in by_mode.items()}
-        return {"truth": _pick_decoded(stored.truth_preview.isel(clip=0))} | previews
+    if previews:
+        truth = next(iter(previews.values())).truth_preview
+        decoded = {mode: _pick_decoded(own.preview.isel(clip=0)) for mode, own in previews.items()}
+        return {"truth": _pick_decoded(truth.isel(clip=0))} | decoded
     if not stored.attrs.get("latent"):
         return clips
     channels = slice(0, 3 if stored.sizes["channel"] >= 3 else 1)
