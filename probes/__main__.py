@@ -10,6 +10,7 @@ from typing import Any
 from framelens.probes.run.options import parser, settings_of
 from framelens.probes.run.settings import Settings, refuse_path
 from framelens.records.commands import exits_as
+from framelens.records.plan import FILE
 
 
 @exits_as("probes", stopped="the same command goes on from here")
@@ -58,7 +59,6 @@ def probe(
 
     from framelens.hooks.attention import self_test
     from framelens.models.loading.devices import device_name
-    from framelens.probes.plan.build import FILE as PLAN
     from framelens.probes.plan.build import write_plan
     from framelens.probes.run.failures import in_one_line
     from framelens.probes.run.folder import RunFolder, manifest
@@ -96,7 +96,7 @@ def probe(
         seconds = time.perf_counter() - began
         if not folder.is_finished:
             folder.complete(settings.clips, device_name(settings.device), len(missing), seconds)
-        if not folder.is_finished or not (folder.path / PLAN).exists():
+        if not folder.is_finished or not (folder.path / FILE).exists():
             write_plan(folder.path, model)
     return folder.path if ranks.is_first else None
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import fake_interventions
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from framelens.analyses.decision.kept import Context
+from framelens.records.plan import PlannedClock
 from framelens.reports.drawing.effects import datasets, kept_share_of_random, ratio
 from framelens.reports.page.page import page, summary_line
 from framelens.reports.page.small_figures import INTERVENTIONS, small_figures
@@ -233,8 +235,11 @@ def test_measured_rates_come_before_operations():
     plan = fake_interventions.plan({"layer": 6, "clip": 8})
     assert "1.50×" not in "".join(split_parts(plan))
     clock = {"device_name": "a <card>", "device": "cpu", "dtype": "float32", "threads": 2, "speed_up": 1.5}
-    plan["prediction"]["clock"] = clock | {"frame_seconds": 0.5, "dense_frame_seconds": 0.75}
-    plan["prediction"]["nearby"][0]["clock_speed_up"] = 1.52
+    clock |= {"measured": "2000-01-01", "machine": {}}
+    clock |= {"frame_seconds": 0.5, "dense_frame_seconds": 0.75}
+    assert plan.prediction is not None
+    nearby = (replace(plan.prediction.nearby[0], clock_speed_up=1.52),)
+    plan = replace(plan, prediction=replace(plan.prediction, clock=PlannedClock(**clock), nearby=nearby))
     page = "".join(split_parts(plan))
     assert page.index("1.50×") < page.index("1.87×")
     assert re.search(r"a &lt;card&gt;, float32, 2 .*\b500 ms\b.*\b750 ms\b", page, re.DOTALL)

@@ -3,9 +3,11 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import by_hand
 import fake_evidence
+import fake_interventions
 import numpy as np
 import pytest
 import tiny
@@ -23,15 +25,17 @@ from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.chunk.stage import Clip
 from framelens.probes.experiments import load, noise_invariance
 from framelens.probes.plan import __main__ as plan
-from framelens.probes.plan import next_step
 from framelens.probes.plan.build import write_plan
 from framelens.probes.plan.prediction import Clock, Use, separated_shape, shape_in_use
 from framelens.probes.plan.text import text
 from framelens.probes.run import subject
 from framelens.probes.run.settings import Settings
+from framelens.records import typed
+from framelens.records.plan import Plan, PlannedSweep, split_recipe
 from framelens.reports.page.split_section import split_parts, sweep_parts
 from framelens.training import __main__ as training
 from framelens.training.recipes import RECIPES
+from framelens.videos import worlds
 
 LAYERS, FRAMES, CLIPS = 8, 2, 5
 OF_WORLDS = ("channels", "height", "width", "conditions")
@@ -191,7 +195,9 @@ def test_an_answer_that_tracks_the_threshold_is_said_to():
 def test_a_depth_beyond_the_layers_is_no_depth():
     sweep = {"threshold": [0.7, 0.8, 0.9], "encoder_layers": [3, 9, 9], "low": [3, 7, 9], "high": [4, 9, 9]}
     sweep |= {"live": [2, None, 8], "decoder": [[0], None, None], "said": ""}
-    page = "".join(sweep_parts({"sweep": sweep, "model": {"layers": LAYERS}}))
+    sweep |= {"spread": 4, "tracks_threshold": True}
+    invented = fake_interventions.plan({"layer": LAYERS, "clip": 5})
+    page = "".join(sweep_parts(replace(invented, sweep=typed.build(PlannedSweep, sweep))))
     for cell in (r"3 \[3 [a-z]+ 4\]", r"[a-z ]+ \[7 [a-z ]+\]", "[a-z ]+", "–", "8"):
         assert re.search(f"<td>{cell}</td>", page), cell
     assert "[9" not in page
@@ -345,6 +351,7 @@ def test_a_plan_that_is_not_decided_shows_no_split_and_is_refused(runs, tmp_path
     printed, found = capsys.readouterr().out, json.loads(out.read_text())
     assert found["verdict"] == "open" and re.search(r"\d|control", printed)
     assert {found[name] for name in ("split", "architecture", "acting", "prediction")} == {None}
+    assert "To decide: " in "".join(split_parts(Plan.read(out)))
     assert training.main(["--model", "split-tiles", "--plan", str(out), "--out", str(tmp_path / "t")]) == 2
     assert "open" in capsys.readouterr().err
     assert scd_bench.main(["--plan", str(out)]) == 2
@@ -359,7 +366,8 @@ def test_a_split_that_more_measurements_may_move_is_provisional(runs, capsys):
     assert plan.main(runs.command) == 0
     found, printed = json.loads((folder / "plan.json").read_text()), capsys.readouterr().out
     assert found["split"]["is_provisional"] and found["architecture"]
-    assert "provisional" in printed and "provisional" in "".join(split_parts(found))
+    shown = "".join(split_parts(Plan.read(folder / "plan.json")))
+    assert "provisional" in printed and "provisional" in shown
 
 
 @pytest.mark.slow
@@ -379,7 +387,12 @@ def test_a_plan_says_how_to_act_on_it(runs, tmp_path, capsys):
     assert {k: v for k, v in runs.network.describe().items() if theirs.get(k, v) != v}.keys() <= {*OF_WORLDS}
     found = json.loads(write_plan(runs("other"), runs.network).read_text())
     assert re.search(r"\b0 \D+2 \D+0 \D+3 \D+7\b", found["acting"])
-    assert all(name in RECIPES for name in next_step.RECIPES.values())
+
+
+@pytest.mark.parametrize("world", worlds.names())
+def test_every_world_has_the_recipe_that_a_plan_names(world):
+    recipe = RECIPES[split_recipe(world)]
+    assert (recipe.network, recipe.videos, recipe.initial) == ("scd", world, f"dense-{world}")
 
 
 @pytest.mark.slow
@@ -564,7 +577,7 @@ def test_frames_that_are_made_together_count_as_one(runs):
     folder = runs(changes={"model": runs.manifest["model"] | {"geometry": geometry}})
     found = json.loads(write_plan(folder, runs.network).read_text())
     assert (found["prediction"]["history"], found["prediction"]["tokens"]) == (2, 12)
-    assert re.search(r"\b2 .*\b12 ", text(found))
+    assert re.search(r"\b2 .*\b12 ", text(Plan.read(folder / "plan.json")))
 
 
 @pytest.mark.slow

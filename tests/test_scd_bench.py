@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import fake_interventions
 import numpy as np
 import pytest
 import tiny
@@ -126,17 +127,15 @@ def test_a_split_need_not_have_the_layers_of_the_dense_model(tmp_path, capsys):
 
 
 def plan_of(checkpoint, tokens=25, **changes):
-    """A plan in the schema that planners write, for the model at that path."""
-    prediction = {"steps": 2, "history": 3, "tokens": tokens, "batch": 1, "value_bytes": 4, "speed_up": 9.5}
-    clock = {"speed_up": 1.5, "device": "cpu", "threads": torch.get_num_threads()}
-    plan = {
-        "kind": "plan",
-        "verdict": "separable",
-        "model": {"name": str(checkpoint)},
-        "architecture": {"encoder_layers": 1, "decoder_layers": 2, "fusion": "prefix"},
-        "prediction": prediction | {"clock": clock},
-    }
-    return plan | changes
+    """A plan for the model at that path, as plain values."""
+    plan = asdict(fake_interventions.plan({"layer": 3, "clip": 5}))
+    plan["model"]["name"] = str(checkpoint)
+    plan["architecture"] = {"encoder_layers": 1, "decoder_layers": 2, "fusion": "prefix"}
+    use = {"steps": 2, "history": 3, "tokens": tokens, "batch": 1, "value_bytes": 4, "speed_up": 9.5}
+    clock = {"speed_up": 1.5, "frame_seconds": 1.0, "dense_frame_seconds": 1.5, "device_name": "this one"}
+    clock |= {"device": "cpu", "dtype": "float32", "threads": torch.get_num_threads()}
+    plan["prediction"] |= use | {"clock": clock | {"measured": "2000-01-01", "machine": {}}}
+    return {"kind": "plan", "format": 1} | plan | changes
 
 
 def test_a_plan_is_timed_as_it_was_planned(tmp_path, capsys):

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from framelens.records import read_json_object
 from framelens.records.assignments import convert, parse_assignments
-from framelens.records.checks import at_least, check, check_types, optional, spell_as_flag
+from framelens.records.checks import at_least, check, optional, spell_as_flag
 from framelens.records.commands import exits_as
+from framelens.records.plan import Plan
 from framelens.training.recipes import RECIPES, RELEASED, Recipe, recipe
 
 WITH_AN_OPTION = ("steps", "batch", "seed")
@@ -77,19 +77,10 @@ def _read_plan(path: Path | None, shipped: Recipe) -> dict[str, Any]:
         raise ValueError(
             f"--plan is of a separated network, the recipe of a {shipped.network} one; choose a scd recipe"
         )
-    try:
-        plan = read_json_object(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a plan: {error}") from None
-    if "architecture" not in plan:
-        raise ValueError(
-            f"{path} has no architecture; make a plan: python -m framelens.probes plan --model X --out {path}"
-        )
-    if plan["architecture"] is None:
-        raise ValueError(f"{path} has no split to train: the model is {plan.get('verdict', 'not decided')}")
-    architecture = plan["architecture"]
-    check_types({f"{path}: architecture": architecture}, {f"{path}: architecture": dict})
-    return architecture
+    plan = Plan.read(path)
+    if plan.architecture is None:
+        raise ValueError(f"{path} has no split to train: the model is {plan.verdict}")
+    return plan.architecture
 
 
 def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path:

@@ -1,10 +1,10 @@
 """A planner's prediction for a split, read from the plan.json of a probe's run or of `probes plan`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from framelens.models.cost.operations import VALUE_BYTES
+from framelens.records.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,26 @@ class PlannerPrediction:
 
 def read_plan(file: Path) -> PlannerPrediction:
     """The plan in that file; FileNotFoundError or ValueError if there is none or it has no split."""
-    if not file.exists():
-        raise FileNotFoundError(
-            f"plan {file} does not exist; make one: "
-            "python -m framelens.probes plan --model X --steps T --history F"
-        )
-    try:
-        plan = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid JSON ({error}); plan again") from None
-    if not isinstance(plan, dict) or plan.get("kind") != "plan":
-        raise ValueError(f"{file} is not a plan; give the plan.json of a probe's run")
-    if not plan["architecture"]:
-        raise ValueError(f"{file} has no split to time: {plan['model']['name']} is {plan['verdict']}")
-    use, model = plan["prediction"], plan["model"]
-    if not use:
-        raise ValueError(f"{file} has no prediction: {model['name']} does not give enough of its shapes")
-    clock = use["clock"] or {}
+    plan = Plan.read(file)
+    built, use = plan.architecture, plan.prediction
+    if built is None:
+        raise ValueError(f"{file} has no split to time: {plan.model.name} is {plan.verdict}")
+    if use is None:
+        raise ValueError(f"{file} has no prediction: {plan.model.name} does not give enough of its shapes")
+    clock = use.clock
     return PlannerPrediction(
         file=str(file),
-        model=model["name"],
-        verdict=plan["verdict"],
-        **{name: plan["architecture"][name] for name in ("encoder_layers", "decoder_layers", "fusion")},
-        **{name: use[name] for name in ("steps", "history", "tokens", "batch", "speed_up")},
-        dtype=next(dtype for dtype, size in VALUE_BYTES.items() if size == use["value_bytes"]),
-        clock_speed_up=clock.get("speed_up"),
-        threads=None if str(clock.get("device")).startswith("cuda") else clock.get("threads"),
+        model=plan.model.name,
+        verdict=plan.verdict,
+        encoder_layers=built["encoder_layers"],
+        decoder_layers=built["decoder_layers"],
+        fusion=built["fusion"],
+        steps=use.steps,
+        history=use.history,
+        tokens=use.tokens,
+        batch=use.batch,
+        speed_up=use.speed_up,
+        dtype=next(dtype for dtype, size in VALUE_BYTES.items() if size == use.value_bytes),
+        clock_speed_up=None if clock is None else clock.speed_up,
+        threads=None if clock is None or clock.device.startswith("cuda") else clock.threads,
     )

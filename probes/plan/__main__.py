@@ -9,17 +9,18 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from framelens.models.cost.operations import VALUE_BYTES
-from framelens.probes.plan.build import FILE, Clocks, manifest_of, plan
+from framelens.probes.plan.build import Clocks, manifest_of, plan
 from framelens.probes.plan.prediction import Clock, Use, described
 from framelens.probes.plan.text import text
-from framelens.records import write_json
 from framelens.records.assignments import parse_assignments
 from framelens.records.commands import exits_as
+from framelens.records.plan import FILE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,11 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     clocks = _clocks(options)
     folder, config = _subject(options.model, options.run, options.runs, parse_assignments(options.set))
     file = options.out or folder / FILE
-    found = plan(folder, config, use, clocks, file)
-    found["command"] = shlex.join(["python", "-m", "framelens.probes", "plan", *arguments])
-    path = write_json(file, found)
+    command = shlex.join(["python", "-m", "framelens.probes", "plan", *arguments])
+    found = replace(plan(folder, config, use, clocks, file), command=command)
     print(text(found))
-    print(path)
+    print(found.write(file))
     return 0
 
 

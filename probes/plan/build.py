@@ -1,8 +1,8 @@
-"""A plan as plain values: the verdict on a run, with its evidence, the split and what it would save.
+"""A plan is made: the verdict on a run, with its evidence, the split and what it would save.
 
 write_plan(folder, model)                        # plan.json in a complete run's folder
 found = plan(folder, model.config, Use(steps=50, history=144))
-scd.config(preset, **found["architecture"])
+scd.config(preset, **found.architecture)
 """
 
 import json
@@ -38,9 +38,10 @@ from framelens.probes.plan.prediction import (
     predicted,
     shape_in_use,
 )
-from framelens.records import now, write_json
+from framelens.records import now
+from framelens.records.plan import FILE, Plan
+from framelens.records.typed import build
 
-FILE = "plan.json"
 Clocks = Callable[[Shape], Clock]
 """Gives the rates at which a network of that shape is predicted."""
 
@@ -59,21 +60,19 @@ def write_plan(folder: Path, model: Any) -> Path | None:
     settings, chunk = manifest["settings"], manifest["model"]["geometry"].get("frames_per_chunk", 1)
     use = Use(settings["steps"], max(1, settings["frames"] - chunk), dtype=settings["dtype"])
     clocks = partial(Clock.now, settings.get("device", "cpu"), use.dtype)
-    return write_json(folder / FILE, plan(folder, described(model), use, clocks))
+    return plan(folder, described(model), use, clocks).write(folder / FILE)
 
 
 def _was_asked_for(file: Path) -> bool:
     """Whether the command of plans made that file; one that cannot be read was made by nobody."""
     try:
-        return bool(json.loads(file.read_text())["command"])
-    except (FileNotFoundError, ValueError, LookupError):
+        return bool(Plan.read(file).command)
+    except (FileNotFoundError, ValueError):
         return False
 
 
-def plan(
-    folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file: Path | None = None
-) -> dict[str, Any]:
-    """The plan of a complete run, as plain values; `config` describes the model, None where nothing does.
+def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file: Path | None = None) -> Plan:
+    """The plan of a complete run; `config` describes the model, None where nothing does.
 
     The prediction counts frames that the model makes together as one; without clocks, by operations alone.
     `file` is where the plan will lie, in the run's folder unless it is given.
@@ -89,7 +88,6 @@ def plan(
     use = replace(use, history=max(1, use.history // chunk))
     shown = {"name": model["name"], "network": model["network"], "layers": geometry["layers"]}
     found = {
-        "kind": "plan",
         "created": now(),
         "command": "",
         "model": shown | {"tokens_per_frame": geometry["tokens_per_frame"], "frames_per_chunk": chunk},
@@ -101,7 +99,7 @@ def plan(
         "decision": DECISION,
     }
     if hasattr(config, "encoder_layers"):
-        return _plain(found | _separated_already(config, geometry, use, clocks))
+        return build(Plan, _plain(found | _separated_already(config, geometry, use, clocks)))
     data = {
         name: _read(folder, name) for name in (*DATASETS, *SUPPORTING) if (folder / f"{name}.nc").exists()
     }
@@ -119,8 +117,9 @@ def plan(
     if built is not None and lacking(config):
         unsaid = ", ".join(lacking(config))
         remarks.append(f"What a split would save is not predicted: the model does not say its {unsaid}.")
-    evidence = _evidence(answer) | {"remarks": remarks, "sigma": _sigma(data)}
-    return _plain(found | evidence | {"architecture": built, "acting": how, "prediction": prediction})
+    evidence = _evidence(answer) | {"remarks": remarks}
+    made = {"architecture": built, "acting": how, "prediction": prediction}
+    return build(Plan, _plain(found | evidence | made))
 
 
 def _clock(clocks: Clocks | None, shape: Shape, remarks: list[str]) -> Clock | None:
@@ -156,7 +155,6 @@ def _separated_already(config: Any, geometry: dict, use: Use, clocks: Clocks | N
         "acting": None,
         "sweep": None,
         "curves": {},
-        "sigma": None,
         "prediction": of_shapes(dense, own, use, clock) | {"nearby": []},
     }
 
@@ -221,16 +219,6 @@ def _curves(answer: Split) -> dict[str, Any]:
 
 def _interval(rows: np.ndarray) -> dict[str, np.ndarray]:
     return dict(summary(rows)._asdict())
-
-
-def _sigma(data: dict[str, xr.Dataset]) -> dict[str, Any]:
-    """The noise levels at which the evidence was taken."""
-    cut, reuse = data.get("cut"), data.get("reuse")
-    return {
-        "features_from": None if reuse is None else float(reuse.start_sigma.max()),
-        "velocity": None if cut is None else cut.sigma.values,
-        "steps": None if cut is None else cut.attrs.get("steps"),
-    }
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from framelens.analyses.decision.curves import Cut, spans
 from framelens.models.parts.config import StackConfig
+from framelens.records.plan import split_recipe
+from framelens.videos import worlds
 
-RECIPES = {"tiles": "split-tiles", "digits": "split-digits"}
-"""By world: the recipe that puts a dense network together again as a separated one and fine-tunes it."""
 DECIDED = ("layers", "channels", "height", "width", "conditions")
 """What of a network the plan or the world decides."""
 
@@ -22,10 +22,11 @@ def acting(manifest: dict[str, Any], config: Any, cut: Cut, built: dict[str, Any
     """A command where a recipe of ours starts from that model, else what runs where and is fine-tuned."""
     model = manifest["model"]
     is_ours = model["network"] == "dense" and isinstance(config, StackConfig)
-    if is_ours and model.get("videos") in RECIPES and built["fusion"] == "residual":
+    world = model.get("videos")
+    if is_ours and world in worlds.names() and built["fusion"] == "residual":
         told = [f"initial={_asked(manifest)}", *_unlike_the_recipe(config)]
         options = f"--plan {shlex.quote(str(file))} --set {' '.join(told)}"
-        return f'make train MODEL={RECIPES[model["videos"]]} ARGS="{options}"'
+        return f'make train MODEL={split_recipe(world)} ARGS="{options}"'
     encoder, decoder = spans(range(cut.encoder_layers)), spans(cut.decoder)
     return (
         f"in the model's own code base, build an encoder of {encoder} and a decoder of {decoder}, with the "

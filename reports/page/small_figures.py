@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from framelens.analyses.averages import by_head, off_diagonal, summary, uniform_share
-from framelens.analyses.decision.kept import Context
+from framelens.analyses.decision.kept import THRESHOLD, Context
 from framelens.analyses.depth import Depth, depth_of
+from framelens.records.plan import Plan
 from framelens.reports.drawing.effects import (
     TRAINED,
     context_of,
@@ -30,8 +31,6 @@ from framelens.reports.runs import Run
 
 KEPT = "kept share of the past's benefit"
 NO_BENEFIT = "The benefit of the past is too small to compute a kept share."
-ENOUGH = 0.9
-"""The threshold of the kept share where the plan has none."""
 INTERVENTIONS = ("reuse", "reuse_controls", "cut", "leave_one_out")
 FLOOR = -0.25
 """Lower shares, much worse than without a past, are drawn at the lower edge."""
@@ -50,16 +49,14 @@ class Small:
     chart: Chart | None = None
 
 
-def small_figures(
-    run: Run, data: Mapping[str, xr.Dataset], plan: Mapping[str, Any] | None = None
-) -> list[Small]:
+def small_figures(run: Run, data: Mapping[str, xr.Dataset], plan: Plan | None = None) -> list[Small]:
     """All five in their order; those that the run did not measure have no chart.
 
     `data` are the INTERVENTIONS that it did measure.
     """
-    split = (plan or {}).get("split") or {}
-    where = split.get("encoder_layers")
-    context, threshold = context_of(data), split.get("threshold", ENOUGH)
+    split = None if plan is None else plan.split
+    where, threshold = (None, THRESHOLD) if split is None else (split.encoder_layers, split.threshold)
+    context = context_of(data)
     return [
         _similarity(run, where),
         _sparsity(run, where),

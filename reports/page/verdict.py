@@ -4,50 +4,37 @@ plan = read_plan(run)                      # None where the run has no plan.json
 parts = verdict_parts(run, plan, small)    # pieces of HTML
 """
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from framelens.analyses.intervals import enough
+from framelens.records.plan import FILE, Plan
 from framelens.reports.page.markup import Html, fill, join, table
 from framelens.reports.page.small_figures import INTERVENTIONS, Small
 from framelens.reports.page.split_section import TERMS, split_parts, sweep_parts
 from framelens.reports.plots.controls import failed_controls
 from framelens.reports.runs import Run
 
-FILE = "plan.json"
 OUTCOMES = {True: "passed", False: "failed", None: "open"}
 UNDECIDED = "Not decided"
 BANNER = "Controls failed: the numbers below do not count."
 
 
-def read_plan(run: Run) -> dict[str, Any] | None:
+def read_plan(run: Run) -> Plan | None:
     """The plan in a run's folder; None where there is none, ValueError where it is damaged."""
     path = run.folder / FILE
-    if not path.exists():
-        return None
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); make the plan again") from error
-    if plan.get("kind") != "plan" or "verdict" not in plan:
-        raise ValueError(
-            f"{path} is not a plan: it has no verdict; make it again with python -m framelens.probes plan"
-        )
-    return plan
+    return Plan.read(path) if path.exists() else None
 
 
-def banner(run: Run, plan: Mapping[str, Any] | None) -> list[Html]:
+def banner(run: Run, plan: Plan | None) -> list[Html]:
     """The red warning of a run whose controls failed; empty otherwise."""
-    controls = next((test for test in (plan or {}).get("tests", []) if test["name"] == "controls"), None)
+    tests = () if plan is None else plan.tests
+    controls = next((test for test in tests if test.name == "controls"), None)
     names = failed_controls(run)
-    if not names and (controls is None or controls["passed"] is not False):
+    if not names and (controls is None or controls.passed is not False):
         return []
-    text = controls["measured"] if controls else f"Failed: {', '.join(names).replace('_', ' ')}."
+    text = controls.measured if controls else f"Failed: {', '.join(names).replace('_', ' ')}."
     return [fill('<p class="banner" role="alert"><strong>{}</strong> {}</p>', BANNER, text)]
 
 
-def verdict_parts(run: Run, plan: Mapping[str, Any] | None, small: list[Small]) -> list[Html]:
+def verdict_parts(run: Run, plan: Plan | None, small: list[Small]) -> list[Html]:
     """Everything above the findings; without a plan, one line with the command to run."""
     parts = [_without(run)] if plan is None else _answer(plan)
     if plan is not None or any(not run.missing((name,)) for name in INTERVENTIONS):
@@ -70,11 +57,11 @@ def _without(run: Run) -> Html:
     return fill('<p class="nothing">This run has no verdict: {}, run <code>{}</code></p>', why, command)
 
 
-def _answer(plan: Mapping[str, Any]) -> list[Html]:
+def _answer(plan: Plan) -> list[Html]:
     """The verdict in large letters and the reason under it."""
-    answer = str(plan["verdict"])
+    answer = plan.verdict
     text = UNDECIDED if answer == "open" else answer.capitalize()
-    reason = str(plan["reason"]).removeprefix(f"{UNDECIDED}: ")
+    reason = plan.reason.removeprefix(f"{UNDECIDED}: ")
     return [
         fill('<section class="answer {}" id="verdict">', answer.replace(" ", "-")),
         fill(
@@ -82,7 +69,7 @@ def _answer(plan: Mapping[str, Any]) -> list[Html]:
         ),
         fill('<p class="large">{}</p>', text),
         fill('<p class="reason">{}</p>', reason[:1].upper() + reason[1:]),
-        *([fill("<p>{}</p>", plan["would_decide"])] if plan.get("would_decide") else []),
+        *([fill("<p>{}</p>", plan.would_decide)] if plan.would_decide else []),
         fill("</section>"),
     ]
 
@@ -136,27 +123,26 @@ def _small(figure: Small) -> Html:
     )
 
 
-def _tests(plan: Mapping[str, Any]) -> list[Html]:
+def _tests(plan: Plan) -> list[Html]:
     """Each test with its question, measurement, threshold and outcome; conditions first."""
-    tests = plan.get("tests") or []
+    tests = plan.tests
     if not tests:
         return []
     rows = []
     for test in tests:
-        outcome = OUTCOMES[test["passed"]]
-        side = f"{test['asked']}: " if test.get("asked") else ""
+        outcome = OUTCOMES[test.passed]
+        side = f"{test.asked}: " if test.asked else ""
         rows.append(
             [
-                test["question"],
-                fill('{} <span class="quiet">{}</span>', test["measured"], test.get("beside", "")),
-                fill('{}<span class="quiet">{}</span>', side, test["because"]),
+                test.question,
+                fill('{} <span class="quiet">{}</span>', test.measured, test.beside),
+                fill('{}<span class="quiet">{}</span>', side, test.because),
                 fill('<span class="outcome {}">{}</span>', outcome, outcome),
             ]
         )
-    conditions = sum(test["kind"] == "condition" for test in tests)
+    conditions = sum(test.kind == "condition" for test in tests)
     intro = (
-        f"{plan.get('decision', '')} The first {conditions} are conditions: without them the other tests "
-        "show nothing."
+        f"{plan.decision} The first {conditions} are conditions: without them the other tests show nothing."
     )
     return [
         fill('<h2 id="tests">The tests of the verdict</h2>\n<p class="quiet">{}</p>', intro),
@@ -164,8 +150,8 @@ def _tests(plan: Mapping[str, Any]) -> list[Html]:
     ]
 
 
-def _remarks(plan: Mapping[str, Any]) -> list[Html]:
-    items = join(fill("<li>{}</li>", remark) for remark in plan.get("remarks") or [])
+def _remarks(plan: Plan) -> list[Html]:
+    items = join(fill("<li>{}</li>", remark) for remark in plan.remarks)
     return [fill("<h3>Remarks</h3>\n<ul>\n{}\n</ul>", items)] if items else []
 
 

@@ -6,6 +6,9 @@ Planted: the past comes in before the middle layer and can be fetched once; rand
 import numpy as np
 import xarray as xr
 
+from framelens.records import typed
+from framelens.records.plan import Plan
+
 SIGMAS = [0.19, 0.36, 0.5, 0.64, 0.81]
 NETWORKS = ["trained", "random"]
 OWN, PLAIN = 0.2, 0.01
@@ -114,7 +117,7 @@ def _controls(clips: int, hold: bool) -> xr.Dataset:
     return xr.Dataset(data, {"clip": np.arange(clips), "control": list(CONTROLS)}, attrs={"threshold": 0.01})
 
 
-def plan(size: dict, verdict: str = "separable", controls_hold: bool = True) -> dict:
+def plan(size: dict, verdict: str = "separable", controls_hold: bool = True) -> Plan:
     """A plan as it is written beside a run; invented, but for the controls it does not depend on the data."""
     layers = size["layer"]
     depth = layers // 2
@@ -133,26 +136,28 @@ def plan(size: dict, verdict: str = "separable", controls_hold: bool = True) -> 
     prediction |= {"speed_up": 1.87, "bound": 2.1, "cache_bytes": 3 * 2**20, "dense_cache_bytes": 5 * 2**20}
     prediction |= {"frame_flops": 2e9, "dense_frame_flops": 4e9, "parameters": 4e6, "dense_parameters": 3.6e6}
     nearby = {"encoder_layers": depth, "decoder_layers": 5, "speed_up": 1.87, "cache_bytes": 3e6}
-    nearby |= {"parameters": 4e6, "chosen": True, "kept": {"mean": 0.98, "low": None, "high": None}}
+    nearby |= {"parameters": 4e6, "chosen": True, "clock_speed_up": None, "kept": {"mean": 0.98, "low": None, "high": None}}
     found = {
-        "kind": "plan", "created": "2000-01-01", "command": "", "verdict": verdict,
+        "created": "2000-01-01", "command": "", "verdict": verdict,
         "reason": "What it fetches <once> serves every later step: 0.98 [0.97, 0.99].",
         "decision": "A test is passed only if its whole interval is.",
-        "model": {"name": "fake", "network": "dense", "layers": layers, "tokens_per_frame": 24},
+        "model": {"name": "fake", "network": "dense", "layers": layers, "tokens_per_frame": 24}
+        | {"frames_per_chunk": 1},
         "run": {"folder": "runs/fake/first", "clips": size["clip"], "quick": False},
         "tests": tests, "remarks": ["Layer 1 would no longer see the noisy frame."],
-        "split": split | {"dispensable": [layers - 1]}, "sweep": sweep,
+        "would_decide": "", "acting": None, "sweep": sweep,
+        "split": split | {"dispensable": [layers - 1], "is_provisional": False},
         "architecture": {"encoder_layers": depth, "decoder_layers": 5, "fusion": "prefix"},
-        "curves": {}, "sigma": {"features_from": 1.0, "velocity": SIGMAS, "steps": 10},
+        "curves": {},
         "prediction": prediction | {"clock": None, "nearby": [nearby]},
     }  # fmt: skip
     if verdict == "not separable":
         found |= {"split": None, "architecture": None, "prediction": None}
-    return found
+    return typed.build(Plan, found)
 
 
 def _test(name: str, kind: str, question: str, measured: str, passed: bool | None, threshold: float) -> dict:
     numbers = {"value": 0.98, "low": None, "high": None, "threshold": threshold, "side": "above"}
-    words = {"because": "a tenth can be won back", "failing": "it fails"}
+    words = {"because": "a tenth can be won back", "failing": "it fails", "asked": "", "beside": ""}
     about = {"name": name, "kind": kind, "question": question, "measured": measured, "passed": passed}
     return about | numbers | words

@@ -47,8 +47,7 @@ def write(
         dataset.astype("float32").to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
     (folder / "manifest.json").write_text(json.dumps(_manifest(size, complete), indent=1))
     if verdict is not None:
-        plan = fake_interventions.plan(size, verdict, controls_hold)
-        (folder / "plan.json").write_text(json.dumps(plan))
+        fake_interventions.plan(size, verdict, controls_hold).write(folder / "plan.json")
     return folder
 
 
