@@ -5,14 +5,17 @@ attention to earlier frames, at the last frame of a few held-out clips, beside t
 """
 
 import argparse
+import json
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from framelens.probes.run.settings import Settings
-from framelens.records import write_netcdf
+from framelens.records import origin, write_netcdf
 from framelens.records.commands import exits_as
 
 
@@ -31,14 +34,30 @@ def parser() -> argparse.ArgumentParser:
 @exits_as("emergence")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     out = options.out or options.checkpoints.parent / "emergence.nc"
     settings = Settings(
         clips=options.clips, steps=options.steps, seed=options.seed, device=options.device, probed=1
     )
     found = _emergence(_checkpoints(options.checkpoints), settings).astype("float32")
-    print(write_netcdf(out, found))
+    command = shlex.join(["python", "-m", "framelens.probes.emergence", *arguments])
+    print(write_netcdf(out, found.assign_attrs(_origin(command, options.checkpoints, settings))))
     return 0
+
+
+def _origin(command: str, checkpoints: Path, settings: Settings) -> dict[str, Any]:
+    """What is needed to repeat the file, as attributes: mappings as JSON."""
+    about = origin(command, "torch", "numpy", "xarray")
+    written = {
+        name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in about.items()
+    }
+    folder = str(checkpoints.resolve())
+    return written | {
+        "checkpoints": folder,
+        "seed": settings.seed,
+        "settings": json.dumps(settings.describe()),
+    }
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -89,7 +108,10 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
         rows.append(xr.Dataset(bare).assign_coords(clip=[index]))
     dataset = xr.concat(rows, "clip").assign_coords(checkpoint=training["step"])
     dataset["val_loss"] = float(training["validation"]["loss"])
-    return dataset.expand_dims("checkpoint")
+    identity = {"file": file.name, "sha256": model.source.sha256}
+    return dataset.expand_dims("checkpoint").assign_coords(
+        {name: ("checkpoint", [value]) for name, value in identity.items()}
+    )
 
 
 if __name__ == "__main__":

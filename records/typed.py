@@ -38,7 +38,7 @@ def read(cls: type[T], path: Path, kind: str, again: str) -> T:
 def read_values(path: Path, kind: str | None, again: str) -> dict[str, Any]:
     """The JSON in a file of that kind, of any kind for None, in today's format; errors as of `read`."""
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}; make it: {again}")
+        raise FileNotFoundError(f"there is no {kind or 'manifest'} at {path}; make one: {again}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

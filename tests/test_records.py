@@ -79,5 +79,5 @@ def test_what_is_not_json_or_no_mapping_is_one_line(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ValueError, match="plan.json is not .*: python -m framelens.probes plan"):
         Plan.read(file)
-    with pytest.raises(FileNotFoundError, match=r"there is no .*other.json; make it: python"):
+    with pytest.raises(FileNotFoundError, match=r"there is no plan at .*other.json; make one: python"):
         Plan.read(tmp_path / "other.json")
