@@ -3,28 +3,44 @@
     class CutModel(Around):
         def denoise(self, x, sigma, context): ...       # and in __init__: self.model = model
 
-What the inner model does not have the outer one does not have either, so hasattr and getattr with a default
-say the same of both.
+Its traits are those of the inner model, but for what it says itself and for what it hides.
 """
 
-from collections.abc import Iterator
-from operator import attrgetter
+from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor, nn
 
-def handed_on(*names: str) -> Iterator[property]:
-    """For each name what `self.model` has under it."""
-    return (property(attrgetter(f"model.{name}")) for name in names)
+from framelens.diffusion.contract import CausalDiffuser, Context, Geometry, traits
 
 
 class Around:
-    """All of a model but `denoise`, and but its passes over whole clips, which would go round that."""
+    """All of a model but `denoise`."""
 
-    model: Any
-    geometry, hook_dict, attn_dict = handed_on("geometry", "hook_dict", "attn_dict")
-    source, latent, sampling = handed_on("source", "latent", "sampling")
-    takes, null_condition = handed_on("takes", "null_condition")
-    start, start_is_pass, encode = handed_on("start", "start_is_pass", "encode")
-    asks, read, ask = handed_on("asks", "read", "ask")
-    disturbed, disturbed_is_pass = handed_on("disturbed", "disturbed_is_pass")
-    at_steps = property(attrgetter("model.at_steps"))
+    model: CausalDiffuser
+    hides: frozenset[str] = frozenset({"teacher_forced", "bidirectional", "announces"})
+    """Traits of the inner model that this one has not: passes over whole clips would go round `denoise`, and
+    the methods here announce nothing."""
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.model.geometry
+
+    @property
+    def hook_dict(self) -> Mapping[str, nn.Module]:
+        return self.model.hook_dict
+
+    @property
+    def attn_dict(self) -> Mapping[str, Any]:
+        return self.model.attn_dict
+
+    @property
+    def handed_on(self) -> dict[str, Any]:
+        """The traits of the inner model that are this one's, too, unless it says otherwise."""
+        return {name: value for name, value in vars(traits(self.model)).items() if name not in self.hides}
+
+    def start(self, batch: int, cond: Tensor | None = None) -> Context:
+        return self.model.start(batch, cond)
+
+    def encode(self, x: Tensor, context: Context) -> Context:
+        return self.model.encode(x, context)

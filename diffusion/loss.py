@@ -4,11 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.schedule import noised
 
 
 def flow_matching_loss(
-    model,
+    model: CausalDiffuser,
     clean: Float[Tensor, "b f c h w"],
     noise: Float[Tensor, "b kf c h w"],
     sigma: Float[Tensor, "b kf"],
@@ -23,5 +24,8 @@ def flow_matching_loss(
     """
     target = clean.repeat(1, noise.shape[1] // clean.shape[1], 1, 1, 1)
     seen = clean if seen is None else seen
-    velocity = model.teacher_forced(seen, noised(target, noise, sigma), sigma, cond)
+    teacher_forced = traits(model).teacher_forced
+    if teacher_forced is None:
+        raise ValueError(f"a {type(model).__name__} has no teacher_forced, by which it could be trained")
+    velocity = teacher_forced(seen, noised(target, noise, sigma), sigma, cond)
     return torch.mean((velocity.float() - (noise - target).float()) ** 2, dim=(2, 3, 4))

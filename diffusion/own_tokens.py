@@ -8,14 +8,14 @@ AttentionPoints how many of the last tokens are the chunk's own. Everything that
 pass reads them through this function.
 """
 
-from typing import Any
-
 from jaxtyping import Shaped
 from torch import Tensor
 
+from framelens.diffusion.contract import CausalDiffuser
+
 
 def own_tokens(
-    model: Any, name: str, value: Shaped[Tensor, "b m *d"], frames: int | None = None
+    model: CausalDiffuser, name: str, value: Shaped[Tensor, "b m *d"], frames: int | None = None
 ) -> Shaped[Tensor, "b n *d"]:
     """The tokens of the frames that the pass denoises, of a value at the hook point `name`.
 
@@ -37,7 +37,7 @@ def own_tokens(
     return value[:, -chunks * declared :]
 
 
-def _own_queries(model: Any, name: str) -> int | None:
+def _own_queries(model: CausalDiffuser, name: str) -> int | None:
     """What attention of the same layer declares; for a point before the layers, that of the same stack."""
     stack, found, rest = name.rpartition("blocks.")
     place = f"{stack}blocks.{rest.partition('.')[0]}." if found else name.rpartition("hook_")[0]

@@ -1,4 +1,4 @@
-"""Frame by frame, each frame by many denoising steps: the rollout, and the contract it asks of a model.
+"""Frame by frame, each frame by many denoising steps: the rollout.
 
     video = rollout(model, noise, sigma_grid(25), cond=actions, given=clip[:, :4])
     video = rollout(model, noise, model.sampling.grid, cond=prompt, renoise=0)      # few-step distilled
@@ -6,85 +6,20 @@
 Every forward pass is announced through `on_pass` before it happens, so nobody counts calls.
 """
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from itertools import repeat
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from framelens.diffusion.guidance import Alone, Announce, Branch, silent
-
-Context = Any
-"""What a model remembers of finished frames: a value, passed in and returned, never kept on the module."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The shape of a model's videos and of its token grid."""
-
-    frames_per_chunk: int
-    channels: int
-    height: int
-    width: int
-    patch: int
-    layers: int
-    heads: int
-    d_model: int
-
-    @property
-    def rows(self) -> int:
-        return self.height // self.patch
-
-    @property
-    def cols(self) -> int:
-        return self.width // self.patch
-
-    @property
-    def tokens_per_frame(self) -> int:
-        return self.rows * self.cols
-
-    @property
-    def tokens_per_chunk(self) -> int:
-        return self.frames_per_chunk * self.tokens_per_frame
-
-
-@runtime_checkable
-class CausalDiffuser(Protocol):
-    """What a sampler, a probe and a benchmark ask of any model; x is [b f c h w], f frames per chunk."""
-
-    @property
-    def geometry(self) -> Geometry: ...
-
-    @property
-    def hook_dict(self) -> Mapping[str, nn.Module]: ...
-
-    @property
-    def attn_dict(self) -> Mapping[str, Any]: ...
-
-    def start(self, batch: int, cond: Tensor | None = None) -> Context:
-        """A context in which nothing has been seen yet; cond holds the conditions of the whole clip."""
-        ...
-
-    def encode(self, x: Tensor, context: Context) -> Context:
-        """The context with these finished frames taken into memory; once per chunk.
-
-        A model whose encoder then runs again, over the coming frame as noise, says so by `asks` and offers
-        both passes: `read(x, context)` and `ask(context, batch)`.
-        """
-        ...
-
-    def denoise(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
-        """The velocity of the current frames at noise level sigma [b].
-
-        A model may also offer `at_steps(sigmas, context)`: the context at each step of a sampler with these
-        noise levels, with what depends on them alone computed once; the sampler then hands those to denoise.
-        """
-        ...
-
+from framelens.diffusion.contract import CausalDiffuser, Context, Traits, traits
 
 Role = Literal["denoise", "encode", "ask"]
+Branch = Literal["cond", "uncond"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +38,23 @@ class ForwardPass:
 
 
 OnPass = Callable[[ForwardPass], None]
+Announce = Callable[..., None]
+"""Called before each pass of the network, with its branch ("cond" if none is given), and then with True
+before a pass that asks for the coming frame."""
+
+
+def silent(*_: Any, **__: Any) -> None:
+    """An announcement that nobody hears."""
+
+
+class Announcing(CausalDiffuser, Protocol):
+    """A model of several branches (`announces`), which announces each of their passes itself."""
+
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> Context: ...
+
+    def encode(self, x: Tensor, context: Context, announce: Announce = silent) -> Context: ...
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: Context, announce: Announce = silent) -> Tensor: ...
 
 
 @torch.no_grad()
@@ -128,32 +80,111 @@ def rollout(
     frames = noise.shape[1]
     given = noise[:, :0] if given is None else given
     _check(frames, given, teacher_forced, denoised_frames, model.geometry.frames_per_chunk)
-    branches = _branches(model)
-    sigmas = sigmas.to(noise.device)
-    contexts = branches.start(len(noise), cond, announcing(on_pass, -1, 0, 0.0, "encode"))
+    said, sigmas = traits(model), sigmas.to(noise.device)
+    context = begin(model, said, len(noise), cond, announcing(on_pass, -1, 0, 0.0, "encode"))
     chunk, video = model.geometry.frames_per_chunk, []
     for frame in range(0, frames, chunk):
         span = slice(frame, frame + chunk)
         is_given = frame < given.shape[1]
         x = given[:, span]
         if not is_given or (teacher_forced and _wanted(frame, denoised_frames)):
-            x = _sample(branches, noise[:, span], sigmas, contexts, frame, on_pass, renoise)
+            x = _chunk(model, said, noise[:, span], sigmas, context, frame, on_pass, renoise)
         video.append(x)
         if frame + chunk < frames:
             finished = given[:, span] if is_given else x
             announce = announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + chunk)
-            contexts = branches.encode(finished, contexts, announce)
+            context = take_in(model, said, finished, context, announce)
     return torch.cat(video, dim=1)
 
 
-def _branches(model: Any) -> Alone:
-    return model if isinstance(model, Alone) else Alone(model)
+def _chunk(
+    model: CausalDiffuser,
+    said: Traits,
+    noise: Tensor,
+    sigmas: Tensor,
+    context: Context,
+    frame: int,
+    on_pass: OnPass,
+    renoise: int | None,
+) -> Tensor:
+    """The frames of one chunk, sampled from its noise in that context."""
+    levels, contexts = sigmas.tolist(), prepare_steps(said, sigmas[:-1], context)
+
+    def velocity(x: Tensor, step: int) -> Tensor:
+        announce = announcing(on_pass, frame, step, levels[step], "denoise")
+        return denoise(model, said, x, sigmas[step].expand(len(x)), next(contexts), announce)
+
+    def fresh(x: Tensor, step: int) -> Tensor | None:
+        return None if renoise is None else fresh_noise(x, renoise, frame, step)
+
+    return deque(sample(noise, levels, velocity, fresh), maxlen=1)[0]
+
+
+def sample(
+    x: Float[Tensor, "b f c h w"],
+    levels: Sequence[float],
+    velocity: Callable[[Tensor, int], Tensor],
+    fresh: Callable[[Tensor, int], Tensor | None],
+    first: int = 0,
+) -> Iterator[Float[Tensor, "b f c h w"]]:
+    """The frames at the beginning of step `first`, then those after it and after each later one.
+
+    This is the sampler's loop. `velocity(x, step)` is asked once a step; `fresh(x, step)` is the noise with
+    which the predicted clean frames are noised anew, or None for an Euler step.
+    """
+    yield x
+    for step in range(first, len(levels) - 1):
+        x = stepped(x, velocity(x, step), levels[step], levels[step + 1], fresh(x, step))
+        yield x
+
+
+def begin(
+    model: CausalDiffuser, said: Traits, batch: int, cond: Tensor | None, announce: Announce
+) -> Context:
+    """The context in which nothing was seen; where making it is a pass of the network, that is announced."""
+    if said.announces:
+        return cast(Announcing, model).start(batch, cond, announce)
+    if said.start_is_pass:
+        announce(asks=said.asks)
+    return model.start(batch, cond)
+
+
+def take_in(model: CausalDiffuser, said: Traits, x: Tensor, context: Context, announce: Announce) -> Context:
+    """The context after a finished frame. Each pass is announced: one, or two of a model that `asks`.
+
+    Such a model first reads the frame, then asks for the next one.
+    """
+    if said.announces:
+        return cast(Announcing, model).encode(x, context, announce)
+    announce()
+    if not said.asks:
+        return model.encode(x, context)
+    if said.read is None or said.ask is None:
+        raise ValueError("a model that asks offers read(x, context) and ask(context, batch)")
+    context = said.read(x, context)
+    announce(asks=True)
+    return said.ask(context, len(x))
+
+
+def denoise(
+    model: CausalDiffuser, said: Traits, x: Tensor, sigma: Tensor, context: Context, announce: Announce
+) -> Tensor:
+    """The velocity at noise level sigma [b]; each pass is announced."""
+    if said.announces:
+        return cast(Announcing, model).denoise(x, sigma, context, announce)
+    announce()
+    return model.denoise(x, sigma, context)
+
+
+def prepare_steps(said: Traits, sigmas: Tensor, context: Context) -> Iterator[Context]:
+    """The context at each denoising step, prepared by a model that can (`at_steps`)."""
+    return repeat(context, len(sigmas)) if said.at_steps is None else iter(said.at_steps(sigmas, context))
 
 
 def announcing(on_pass: OnPass, frame: int, step: int, sigma: float, role: Role, coming: int = 0) -> Announce:
     """Announces passes of that moment, or such that ask for the coming frame."""
 
-    def announce(branch: Branch, asks: bool = False) -> None:
+    def announce(branch: Branch = "cond", asks: bool = False) -> None:
         moment = (coming, 0, 1.0, "ask") if asks else (frame, step, sigma, role)
         on_pass(ForwardPass(*moment, branch))
 
@@ -199,15 +230,3 @@ def fresh_noise(like: Float[Tensor, "b f c h w"], seed: int, frame: int, step: i
     """The noise that is added anew behind a step; by seed, frame and step alone, on every device."""
     place = ((seed * 10_007 + frame) * 10_007 + step) % 2**63
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(place)).to(like)
-
-
-def _sample(
-    branches: Alone, x: Tensor, sigmas: Tensor, contexts, frame: int, on_pass: OnPass, renoise: int | None
-) -> Tensor:
-    levels = sigmas.tolist()
-    for step, own in enumerate(branches.at_steps(sigmas[:-1], contexts)):
-        announce = announcing(on_pass, frame, step, levels[step], "denoise")
-        velocity = branches.denoise(x, sigmas[step].expand(len(x)), own, announce)
-        fresh = None if renoise is None else fresh_noise(x, renoise, frame, step)
-        x = stepped(x, velocity, levels[step], levels[step + 1], fresh)
-    return x

@@ -16,11 +16,14 @@ if __name__ != "framelens.models":
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framelens.models.loading.locate import Place
 from framelens.models.loading.locate import find as find_place
 from framelens.records.registry import Registry
+
+if TYPE_CHECKING:  # it imports torch, and a misspelt name is to answer at once
+    import framelens.diffusion.contract
 
 WEIGHTS = Path(__file__).parent / "weights"
 SHARED = frozenset({"adapter_template", "cost", "encoders", "loading", "parts", "variants", "weights"})
@@ -53,7 +56,9 @@ def find(name: str) -> Place:
     return find_place(name, {shipped: WEIGHTS / f"{shipped}.safetensors" for shipped in names()})
 
 
-def load(name: str, device: str = "cpu", dtype: str = "float32", copies: int = 1, **asked: Any) -> Any:
+def load(
+    name: str, device: str = "cpu", dtype: str = "float32", copies: int = 1, **asked: Any
+) -> "framelens.diffusion.contract.CausalDiffuser":
     """The model of that name, path, hub id or adapter, ready to sample; `source` tells where it came from.
 
     `asked` is what a checkpoint does not say. For those of ours: window, the past frames in view (all), and
@@ -69,7 +74,9 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", copies: int = 1
     return read(place, device, dtype, asked, copies)
 
 
-def load_shuffled(name: str, seed: int, device: str = "cpu", dtype: str = "float32", **asked: Any) -> Any:
+def load_shuffled(
+    name: str, seed: int, device: str = "cpu", dtype: str = "float32", **asked: Any
+) -> "framelens.diffusion.contract.CausalDiffuser":
     """The same with random weights: the entries of each tensor are permuted."""
     place = find(name)
     from framelens.models.loading.read import read
@@ -77,11 +84,18 @@ def load_shuffled(name: str, seed: int, device: str = "cpu", dtype: str = "float
     return read(place, device, dtype, asked, 1, seed)
 
 
-def save(model: Any, path: Path | str) -> None:
+def save(model: "framelens.diffusion.contract.CausalDiffuser", path: Path | str) -> None:
     """A loaded model as a checkpoint of ours, which says all that its own file left unsaid."""
+    from framelens.diffusion.contract import module_of, traits
     from framelens.models.loading.checkpoint import write
 
-    write(Path(path), model.state_dict(), model.source.metadata | {"config": model.describe()})
+    said = traits(model)
+    if said.describe is None:
+        raise ValueError(
+            f"a {type(model).__name__} does not describe() its configuration, so it cannot be saved"
+        )
+    metadata = said.source.metadata | {"config": said.describe()}
+    write(Path(path), module_of(model).state_dict(), metadata)
 
 
 def label(name: str) -> str:

@@ -77,13 +77,14 @@ def _emergence(files: list[Path], settings: Settings) -> xr.Dataset:
 def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     """noise_invariance, step_similarity_centred and cross_mass (clip, layer) of one checkpoint."""
     from framelens import models
+    from framelens.diffusion.contract import traits
     from framelens.probes.experiments import noise_invariance
     from framelens.probes.experiments.rollouts import watched_rollout
     from framelens.probes.run.clips import read_clips
     from framelens.probes.run.subject import Subject, recipe_of
 
     model = models.load(str(file), settings.device, settings.dtype)
-    training = model.source.metadata["training"]
+    training = traits(model).source.metadata["training"]
     frames = recipe_of(model).get("frames")
     if frames is None:
         raise ValueError(

@@ -14,7 +14,8 @@ from bounds import assert_same
 from tiny import draw
 
 from framelens import models
-from framelens.diffusion.sampler import CausalDiffuser, rollout
+from framelens.diffusion.contract import CausalDiffuser
+from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models.adapter_template import Adapter
 from framelens.models.loading.shuffled import copy_shuffled

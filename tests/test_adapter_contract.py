@@ -10,7 +10,8 @@ from framelens.models import adapter_template
 from framelens.probes.check.__main__ import examine, failures
 
 HEAD = (
-    "from framelens.diffusion.sampler import Geometry\nfrom models.adapter_template import Adapter, Net\n\n\n"
+    "from framelens.diffusion.contract import Geometry\n"
+    "from framelens.models.adapter_template import Adapter, Net\n\n\n"
     "class Mine(Adapter):\n{body}\n\n\ndef load():\n    model = Mine(Net())\n{after}    return model\n"
 )
 GEOMETRY = "    model.geometry = Geometry(1, 3, 20, 20, {}, {}, {}, {})\n"

@@ -10,7 +10,8 @@ from precision import as_default, single_precision
 from tiny import draw
 from tiny_anyflow import SAID, stock
 
-from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, rollout
+from framelens.diffusion.contract import CausalDiffuser
+from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
 from framelens.models import anyflow, load

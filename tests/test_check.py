@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from framelens import models
+from framelens.diffusion.source import Source
 from framelens.hooks.attention import AttentionPoint
 from framelens.models import adapter_template, scd
 from framelens.models.adapter_template import Adapter, Attention, Block, Net
@@ -92,7 +93,7 @@ def test_models_that_keep_the_contract_pass(name):
 @pytest.mark.slow
 def test_labels_are_shown_as_labels():
     model = tiny.model(conditions=3)
-    model.source = type("Source", (), {"metadata": {"condition": "label"}})()
+    model.source = Source(metadata={"condition": "label"})
     checks = {check.name: check for check in examine(model)}
     assert not [check.line for check in checks.values() if check.holds is False]
     assert "labels" in checks["conditions"].found

@@ -246,7 +246,7 @@ def test_own_clips_follow_prompts(model, tmp_path):
 )
 def test_clips_without_conditions_get_those_that_say_nothing(takes, null, given, expected):
     batch = latents.LatentClips(np.zeros((2, 3, 1, 2, 2), np.float32), **given)
-    model = type("Model", (), {"takes": takes, "null_condition": null})()
+    model = tiny.said(takes=takes, null_condition=null)
     found = _clips.conditions_of(batch, model)
     assert found is None if expected is None else torch.equal(found, expected)
 
@@ -254,7 +254,7 @@ def test_clips_without_conditions_get_those_that_say_nothing(takes, null, given,
 def test_a_model_without_a_null_condition_asks_for_clips_with_conditions():
     batch = latents.LatentClips(np.zeros((2, 3, 1, 2, 2), np.float32))
     with pytest.raises(ValueError, match="text"):
-        _clips.conditions_of(batch, type("Model", (), {"takes": "text", "null_condition": None})())
+        _clips.conditions_of(batch, tiny.said(takes="text"))
 
 
 # Every experiment, and a whole run with nothing but the model

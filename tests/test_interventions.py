@@ -7,6 +7,7 @@ import torch
 from bounds import assert_same, differ
 
 from framelens.diffusion.sampler import rollout
+from framelens.diffusion.source import Source
 from framelens.hooks import cut
 from framelens.models import scd
 from framelens.models.loading.shuffled import copy_shuffled
@@ -60,7 +61,7 @@ def small_batches():
 @pytest.fixture(scope="module")
 def model():
     model = tiny.model(layers=LAYERS)
-    model.source = type("Source", (), {"metadata": {}})()
+    model.source = Source()
     return model
 
 
@@ -84,9 +85,9 @@ def test_the_plain_frame_is_the_rollouts(model):
 def test_the_first_layers_and_the_density_come_from_the_model(model):
     assert Layers(model).names == ["blocks.0", "blocks.1", "blocks.2"]
     assert Layers(separated("prefix")).names == ["decoder.blocks.0", "decoder.blocks.1"]
-    model.source.metadata = {"training": {"recipe": {"uniform_share": 1.0}}}
+    model.source = Source(metadata={"training": {"recipe": {"uniform_share": 1.0}}})
     uniform = subject(model).stage().levels
-    model.source.metadata = {}
+    model.source = Source()
     assert_same(uniform, torch.tensor([0.25, 0.75]))
     assert subject(model).stage().levels[0] > 0.3
 
@@ -132,22 +133,16 @@ def test_the_modules_of_blocks_are_found_by_their_own_ends_or_offered():
     model = tiny.model()
     assert list(Layers(model).modules.values()) == list(model.blocks)
     foreign = tiny.model()
-
-    class Shared:
-        hook_dict = dict(model.hook_dict)
-        get_submodule = foreign.get_submodule
-
-    assert Layers(Shared()).modules is None
-    Shared.block_dict = {f"blocks.{index}": block for index, block in enumerate(model.blocks)}
-    assert list(Layers(Shared()).modules.values()) == list(model.blocks)
+    foreign.hook_dict = dict(model.hook_dict)
+    assert Layers(foreign).modules is None
+    foreign.block_dict = {f"blocks.{index}": block for index, block in enumerate(model.blocks)}
+    assert list(Layers(foreign).modules.values()) == list(model.blocks)
+    assert Layers(tiny.said(hook_dict=model.hook_dict)).modules is None, "it has no modules"
 
 
 def test_a_model_without_named_layers_is_refused():
-    class Unnamed:
-        hook_dict = {"mid": torch.nn.Identity()}
-
     with pytest.raises(ValueError, match=r"blocks.0.hook_resid_post.*\['mid'\]"):
-        Layers(Unnamed())
+        Layers(tiny.said(hook_dict={"mid": torch.nn.Identity()}))
 
 
 # Reuse
@@ -272,7 +267,7 @@ def test_resumed_behind_a_layer_is_the_whole_stack_without_it_for_less_work(mode
 
 def test_a_layer_with_closed_gates_can_be_left_out():
     model = tiny.model(layers=LAYERS)
-    model.source = type("Source", (), {"metadata": {}})()
+    model.source = Source()
     for norm in (model.blocks[1].norm1, model.blocks[1].norm2):
         for weight in norm.parameters():
             weight[-model.config.d_model :] = 0  # the gate is the last third of the modulation
@@ -336,7 +331,7 @@ def test_controls_fail_on_a_network_that_does_not(model):
 @pytest.mark.parametrize("fusion", ["token_concat", "prefix", "add"])
 def test_a_separated_model_is_measured_in_its_decoder(fusion):
     network = separated(fusion)
-    network.source = type("Source", (), {"metadata": {}})()
+    network.source = Source()
     about = subject(network)
     passed = by_control(controls.measure(about)["controls"], "passed")
     if fusion == "add":  # the past comes in beside the tokens: there is no attention to cut

@@ -1,7 +1,6 @@
 """Mask drift: what a frame-causal mask changes in a network whose frames see each other both ways."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,9 @@ from bounds import assert_same
 from torch import nn
 from torch.nn import functional as F
 
+from framelens.diffusion.contract import Geometry
 from framelens.diffusion.sampler import ForwardPass
+from framelens.diffusion.source import Source
 from framelens.hooks import AttentionEdit, AttentionPoint
 from framelens.hooks.attention_edit import mask_later_frames
 from framelens.probes.experiments.mask_drift import mask_drift, measure
@@ -50,6 +51,8 @@ class Block(nn.Module):
 class Bidirectional(nn.Module):
     """All frames of a clip denoised together, each token seeing all of them."""
 
+    geometry = Geometry(1, 8, 2, 2, 1, LAYERS, 2, 8)
+
     def __init__(self, width=8):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width) for _ in range(LAYERS))
@@ -69,6 +72,11 @@ class Bidirectional(nn.Module):
             f"blocks.{i}.attn": AttentionPoint(block.attn, lambda frame, keys: age[:keys])
             for i, block in enumerate(self.blocks)
         }
+
+    def start(self, batch, cond=None):
+        raise AssertionError("a whole clip is looked at in one pass")
+
+    encode = denoise = start
 
     def bidirectional(self, x, sigma, cond):
         tokens = x.permute(0, 1, 3, 4, 2).flatten(1, 3)
@@ -136,7 +144,7 @@ def drift_of_first_frame(model, x):
 
 def test_it_is_measured_of_every_network_at_several_levels_in_a_run(model):
     other = Bidirectional().eval().requires_grad_(False)
-    model.source = SimpleNamespace(metadata={})
+    model.source = Source()
     (found,) = measure(subject({"trained": model, "random": other})).values()
     assert found.relative_l2.dims == ("clip", "network", "sigma", "scope", "layer")
     assert found.network.values.tolist() == ["trained", "random"] and found.sizes["sigma"] == 3
@@ -152,7 +160,7 @@ def test_a_causal_model_has_nothing_to_mask():
 
 
 def test_the_figure_says_which_layer_moves_most_and_how_far_the_last_one_does(model, tmp_path):
-    model.source = SimpleNamespace(metadata={})
+    model.source = Source()
     (found,) = measure(subject({"trained": model})).values()
     found.assign_coords(clip=[0]).to_netcdf(tmp_path / "mask_drift.nc", engine="h5netcdf")
     _, table = load("mask_drift").draw(Run(tmp_path, {"model": {"name": "x"}}))

@@ -11,6 +11,7 @@ from bounds import assert_same, rounding
 from framelens import models
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
+from framelens.diffusion.source import Source
 from framelens.hooks.attention import AttentionTap
 from framelens.hooks.trace import Trace
 from framelens.models import scd
@@ -189,7 +190,7 @@ def network(request, float64):
         )  # fmt: skip
         for weight in model.parameters():
             torch.nn.init.normal_(weight, std=0.3)
-    model.source = type("Source", (), {"metadata": {}})()
+    model.source = Source()
     return model.eval().requires_grad_(False)
 
 

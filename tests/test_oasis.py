@@ -11,7 +11,8 @@ from precision import as_default, single_precision
 from tiny import draw
 
 from framelens.analyses.statistics.frame_attention import Statistic
-from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, rollout
+from framelens.diffusion.contract import CausalDiffuser
+from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.diffusion.schedule import noised, sigma_grid
 from framelens.hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
 from framelens.models import load, oasis

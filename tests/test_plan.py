@@ -18,6 +18,7 @@ from framelens.analyses.decision.kept import Context, depth_from, summary
 from framelens.analyses.decision.split import DATASETS, split
 from framelens.analyses.decision.verdict import QUESTIONS
 from framelens.benchmarks.scd import __main__ as scd_bench
+from framelens.diffusion.source import Source
 from framelens.models import dense, scd
 from framelens.models.cost import calibration, operations
 from framelens.models.cost.machine import Machine
@@ -245,7 +246,7 @@ def evidence(network, clips):
 @pytest.mark.slow
 def test_random_weights_are_not_separable(fewer_noise_levels):
     network = tiny.model(layers=2, channels=1)
-    network.source = type("Source", (), {"metadata": {}})()
+    network.source = Source()
     found = split(evidence(network, by_hand.clip), 2)
     assert found.verdict == NOT and passed(found)["predicts"] is False
 

@@ -1,7 +1,6 @@
 """A quick run measures every layer of what the split is read from, and says where it was coarse."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import tiny
 
 from framelens.analyses.decision.curves import Curves, Cut
 from framelens.analyses.decision.split import _coarse
+from framelens.diffusion.source import Source
 from framelens.probes.experiments import cut, leave_one_out
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.subject import Clip, Subject
@@ -20,7 +20,7 @@ DEPTH = 12
 def test_reuse_is_coarse_but_cuts_and_left_out_layers_are_not(monkeypatch):
     monkeypatch.setattr(Settings, "chosen_layers", lambda settings, depth: [0, depth - 1])
     clip, network = Clip(tiny.draw(1, 2, 3, 8, 8), None), tiny.model(layers=3)
-    network.source = SimpleNamespace(metadata={})
+    network.source = Source()
     settings = Settings(clips=1, frames=2, context=1, probed=1, steps=1, quick=True)
     subject = Subject(0, {"trained": network}, clip, clip, settings, 2)
     (cuts,), (left_out,) = cut.measure(subject).values(), leave_one_out.measure(subject).values()

@@ -1,5 +1,7 @@
 """The rollout: the true velocity leads to the true video, and every pass is announced as it is made."""
 
+import ast
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +9,10 @@ import tiny
 import torch
 from bounds import assert_same
 
+from framelens.diffusion import sampler
+from framelens.diffusion.contract import CausalDiffuser, Geometry
 from framelens.diffusion.guidance import Guided
-from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, Geometry, fresh_noise, rollout, stepped
+from framelens.diffusion.sampler import ForwardPass, fresh_noise, rollout, sample, stepped
 from framelens.diffusion.schedule import sigma_grid
 
 BATCH, SHAPE = 2, (3, 8, 8)
@@ -225,3 +229,57 @@ def test_fresh_noise_follows_from_seed_frame_and_step_and_from_nothing_else():
         model, noise, sigma_grid(3), given=clean, teacher_forced=True, denoised_frames={2}, renoise=0
     )
     assert_same(every[:, 2], last[:, 2])  # whichever other frames are drawn
+
+
+# The loop
+
+
+@pytest.mark.parametrize("renoise", [None, 3])
+def test_the_loop_goes_on_from_any_step_of_its_own_path(renoise):
+    model, levels = tiny.model(), sigma_grid(4, shift=3.0).tolist()
+    context, asked = model.start(BATCH), []
+
+    def velocity(x, step):
+        asked.append(step)
+        return model.denoise(x, torch.full((BATCH,), levels[step]), context)
+
+    def fresh(x, step):
+        return None if renoise is None else fresh_noise(x, renoise, 0, step)
+
+    path = list(sample(video(1), levels, velocity, fresh))
+    assert len(path) == 5 and asked == [0, 1, 2, 3] and torch.equal(path[0], video(1))
+    for first in range(5):
+        asked.clear()
+        rest = list(sample(path[first], levels, velocity, fresh, first))
+        assert asked == list(range(first, 4))
+        assert all(torch.equal(a, b) for a, b in zip(rest, path[first:], strict=True))
+    whole = rollout(model, video(1), sigma_grid(4, shift=3.0), renoise=renoise)
+    torch.testing.assert_close(whole, path[-1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_sampler_imports_nothing_of_guidance():
+    tree = ast.parse(Path(sampler.__file__).read_text())
+    named = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in named if "guidance" in name or "around" in name]
+
+
+def test_prepared_steps_are_handed_to_the_model_one_by_one():
+    class Prepared(Recorder):
+        def at_steps(self, sigmas, context):
+            return [SimpleNamespace(frame=context.frame, cond=None, sigma=sigma) for sigma in sigmas]
+
+        def denoise(self, x, sigma, context):
+            assert torch.equal(sigma, context.sigma.expand(BATCH))
+            return super().denoise(x, sigma, context)
+
+    truth = video(2)
+    sampled = rollout(Prepared(truth), video(2, seed=1), sigma_grid(3))
+    torch.testing.assert_close(sampled, truth, atol=1e-5, rtol=0)
+
+
+def test_a_model_that_asks_and_cannot_is_refused():
+    class Asking(Recorder):
+        asks = True
+
+    with pytest.raises(ValueError, match=r"offers read\(x, context\) and ask"):
+        rollout(Asking(video(2)), video(2), sigma_grid(1))

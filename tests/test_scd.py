@@ -8,8 +8,9 @@ import torch
 from bounds import assert_same
 from tiny_scd import WAYS, model
 
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.guidance import guided
-from framelens.diffusion.sampler import CausalDiffuser, rollout
+from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionTap, Trace
 from framelens.models import scd

@@ -280,7 +280,7 @@ def test_what_arms_need_is_at_least_what_they_hold():
     arm = Arm(network(PRESET, "dense", "cpu", "float32", 0), PRESET, "cpu", 0)
     arm.reach(3, 2)
     held = sum(weight.nbytes for weight in arm.network.parameters())
-    for context in arm.contexts.values():
+    for context in arm.context.values():
         parts = context.cache.storage.keys + context.cache.storage.values
         held += sum(part[:, :, : context.cache.tokens].numel() * part.element_size() for part in parts)
     assert held <= memory.needed_bytes(PRESET, ["dense"], "float32", 3, 2)
@@ -290,14 +290,14 @@ def test_an_arm_goes_on_from_where_it_stands_and_stays_there():
     arm = Arm(network(PRESET, "prefix", "cpu", "float32", 0), PRESET, "cpu", 0)
     arm.reach(1, 1)
     arm.reach(3, 1)
-    assert set(arm.contexts) == {"cond", "uncond"}
-    assert all(context.frame == 3 for context in arm.contexts.values())
+    assert set(arm.context) == {"cond", "uncond"}
+    assert all(context.frame == 3 for context in arm.context.values())
     before = arm.sample(arm.sigmas(2))
     for _ in range(2):
         arm.prepare_encode()
         arm.encode()
     assert torch.equal(arm.sample(arm.sigmas(2)), before)
-    cache = arm.contexts["cond"].cache
+    cache = arm.context["cond"].cache
     assert cache.tokens == cache.storage.written, "an older cache would copy its history at every step"
 
 

@@ -81,7 +81,7 @@ def test_with_one_frame_per_block_the_stock_network_is_bidirectional(tmp_path, i
 
 
 def test_a_causal_one_has_no_bidirectional_pass(blocked):
-    assert not hasattr(tiny_wan.load(blocked[1]), "bidirectional")
+    assert tiny_wan.load(blocked[1]).bidirectional is None
 
 
 def test_instruments_hear_each_pass_once(blocked):

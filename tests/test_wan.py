@@ -12,8 +12,9 @@ from bounds import assert_same
 from tiny_wan import FRAMES, SIGMA, TEXT, chunk_by_chunk, clip, largest, levels, prompt, stock_pass
 
 from framelens import models
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.guidance import guided
-from framelens.diffusion.sampler import CausalDiffuser, ForwardPass, rollout
+from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.hooks.attention import AttentionTap
 from framelens.hooks.attention_edit import AttentionEdit, cut
@@ -365,8 +366,8 @@ def test_files_of_causal_models_open(tmp_path, network, place, variant, chunk, s
 
 def test_what_is_asked_for_overrules_the_path(tmp_path, network):
     path = tiny_wan.released(tmp_path / "framewise" / "self_forcing_dmd.pt", tiny_wan.original(network))
-    assert not hasattr(tiny_wan.load(path, heads=2), "bidirectional")
-    assert hasattr(tiny_wan.load(path, heads=2, variant="bidirectional"), "bidirectional")
+    assert tiny_wan.load(path, heads=2).bidirectional is None
+    assert tiny_wan.load(path, heads=2, variant="bidirectional").bidirectional is not None
     model = tiny_wan.load(path, heads=2, variant="diffusion-forcing", frames_per_chunk=2)
     assert model.sampling == Sampling(50, 5.0) and model.geometry.frames_per_chunk == 2
     assert model.source.metadata["assumed"]["because"]

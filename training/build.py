@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import torch
 
 from framelens import models
+from framelens.diffusion.contract import CausalDiffuser, module_of
 from framelens.models.dense import Dense
 from framelens.models.scd import SCD
 from framelens.models.variants.cut import layers_from
@@ -20,7 +21,7 @@ from framelens.training.recipes import Recipe
 from framelens.videos import worlds
 
 
-def build(recipe: Recipe) -> Any:
+def build(recipe: Recipe) -> Dense | SCD:
     """The recipe's network, initialised from its seed and shaped for its videos."""
     if recipe.network not in models.networks():
         raise ValueError(f"no network is called {recipe.network!r}; there are {', '.join(models.networks())}")
@@ -67,7 +68,7 @@ def _check_architecture(network: ModuleType, recipe: Recipe, shape: dict[str, An
             )
 
 
-def _load_initial_weights(model: Any, recipe: Recipe) -> None:
+def _load_initial_weights(model: Dense | SCD, recipe: Recipe) -> None:
     """Gives the model the weights of the recipe's initial model, a separated one those of a dense network.
 
     ValueError where they have other shapes.
@@ -76,7 +77,7 @@ def _load_initial_weights(model: Any, recipe: Recipe) -> None:
     if isinstance(model, SCD) and isinstance(initial, Dense):
         recompose(model, initial)
         return
-    weights = initial.state_dict()
+    weights = module_of(initial).state_dict()
     own = model.state_dict()
     other = [name for name in own.keys() | weights if name not in own or name not in weights]
     other += [name for name in own.keys() & weights if own[name].shape != weights[name].shape]
@@ -87,7 +88,7 @@ def _load_initial_weights(model: Any, recipe: Recipe) -> None:
     model.load_state_dict(weights)
 
 
-def _check_cut(model: Any, cut_from: int) -> None:
+def _check_cut(model: CausalDiffuser, cut_from: int) -> None:
     """ValueError where the model does not have the layers to cut."""
     try:
         layers_from(model, cut_from)

@@ -20,12 +20,15 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from framelens.records.checks import Rule, at_least, check, optional, spell_as_flag
 from framelens.records.commands import exits_as
+
+if TYPE_CHECKING:  # it imports torch, which --help does without
+    import framelens.diffusion.contract
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("clips", "steps", "context"), at_least(1)),
@@ -87,7 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def open_models(options: argparse.Namespace) -> dict[str, Any]:
+def open_models(
+    options: argparse.Namespace,
+) -> "dict[str, framelens.diffusion.contract.CausalDiffuser]":
     """The networks to score by name: every model and, with --cut-from, every model with these layers cut."""
     from framelens import models
     from framelens.models.variants.cut import CutModel, layers_from
@@ -95,7 +100,7 @@ def open_models(options: argparse.Namespace) -> dict[str, Any]:
     reach = {
         name: getattr(options, name) for name in ("window", "sink") if getattr(options, name) is not None
     }
-    networks: dict[str, Any] = {}
+    networks = {}
     for name in options.model:
         networks[name] = models.load(name, options.device, **reach)
         if options.cut_from is not None:
@@ -104,17 +109,21 @@ def open_models(options: argparse.Namespace) -> dict[str, Any]:
     return networks
 
 
-def evaluate(network: Any, options: argparse.Namespace) -> dict[str, float]:
+def evaluate(
+    network: "framelens.diffusion.contract.CausalDiffuser", options: argparse.Namespace
+) -> dict[str, float]:
     """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
+    from framelens.diffusion.contract import traits
     from framelens.diffusion.guidance import guided
     from framelens.training.clip_scores import score_free_run, score_next_frame, score_state
     from framelens.training.scores import FIRST_CLIP, sample_frames
     from framelens.videos.worlds import load as load_world
 
-    context, frames = options.context, int(options.frames or network.source.frames)
+    source = traits(network).source
+    context, frames = options.context, int(options.frames or source.frames)
     if context >= frames:
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
-    world = load_world(options.videos or network.source.videos)
+    world = load_world(options.videos or source.videos)
     sampler = guided(network, options.guidance, options.negative)
     clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
     sampled, free = sample_frames(
@@ -138,9 +147,11 @@ def format_table(scored: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join([*names, *table])
 
 
-def identify(network: Any) -> dict[str, Any]:
+def identify(network: "framelens.diffusion.contract.CausalDiffuser") -> dict[str, Any]:
     """What tells a network apart: its file, the hash of its weights, where they come from, their training."""
-    source = network.source
+    from framelens.diffusion.contract import traits
+
+    source = traits(network).source
     return {
         "file": str(source.file),
         "sha256": source.sha256,
@@ -152,7 +163,10 @@ def identify(network: Any) -> dict[str, Any]:
 
 
 def write_scores(
-    options: argparse.Namespace, networks: Mapping[str, Any], scored: Mapping[str, Any], command: str
+    options: argparse.Namespace,
+    networks: "Mapping[str, framelens.diffusion.contract.CausalDiffuser]",
+    scored: Mapping[str, Any],
+    command: str,
 ) -> None:
     """The scores as JSON with what is needed to repeat them: command, settings, seed, models and versions."""
     from framelens import records

@@ -14,7 +14,8 @@ import torch
 import xarray as xr
 
 from framelens import models, videos
-from framelens.diffusion.sampler import CausalDiffuser, rollout
+from framelens.diffusion.contract import CausalDiffuser, module_of, traits
+from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.training.recipes import Recipe
 from framelens.training.trainer import VALIDATION_SIGMAS, Training, build
@@ -88,7 +89,8 @@ def score_arm(folder: Path, context: int, steps: int, clips: int, device: str, s
     given frame.
     """
     model = models.load(str(folder / "model.safetensors"), device)
-    world, frames = worlds.load(model.source.videos), model.source.frames
+    source = traits(model).source
+    world, frames = worlds.load(source.videos), source.frames
     batch = world.clips(range(FIRST_CLIP, FIRST_CLIP + clips), frames)
     modes = sample_frames(model, batch, context, steps, seed, device)
     modes["copy"] = batch.video[:, context - 1 : -1]
@@ -102,7 +104,7 @@ def score_arm(folder: Path, context: int, steps: int, clips: int, device: str, s
     if hasattr(world, "state_error"):
         measured["state_error"] = (dims, np.stack([world.state_error(video, state) for video in values]))
     coords = {"sampling": list(modes), "frame": np.arange(context, frames)}
-    parameters = sum(weight.numel() for weight in model.parameters())
+    parameters = sum(weight.numel() for weight in module_of(model).parameters())
     return xr.Dataset(measured | {"parameters": parameters}, coords).merge(_read_log(folder))
 
 

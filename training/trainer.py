@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from framelens import videos
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.loss import flow_matching_loss
 from framelens.diffusion.schedule import TrainingDensity, noised
+from framelens.models.dense import Dense
+from framelens.models.scd import SCD
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
@@ -57,7 +60,7 @@ def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path
 class Training:
     """One step of a training: its weights, their average, optimisers and log."""
 
-    def __init__(self, recipe: Recipe, model: Any, device: str):
+    def __init__(self, recipe: Recipe, model: Dense | SCD, device: str):
         self.recipe, self.model, self.device = recipe, model, torch.device(device)
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
@@ -133,7 +136,9 @@ class Training:
         dropped = (
             torch.rand(len(actions), generator=generator, device=self.device) < self.recipe.condition_dropout
         )
-        return actions.masked_fill(dropped[:, None], self.model.null_condition)
+        null = self.model.null_condition
+        assert isinstance(null, int)  # a network of worlds with actions has one
+        return actions.masked_fill(dropped[:, None], null)
 
     def _set_learning_rate(self) -> None:
         recipe, step = self.recipe, self.step
@@ -174,7 +179,7 @@ def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager:
 
 @torch.no_grad()
 def measure_validation_loss(
-    model: Any, source: Any, frames: int, device: torch.device, clips: int = VALIDATION_CLIPS
+    model: CausalDiffuser, source: Any, frames: int, device: torch.device, clips: int = VALIDATION_CLIPS
 ) -> dict[float, float]:
     """Squared velocity error on held-out clips by noise level, a mean over pixels and frames; fixed noise."""
     levels = torch.tensor(VALIDATION_SIGMAS, device=device)

@@ -10,10 +10,12 @@ Weights are random: operations and times do not depend on them.
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from framelens.benchmarks.scd.presets import Preset
-from framelens.diffusion.guidance import Alone, Contexts, guided
+from framelens.diffusion.contract import CausalDiffuser, Context, traits
+from framelens.diffusion.guidance import guided
+from framelens.diffusion.sampler import prepare_steps
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import dense, scd
 from framelens.models.variants.captured import capture
@@ -26,7 +28,7 @@ closed gates the captured and the plain network would agree even if one were wro
 
 def network(
     preset: Preset, fusion: str, device: str, dtype: str, seed: int, decoder_layers: int | None = None
-) -> nn.Module:
+) -> dense.Dense | scd.SCD:
     """The dense network, or the separated one with that fusion, with random weights, on that device."""
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), torch.device(device):
         torch.manual_seed(seed)
@@ -41,25 +43,27 @@ def network(
 
 
 class Arm:
-    """A network, the contexts of its guidance branches, and one frame of noise."""
+    """A network, the context after its history, and one frame of noise."""
 
-    def __init__(self, model: nn.Module, preset: Preset, device: str, seed: int, mode: str = PLAIN):
+    def __init__(self, model: CausalDiffuser, preset: Preset, device: str, seed: int, mode: str = PLAIN):
         self.network, self.preset, self.device, self.seed = model, preset, device, seed
-        whole = model if mode == PLAIN else capture(model, mode)
-        self.branches: Alone = Alone(whole) if preset.guidance == 1 else guided(whole, preset.guidance)
+        self.model = guided(model if mode == PLAIN else capture(model, mode), preset.guidance)
+        self.said = traits(self.model)
         self.is_captured = mode != PLAIN
-        self.history, self.batch, self.contexts, self._fresh = -1, 0, {}, {}
+        self.history, self.batch = -1, 0
+        self.context: Context = None
+        self._fresh: Context = None
 
     @torch.inference_mode()
     def reach(self, history: int, batch: int) -> None:
-        """Encodes random frames until the contexts hold `history` frames, for a batch of that size."""
+        """Encodes random frames until the context holds `history` frames, for a batch of that size."""
         if batch != self.batch or history < self.history:
-            self.contexts = {}  # before new ones are made, so that both never exist together
+            self.context = None  # before a new one is made, so that both never exist together
             self.draws = torch.Generator(self.device).manual_seed(self.seed)
             self.batch, self.history, self.noise = batch, 0, self._frame(batch)
-            self.contexts = self.branches.start(batch, self._condition(batch))
+            self.context = self.model.start(batch, self._condition(batch))
         for _ in range(self.history, history):
-            self.contexts = self.branches.encode(self._frame(batch), self.contexts)
+            self.context = self.model.encode(self._frame(batch), self.context)
         self.history = history
 
     def _frame(self, batch: int) -> Tensor:
@@ -84,34 +88,34 @@ class Arm:
     @torch.inference_mode()
     def sample(self, sigmas: Tensor) -> Tensor:
         """The next frame from noise, by Euler steps, after the encoded history."""
-        return self._denoise_frame(sigmas, self._fresh if self.is_captured else self.contexts)
+        return self._denoise_frame(sigmas, self._fresh if self.is_captured else self.context)
 
-    def _denoise_frame(self, sigmas: Tensor, contexts: Contexts) -> Tensor:
+    def _denoise_frame(self, sigmas: Tensor, context: Context) -> Tensor:
         x = self.noise
-        for step, own in enumerate(self.branches.at_steps(sigmas[:-1], contexts)):
-            velocity = self.branches.denoise(x, sigmas[step].expand(len(x)), own)
+        for step, own in enumerate(prepare_steps(self.said, sigmas[:-1], context)):
+            velocity = self.model.denoise(x, sigmas[step].expand(len(x)), own)
             x = x + (sigmas[step + 1] - sigmas[step]) * velocity
         return x
 
     def prepare_sample(self) -> None:
-        """Copies the contexts, so that captured steps see them as those of a new frame."""
+        """Copies the context, so that captured steps see it as that of a new frame."""
         if self.is_captured:
             self.prepare_encode()
 
     def prepare_encode(self) -> None:
-        """Copies the contexts, because `encode` writes to them and the originals must not change."""
-        self._fresh = {}  # before the copy, so that two never exist together
-        self._fresh = copy.deepcopy(self.contexts)
+        """Copies the context, because `encode` writes to it and the original must not change."""
+        self._fresh = None  # before the copy, so that two never exist together
+        self._fresh = copy.deepcopy(self.context)
 
     @torch.inference_mode()
     def encode(self) -> None:
-        """Encodes one frame in every branch, in copies of the contexts."""
-        self.branches.encode(self.noise, self._fresh)
+        """Encodes one frame in every branch, in a copy of the context."""
+        self.model.encode(self.noise, self._fresh)
 
     @torch.inference_mode()
     def first_frame(self, sigmas: Tensor) -> Tensor:
         """`start` and the first frame, without history and without preparation."""
-        return self._denoise_frame(sigmas, self.branches.start(self.batch, self._condition(self.batch)))
+        return self._denoise_frame(sigmas, self.model.start(self.batch, self._condition(self.batch)))
 
     def warm(self, sigmas: Tensor) -> None:
         """Records or compiles captured steps, for every branch, before anything is timed."""

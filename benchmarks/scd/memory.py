@@ -66,6 +66,6 @@ def peak_bytes(preset: Preset, arm: str, mode: str, device: str, dtype: str, see
         own.reach(preset.history, preset.batch)
         own.prepare_sample()
         own.sample(own.sigmas(2))
-        own.branches.encode(own.noise, own.contexts)
+        own.model.encode(own.noise, own.context)
 
     return measure.peak_bytes(run, device)

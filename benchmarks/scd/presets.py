@@ -1,9 +1,9 @@
 """Presets of `scd_bench`: a dense model, its separated twin, how they sample, and the sweeps."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from framelens import models
+from framelens.diffusion.contract import traits
 from framelens.models import dense, scd
 from framelens.models.cost.operations import Shape, shape_of
 from framelens.models.dense import Config as DenseConfig
@@ -198,7 +198,7 @@ def of_model(name: str) -> Preset:
             f"no preset is called {name!r}; there are {', '.join(PRESETS)}, the models "
             f"{', '.join(models.names())}, and paths of checkpoints (--preset PATH)"
         )
-    config: Any = getattr(models.load(name), "config", None)
+    config = traits(models.load(name)).config
     if not isinstance(config, DenseConfig | SCDConfig):
         raise ValueError(f"{name} is not a framelens dense or separated network, so it has no twin")
     shapes = {field.name: getattr(config, field.name) for field in fields(StackConfig)}

@@ -23,7 +23,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from framelens.diffusion.sampler import Geometry
+from framelens.diffusion.contract import Geometry
 from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.anyflow.blocks import Block, Seen

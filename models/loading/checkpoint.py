@@ -31,33 +31,6 @@ class Checkpoint:
         check_shapes(self.path, {n: tuple(t.shape) for n, t in self.weights.items()}, expected)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a loaded model came from: its file, the SHA-256 of its weights, its metadata, its commit."""
-
-    file: Path
-    sha256: str
-    metadata: dict[str, Any]
-    repo: str | None = None
-    revision: str | None = None
-
-    @property
-    def videos(self) -> str:
-        """The videos that the model was trained on. ValueError if the file does not store this."""
-        return self._require_stated(self.metadata.get("videos"))
-
-    @property
-    def frames(self) -> int:
-        """The number of frames in its training clips. ValueError if the file does not store this."""
-        recipe = (self.metadata.get("training") or {}).get("recipe") or {}
-        return self._require_stated(recipe.get("frames"))
-
-    def _require_stated(self, value: Any) -> Any:
-        if value is None:
-            raise ValueError(f"{self.file} does not store what it was trained on; give --videos and --frames")
-        return value
-
-
 def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Writes weights and metadata as safetensors, atomically: the file is always the whole old or new one."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}

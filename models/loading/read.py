@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from framelens import models
+from framelens.diffusion.contract import CausalDiffuser, module_of, traits
+from framelens.diffusion.source import Source
 from framelens.models.loading.adapter import make_model
-from framelens.models.loading.checkpoint import Checkpoint, Source, check_shapes
+from framelens.models.loading.checkpoint import Checkpoint, check_shapes
 from framelens.models.loading.devices import AUTO, check_device, first_device
 from framelens.models.loading.files import files_of, read_file, read_folder
 from framelens.models.loading.locate import Place
@@ -37,7 +39,7 @@ RequireRoom = Callable[[list[Path]], None]
 
 def read(
     place: Place, device: str, dtype: str, asked: dict[str, Any], copies: int = 1, seed: int | None = None
-) -> Any:
+) -> CausalDiffuser:
     """The model at that place, in evaluation mode, with a `source`. Raises ValueError or OSError.
 
     The device must have room for `copies` copies of the weights before they are read. With a `seed`, the
@@ -53,18 +55,23 @@ def read(
         place, asked, lambda files: require_memory(place.name, files, device, dtype, copies)
     )
     model.source = replace(source, repo=place.repo, revision=place.revision)
-    model = _put_on_device(model, device, getattr(torch, dtype), seed)
-    return model.eval().requires_grad_(False)
+    _put_on_device(model, device, getattr(torch, dtype), seed)
+    module_of(model).eval().requires_grad_(False)
+    return model
 
 
-def _put_on_device(model: Any, device: str, dtype: torch.dtype, seed: int | None) -> Any:
-    """The model on its device or devices. Tensors named in its `keeps_float32` keep their dtype."""
-    exact = tuple(getattr(model, "keeps_float32", ()))
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+def _put_on_device(model: CausalDiffuser, device: str, dtype: torch.dtype, seed: int | None) -> None:
+    """Puts the model on its device or devices. Tensors named in its `keeps_float32` keep their dtype."""
+    exact, module = traits(model).keeps_float32, module_of(model)
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and not any(part in name for part in exact):
             tensor.data = tensor.data.to(dtype)
-    model = model if seed is None else shuffle(model.requires_grad_(False), seed)
-    return spread(model) if device == AUTO else model.to(device)
+    if seed is not None:
+        shuffle(module.requires_grad_(False), seed)
+    if device == AUTO:
+        spread(model)
+    else:
+        module.to(device)
 
 
 def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
@@ -79,7 +86,7 @@ def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         check_shapes(path, {name: tuple(tensor.shape) for name, tensor in weights.items()}, expected)
         model.load_state_dict(weights)
-        _bound(model, path, reach)
+        model.config = _bounded(model.config, path, reach)
         model.latent = bool(metadata.get("latent"))
     return model, Source(path, _hash([path]), metadata)
 
@@ -89,7 +96,7 @@ def _by_family(
 ) -> tuple[Any, dict[str, Any]]:
     reach, others = _reach(asked, family.DEFAULTS)
     model, metadata = family.read(checkpoint, complete_options(checkpoint.path, family, others))
-    _bound(model, checkpoint.path, reach)
+    model.config = _bounded(traits(model).config, checkpoint.path, reach)
     return model, metadata
 
 
@@ -99,11 +106,11 @@ def _reach(asked: dict[str, Any], unsaid: dict[str, Any]) -> tuple[dict[str, int
     return reach, {name: value for name, value in asked.items() if name not in reach}
 
 
-def _bound(model: Any, path: Path, reach: dict[str, int]) -> None:
-    if reach and not hasattr(getattr(model, "config", None), "reach"):
+def _bounded(config: Any, path: Path, reach: dict[str, int]) -> Any:
+    """The configuration with another history in view; ValueError where it has none to bound."""
+    if reach and not hasattr(config, "reach"):
         raise ValueError(f"{path}: the history of such a network cannot be bounded by {', '.join(reach)}")
-    if reach:
-        model.config = replace(model.config, **reach)
+    return replace(config, **reach) if reach else config
 
 
 def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:

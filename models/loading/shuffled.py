@@ -5,14 +5,18 @@ import copy
 import torch
 from torch import nn
 
+from framelens.diffusion.contract import CausalDiffuser, module_of
 
-def copy_shuffled(model: nn.Module, seed: int) -> nn.Module:
+
+def copy_shuffled(model: CausalDiffuser, seed: int) -> CausalDiffuser:
     """A copy in which the entries of each weight tensor are permuted at random.
 
     Each tensor keeps its own distribution, so gates and norms stay as large as training made them. What the
     network learned about the place of each entry is lost.
     """
-    return shuffle(copy.deepcopy(model), seed)
+    copied = copy.deepcopy(model)
+    shuffle(module_of(copied), seed)
+    return copied
 
 
 def shuffle(model: nn.Module, seed: int) -> nn.Module:

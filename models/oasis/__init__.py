@@ -25,7 +25,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from framelens.diffusion.sampler import Geometry
+from framelens.diffusion.contract import Geometry
 from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.loading.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from framelens.diffusion.sampler import Geometry
+from framelens.diffusion.contract import Geometry
 from framelens.models.parts.history import Reach
 
 

@@ -4,22 +4,68 @@ Teacher forcing, parallel over frames (Bai et al. 2026, section 5): a noisy fram
 and nothing else, so the frames join the batch axis of the decoder.
 """
 
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from framelens.diffusion.contract import Geometry
 from framelens.diffusion.schedule import noised
+from framelens.models.parts.cache import KVCache
 from framelens.models.parts.config import conditions_of
 from framelens.models.parts.fusion import features_of
 from framelens.models.parts.history import FrameCausal, Prefix
+from framelens.models.parts.scd_config import Config
+from framelens.models.parts.stack import Modulations, Stack
 from framelens.models.parts.text import TextKeys
 
 
+@runtime_checkable
+class Separated(Protocol):
+    """What of `models.scd.SCD` is used here."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def encoder(self) -> Stack: ...
+
+    @property
+    def decoder(self) -> Stack: ...
+
+    @property
+    def geometry(self) -> Geometry: ...
+
+    @property
+    def start_token(self) -> Tensor | None: ...
+
+    @property
+    def asks(self) -> bool: ...
+
+    @property
+    def training(self) -> bool: ...
+
+    def clean(self, batch: int) -> Float[Tensor, "{batch} 1"]: ...
+
+    def query_noise(self, frame: int) -> Float[Tensor, "c h w"]: ...
+
+    def places(self) -> list[tuple[Tensor, Tensor]]: ...
+
+    def decoded(
+        self,
+        noisy: Float[Tensor, "b n d"],
+        features: Float[Tensor, "b n d"],
+        modulations: Modulations,
+        place: tuple[Tensor, Tensor],
+        prefix: KVCache | Prefix | None,
+        text: TextKeys | None,
+    ) -> Float[Tensor, "b 1 c h w"]: ...
+
+
 def teacher_forced(
-    model: Any,
+    model: Separated,
     clean: Float[Tensor, "b f c h w"],
     noisy: Float[Tensor, "b kf c h w"],
     sigma: Float[Tensor, "b kf"],
@@ -50,7 +96,7 @@ def teacher_forced(
 
 
 def contexts(
-    model: Any,
+    model: Separated,
     clean: Float[Tensor, "b f c h w"],
     actions: Int[Tensor, "b f"] | None,
     text: TextKeys | None = None,
@@ -69,7 +115,10 @@ def contexts(
 
 
 def _ask_with_noise(
-    model: Any, clean: Float[Tensor, "b f c h w"], actions: Int[Tensor, "b f"] | None, text: TextKeys | None
+    model: Separated,
+    clean: Float[Tensor, "b f c h w"],
+    actions: Int[Tensor, "b f"] | None,
+    text: TextKeys | None,
 ) -> Float[Tensor, "b n d"]:
     """c_0 ... c_{f-1} of a model with noise queries, in one pass over [clean frames | query frames].
 

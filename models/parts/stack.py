@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from framelens.diffusion.source import Source
 from framelens.models.parts.blocks import (
     AdaNorm,
     AxialRope,
@@ -51,6 +52,8 @@ class Conditioned:
     config: Any
     latent: bool = False
     """Whether x holds latents; a loaded model has the value of its checkpoint."""
+    source: Source = Source()
+    """Where a loaded model came from."""
 
     def describe(self) -> dict:
         """The configuration as plain values, as stored beside the weights."""
@@ -63,8 +66,7 @@ class Conditioned:
             return "text"
         if not self.config.conditions:
             return None
-        source = getattr(self, "source", None)
-        return "labels" if source is not None and source.metadata.get("condition") == "label" else "actions"
+        return "labels" if self.source.metadata.get("condition") == "label" else "actions"
 
     @property
     def null_condition(self) -> int | Tensor | None:

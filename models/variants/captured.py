@@ -17,9 +17,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from framelens.diffusion.around import Around
+from framelens.diffusion.contract import CausalDiffuser, module_of
 from framelens.models.dense import Dense
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.contexts import SCDContext
@@ -29,7 +30,7 @@ BRANCHES = 2
 """Graphs to keep for one shape of x: guidance has two contexts at a time."""
 
 
-def capture(model: nn.Module, mode: str) -> "Captured":
+def capture(model: CausalDiffuser, mode: str) -> "Captured":
     """The model with captured denoising steps; ValueError if that mode does not fit the model.
 
     Its results equal the model's up to the rounding of its dtype. It refuses instruments, because it would
@@ -37,7 +38,7 @@ def capture(model: nn.Module, mode: str) -> "Captured":
     """
     if mode not in MODES:
         raise ValueError(f"no mode is called {mode!r}; there are {', '.join(MODES)}")
-    device = next(model.parameters()).device
+    device = next(module_of(model).parameters()).device
     if mode == "graph" and device.type != "cuda":
         raise ValueError(f"mode 'graph' replays CUDA graphs, but the model is on {device}: run it uncaptured")
     if mode == "compile" and isinstance(model, Dense):
@@ -65,7 +66,9 @@ class NoPoints(Mapping):
 class Captured(Around):
     """A model with captured denoising steps; satisfies the contract of a CausalDiffuser."""
 
-    def __init__(self, model: Any, mode: str):
+    hides = Around.hides | {"block_dict"}
+
+    def __init__(self, model: CausalDiffuser, mode: str):
         self.model, self.mode = model, mode
         self._steps: list[_CapturedStep] = []
         self._compiled = torch.compile(_velocity, dynamic=False) if mode == "compile" else None
@@ -111,7 +114,7 @@ class Captured(Around):
 class _CapturedStep:
     """One branch's denoising step: runs normally once, is recorded at call two, then replayed."""
 
-    def __init__(self, model: Any, x: Tensor, context: Any, pool: Any):
+    def __init__(self, model: CausalDiffuser, x: Tensor, context: Any, pool: Any):
         self.model, self.pool, self.replay, self.velocity = model, pool, None, None
         with torch.inference_mode(False):  # such buffers may be written in any mode
             self.x, self.context = x.clone(), _copy_context(context)
@@ -153,7 +156,7 @@ def _record(run: Callable[[], Tensor], pool: Any) -> tuple[Callable[[], None], T
     return graph.replay, result
 
 
-def _velocity(model: Any, x: Tensor, context: Any) -> Tensor:
+def _velocity(model: CausalDiffuser, x: Tensor, context: Any) -> Tensor:
     """One prepared step; its noise level is in the context's modulations."""
     return model.denoise(x, x.new_zeros(len(x)), context)
 

@@ -18,23 +18,23 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from framelens.diffusion.around import Around
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.models.dense import Dense
 from framelens.models.parts.cache import KVCache
 from framelens.models.parts.history import AllTokens, CleanThenNoisy, FrameCausal
 
 
 @contextmanager
-def cut_teacher_forced(model: Any, layers: Iterable[int]) -> Iterator[None]:
+def cut_teacher_forced(model: CausalDiffuser, layers: Iterable[int]) -> Iterator[None]:
     """Cuts these layers of a dense model in `teacher_forced` within the block; ValueError for others."""
-    with _replace_histories(model, _check_layers(model, layers), CleanThenNoisy, _Diagonal):
+    dense = _require_dense(model)
+    with _replace_histories(dense, _check_layers(dense, layers), CleanThenNoisy, _Diagonal):
         yield
 
 
-def layers_from(model: Any, first: int) -> range:
+def layers_from(model: CausalDiffuser, first: int) -> range:
     """The layers of a dense model from `first` to the last; ValueError if `first` is not a layer."""
-    if not isinstance(model, Dense):
-        raise ValueError(f"only a framelens dense network can be cut, got {type(model).__name__}")
-    depth = len(model.blocks)
+    depth = len(_require_dense(model).blocks)
     if not 0 <= first < depth:
         raise ValueError(f"the first cut layer must be 0 to {depth - 1}, got {first}")
     return range(first, depth)
@@ -46,8 +46,9 @@ class CutModel(Around):
     Its memory of finished frames equals the whole model's. ValueError for layers that do not exist.
     """
 
-    def __init__(self, model: Any, layers: Iterable[int]):
-        self.model, self.layers = model, _check_layers(model, layers)
+    def __init__(self, model: CausalDiffuser, layers: Iterable[int]):
+        self.model: Dense = _require_dense(model)
+        self.layers = _check_layers(self.model, layers)
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
         """The velocity if the current frame sees only itself in the cut layers."""
@@ -55,7 +56,13 @@ class CutModel(Around):
             return self.model.denoise(x, sigma, context)
 
 
-def _check_layers(model: Any, layers: Iterable[int]) -> list[int]:
+def _require_dense(model: CausalDiffuser) -> Dense:
+    if not isinstance(model, Dense):
+        raise ValueError(f"only a framelens dense network can be cut, got {type(model).__name__}")
+    return model
+
+
+def _check_layers(model: Dense, layers: Iterable[int]) -> list[int]:
     chosen, depth = sorted(set(layers)), len(model.blocks)
     if chosen and not 0 <= chosen[0] <= chosen[-1] < depth:
         raise ValueError(f"layers must be 0 to {depth - 1}, got {chosen}")
@@ -64,7 +71,7 @@ def _check_layers(model: Any, layers: Iterable[int]) -> list[int]:
 
 @contextmanager
 def _replace_histories(
-    model: Any, layers: Iterable[int], kind: type, instead: Callable[[Any], Any]
+    model: Dense, layers: Iterable[int], kind: type, instead: Callable[[Any], Any]
 ) -> Iterator[None]:
     """Within the block, attention in these layers gets `instead(history)` for a history of that kind."""
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from framelens.diffusion.sampler import Geometry
+from framelens.diffusion.contract import Geometry
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.config import StackConfig
 

@@ -126,11 +126,9 @@ class Wan(HookedRootModule):
         return self.denoise(x, sigma, self.start(len(x), cond))
 
     @property
-    def bidirectional(self) -> Callable[..., Tensor]:
-        """`whole`, for a network that was trained bidirectional; a causal network has no such attribute."""
-        if self.config.is_causal:
-            raise AttributeError("the network was trained causal, so its frames do not see later ones")
-        return self.whole
+    def bidirectional(self) -> Callable[..., Tensor] | None:
+        """`whole`, for a network that was trained bidirectional; None for a causal network."""
+        return None if self.config.is_causal else self.whole
 
     def denoise_clip(
         self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, "b f"], cond: Tensor | None = None

@@ -9,11 +9,14 @@ Random frames of the model's own size are enough: nothing is said of how good it
 import argparse
 import sys
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framelens.models.loading.model_errors import RAISED, error_line
 from framelens.records.assignments import parse_assignments
 from framelens.records.commands import exits_as
+
+if TYPE_CHECKING:  # it imports torch, which --help does without
+    import framelens.diffusion.contract
 
 CHECKS = (
     "velocity", "names", "fires", "geometry", "watched", "edits", "skips", "patterns", "key_age", "context",
@@ -23,7 +26,7 @@ CHECKS = (
 
 
 def examine(
-    model: Any,
+    model: "framelens.diffusion.contract.CausalDiffuser",
     only: Collection[str] | None = None,
     chunks: int = 3,
     steps: int = 2,
@@ -42,14 +45,14 @@ def examine(
             yield _examined(getattr(home, name), specimen, raised)
 
 
-def specimen_of(model: Any, **options: Any) -> Any:
+def specimen_of(model: "framelens.diffusion.contract.CausalDiffuser", **options: Any) -> Any:
     """The model with random clips and conditions of its own kind, and walks through them."""
     from framelens.probes.check.specimen import Specimen
 
     return Specimen(model, **options)
 
 
-def failures(model: Any, **options: Any) -> list[Any]:
+def failures(model: "framelens.diffusion.contract.CausalDiffuser", **options: Any) -> list[Any]:
     """The checks that do not hold."""
     return [check for check in examine(model, **options) if check.holds is False]
 

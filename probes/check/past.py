@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from framelens.diffusion.contract import module_of
 from framelens.diffusion.guidance import null_like
 from framelens.probes.check.specimen import Check, Specimen, changed, difference
 
@@ -107,7 +108,7 @@ def frames(specimen: Specimen) -> Check:
 
 def conditions(specimen: Specimen) -> Check:
     """An action counts from its own frame on; a label or a prompt counts, and there may be none."""
-    cond, last = specimen.cond(), specimen.chunks - 1
+    cond, last, takes = specimen.cond(), specimen.chunks - 1, specimen.said.takes
     if cond is None:
         return Check(
             "conditions", "conditions count, and no earlier than they are known", "there are none", None
@@ -115,22 +116,22 @@ def conditions(specimen: Specimen) -> Check:
     fresh, video, noisy = specimen.cond(seed=1), specimen.clip(0), specimen.clip(1)
     assert fresh is not None
     before = specimen.walk(video, noisy, cond)
-    if specimen.takes == "actions":
+    if takes == "actions":
         after = specimen.walk(video, noisy, changed(cond, specimen.frames(last), fresh))
         leak = max((difference(a, b) for a, b in zip(after[:-1], before[:-1], strict=True)))
     else:
         after, leak = specimen.walk(video, noisy, fresh), 0.0
     effect, found = difference(after[-1], before[-1]), ""
-    null = getattr(specimen.model, "null_condition", None)
+    null = specimen.said.null_condition
     if null is not None:
         nothing = specimen.walk(video, noisy, null_like(cond, null))
         found = f"; without a condition by {difference(nothing[-1], before[-1]):.1e}"
         leak = leak if torch.isfinite(nothing[-1]).all() else float("inf")
-    earlier = f", earlier frames by {leak:.1e}" if specimen.takes == "actions" else " (of the whole clip)"
+    earlier = f", earlier frames by {leak:.1e}" if takes == "actions" else " (of the whole clip)"
     return Check(
         "conditions",
         "conditions count, and no earlier than they are known",
-        f"other {specimen.takes} change the velocity by {effect:.1e}{earlier}{found}",
+        f"other {takes} change the velocity by {effect:.1e}{earlier}{found}",
         effect > 0 and leak == 0,
         "start keeps cond for the whole clip, denoise and encode take that of their own frames alone",
     )
@@ -139,7 +140,8 @@ def conditions(specimen: Specimen) -> Check:
 def parallel(specimen: Specimen) -> Check:
     """The pass over a whole clip, where there is one, says what cached passes say, and leaks nothing."""
     claim = "teacher_forced equals cached passes, and a later frame changes nothing earlier in it"
-    if not hasattr(specimen.model, "teacher_forced"):
+    teacher_forced = specimen.said.teacher_forced
+    if teacher_forced is None:
         return Check("parallel", claim, "the model has no teacher_forced", None)
     if specimen.first:
         return Check("parallel", claim, "the model has to be given its first chunk", None)
@@ -147,9 +149,9 @@ def parallel(specimen: Specimen) -> Check:
     chunks = torch.arange(specimen.chunks * specimen.chunk) // specimen.chunk
     sigma = torch.tensor([[specimen.sigma(int(chunk)) for chunk in chunks]], device=specimen.device)
     with torch.no_grad():
-        whole = specimen.model.teacher_forced(video, noisy, sigma, cond)
+        whole = teacher_forced(video, noisy, sigma, cond)
         clips = (changed(clip, specimen.frames(last), specimen.clip(4)) for clip in (video, noisy))
-        other = specimen.model.teacher_forced(*clips, sigma, cond)
+        other = teacher_forced(*clips, sigma, cond)
     early, cached = slice(0, last * specimen.chunk), torch.cat(specimen.walk(video, noisy, cond), dim=1)
     error, leak = difference(whole, cached), difference(other[:, early], whole[:, early])
     allowed = specimen.round_off
@@ -165,10 +167,10 @@ def parallel(specimen: Specimen) -> Check:
 
 def copies(specimen: Specimen) -> Check:
     """A copy is a model of its own: the shuffled network, the null of every observation, is one."""
-    model = specimen.model
-    kept = {id(weight): weight for weight in [*model.parameters(), *model.buffers()]}
+    model, module = specimen.model, module_of(specimen.model)
+    kept = {id(weight): weight for weight in [*module.parameters(), *module.buffers()]}
     twin = copy.deepcopy(model, kept)  # without the weights' memory
-    inside = {id(module) for module in twin.modules()}
+    inside = {id(part) for part in module_of(twin).modules()}
     points = {**twin.hook_dict, **{name: point.module for name, point in twin.attn_dict.items()}}
     foreign = [name for name, module in points.items() if id(module) not in inside]
     video, noisy, cond = specimen.clip(0), specimen.clip(1), specimen.cond()

@@ -1,15 +1,15 @@
 """A model under examination: random clips of its own geometry and conditions, and walks through them."""
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framelens.diffusion.guidance import silent, started, taken_in
-from framelens.diffusion.sampler import ForwardPass, OnPass, announcing, rollout
+from framelens.diffusion.contract import CausalDiffuser, Traits, module_of, traits
+from framelens.diffusion.sampler import ForwardPass, OnPass, announcing, begin, rollout, silent, take_in
 from framelens.diffusion.schedule import sigma_grid
 
 ROUND_OFF = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -39,7 +39,7 @@ class Check:
 class Specimen:
     """The model, and what it is shown: `chunks` chunks of random frames, `steps` denoising steps."""
 
-    model: Any
+    model: CausalDiffuser
     chunks: int = 3
     steps: int = 2
     seed: int = 0
@@ -52,12 +52,18 @@ class Specimen:
                 f"a check needs at least 3 chunks and 1 step, got {self.chunks} and {self.steps}: one chunk "
                 "to change, one before it and one behind it"
             )
+        _ = self.said  # so that what is said wrongly is said before the first check
+
+    @cached_property
+    def said(self) -> Traits:
+        """What the model says besides the contract."""
+        return traits(self.model)
 
     @cached_property
     def dtype(self) -> torch.dtype:
         """The type of most weights."""
         counts: dict[torch.dtype, int] = {torch.float32: 0}
-        for weight in self.model.parameters():
+        for weight in module_of(self.model).parameters():
             if weight.is_floating_point():
                 counts[weight.dtype] = counts.get(weight.dtype, 0) + weight.numel()
         return max(counts, key=lambda dtype: counts[dtype])
@@ -65,8 +71,8 @@ class Specimen:
     @cached_property
     def device(self) -> torch.device:
         """Where passes begin."""
-        first = next(self.model.parameters(), torch.zeros(0)).device
-        return getattr(self.model, "device", first)
+        first = next(module_of(self.model).parameters(), torch.zeros(0)).device
+        return self.said.device or first
 
     @property
     def round_off(self) -> float:
@@ -102,34 +108,27 @@ class Specimen:
         generator = torch.Generator().manual_seed(1009 * self.seed + seed)
         return torch.randn(shape, generator=generator).to(self.device, self.dtype)
 
-    @cached_property
-    def takes(self) -> str | None:
-        """What the model is conditioned on."""
-        null = getattr(self.model, "null_condition", None)
-        assumed = None if null is None else "text" if isinstance(null, Tensor) else "actions"
-        return getattr(self.model, "takes", None) or assumed
-
     def cond(self, batch: int = 1, seed: int = 0) -> Tensor | None:
         """Random conditions of the model's kind; ValueError where it does not say how many there are."""
-        if self.takes is None:
+        null, takes, frames = self.said.null_condition, self.said.takes, self.chunks * self.chunk
+        if takes is None:
             return None
-        null, frames = getattr(self.model, "null_condition", None), self.chunks * self.chunk
-        places = (batch, frames) if self.takes == "actions" else (batch,)
+        places = (batch, frames) if takes == "actions" else (batch,)
         if isinstance(null, Tensor):
             return self._random((*places, *null.shape), 100 + seed)
-        said = self.model.describe() if hasattr(self.model, "describe") else {}
-        if self.takes == "text" and said.get("text_width"):
+        said = {} if self.said.describe is None else self.said.describe()
+        if takes == "text" and said.get("text_width"):
             return self._random((batch, said["text_tokens"], said["text_width"]), 100 + seed)
         count = max(null or 0, said.get("conditions") or 0)
-        if self.takes == "text" or count < 1:
+        if takes == "text" or count < 1:
             raise ValueError(
-                f"the model takes {self.takes}, but neither null_condition nor describe() says of what kind "
+                f"the model takes {takes}, but neither null_condition nor describe() says of what kind "
                 "(conditions, or text_tokens and text_width)"
             )
         return (
             ((torch.arange(batch * frames) + seed) % count)
             .view(batch, frames)
-            .to(self.device)[(slice(None), 0) if self.takes == "labels" else ...]
+            .to(self.device)[(slice(None), 0) if takes == "labels" else ...]
         )
 
     def frames(self, chunk: int) -> slice:
@@ -168,15 +167,15 @@ class Specimen:
         """The context after that chunk, the pass announced."""
         frame = chunk * self.chunk
         announce = announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + self.chunk)
-        return taken_in(self.model, video[:, self.frames(chunk)], context, partial(announce, "cond"))
+        return take_in(self.model, self.said, video[:, self.frames(chunk)], context, announce)
 
     @torch.no_grad()
     def walk(
         self, video: Tensor, noisy: Tensor, cond: Tensor | None, on_pass: OnPass = silent
     ) -> list[Tensor]:
         """The velocity of every chunk that can be denoised, in its true past; every pass announced."""
-        announce = partial(announcing(on_pass, -1, 0, 0.0, "encode"), "cond")
-        context, velocities = started(self.model, len(video), cond, announce), []
+        announce = announcing(on_pass, -1, 0, 0.0, "encode")
+        context, velocities = begin(self.model, self.said, len(video), cond, announce), []
         for chunk in range(self.chunks):
             if chunk >= self.first:
                 velocities.append(self.velocity(noisy, chunk, context, on_pass))

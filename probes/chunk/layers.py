@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.hooks.bypass import Bypass
 from framelens.hooks.edit import Edit
 from framelens.hooks.trace import Trace
@@ -28,9 +29,9 @@ class Layers:
     `block_dict`, a replaced layer is not run; in another model it is run and its output replaced.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: CausalDiffuser):
         self.model = model
-        stack = getattr(model, "denoising_stack", "")
+        stack = traits(model).denoising_stack
         self.names: list[str] = []
         while f"{stack}blocks.{len(self.names)}.hook_resid_post" in model.hook_dict:
             self.names.append(f"{stack}blocks.{len(self.names)}")
@@ -54,9 +55,11 @@ class Layers:
     @cached_property
     def modules(self) -> dict[str, nn.Module] | None:
         """The blocks by name, or None for a model whose layers cannot be passed over."""
-        offered = getattr(self.model, "block_dict", None)
+        offered = traits(self.model).block_dict
         if offered is not None:
             return {name: offered[name] for name in self.names}
+        if not isinstance(self.model, nn.Module):
+            return None
         try:
             found = {name: self.model.get_submodule(name) for name in self.names}
         except AttributeError:

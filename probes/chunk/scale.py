@@ -5,10 +5,11 @@ scale.psnr(drawn, truth)
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from framelens.diffusion.contract import CausalDiffuser, traits
 
 PIXELS, LATENTS = "pixels in [-1, 1]", "latents as they are"
 
@@ -21,9 +22,9 @@ class Scale:
     is_latent: bool = False
 
     @classmethod
-    def of(cls, model: Any, truth: Tensor) -> "Scale":
+    def of(cls, model: CausalDiffuser, truth: Tensor) -> "Scale":
         """That of the model's frames; the peak of latents is the range of the whole true clip."""
-        if not getattr(model, "latent", False):
+        if not traits(model).latent:
             return cls()
         return cls(float(truth.max() - truth.min()) or 1.0, True)
 

@@ -9,7 +9,8 @@ Rows of a batch are (condition, noise draw), the draw fastest. Contexts are made
 instrument: interventions reach the frame being denoised, never the memory of the finished ones.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from framelens.diffusion.sampler import ForwardPass, fresh_noise, stepped
+from framelens.diffusion.contract import CausalDiffuser
+from framelens.diffusion.sampler import ForwardPass, fresh_noise, sample
 from framelens.diffusion.schedule import noised
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
 from framelens.models.parts.contexts import widen
@@ -71,7 +73,7 @@ class Stage:
 
     def __init__(
         self,
-        model: Any,
+        model: CausalDiffuser,
         pasts: dict[str, Clip],
         noise: Float[Tensor, "draw f c h w"],
         frame: int,
@@ -157,19 +159,21 @@ class Stage:
         self, x: Float[Tensor, "b f c h w"], velocity: Callable[[Tensor, int], Tensor], first: int = 0
     ) -> Float[Tensor, "b f c h w"]:
         """The frames after the sampler's steps from `first` to the last, `velocity(x, step)` at each."""
-        for step in range(first, self.steps):
-            x = self._stepped(x, velocity(x, step), step)
-        return x
+        return deque(self._sampled(x, velocity, first), maxlen=1)[0]
 
-    def _stepped(self, x: Tensor, velocity: Tensor, step: int) -> Tensor:
-        """x one step on; where it is noised anew, with the same noise under every condition."""
-        fresh = None
-        if self.renoise is not None:
-            if step not in self._fresh:
-                draws = [fresh_noise(self.noise[:1], seed, self.frame, step) for seed in self.renoise]
-                self._fresh[step] = torch.cat(draws)
-            fresh = self._fresh[step].repeat(len(x) // DRAWS, 1, 1, 1, 1)
-        return stepped(x, velocity, self.sigma(step), self.sigma(step + 1), fresh)
+    def _sampled(
+        self, x: Tensor, velocity: Callable[[Tensor, int], Tensor], first: int = 0
+    ) -> Iterator[Tensor]:
+        return sample(x, self.grid.tolist(), velocity, self._added, first)
+
+    def _added(self, x: Tensor, step: int) -> Tensor | None:
+        """The noise that is added anew after a step, the same under every condition."""
+        if self.renoise is None:
+            return None
+        if step not in self._fresh:
+            draws = [fresh_noise(self.noise[:1], seed, self.frame, step) for seed in self.renoise]
+            self._fresh[step] = torch.cat(draws)
+        return self._fresh[step].repeat(len(x) // DRAWS, 1, 1, 1, 1)
 
     def sigma(self, step: int) -> float:
         """The noise level at the beginning of a step; 0 behind the last one."""
@@ -196,11 +200,7 @@ class Stage:
     @cached_property
     def path(self) -> list[Float[Tensor, "draw f c h w"]]:
         """The plain model's noisy frames at the beginning of each step, then the frames it drew."""
-        path = [self.noise]
-        for step in range(self.steps):
-            velocity = self.velocity(path[-1], self.sigma(step), step)
-            path.append(self._stepped(path[-1], velocity, step))
-        return path
+        return list(self._sampled(self.noise, lambda x, step: self.velocity(x, self.sigma(step), step)))
 
     @property
     def sample(self) -> Float[Tensor, "draw f c h w"]:

@@ -7,7 +7,6 @@ unmasked pass, sigma [b]. A mask that changes little in each layer alone can cha
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from framelens.analyses.noise_invariance import noise_invariance
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
@@ -41,7 +41,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     Nothing for a model without `bidirectional`; ValueError if this experiment was asked for by its name.
     """
     trained = subject.networks["trained"]
-    if not hasattr(trained, "bidirectional"):
+    if traits(trained).bidirectional is None:
         if "mask_drift" in subject.settings.experiments:
             raise ValueError(
                 "mask_drift has nothing to mask, the model makes its frames one after the other (it has no "
@@ -52,10 +52,10 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     video, noise = subject.clip.video, subject.noise(0)
     by_network = []
     for model in subject.networks.values():
-        by_level = []
+        by_level, velocity = [], _velocity(model, subject.clip.cond)
         for sigma in levels:
             x = noised(video, noise, video.new_full(video.shape[:2], sigma))
-            by_level.append(mask_drift(model, x, sigma, partial(_velocity, model, subject.clip.cond)))
+            by_level.append(mask_drift(model, x, sigma, velocity))
         by_network.append(xr.concat(by_level, "sigma", combine_attrs="drop_conflicts"))
     found = xr.concat(by_network, "network").assign_coords(network=list(subject.networks), sigma=levels)
     found.sigma.attrs = {"units": "1", "long_name": "noise level of every frame; 1 is noise"}
@@ -80,13 +80,19 @@ def levels_of(settings: Settings) -> int:
     return QUICK_LEVELS if settings.quick else LEVELS
 
 
-def _velocity(model: Any, cond: Any, x: Tensor, sigma: Tensor) -> Tensor:
-    return model.bidirectional(x, sigma, cond)
+def _velocity(model: CausalDiffuser, cond: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The velocity of a whole clip, from x and sigma."""
+    bidirectional = traits(model).bidirectional
+    assert bidirectional is not None  # the random network is a copy of the trained one
+    return lambda x, sigma: bidirectional(x, sigma, cond)
 
 
 @torch.no_grad()
 def mask_drift(
-    model: Any, x: Float[Tensor, "b f c h w"], sigma: float, velocity: Callable[[Tensor, Tensor], Any]
+    model: CausalDiffuser,
+    x: Float[Tensor, "b f c h w"],
+    sigma: float,
+    velocity: Callable[[Tensor, Tensor], Any],
 ) -> xr.Dataset:
     """(clip, scope, layer): relative_l2 and centred_cosine behind each layer.
 
@@ -125,7 +131,12 @@ def _with_units(table: Float[Tensor, "scope layer variable clip"]) -> dict[str, 
 
 
 def _residual(
-    model: Any, layers: Layers, frames: int, sigma: float, run: Callable[[], Any], masked: list[int]
+    model: CausalDiffuser,
+    layers: Layers,
+    frames: int,
+    sigma: float,
+    run: Callable[[], Any],
+    masked: list[int],
 ) -> list[Tensor]:
     """The frames' tokens after each layer, [b n d], with a frame-causal mask in some of them."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from framelens.analyses.noise_invariance import noise_invariance
 from framelens.analyses.points import layer_of
 from framelens.analyses.sums.token_sample import STDERR, half_difference, spread_tokens
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
@@ -68,7 +69,7 @@ def kept_bytes(run: RunShape) -> int:
 
 
 @torch.no_grad()
-def _of_network(subject: Subject, model: Any) -> tuple[np.ndarray, list[str]]:
+def _of_network(subject: Subject, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
     """[variable, frame, sigma, layer] of one network, and the points behind the layers."""
     contexts = {"own": _start(model, subject.clip), "other": _start(model, subject.other)}
     table, points = [], []
@@ -83,11 +84,13 @@ def _of_network(subject: Subject, model: Any) -> tuple[np.ndarray, list[str]]:
     return np.array(table, np.float32).transpose(2, 0, 1, 3), points
 
 
-def _start(model: Any, clip: Clip) -> Any:
+def _start(model: CausalDiffuser, clip: Clip) -> Any:
     return model.start(1, clip.cond)
 
 
-def _at(subject: Subject, model: Any, contexts: dict, frame: int, sigma: float) -> tuple[list, list[str]]:
+def _at(
+    subject: Subject, model: CausalDiffuser, contexts: dict, frame: int, sigma: float
+) -> tuple[list, list[str]]:
     """centred_cosine and other_context by layer, at one frame and sigma, and the errors of sampling."""
     first = _features(subject, model, contexts["own"], frame, sigma, draw=1)
     second = _features(subject, model, contexts["own"], frame, sigma, draw=2)
@@ -111,7 +114,7 @@ def _on_sample(a: Tensor, b: Tensor, settings: Settings) -> tuple[float, float]:
 
 
 def _features(
-    subject: Subject, model: Any, context: Any, frame: int, sigma: float, draw: int
+    subject: Subject, model: CausalDiffuser, context: Any, frame: int, sigma: float, draw: int
 ) -> dict[str, Tensor]:
     """The residual stream of every layer, [n d], for one noise draw on this clip's chunk."""
     span = subject.span(frame)
@@ -120,10 +123,12 @@ def _features(
     return residual_stream(model, x, sigma, context, frame)
 
 
-def residual_stream(model: Any, x: Tensor, sigma: float, context: Any, frame: int) -> dict[str, Tensor]:
+def residual_stream(
+    model: CausalDiffuser, x: Tensor, sigma: float, context: Any, frame: int
+) -> dict[str, Tensor]:
     """The chunk's own tokens in every layer that runs in one denoising pass of one clip, {point: [n d]}."""
     kept: dict[str, Tensor] = {}
-    stack = getattr(model, "denoising_stack", "")
+    stack = traits(model).denoising_stack
 
     def keep(_at, name: str, value: Tensor) -> None:
         kept[name] = own_tokens(model, name, value)[0].float().clone()

@@ -1,7 +1,5 @@
 """How well a linear map reads the clean frame from each layer, at sigma 1, when only the past is known."""
 
-from typing import Any
-
 import numpy as np
 import torch
 import xarray as xr
@@ -10,6 +8,7 @@ from torch import Tensor
 
 from framelens.analyses.points import layer_of
 from framelens.analyses.readout import ridge_readout, shuffle_clips
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.probes.experiments.noise_invariance import residual_stream
 from framelens.probes.run.costs import Evaluations
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
@@ -80,7 +79,7 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     return {"readout": xr.Dataset(variables, coords)}
 
 
-def _features(subject: Subject, model: Any) -> tuple[np.ndarray, list[str]]:
+def _features(subject: Subject, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
     """[frame, layer, token, channel] at sigma 1, and the points behind the layers."""
     context, table, kept = model.start(1, subject.clip.cond), [], {}
     noise = subject.noise(draw=3)

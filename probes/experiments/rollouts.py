@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framelens.analyses import statistics
 from framelens.analyses.cost import WatchedShape
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.hooks import Together, together
@@ -83,7 +84,7 @@ def _joined(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.D
 
 
 def watched_rollout(
-    subject: Subject, model: Any, mode: str, chosen: tuple[str, ...]
+    subject: Subject, model: CausalDiffuser, mode: str, chosen: tuple[str, ...]
 ) -> tuple[Tensor, dict[str, xr.Dataset]]:
     """The video that the model draws of the subject's clip, and the chosen statistics of how it did."""
     settings, draw = subject.settings, partial(_rollout, subject, model, mode)
@@ -99,7 +100,9 @@ def watched_rollout(
     return video, {name: statistic.result() for name, statistic in streams.items()}
 
 
-def _rollout(subject: Subject, model: Any, mode: str, on_pass: Callable[[ForwardPass], None]) -> Tensor:
+def _rollout(
+    subject: Subject, model: CausalDiffuser, mode: str, on_pass: Callable[[ForwardPass], None]
+) -> Tensor:
     is_forced, video = mode == "teacher_forced", subject.clip.video
     return rollout(
         subject.sampler(model),
@@ -115,7 +118,7 @@ def _rollout(subject: Subject, model: Any, mode: str, on_pass: Callable[[Forward
 
 
 def make_instruments(
-    model: Any, streams: dict[str, Any], frames: set[int], steps: set[int] | None = None
+    model: CausalDiffuser, streams: dict[str, Any], frames: set[int], steps: set[int] | None = None
 ) -> Together:
     """The instruments that feed the statistics from denoising passes of those frames, at those steps.
 
@@ -136,7 +139,7 @@ def make_instruments(
     return together(*made)
 
 
-def _add_own_tokens(model: Any, statistic: Any, at: ForwardPass, name: str, value: Tensor) -> None:
+def _add_own_tokens(model: CausalDiffuser, statistic: Any, at: ForwardPass, name: str, value: Tensor) -> None:
     statistic.add(at, name, own_tokens(model, name, value))
 
 

@@ -26,6 +26,7 @@ from framelens.analyses.decision.split import (
     split,
 )
 from framelens.analyses.decision.verdict import DECISION
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.models.cost.operations import Shape
 from framelens.probes.plan.next_step import acting
 from framelens.probes.plan.prediction import (
@@ -46,7 +47,7 @@ Clocks = Callable[[Shape], Clock]
 """Gives the rates at which a network of that shape is predicted."""
 
 
-def write_plan(folder: Path, model: Any) -> Path | None:
+def write_plan(folder: Path, model: CausalDiffuser) -> Path | None:
     """The plan of a complete run, in its folder, for use as in the run; None where it measured no cuts.
 
     Rates are measured on the run's device, so nothing else should be at work. A plan that its command made

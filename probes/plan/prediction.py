@@ -14,6 +14,7 @@ import numpy as np
 
 from framelens.analyses.decision.curves import Curves, Cut
 from framelens.analyses.decision.kept import MEASURES, THRESHOLD, summary
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import (
     VALUE_BYTES,
@@ -57,12 +58,12 @@ COUNTED = "channels height width patch heads d_model mlp_width conditions text_t
 """What the arithmetic asks of a model's description."""
 
 
-def described(model: Any) -> Any:
+def described(model: CausalDiffuser) -> Any:
     """The model's own description with which costs are counted; None for a model that has none."""
-    config = getattr(model, "config", None)
-    if config is not None and not lacking(config):
-        return config
-    return SimpleNamespace(**model.describe()) if hasattr(model, "describe") else None
+    said = traits(model)
+    if said.config is not None and not lacking(said.config):
+        return said.config
+    return None if said.describe is None else SimpleNamespace(**said.describe())
 
 
 def lacking(config: Any) -> list[str]:

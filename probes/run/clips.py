@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from framelens import videos
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.probes.chunk.stage import Clip
@@ -29,17 +30,17 @@ CHUNKS = 8
 """Chunks of a clip where neither the user nor the model nor a file says how long clips are."""
 
 
-def source_of(settings: Settings, model: Any) -> str:
+def source_of(settings: Settings, model: CausalDiffuser) -> str:
     """Where the clips come from: what was asked for, what the model was trained on, or the model itself."""
-    return settings.videos or model.source.metadata.get("videos") or OWN
+    return settings.videos or traits(model).source.metadata.get("videos") or OWN
 
 
-def is_own(settings: Settings, model: Any) -> bool:
+def is_own(settings: Settings, model: CausalDiffuser) -> bool:
     """Whether the clips are samples of the model itself."""
     return source_of(settings, model).split(":")[0] == OWN
 
 
-def frames_of(settings: Settings, model: Any) -> int:
+def frames_of(settings: Settings, model: CausalDiffuser) -> int:
     """Frames per clip, in whole chunks: as asked for, as in training, as in a file of latents, or 8 chunks.
 
     ValueError where nothing is left to draw after the context.
@@ -57,7 +58,7 @@ def frames_of(settings: Settings, model: Any) -> int:
     return frames
 
 
-def read_clips(settings: Settings, model: Any, frames: int) -> list[Clip]:
+def read_clips(settings: Settings, model: CausalDiffuser, frames: int) -> list[Clip]:
     """One clip more than asked for, so that every clip has another one as control.
 
     Raises ValueError or FileNotFoundError if the source cannot give clips of the model's size.
@@ -65,7 +66,7 @@ def read_clips(settings: Settings, model: Any, frames: int) -> list[Clip]:
     source, geometry, wanted = source_of(settings, model), model.geometry, settings.clips + 1
     if latents.is_file(source):
         batch = latents.read(source, frames, wanted)
-    elif getattr(model, "latent", False):
+    elif traits(model).latent:
         if source not in worlds.names() and not Path(source).exists():
             raise FileNotFoundError(f"{source} does not exist; expected a file of latents")
         raise ValueError(
@@ -84,7 +85,7 @@ def read_clips(settings: Settings, model: Any, frames: int) -> list[Clip]:
     return _clips(batch, settings, model)
 
 
-def own_clips(settings: Settings, model: Any, frames: int, file: Path) -> list[Clip]:
+def own_clips(settings: Settings, model: CausalDiffuser, frames: int, file: Path) -> list[Clip]:
     """The model's own samples, as many as `read_clips` gives: from that file, into which each is written as
     it is drawn, so that whoever asks next is given the same.
 
@@ -104,20 +105,24 @@ def own_clips(settings: Settings, model: Any, frames: int, file: Path) -> list[C
     return _clips(latents.read(file, frames, count), settings, model)
 
 
-def check_own(settings: Settings, model: Any, frames: int) -> None:
+def check_own(settings: Settings, model: CausalDiffuser, frames: int) -> None:
     """ValueError or OSError where the model cannot draw clips of its own under these prompts and guidance."""
     _, texts, negative = _prompts(settings, model)
     _conditions(settings, model, frames, texts if texts is None else texts[:1], negative)
 
 
-def _prompts(settings: Settings, model: Any) -> tuple[str, np.ndarray | None, np.ndarray | None]:
+def _prompts(settings: Settings, model: CausalDiffuser) -> tuple[str, np.ndarray | None, np.ndarray | None]:
     """The file of prompts that own samples follow, "" for none, its embeddings and the negative one."""
     file = source_of(settings, model).removeprefix(OWN).removeprefix(":")
     return (file, *latents.read_prompts(file)) if file else ("", None, None)
 
 
 def _conditions(
-    settings: Settings, model: Any, frames: int, text: np.ndarray | None, negative: np.ndarray | None
+    settings: Settings,
+    model: CausalDiffuser,
+    frames: int,
+    text: np.ndarray | None,
+    negative: np.ndarray | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """What one own sample is conditioned on, and what guidance leads away from."""
     said = latents.LatentClips(np.empty((1, frames, 0, 0, 0), np.float32), text=text, negative=negative)
@@ -130,7 +135,7 @@ def _repeated(rows: np.ndarray, count: int) -> np.ndarray:
 
 def own_sample(
     settings: Settings,
-    model: Any,
+    model: CausalDiffuser,
     frames: int,
     index: int,
     text: np.ndarray | None = None,
@@ -152,13 +157,14 @@ def own_sample(
     video = draw(lambda at: None)
     require_finite(model, video, draw)
     video = video[0].float().cpu().numpy()
-    return video if getattr(model, "latent", False) else video.clip(-1, 1)
+    return video if traits(model).latent else video.clip(-1, 1)
 
 
-def conditions_of(batch: videos.Clips, model: Any) -> Tensor | None:
+def conditions_of(batch: videos.Clips, model: CausalDiffuser) -> Tensor | None:
     """The clips' actions [b f], labels [b] or text [b t w], whichever the model takes; its null condition for
     clips without, None for an unconditional model."""
-    null, takes = getattr(model, "null_condition", None), _taken(model)
+    said = traits(model)
+    null, takes = said.null_condition, said.takes
     if takes is None:
         return None
     given = getattr(batch, takes, None)
@@ -173,16 +179,17 @@ def conditions_of(batch: videos.Clips, model: Any) -> Tensor | None:
     return null.expand(*shape, *null.shape) if isinstance(null, Tensor) else torch.full(shape, null)
 
 
-def negative_of(batch: videos.Clips, settings: Settings, model: Any) -> Tensor | None:
+def negative_of(batch: videos.Clips, settings: Settings, model: CausalDiffuser) -> Tensor | None:
     """The negative prompt [t w] that guidance leads away from; None for the model's null condition, or where
     nothing is guided.
 
     Raises ValueError where there is nothing to lead towards or away from. A null prompt of zeros is filling
     alone, which no text encoder gives for any prompt: it does not stand for the empty one.
     """
-    scale, takes, null = settings.guidance, _taken(model), getattr(model, "null_condition", None)
-    if scale == 1:
+    if settings.guidance == 1:
         return None
+    said, scale = traits(model), settings.guidance
+    takes, null = said.takes, said.null_condition
     if takes is None:
         raise ValueError(f"--guidance {scale} needs a model that takes conditions; this one takes none")
     if getattr(batch, takes, None) is None:
@@ -191,7 +198,7 @@ def negative_of(batch: videos.Clips, settings: Settings, model: Any) -> Tensor |
     negative = getattr(batch, "negative", None)
     if takes == "text" and negative is not None:
         return torch.from_numpy(negative)
-    if takes == "text" and (null is None or not null.any()):
+    if takes == "text" and (not isinstance(null, Tensor) or not null.any()):
         raise ValueError(
             f"--guidance {scale} leads away from a negative prompt, of which the clips have none: make "
             "latents --prompts writes it, the empty one unless --negative says another"
@@ -201,14 +208,7 @@ def negative_of(batch: videos.Clips, settings: Settings, model: Any) -> Tensor |
     return None
 
 
-def _taken(model: Any) -> str | None:
-    """What a model is conditioned on: as it says, else as its null condition tells."""
-    null = getattr(model, "null_condition", None)
-    assumed = None if null is None else "text" if isinstance(null, Tensor) else "actions"
-    return getattr(model, "takes", None) or assumed
-
-
-def _clips(batch: videos.Clips, settings: Settings, model: Any) -> list[Clip]:
+def _clips(batch: videos.Clips, settings: Settings, model: CausalDiffuser) -> list[Clip]:
     video = torch.from_numpy(batch.video).to(settings.device, getattr(torch, settings.dtype))
     cond = placed(conditions_of(batch, model), video)
     negative, rows = negative_of(batch, settings, model), range(len(video))

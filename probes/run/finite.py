@@ -1,15 +1,15 @@
 """Where a network's values first stop being numbers."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from framelens.diffusion.contract import CausalDiffuser, module_of
 from framelens.hooks.trace import Trace
 
 
-def require_finite(model: Any, video: Tensor, again: Callable[[Callable], Tensor]) -> None:
+def require_finite(model: CausalDiffuser, video: Tensor, again: Callable[[Callable], Tensor]) -> None:
     """Raises ValueError unless the video is finite; it names the first point, frame and step that is not.
 
     `again(on_pass)` repeats the rollout that made the video.
@@ -31,5 +31,7 @@ def require_finite(model: Any, video: Tensor, again: Callable[[Callable], Tensor
     )
 
 
-def _bad_weights(model: Any) -> list[str]:
-    return [name for name, weight in model.state_dict().items() if not torch.isfinite(weight).all()][:10]
+def _bad_weights(model: CausalDiffuser) -> list[str]:
+    return [
+        name for name, weight in module_of(model).state_dict().items() if not torch.isfinite(weight).all()
+    ][:10]

@@ -12,6 +12,7 @@ from typing import Any
 
 import xarray as xr
 
+from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.probes import experiments
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.subject import grid_of, probed_frames
@@ -124,27 +125,31 @@ class RunFolder:
         write_json(self.path / "manifest.json", self.manifest)
 
 
-def manifest(command: str, model: Any, name: str, settings: Settings, frames: int) -> dict[str, Any]:
+def manifest(
+    command: str, model: CausalDiffuser, name: str, settings: Settings, frames: int
+) -> dict[str, Any]:
     """Everything needed to repeat a run and to know what was measured."""
     from dataclasses import asdict
 
     geometry = asdict(model.geometry) | {"tokens_per_frame": model.geometry.tokens_per_frame}
-    metadata, own = model.source.metadata, getattr(model, "sampling", None)
+    said = traits(model)
+    metadata = said.source.metadata
     return {
         **origin(command, *VERSIONS),
         "model": {
             "name": name,
-            "file": model.source.file.name,
-            "sha256": model.source.sha256,
-            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "file": said.source.file.name,
+            "sha256": said.source.sha256,
+            "parameters": sum(weight.numel() for weight in module_of(model).parameters()),
             "geometry": geometry,
             "network": metadata.get("network") or type(model).__name__,
             "videos": metadata.get("videos"),
             "training": metadata.get("training"),
             "assumed": metadata.get("assumed"),
-            "latent": bool(getattr(model, "latent", False)),
-            "sampling": None if own is None else own.describe(),
-            **{name: getattr(model.source, name, None) for name in ("repo", "revision")},
+            "latent": said.latent,
+            "sampling": None if said.sampling is None else said.sampling.describe(),
+            "repo": said.source.repo,
+            "revision": said.source.revision,
         },
         "settings": settings.describe()
         | {

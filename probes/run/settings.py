@@ -3,11 +3,14 @@
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framelens.analyses import statistics
 from framelens.probes import experiments
 from framelens.records.checks import Rule, at_least, check, each, known, must, optional, spell_as_flag
+
+if TYPE_CHECKING:  # it imports torch, which --help does without
+    import framelens.diffusion.contract
 
 MODES = ("teacher_forced", "free_running")
 NETWORKS = ("trained", "random")
@@ -105,14 +108,19 @@ class Settings:
         stride = max(1, depth // 6) if self.quick else 1
         return sorted({*range(first, last + 1, stride), last})
 
-    def of_model(self, model: Any, unasked: Collection[str] = ()) -> "Settings":
+    def of_model(
+        self, model: "framelens.diffusion.contract.CausalDiffuser", unasked: Collection[str] = ()
+    ) -> "Settings":
         """These settings for that model: what was not asked for as it is meant to be sampled (`sampling`),
         the context in whole chunks of the frames that it makes together, and its own samples where nothing
         says what videos it knows.
 
         Noise levels of its own are taken unless another number of steps, or a shift, was asked for.
         """
-        own, chunk = getattr(model, "sampling", None), model.geometry.frames_per_chunk
+        from framelens.diffusion.contract import traits
+
+        said, chunk = traits(model), model.geometry.frames_per_chunk
+        own = said.sampling
         opinion = {} if own is None else {"shift": own.shift, "renoise": own.renoise}
         if own is not None:
             opinion["steps"] = min(own.steps, QUICK["steps"]) if self.quick else own.steps
@@ -120,10 +128,10 @@ class Settings:
         if own is not None and "shift" in unasked:
             changes["levels"] = own.levels if changes.get("steps", self.steps) == own.steps else None
         changes["context"] = max(1, self.context // chunk) * chunk
-        changes["videos"] = self.videos or (None if model.source.metadata.get("videos") else OWN)
+        changes["videos"] = self.videos or (None if said.source.metadata.get("videos") else OWN)
         return replace(self, **changes)
 
-    def slug(self, model: Any = None) -> str:
+    def slug(self, model: "framelens.diffusion.contract.CausalDiffuser | None" = None) -> str:
         """A folder name for these settings: `default` or `quick`, and what differs from it for that model."""
         default = Settings(quick=True, **QUICK) if self.quick else Settings()
         default = default if model is None else default.of_model(model, OF_THE_MODEL)

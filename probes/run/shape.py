@@ -9,8 +9,8 @@ over one chunk of one row of a batch. The counts are those of a model whose laye
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
+from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.models.cost.operations import VALUE_BYTES
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.chunk.stage import DRAWS, conditions_per_batch
@@ -139,11 +139,12 @@ class RunShape:
         return rows * (self.layers + 1) * self.tokens * width
 
 
-def shape_of_run(model: Any, settings: Settings, frames: int) -> RunShape:
+def shape_of_run(model: CausalDiffuser, settings: Settings, frames: int) -> RunShape:
     """The shape of a run of that model, with settings that are meant for it, on clips of `frames` frames."""
     geometry, layers = model.geometry, len(Layers(model))
-    said = model.describe() if hasattr(model, "describe") else {}
-    stack, chunk = getattr(model, "denoising_stack", ""), geometry.frames_per_chunk
+    own = traits(model)
+    said = {} if own.describe is None else own.describe()
+    stack, chunk = own.denoising_stack, geometry.frames_per_chunk
     encoding = [point for point in model.attn_dict if not stack or not point.startswith(stack)]
     window = said.get("window")
     return RunShape(
@@ -152,17 +153,17 @@ def shape_of_run(model: Any, settings: Settings, frames: int) -> RunShape:
         heads=geometry.heads,
         d_model=geometry.d_model,
         mlp_width=said.get("mlp_width") or 4 * geometry.d_model,
-        parameters=sum(weight.numel() for weight in model.parameters()),
+        parameters=sum(weight.numel() for weight in module_of(model).parameters()),
         tokens=geometry.tokens_per_chunk,
         chunk=chunk,
         chunks=frames // chunk,
         settings=settings,
         text_tokens=said.get("text_tokens") or 0,
         seen=None if window is None else -(-(window + (said.get("sink") or 0)) // chunk) + 1,
-        is_bidirectional=hasattr(model, "bidirectional"),
+        is_bidirectional=own.bidirectional is not None,
         knows_state=known_world(settings, model) is not None,
         attends_to_past=said.get("fusion") not in WITHOUT_PAST_KEYS,
-        start_is_pass=getattr(model, "start_is_pass", False),
-        asks=getattr(model, "asks", False),
-        decodes_features=getattr(model, "disturbed_is_pass", False),
+        start_is_pass=own.start_is_pass,
+        asks=own.asks,
+        decodes_features=own.disturbed_is_pass,
     )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling, TrainingDensity
@@ -27,7 +28,7 @@ class Subject:
     """What an experiment measures: networks by name, a clip of whole chunks, and another clip as control."""
 
     index: int
-    networks: Mapping[str, Any]
+    networks: Mapping[str, CausalDiffuser]
     clip: Clip
     other: Clip
     settings: Settings
@@ -57,7 +58,7 @@ class Subject:
     def sigmas(self) -> Float[Tensor, " steps_and_1"]:
         return grid_of(self.settings)
 
-    def sampler(self, network: Any) -> Any:
+    def sampler(self, network: CausalDiffuser) -> CausalDiffuser:
         """The network as it is sampled: under the run's guidance, away from the clip's negative condition."""
         return guided(network, self.settings.guidance, null=self.clip.negative)
 
@@ -75,7 +76,7 @@ class Subject:
             self._stages[network] = stage
         return self._stages[network]
 
-    def _rollout_to(self, model: Any, stage: Stage) -> Callable[..., Tensor]:
+    def _rollout_to(self, model: CausalDiffuser, stage: Stage) -> Callable[..., Tensor]:
         """The rollout that draws the probed frames, and the stage's, of the first noise draw."""
         return lambda on_pass: rollout(
             model,
@@ -126,14 +127,14 @@ def noise_like(video: Tensor, seed: int) -> Tensor:
     return torch.randn(video.shape, generator=torch.Generator().manual_seed(seed)).to(video)
 
 
-def recipe_of(model: Any) -> dict[str, Any]:
+def recipe_of(model: CausalDiffuser) -> dict[str, Any]:
     """The recipe that the model's checkpoint says it was trained by; empty where it says nothing."""
-    return (model.source.metadata.get("training") or {}).get("recipe") or {}
+    return (traits(model).source.metadata.get("training") or {}).get("recipe") or {}
 
 
-def training_density(model: Any) -> TrainingDensity:
+def training_density(model: CausalDiffuser) -> TrainingDensity:
     """Where the model's training put its noise levels, as far as its checkpoint or the model itself says."""
-    said = recipe_of(model) or getattr(model, "density", {})
+    said = recipe_of(model) or traits(model).density
     known = {name: said[name] for name in ("mean", "spread", "shift", "uniform_share") if name in said}
     return TrainingDensity(**known)
 

@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 
 from framelens import models
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.models.loading.devices import AUTO, first_device
 from framelens.models.loading.multi_device import is_spread
 from framelens.models.loading.shuffled import copy_shuffled
@@ -30,7 +31,7 @@ from framelens.probes.run.subject import Clip, Subject
 class Laboratory:
     """Networks and clips, ready to be measured; `with_own_clips` draws those that are the model's own."""
 
-    networks: dict[str, Any]
+    networks: dict[str, CausalDiffuser]
     clips: list[Clip]
     settings: Settings
     frames: int

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framelens import videos
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import noised
@@ -31,7 +32,7 @@ FIRST_SEED = 500_000
 """Behind every seed of the clips that a run measures otherwise."""
 
 
-def known_world(settings: Settings, model: Any) -> Any:
+def known_world(settings: Settings, model: CausalDiffuser) -> Any:
     """The world that the clips come from, or None where it does not say what it knows of them."""
     source = source_of(settings, model)
     world = worlds.load(source) if source in worlds.names() else None
@@ -61,16 +62,16 @@ def seeds(subject: Subject) -> Iterator[int]:
     yield from range(first, first + clips)
 
 
-def _points(subject: Subject, model: Any) -> list[str]:
+def _points(subject: Subject, model: CausalDiffuser) -> list[str]:
     """The embedding and the residual stream behind each layer; in a quick run, behind every second one."""
-    stack = getattr(model, "denoising_stack", "")
+    stack = traits(model).denoising_stack
     layers = [f"{name}.hook_resid_post" for name in Layers(model).names]
     return [f"{stack}hook_embed", *(layers[::-2][::-1] if subject.settings.quick else layers)]
 
 
 @torch.no_grad()
 def features(
-    subject: Subject, model: Any, batch: videos.Clips, frames: list[int], levels: int
+    subject: Subject, model: CausalDiffuser, batch: videos.Clips, frames: list[int], levels: int
 ) -> tuple[Float[np.ndarray, "m f s l n d"], list[str]]:
     """The residual stream of a frame's tokens, and the points it was read at.
 
@@ -100,7 +101,7 @@ def features(
 
 
 def _at(
-    model: Any, points: list[str], x: Tensor, noise: Tensor, sigma: float, context: Any, frame: int
+    model: CausalDiffuser, points: list[str], x: Tensor, noise: Tensor, sigma: float, context: Any, frame: int
 ) -> Float[np.ndarray, "m l n d"]:
     """The tokens of a chunk's first frame at each point, in one pass at that noise level."""
     kept: dict[str, np.ndarray] = {}
@@ -117,7 +118,7 @@ def _at(
     return np.stack([kept[point] for point in points], 1)
 
 
-def chosen_tokens(model: Any) -> Tensor:
+def chosen_tokens(model: CausalDiffuser) -> Tensor:
     """A fixed, evenly spread choice of at most TOKENS tokens of a frame, by their place in it."""
     tokens = model.geometry.tokens_per_frame
     return torch.linspace(0, tokens - 1, min(TOKENS, tokens)).round().long()

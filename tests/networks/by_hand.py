@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from framelens.diffusion.sampler import Geometry
+from framelens.diffusion.contract import Geometry
+from framelens.diffusion.source import Source
 from framelens.hooks.attention import AttentionPoint
 
 LAYERS, SIDE, PATCH = 3, 8, 4
@@ -81,7 +82,7 @@ class ByHand(nn.Module):
         self.geometry = Geometry(1, 1, SIDE, SIDE, PATCH, LAYERS, 1, 2 * VALUES)
         self.hook_embed, self.swayed = nn.Identity(), swayed
         self.blocks = nn.ModuleList(Block(own, swayed) for own in channels)
-        self.source = type("Source", (), {"metadata": {}})()
+        self.source = Source()
 
     @property
     def hook_dict(self) -> dict[str, nn.Module]:

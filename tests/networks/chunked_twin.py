@@ -3,7 +3,6 @@ a sampler of its own that noises anew. For tests only."""
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import tiny
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from framelens.diffusion.schedule import Sampling
+from framelens.diffusion.source import Source
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.dense import Dense
 from framelens.models.parts.contexts import DenseContext
@@ -81,5 +81,5 @@ def model(seed: int = 0, layers: int = 2) -> ChunkedTwin:
         network = ChunkedTwin(layers)
         for weight in network.parameters():
             weight += 0.2 * torch.randn(weight.shape)
-    network.source = SimpleNamespace(file=Path("twin.safetensors"), sha256="0" * 64, metadata={})
+    network.source = Source(Path("twin.safetensors"), "0" * 64)
     return network.eval().requires_grad_(False)

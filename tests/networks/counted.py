@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import chunked_twin
@@ -11,6 +10,7 @@ import tiny
 import tiny_wan
 import torch
 
+from framelens.diffusion.source import Source
 from framelens.models import scd
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.chunk import stage
@@ -43,7 +43,7 @@ def separated(**changes: Any) -> Any:
 
 
 def _on_tiles(network: Any) -> Any:
-    network.source = SimpleNamespace(metadata={"videos": "tiles"})
+    network.source = Source(metadata={"videos": "tiles"})
     return network
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from framelens.diffusion.sampler import Geometry
+from framelens.diffusion.contract import Geometry
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts.blocks import GuardedHookPoint
 

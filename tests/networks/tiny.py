@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from precision import as_default, single_precision
 
+from framelens.diffusion.contract import PROMISES, CausalDiffuser
 from framelens.models import dense
 from framelens.models.loading import checkpoint as _checkpoint
 
@@ -31,6 +32,15 @@ def model(seed: int = 0, **changes: Any) -> dense.Dense:
         for name, weight in network.named_parameters():
             weight += (0.02 if name.startswith("condition") else 0.3) * torch.randn(weight.shape)
     return as_default(network.eval().requires_grad_(False))
+
+
+def said(**words: Any) -> CausalDiffuser:
+    """A model without a network, which says these things and can do nothing."""
+    return type("Said", (), dict.fromkeys(PROMISES, _nothing) | words)()
+
+
+def _nothing(*_: Any) -> None:
+    raise AssertionError("this model has no network")
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,36 @@
+"""Where a model came from: its file, the metadata of that, its commit.
+
+source = traits(model).source
+source.metadata.get("videos")
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a loaded model came from: its file, the SHA-256 of its weights, its metadata, its commit."""
+
+    file: Path = Path()
+    sha256: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    repo: str | None = None
+    revision: str | None = None
+
+    @property
+    def videos(self) -> str:
+        """The videos that the model was trained on. ValueError if the file does not store this."""
+        return self._require_stated(self.metadata.get("videos"))
+
+    @property
+    def frames(self) -> int:
+        """The number of frames in its training clips. ValueError if the file does not store this."""
+        recipe = (self.metadata.get("training") or {}).get("recipe") or {}
+        return self._require_stated(recipe.get("frames"))
+
+    def _require_stated(self, value: Any) -> Any:
+        if value is None:
+            raise ValueError(f"{self.file} does not store what it was trained on; give --videos and --frames")
+        return value
