@@ -56,7 +56,6 @@ class Bidirectional(nn.Module):
     def __init__(self, width=8):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width) for _ in range(LAYERS))
-        self.geometry = SimpleNamespace(frames_per_chunk=1, tokens_per_chunk=TOKENS)
 
     @property
     def hook_dict(self):

@@ -153,7 +153,7 @@ def _network_folder(folder: Path, asked: dict[str, Any]) -> Path:
 def _from_adapter(place: Place, asked: dict[str, Any], _: RequireRoom) -> tuple[Any, Source]:
     """The model that a function of the user's file returns. The file is code, and it is run."""
     model = make_model(place, asked)
-    metadata = {"network": place.label, "origin": str(place.path)} | dict(getattr(model, "metadata", {}))
+    metadata = {"network": place.label, "origin": str(place.path)} | dict(traits(model).metadata)
     return model, Source(place.path, _hash([place.path]), metadata)
 
 
