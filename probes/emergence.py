@@ -109,7 +109,7 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
         rows.append(xr.Dataset(bare).assign_coords(clip=[index]))
     dataset = xr.concat(rows, "clip").assign_coords(checkpoint=training["step"])
     dataset["val_loss"] = float(training["validation"]["loss"])
-    identity = {"file": file.name, "sha256": model.source.sha256}
+    identity = {"file": file.name, "sha256": traits(model).source.sha256}
     return dataset.expand_dims("checkpoint").assign_coords(
         {name: ("checkpoint", [value]) for name, value in identity.items()}
     )
