@@ -88,8 +88,8 @@ def test_the_stage_draws_the_last_chunk_as_a_rollout_does():
     stage = subject.stage()
     assert stage.frame == 4 and stage.truth.shape[1] == CHUNK and stage.steps == 3
     drawn = rollout(
-        model, subject.noise(0), stage.grid, subject.clip.cond, subject.clip.video, teacher_forced=True,
-        denoised_frames={4}, renoise=subject.renoise,
+        model, subject.noise("chunk_probe"), stage.grid, subject.clip.cond, subject.clip.video,
+        teacher_forced=True, denoised_frames={4}, renoise=subject.renoise_seed("chunk_probe"),
     )  # fmt: skip
     assert_same(stage.sample[0], drawn[0, 4:])
 

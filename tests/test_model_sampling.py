@@ -133,7 +133,7 @@ def test_rollouts_are_those_of_the_guided_model_away_from_the_files_negative_pro
     subject = Subject(0, {"trained": plain}, clips[0], clips[1], about, FRAMES)
     drawn, _ = watched_rollout(subject, plain, "free_running", ("block_norms",))
     by_hand = guided(plain, 3.0, null=NEGATIVE)
-    noise, given = subject.noise(0), clips[0].video[:, :CHUNK]
+    noise, given = subject.noise("rollouts"), clips[0].video[:, :CHUNK]
     assert torch.equal(drawn, rollout(by_hand, noise, sigma_grid(2, 5.0), TEXT[:1], given))
     unguided = rollout(plain, noise, sigma_grid(2, 5.0), TEXT[:1], given)
     assert not torch.allclose(drawn, unguided, atol=1e-2)

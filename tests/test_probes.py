@@ -422,11 +422,11 @@ def test_probed_frames_lie_between_the_context_and_the_end():
 def test_noise_follows_from_seed_clip_and_draw():
     clip = subject.Clip(torch.zeros(1, 2, 3, 8, 8), None)
 
-    def noise(index=0, draw=0, seed=0):
-        return subject.Subject(index, {}, clip, clip, Settings(seed=seed), 2).noise(draw)
+    def noise(index=0, name="rollouts", number=0, seed=0):
+        return subject.Subject(index, {}, clip, clip, Settings(seed=seed), 2).noise(name, number)
 
     assert torch.equal(noise(), noise())
-    for other in (noise(index=1), noise(draw=1), noise(seed=1)):
+    for other in (noise(index=1), noise(name="readout"), noise(number=1), noise(seed=1)):
         assert not torch.equal(noise(), other)
 
 

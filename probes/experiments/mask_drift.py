@@ -49,7 +49,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
             )
         return {}
     levels = training_density(trained).quantiles(levels_of(subject.settings)).tolist()
-    video, noise = subject.clip.video, subject.noise(0)
+    video, noise = subject.clip.video, subject.noise("mask_drift")
     by_network = []
     for model in subject.networks.values():
         by_level, velocity = [], _velocity(model, subject.clip.cond)

@@ -119,7 +119,9 @@ def _features(
     """The residual stream of every layer, [n d], for one noise draw on this clip's chunk."""
     span = subject.span(frame)
     clean = subject.clip.video[:, span]
-    x = noised(clean, subject.noise(draw)[:, span], clean.new_full(clean.shape[:2], sigma))
+    x = noised(
+        clean, subject.noise("noise_invariance", draw)[:, span], clean.new_full(clean.shape[:2], sigma)
+    )
     return residual_stream(model, x, sigma, context, frame)
 
 

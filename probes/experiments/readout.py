@@ -82,7 +82,7 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 def _features(subject: Subject, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
     """[frame, layer, token, channel] at sigma 1, and the points behind the layers."""
     context, table, kept = model.start(1, subject.clip.cond), [], {}
-    noise = subject.noise(draw=3)
+    noise = subject.noise("readout")
     tokens = _tokens(subject)
     for frame in subject.chunks:
         span = subject.span(frame)

@@ -106,14 +106,14 @@ def _rollout(
     is_forced, video = mode == "teacher_forced", subject.clip.video
     return rollout(
         subject.sampler(model),
-        subject.noise(draw=0),
+        subject.noise("rollouts"),
         subject.sigmas,
         subject.clip.cond,
         video if is_forced else video[:, : subject.settings.context],
         teacher_forced=is_forced,
         denoised_frames=set(subject.probed) if is_forced else None,
         on_pass=on_pass,
-        renoise=subject.renoise,
+        renoise=subject.renoise_seed("rollouts"),
     )
 
 

@@ -19,13 +19,14 @@ from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.probes.chunk.stage import Clip
 from framelens.probes.run.finite import require_finite
+from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
 from framelens.probes.run.settings import OWN, Settings
-from framelens.probes.run.subject import grid_of, noise_like, recipe_of, seed_of
+from framelens.probes.run.subject import grid_of, recipe_of
 from framelens.videos import latents, worlds
 
 OWN_FILE = "own.safetensors"
-OWN_DRAW = 900
-"""The noise draw that a model's own clips start from; no other is made of it."""
+OWN_SAMPLE = "own_sample"
+"""The name of the noise that a model's own clips start from."""
 CHUNKS = 8
 """Chunks of a clip where neither the user nor the model nor a file says how long clips are."""
 
@@ -142,14 +143,14 @@ def own_sample(
     negative: np.ndarray | None = None,
 ) -> np.ndarray:
     """A free run from noise, [f c h w], by seed, index and text alone; ValueError where it is not finite."""
-    g, seed = model.geometry, seed_of(settings, index, OWN_DRAW)
+    g, seed = model.geometry, seed_of(settings, index, OWN_SAMPLE)
     like = torch.empty(
         1, frames, g.channels, g.height, g.width, device=settings.device, dtype=getattr(torch, settings.dtype)
     )
     cond, away = _conditions(settings, model, frames, text, negative)
     cond, grid = placed(cond, like), grid_of(settings)
     sampler = guided(model, settings.guidance, null=away)
-    noise, fresh = noise_like(like, seed), seed + 1 if settings.renoise else None
+    noise, fresh = noise_like(like, seed), renoise_seed_of(settings, index, OWN_SAMPLE)
 
     def draw(on_pass: Callable[[ForwardPass], None]) -> Tensor:
         return rollout(sampler, noise, grid, cond, on_pass=on_pass, renoise=fresh)

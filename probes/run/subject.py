@@ -15,12 +15,13 @@ from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling, TrainingDensity
 from framelens.probes.chunk.stage import DRAWS, Clip, Stage
 from framelens.probes.run.finite import require_finite
+from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
 from framelens.probes.run.settings import Settings
 
 LEVELS = 5
 """Noise levels at which velocities are compared."""
-FRESH = 500
-"""Noise draws from this number on are what is added anew at each step."""
+CHUNK_PROBE = "chunk_probe"
+"""The name of the noise of the chunk that interventions share."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ class Subject:
         """The last chunk with its past in memory, on which interventions are tried; made once."""
         if network not in self._stages:
             model, frame = self.networks[network], self.chunks[-1]
-            noise = torch.cat([self.noise(draw)[:, frame:] for draw in range(DRAWS)])
+            noise = torch.cat([self.noise(CHUNK_PROBE, draw)[:, frame:] for draw in range(DRAWS)])
             pasts = {"own": self.clip, "other_clip": self.other}
             grid = grid_of(self.settings, self.settings.drawn_steps)
             levels = training_density(self.networks["trained"]).quantiles(LEVELS)
-            seeds = tuple(self.fresh_seed(draw) for draw in range(DRAWS)) if self.settings.renoise else None
-            stage = Stage(model, pasts, noise, frame, grid, levels, seeds)
+            seeds = [self.renoise_seed(CHUNK_PROBE, draw) for draw in range(DRAWS)]
+            renoise = tuple(seed for seed in seeds if seed is not None) or None
+            stage = Stage(model, pasts, noise, frame, grid, levels, renoise)
             require_finite(model, stage.sample, self._rollout_to(model, stage))
             self._stages[network] = stage
         return self._stages[network]
@@ -80,14 +82,14 @@ class Subject:
         """The rollout that draws the probed frames, and the stage's, of the first noise draw."""
         return lambda on_pass: rollout(
             model,
-            self.noise(0),
+            self.noise(CHUNK_PROBE),
             stage.grid,
             self.clip.cond,
             self.clip.video,
             teacher_forced=True,
             denoised_frames={*self.probed, stage.frame},
             on_pass=on_pass,
-            renoise=self.renoise,
+            renoise=self.renoise_seed(CHUNK_PROBE),
         )
 
     @property
@@ -95,18 +97,13 @@ class Subject:
         """The layers that interventions reach for."""
         return self.settings.chosen_layers(len(self.stage().layers))
 
-    def noise(self, draw: int) -> Float[Tensor, "1 f c h w"]:
-        """Noise for the whole clip; the same for the same seed, clip and draw, on every device."""
-        return noise_like(self.clip.video, seed_of(self.settings, self.index, draw))
+    def noise(self, name: str, number: int = 0) -> Float[Tensor, "1 f c h w"]:
+        """Noise for the whole clip; the same for the same seed, clip, name and number, on every device."""
+        return noise_like(self.clip.video, seed_of(self.settings, self.index, name, number))
 
-    @property
-    def renoise(self) -> int | None:
-        """The seed of what rollouts of the first noise draw add anew at each step; None where they do not."""
-        return self.fresh_seed(0) if self.settings.renoise else None
-
-    def fresh_seed(self, draw: int) -> int:
-        """The seed of the noise that is added anew at each step, by draw."""
-        return seed_of(self.settings, self.index, FRESH + draw)
+    def renoise_seed(self, name: str, number: int = 0) -> int | None:
+        """The seed of what rollouts from that noise add between their steps; None where they add nothing."""
+        return renoise_seed_of(self.settings, self.index, name, number)
 
 
 def grid_of(settings: Settings, steps: int | None = None) -> Float[Tensor, " steps_and_1"]:
@@ -115,16 +112,6 @@ def grid_of(settings: Settings, steps: int | None = None) -> Float[Tensor, " ste
     steps = settings.steps if steps is None else steps
     own = settings.levels if settings.levels and len(settings.levels) == steps else None
     return Sampling(steps, settings.shift, levels=own).grid
-
-
-def seed_of(settings: Settings, index: int, draw: int) -> int:
-    """The seed of a clip's noise draw."""
-    return (settings.seed * 1_000_003 + index) * 1_009 + draw
-
-
-def noise_like(video: Tensor, seed: int) -> Tensor:
-    """Noise for a whole video; the same for the same seed on every device."""
-    return torch.randn(video.shape, generator=torch.Generator().manual_seed(seed)).to(video)
 
 
 def recipe_of(model: CausalDiffuser) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from framelens.diffusion.schedule import noised
 from framelens.hooks.trace import Trace
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.run.clips import conditions_of, placed, source_of
+from framelens.probes.run.noise import seed_of
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.subject import Subject
 from framelens.videos import worlds
@@ -81,7 +82,7 @@ def features(
     cond = conditions_of(batch, model)
     context = model.start(len(video), placed(cond, video))
     points, kept, sigmas = _points(subject, model), [], sigmas_of(subject.settings)
-    seed = (subject.settings.seed * 1_000_003 + subject.index) * 1_009 + 4
+    seed = seed_of(subject.settings, subject.index, "known_state")
     generator = torch.Generator().manual_seed(seed)
     for frame in range(0, frames[-1] + 1, subject.chunk):
         x = video[:, subject.span(frame)]
