@@ -37,10 +37,11 @@ SIGMAS = (1.0, 0.25)
 """Noise levels of the noise invariance, here fewer than in earnest."""
 
 BY_RUN = {"network": ["trained", "random"], "mode": ["teacher_forced", "free_running"]}
+TOKEN_MEASURES = ("token_cosine", "token_cosine_median", "token_share", "channel_share")
 AXES = {
     "step_similarity": (
         {**BY_RUN, "frame": [3, 4], "layer": [-1, 0, 1], "step": [0, 1], "step_b": [0, 1]},
-        {"cosine", "centred_cosine", "relative_l2", "cka", "common_mode"},
+        {"cosine", "centred_cosine", "relative_l2", "cka", "common_mode", *TOKEN_MEASURES},
     ),
     "frame_attention": (
         {**BY_RUN, "frame": [3, 4], "layer": [0, 1], "head": [0, 1], "step": [0, 1], "lag": list(range(5))},
@@ -63,7 +64,8 @@ AXES = {
     ),
     "noise_invariance": (
         {"network": ["trained", "random"], "frame": [3, 4], "layer": [-1, 0, 1], "sigma": list(SIGMAS)},
-        {"centred_cosine", "other_context"},
+        {"centred_cosine", "other_context", *TOKEN_MEASURES}
+        | {f"other_context_{name}" for name in TOKEN_MEASURES if "cosine" in name},
     ),
     "samples": (
         {"mode": ["teacher_forced", "free_running"], "frame": list(range(5))},

@@ -11,8 +11,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from framelens.analyses.noise_invariance import noise_invariance
+from framelens.analyses.noise_invariance import compare_tokens
 from framelens.analyses.points import layer_of
+from framelens.analyses.sums.token_cosines import largest_shares
 from framelens.analyses.sums.token_sample import STDERR, half_difference, spread_tokens
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.own_tokens import own_tokens
@@ -28,25 +29,35 @@ SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.05)
 POINTS = ("hook_embed", "blocks.*.hook_resid_post")
 
 
+ABOUT = {
+    "centred_cosine": "cosine of the features of two noise draws in one context, mean tokens removed",
+    "token_cosine": "cosine of a token of two noise draws in one context, median tokens removed; the mean",
+    "token_cosine_median": "the same, the median over tokens",
+    "other_context": "centred_cosine, but the second draw in another clip's context: the null",
+    "other_context_token_cosine": "token_cosine, but the second draw in another clip's context: the null",
+    "other_context_token_cosine_median": "the same, median over tokens",
+    "token_share": "largest share of the squared norm of the features that one token has",
+    "channel_share": "largest share of the squared norm of the features that one channel has",
+}
+"""What is measured, each at every layer and sigma."""
+
+
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
-    """`noise_invariance`, (clip, network, frame, layer, sigma): centred_cosine, other_context; where it is
-    measured on part of the tokens also the standard error of each from sampling them."""
+    """`noise_invariance`, (clip, network, frame, layer, sigma): the measures of ABOUT.
+
+    Where they are measured on part of the tokens, also the standard error of each from sampling them.
+    """
     networks, points = [], []
     for model in subject.networks.values():
         values, points = _of_network(subject, model)
         networks.append(values)
-    table = np.stack(networks, axis=1)[None]  # [clip, variable, network, frame, sigma, layer]
-    table = table.transpose(1, 0, 2, 3, 5, 4)
     dims = ("clip", "network", "frame", "layer", "sigma")
-    about = {
-        "centred_cosine": "cosine of the features of two noise draws in one context, mean tokens removed",
-        "other_context": "the same, but the second draw in another clip's context: the null",
-    }
-    about |= {f"{name}{STDERR}": f"standard error of {name} from sampling tokens" for name in about}
-    variables = {
-        name: (dims, values, {"units": "1", "long_name": text})
-        for (name, text), values in zip(about.items(), table, strict=False)
-    }
+    variables = {}
+    for name in networks[0]:
+        table = np.stack([values[name] for values in networks])[None].swapaxes(3, 4)
+        plain = name.removesuffix(STDERR)
+        about = ABOUT[name] if name == plain else f"standard error of {plain} from sampling tokens"
+        variables[name] = (dims, table, {"units": "1", "long_name": about})
     coords = {
         "network": list(subject.networks),
         "frame": subject.probed,
@@ -69,19 +80,24 @@ def kept_bytes(run: RunShape) -> int:
 
 
 @torch.no_grad()
-def _of_network(subject: Subject, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
-    """[variable, frame, sigma, layer] of one network, and the points behind the layers."""
+def _of_network(subject: Subject, model: CausalDiffuser) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Each measure [frame, sigma, layer] of one network, and the hook points of the layers."""
     contexts = {"own": _start(model, subject.clip), "other": _start(model, subject.other)}
     table, points = [], []
     for frame in subject.chunks:
         if frame in subject.probed:
             rows = [_at(subject, model, contexts, frame, sigma) for sigma in SIGMAS]
-            table.append([row for row, _ in rows])
-            points = rows[0][1]
+            table.append([list(row.values()) for row in rows])
+            points = list(rows[0])
         if frame < subject.chunks[-1]:
             for name, clip in (("own", subject.clip), ("other", subject.other)):
                 contexts[name] = model.encode(clip.video[:, subject.span(frame)], contexts[name])
-    return np.array(table, np.float32).transpose(2, 0, 1, 3), points
+    names = table[0][0][0]
+    return {name: _column(table, name) for name in names}, points
+
+
+def _column(table: list[list[list[dict[str, float]]]], name: str) -> np.ndarray:
+    return np.array([[[cell[name] for cell in row] for row in rows] for rows in table], np.float32)
 
 
 def _start(model: CausalDiffuser, clip: Clip) -> Any:
@@ -90,27 +106,38 @@ def _start(model: CausalDiffuser, clip: Clip) -> Any:
 
 def _at(
     subject: Subject, model: CausalDiffuser, contexts: dict, frame: int, sigma: float
-) -> tuple[list, list[str]]:
-    """centred_cosine and other_context by layer, at one frame and sigma, and the errors of sampling."""
+) -> dict[str, dict[str, float]]:
+    """The measures by hook point, at one frame and sigma."""
     first = _features(subject, model, contexts["own"], frame, sigma, draw=1)
     second = _features(subject, model, contexts["own"], frame, sigma, draw=2)
     elsewhere = _features(subject, model, contexts["other"], frame, sigma, draw=2)
-    rows = [
-        [_on_sample(first[point], other[point], subject.settings) for point in first]
-        for other in (second, elsewhere)
-    ]
-    is_sampled = subject.settings.tokens is not None
-    return [[cell[part] for cell in row] for part in range(1 + is_sampled) for row in rows], list(first)
+    return {
+        point: _on_sample(first[point], second[point], elsewhere[point], subject.settings) for point in first
+    }
 
 
-def _on_sample(a: Tensor, b: Tensor, settings: Settings) -> tuple[float, float]:
-    """The noise invariance of two maps [n d] on the settings' tokens, and its error from sampling them."""
-    chosen = spread_tokens(len(a), settings.tokens, settings.seed).to(a.device)
-    whole, share = noise_invariance(a[chosen], b[chosen]), len(chosen) / len(a)
+def _on_sample(first: Tensor, second: Tensor, elsewhere: Tensor, settings: Settings) -> dict[str, float]:
+    """The measures of maps [n d] on the settings' tokens; of a sample also their errors from sampling."""
+    chosen = spread_tokens(len(first), settings.tokens, settings.seed).to(first.device)
+    found = _compare(first[chosen], second[chosen], elsewhere[chosen])
+    if settings.tokens is None:
+        return found
+    share, halves = len(chosen) / len(first), (chosen[0::2], chosen[1::2])
     if share == 1:
-        return float(whole), 0.0
-    one, other = (noise_invariance(a[half], b[half]) for half in (chosen[0::2], chosen[1::2]))
-    return float(whole), float(half_difference(one, other, share))
+        return found | {f"{name}{STDERR}": 0.0 for name in found}
+    one, other = (_compare(first[half], second[half], elsewhere[half]) for half in halves)
+    errors = {f"{name}{STDERR}": half_difference(one[name], other[name], share) for name in found}
+    return found | errors
+
+
+def _compare(first: Tensor, second: Tensor, elsewhere: Tensor) -> dict[str, float]:
+    """The measures of ABOUT, of maps [n d] of two draws in one context and of one draw in another."""
+    measures = compare_tokens(first, second)
+    null = compare_tokens(first, elsewhere)
+    measures["other_context"] = null.pop("centred_cosine")
+    measures |= {f"other_context_{name}": value for name, value in null.items()}
+    measures |= largest_shares(first)
+    return {name: float(value) for name, value in measures.items()}
 
 
 def _features(
