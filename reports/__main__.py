@@ -13,6 +13,7 @@ from pathlib import Path
 
 from framelens.records.commands import exits_as
 from framelens.reports import plots
+from framelens.reports.damage import NotReadable, NotShown, name_damage
 from framelens.reports.drawing import style
 from framelens.reports.page.page import PageFigure, page, write_page
 from framelens.reports.page.plain_page import plain_page
@@ -21,12 +22,19 @@ from framelens.reports.runs import PROBE, Run, find_runs, open_run
 
 @exits_as("reports")
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 when something was drawn, 2 when the request cannot be met."""
+    """Exit status: 0 when everything was drawn, 2 when the request cannot be met or a file is damaged."""
     options = parser().parse_args(arguments)
     kinds = {kind_of(figure) for figure in options.figure}
+    status = 0
     for run in runs(options.run, kinds):
-        draw(run, options.out, options.figure)
-    return 0
+        try:
+            draw(run, options.out, options.figure)
+        except NotReadable as error:
+            if options.run != "all":
+                raise
+            print(f"reports: left out: {error}", file=sys.stderr)
+            status = 2
+    return status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +62,7 @@ def runs(wanted: str, kinds: Collection[str] = ()) -> list[Run]:
     for folder in find_runs():
         try:
             opened.append(open_run(folder))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             print(f"reports: left out: {error}", file=sys.stderr)
     opened = [run for run in opened if not kinds or run.kind in kinds]
     if not opened:
@@ -82,12 +90,24 @@ def draw(run: Run, out: Path, only: list[str]) -> None:
             if not getattr(module, "is_for_some", False):
                 not_drawn[module.title] = missing
             continue
-        figure, table = module.draw(run)
+        try:
+            with name_damage(f"what figure {name} shows, in {run.files(module.needs)},", run.remedy):
+                figure, table = module.draw(run)
+                sentences = module.words(table)
+        except NotShown as reason:
+            if only:
+                raise
+            not_drawn[module.title] = [str(reason)]
+            continue
         png, pdf, csv = style.save(figure, table, out / run.folder.parent.name / run.name / name)
         print(png, pdf, csv, sep="\n")
-        drawn.append(PageFigure(name, module.title, module.caption, module.words(table), png))
+        drawn.append(PageFigure(name, module.title, module.caption, sentences, png))
     if not only:
-        print(write_page(run, drawn, not_drawn, page if run.kind == PROBE else plain_page))
+        with name_damage(
+            f"what the page shows, in {run.folder}: its datasets, manifest.json or plan.json,", run.remedy
+        ):
+            path = write_page(run, drawn, not_drawn, page if run.kind == PROBE else plain_page)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ run = open_run("runs/grid_dit/default")
 run.read("frame_attention", "cross_mass", network="trained")    # loaded, the file is closed again
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 import xarray as xr
 
 from framelens.analyses.averages import MODES, first_mode, sees_past
+from framelens.records import read_json_object
+from framelens.reports.damage import NotReadable, check_manifest, name_damage
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = "probe"
@@ -55,6 +56,10 @@ class Run:
         shipped = ROOT / "models" / "weights" / f"{self.model}.{dataset}.nc"
         return shipped if shipped.exists() else own
 
+    def files(self, datasets: tuple[str, ...]) -> str:
+        """The files of these datasets as text."""
+        return ", ".join(str(self.path(dataset)) for dataset in datasets)
+
     def missing(self, needs: tuple[str, ...]) -> list[str]:
         """Those of `needs` that this run does not have.
 
@@ -68,7 +73,7 @@ class Run:
 
     @cached_property
     def _sees_past(self) -> bool:
-        with self._open(ATTENTION) as stored:
+        with self._while_open(ATTENTION) as stored:
             return sees_past(stored)
 
     def read(self, dataset: str, *variables: str, **where: str) -> xr.Dataset:
@@ -76,16 +81,16 @@ class Run:
 
         Where the dataset has several modes and none is named, it is `self.mode(dataset)`.
         """
-        with self._open(dataset) as stored:
+        with self._while_open(dataset) as stored:
             for variable in variables:
                 if variable not in stored:
-                    raise ValueError(f"{self.path(dataset)} has no {variable!r}; there are {list(stored)}")
+                    raise NotReadable(f"{self.path(dataset)} has no {variable!r}; there are {list(stored)}")
             chosen = stored[list(variables)] if variables else stored
             if "mode" in chosen.dims:
                 where = {"mode": str(first_mode(stored))} | where
             for dim, label in where.items():
                 if dim in chosen.coords and label not in chosen[dim].values:
-                    raise ValueError(
+                    raise NotReadable(
                         f"{self.path(dataset)} has no {dim} {label!r}; there are {list(chosen[dim].values)}"
                     )
             return chosen.sel({d: v for d, v in where.items() if d in chosen.dims}, drop=True).load()
@@ -100,35 +105,48 @@ class Run:
 
     def networks(self, dataset: str) -> list[str]:
         """The networks measured, the trained one first."""
-        with self._open(dataset) as stored:
+        with self._while_open(dataset) as stored:
             names = [str(name) for name in stored["network"].values]
         return sorted(names, key=lambda name: (name != "trained", name))
 
     def mode(self, dataset: str) -> str | None:
         """The mode that figures show: teacher forced where it was run; None for datasets without modes."""
-        with self._open(dataset) as stored:
+        with self._while_open(dataset) as stored:
             return first_mode(stored)
 
     def modes(self, dataset: str) -> list[str]:
         """The modes measured, teacher forced first."""
-        with self._open(dataset) as stored:
+        with self._while_open(dataset) as stored:
             modes = [str(mode) for mode in stored["mode"].values]
         return sorted(modes, key=lambda mode: (mode not in MODES, mode != MODES[0], mode))
 
     def clips(self, dataset: str) -> int:
         """How many clips were measured."""
-        with self._open(dataset) as stored:
+        with self._while_open(dataset) as stored:
             return stored.sizes["clip"]
 
     def sigma(self, step: int) -> float:
         """Noise level of a denoising step."""
         return float(self.manifest["sigmas"][step])
 
-    def _open(self, dataset: str) -> xr.Dataset:
+    @property
+    def remedy(self) -> str:
+        """What a user can do about a damaged file of this run."""
+        again = self.manifest.get("command", "the command that made it")
+        return f"put back a whole copy, or delete {self.folder} and run again: {again}"
+
+    @contextmanager
+    def _while_open(self, dataset: str) -> Iterator[xr.Dataset]:
+        """The dataset, open; ValueError, which names the file and the remedy, where it cannot be read."""
         path = self.path(dataset)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; this run did not measure {dataset}")
-        return xr.open_dataset(path, engine="h5netcdf")
+        with name_damage(str(path), self.remedy), self._open(dataset) as stored:
+            yield stored
+
+    def _open(self, dataset: str) -> xr.Dataset:
+        with name_damage(str(self.path(dataset)), self.remedy):
+            return xr.open_dataset(self.path(dataset), engine="h5netcdf")
 
 
 def open_run(folder: str | Path) -> Run:
@@ -140,12 +158,14 @@ def open_run(folder: str | Path) -> Run:
             f"{folder} is not a run: it has no manifest.json; make one with `make probe` or `make scd-bench`"
         )
     try:
-        manifest = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); run the command that made it again") from error
+        manifest = read_json_object(path)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{error}; restore {path}, or run the command that made it again") from error
     if not manifest.get("complete"):
         again = manifest.get("command", "the command that made it")
         raise ValueError(f"{folder} is incomplete; run again: {again}")
+    if manifest.get("kind", PROBE) == PROBE:
+        check_manifest(manifest, path)
     return Run(folder, manifest)
 
 

@@ -1,16 +1,22 @@
 """Reports: what is drawn is what the run folder holds, without torch, and the answer can be no."""
 
+import io
 import json
+import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import fake_run
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from fontTools.ttLib import TTFont
+from PIL import Image
 
 from framelens.analyses.decision.engine import Answer, Question
 from framelens.analyses.decision.findings import Finding
@@ -50,9 +56,12 @@ def run(folder):
 @pytest.fixture(scope="module")
 def drawn(folder):
     """Everything drawn once, by the command, in a process that has no torch; the folder of its figures."""
-    out = folder.parent.parent / "figures"
+    out, matplotlibrc = folder.parent.parent / "figures", folder.parent.parent / "matplotlibrc"
+    matplotlibrc.write_text("text.usetex: True\npdf.fonttype: 3\nfont.family: serif\nsavefig.bbox: tight\n")
+    # A user's settings that ask for LaTeX, on a machine that has none.
+    environment = os.environ | {"MATPLOTLIBRC": str(matplotlibrc), "PATH": "/nonexistent"}
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, "--run", str(folder), "--out", str(out)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment)
     return out / "fake" / "first"
 
 
@@ -60,6 +69,29 @@ def drawn(folder):
 def test_every_figure_is_drawn_without_torch(drawn):
     expected = {f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png", "csv")}
     assert {path.name for path in drawn.iterdir()} == expected
+
+
+@pytest.mark.slow
+def test_the_fonts_of_every_pdf_are_whole_truetype(drawn):
+    """Type 42, which journals take; Type 3 is refused by many."""
+    for name in FIGURES:
+        pdf = (drawn / f"{name}.pdf").read_bytes()
+        assert b"/Type3" not in pdf and b"/CIDFontType2" in pdf, name
+        fonts = re.findall(rb"/FontFile2 (\d+) 0 R", pdf)
+        for number in fonts:
+            (stream,) = re.findall(
+                rb"\n" + number + rb" 0 obj\n.*?stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL
+            )
+            assert "DejaVu" in TTFont(io.BytesIO(zlib.decompress(stream)))["name"].getDebugName(4), name
+        assert fonts, name
+
+
+def test_a_figure_is_a_picture_in_a_notebook_and_leaves_the_users_settings(run):
+    before = dict(matplotlib.rcParams)
+    picture = load("norms").draw(run)[0]._repr_png_()
+    with Image.open(io.BytesIO(picture)) as opened:
+        assert opened.format == "PNG" and opened.width > 500
+    assert dict(matplotlib.rcParams) == before
 
 
 @pytest.mark.slow

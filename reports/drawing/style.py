@@ -8,12 +8,15 @@
 Figures are made without pyplot, so nothing global is opened or has to be closed.
 """
 
+import io
 import textwrap
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 import seaborn
@@ -38,6 +41,7 @@ DIVERGING = "vlag"
 ABSENT = "#E4E4E4"
 WIDTH = 7.2
 DPI = 200
+SCREEN_DPI = 100
 NEAR, FAR_OFF = 16, 0.005
 """How much a colour may differ (of 255), and in what share of the pixels, in a picture of 256 colours."""
 RC = {
@@ -57,20 +61,48 @@ RC = {
 }
 
 
+def own_look() -> AbstractContextManager[None]:
+    """A context in which matplotlib has our settings, whatever the user's matplotlibrc holds."""
+    return matplotlib.style.context(["default", {**seaborn.axes_style("ticks"), **RC}])
+
+
 def look(draw: Callable) -> Callable:
-    """The same function, drawing in our look; the caller's matplotlib settings stay as they were."""
+    """The same function in our look; the caller's matplotlib settings stay as they were."""
 
     @wraps(draw)
-    def drawn(*args, **kwargs):
-        with matplotlib.rc_context({**seaborn.axes_style("ticks"), **RC}):
+    def draw_in_look(*args, **kwargs):
+        with own_look():
             return draw(*args, **kwargs)
 
-    return drawn
+    return draw_in_look
 
 
-def canvas(height: float, width: float = WIDTH) -> Figure:
+class Picture(Figure):
+    """A figure that keeps our look when it is saved or shown, and is a picture in a notebook.
+
+    Ticks and the fonts of a PDF are made when a figure is saved, so the look must hold then, too.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        """Draws everything in our look."""
+        with own_look():
+            super().draw(renderer)
+
+    def savefig(self, *args: Any, **options: Any) -> None:
+        """Saves in our look, with Type 42 fonts in a PDF."""
+        with own_look():
+            super().savefig(*args, **options)
+
+    def _repr_png_(self) -> bytes:
+        """The picture for a notebook; no import of pyplot is needed."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=SCREEN_DPI)
+        return buffer.getvalue()
+
+
+def canvas(height: float, width: float = WIDTH) -> Picture:
     """An empty figure, size in inches, whose layout leaves room for its labels."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Picture(figsize=(width, height), layout="constrained")
 
 
 def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bool = True) -> None:

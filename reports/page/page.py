@@ -7,12 +7,12 @@ The page needs no network; its script adds reading values and choosing layers, n
 
 import base64
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from framelens.analyses.decision.findings import DECISION, Finding
+from framelens.records import replace_file
 from framelens.reports.drawing.effects import datasets
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.chooser import choices, chooser_section
@@ -47,11 +47,8 @@ def write_page(
     `not_drawn` gives, by title, the datasets that the run lacks for the figures that are left out. `compose`
     makes the page from the same arguments, as `page` does.
     """
-    target = run.folder / "page.html"
-    partial = run.folder / ".page.partial.html"
-    partial.write_text((compose or page)(run, drawn, not_drawn), encoding="utf-8")
-    os.replace(partial, target)
-    return target
+    text = (compose or page)(run, drawn, not_drawn)
+    return replace_file(run.folder / "page.html", lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) -> Html:

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from framelens.analyses.depth import depth_of
+from framelens.reports.damage import NotShown
 from framelens.reports.drawing import style
 from framelens.reports.runs import Run
 
@@ -54,14 +55,14 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 
 def token_grid(geometry: dict, tokens: int) -> tuple[int, int]:
-    """Rows and columns of one frame's tokens; raises where the tokens are not whole frames."""
+    """Rows and columns of one frame's tokens; NotShown where the tokens are not whole frames."""
     patch = geometry["patch"]
     tall, wide = patch if isinstance(patch, (list, tuple)) else (patch, patch)
     rows, columns = geometry["height"] // tall, geometry["width"] // wide
     if tokens % (rows * columns):
-        raise ValueError(
-            f"feature_pca has {tokens} tokens, the manifest's geometry gives {rows} x {columns} per frame; "
-            "correct height, width or patch in manifest.json"
+        raise NotShown(
+            f"features of whole frames, but feature_pca has {tokens} tokens and the manifest's geometry "
+            f"gives {rows} x {columns} per frame"
         )
     return rows, columns
 
