@@ -11,6 +11,8 @@ from test_page import browse
 from framelens.reports.__main__ import main
 from framelens.reports.page.markup import fill, join, table
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"layers": 3, "steps": 3, "heads": 2, "clips": 2, "verdict": "separable"}
 HOSTILE = "\"'><script>document.title='PWNED'</script><img src=x onerror=\"document.title='PWNED'\">"
 
