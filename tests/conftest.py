@@ -8,7 +8,6 @@ other kernels all the same, so FRAMELENS_TEST_THREADS=2 asks for them (tests/oth
 """
 
 import os
-from pathlib import Path
 
 THREADS = int(os.environ.get("FRAMELENS_TEST_THREADS", "1"))
 # Processes and notebooks that tests start inherit this.
@@ -24,13 +23,6 @@ torch.set_num_threads(THREADS)
 # The setting of beartype lets an int stand where a float is asked for, as Python's typing rules do.
 # (pytest's --jaxtyping-packages cannot pass a setting to the checker.)
 install_import_hook("framelens", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
-
-
-def pytest_collection_modifyitems(items):
-    """Notebooks are slow: they cannot say so themselves."""
-    for item in items:
-        if Path(item.path).suffix == ".ipynb":
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
