@@ -258,7 +258,7 @@ def test_contexts_are_values(model):
 def test_layers_can_be_passed_over_and_cut_and_the_null_network_differs(model):
     x, context = latents(model, 1), model.encode(latents(model, 1, seed=3), model.start(BATCH, PROMPT))
     plain, at = model.denoise(x, SIGMA, context), ForwardPass(2, 0, 0.5, "denoise")
-    with Layers(model).replaced({1: lambda entered: entered}) as on_pass:
+    with Layers(model).replace_outputs({1: lambda entered: entered}) as on_pass:
         on_pass(at)
         assert not torch.equal(model.denoise(x, SIGMA, context), plain)
     with cut(model.attn_dict) as edit:

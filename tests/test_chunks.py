@@ -19,10 +19,9 @@ from framelens.diffusion.schedule import sigma_grid
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import __main__ as program
 from framelens.probes import experiments
-from framelens.probes.chunk import cross_frame
-from framelens.probes.chunk import stage as _stage
+from framelens.probes.chunk import chunk_probe, cross_frame
+from framelens.probes.chunk.chunk_probe import DRAWS, Clip
 from framelens.probes.chunk.scale import Scale
-from framelens.probes.chunk.stage import DRAWS, Clip
 from framelens.probes.experiments import known_state, readout
 from framelens.probes.run import clips as _clips
 from framelens.probes.run import subject, work
@@ -46,7 +45,7 @@ def model():
 def few_levels():
     """Two conditions at a time, two noise levels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_stage, "ROWS", 2 * DRAWS)
+        patch.setattr(chunk_probe, "ROWS", 2 * DRAWS)
         patch.setattr(subject, "LEVELS", 2)
         yield
 
@@ -82,42 +81,42 @@ def test_the_twin_leaks_nothing_from_later_chunks(model):
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_stage_draws_the_last_chunk_as_a_rollout_does():
+def test_the_chunk_probe_draws_the_last_chunk_as_a_rollout_does():
     model = chunked_twin.model()
     subject = about(model)
-    stage = subject.stage()
-    assert stage.frame == 4 and stage.truth.shape[1] == CHUNK and stage.steps == 3
+    probe = subject.chunk_probe()
+    assert probe.frame == 4 and probe.truth.shape[1] == CHUNK and probe.steps == 3
     drawn = rollout(
-        model, subject.noise("chunk_probe"), stage.grid, subject.clip.cond, subject.clip.video,
+        model, subject.noise("chunk_probe"), probe.grid, subject.clip.cond, subject.clip.video,
         teacher_forced=True, denoised_frames={4}, renoise=subject.renoise_seed("chunk_probe"),
     )  # fmt: skip
-    assert_same(stage.sample[0], drawn[0, 4:])
+    assert_same(probe.sample[0], drawn[0, 4:])
 
 
 @pytest.mark.usefixtures("float64")
 def test_conditions_are_drawn_with_the_same_fresh_noise():
     """Rows of a batch that change nothing give the plain frames, so interventions can be compared."""
     model = chunked_twin.model()
-    stage = about(model).stage()
-    nothing = torch.stack([cross_frame.live(stage)] * 3)
-    for drawn in cross_frame.drawn(stage, nothing, {}, first=1):
-        assert_same(drawn, stage.sample)
-    assert not torch.allclose(stage.sample[0], stage.sample[1], atol=1e-2)
+    probe = about(model).chunk_probe()
+    nothing = torch.stack([cross_frame.live(probe)] * 3)
+    for drawn in cross_frame.generate(probe, nothing, {}, first=1):
+        assert_same(drawn, probe.sample)
+    assert not torch.allclose(probe.sample[0], probe.sample[1], atol=1e-2)
 
 
 @pytest.mark.usefixtures("float64")
 def test_own_chunk_only_is_a_network_without_memory():
     model = chunked_twin.model()
     subject = about(model)
-    stage = subject.stage()
-    modes = cross_frame.through(stage, len(stage.layers) - 1, cross_frame.CUT)[None]
-    alone = cross_frame.drawn(stage, modes, {})[0]
-    assert not torch.allclose(alone, stage.sample, atol=1e-2)
+    probe = subject.chunk_probe()
+    modes = cross_frame.through(probe, len(probe.layers) - 1, cross_frame.CUT)[None]
+    alone = cross_frame.generate(probe, modes, {})[0]
+    assert not torch.allclose(alone, probe.sample, atol=1e-2)
     forgetful = subject.networks["trained"].start(DRAWS, subject.clip.cond.expand(DRAWS, -1, -1))
-    stage._contexts[DRAWS, "own"] = forgetful.__class__(
-        stage.frame, forgetful.cache, model.rotation([4, 5]), forgetful.cond, forgetful.text
+    probe._contexts[DRAWS, "own"] = forgetful.__class__(
+        probe.frame, forgetful.cache, model.rotation([4, 5]), forgetful.cond, forgetful.text
     )
-    plain = stage.drawn(stage.noise, lambda x, step: stage.velocity(x, stage.sigma(step), step))
+    plain = probe.generate(probe.noise, lambda x, step: probe.velocity(x, probe.sigma(step), step))
     assert_same(alone, plain)
 
 
@@ -168,7 +167,7 @@ def test_frames_are_in_whole_chunks_and_leave_something_to_draw(model):
 def test_latents_are_not_clipped_and_compared_in_their_own_range(model):
     truth = np.array([-4.0, 4.0], np.float32).reshape(1, 1, 1, 2)
     scale = Scale.of(model, torch.from_numpy(truth))
-    assert scale.peak == 8 and scale.bounded(truth) is truth
+    assert scale.peak == 8 and scale.limit_range(truth) is truth
     assert scale.psnr(truth + 0.8, truth)[0] == pytest.approx(20, abs=1e-4)
     assert Scale.of(tiny.model(), torch.from_numpy(truth)) == Scale()
 

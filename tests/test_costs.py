@@ -57,7 +57,7 @@ def test_an_experiment_knows_what_settings_change(name, changes, networks):
 @pytest.mark.parametrize("name", experiments.names())
 def test_one_condition_to_a_batch_shares_one_past(name, networks, monkeypatch):
     with counted.few():
-        monkeypatch.setattr("framelens.probes.chunk.stage.TOKENS", 1)
+        monkeypatch.setattr("framelens.probes.chunk.chunk_probe.TOKENS", 1)
         assert_claim_is_what_is_run(name, networks["dense"], counted.settings())
 
 

@@ -12,11 +12,10 @@ from framelens.hooks import cut
 from framelens.models import scd
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import experiments
-from framelens.probes.chunk import cross_frame, stored_features
-from framelens.probes.chunk import stage as _stage
+from framelens.probes.chunk import chunk_probe, cross_frame, stored_features
+from framelens.probes.chunk.chunk_probe import DRAWS, Clip
 from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
 from framelens.probes.chunk.layers import Layers
-from framelens.probes.chunk.stage import DRAWS, Clip
 from framelens.probes.experiments import controls, leave_one_out, skip
 from framelens.probes.experiments import cut as cutting
 from framelens.probes.run import subject as subjects
@@ -53,7 +52,7 @@ def separated(fusion):
 def small_batches():
     """Two conditions at a time, so that tables take several batches, the last not full; two sigmas."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_stage, "ROWS", 2 * DRAWS)
+        patch.setattr(chunk_probe, "ROWS", 2 * DRAWS)
         patch.setattr(subjects, "LEVELS", 2)
         yield
 
@@ -66,36 +65,36 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def stage(model):
-    return subject(model).stage()
+def probe(model):
+    return subject(model).chunk_probe()
 
 
-# The stage
+# The chunk probe
 
 
 def test_the_plain_frame_is_the_rollouts(model):
     about = subject(model)
-    stage = about.stage()
+    probe = about.chunk_probe()
     video = rollout(
         model,
         about.noise("chunk_probe"),
-        stage.grid,
+        probe.grid,
         None,
         about.clip.video,
         teacher_forced=True,
         denoised_frames={2},
     )
-    assert_same(stage.sample[0, 0], video[0, 2])
+    assert_same(probe.sample[0, 0], video[0, 2])
 
 
 def test_the_first_layers_and_the_density_come_from_the_model(model):
     assert Layers(model).names == ["blocks.0", "blocks.1", "blocks.2"]
     assert Layers(separated("prefix")).names == ["decoder.blocks.0", "decoder.blocks.1"]
     model.source = Source(metadata={"training": {"recipe": {"uniform_share": 1.0}}})
-    uniform = subject(model).stage().levels
+    uniform = subject(model).chunk_probe().levels
     model.source = Source()
     assert_same(uniform, torch.tensor([0.25, 0.75]))
-    assert subject(model).stage().levels[0] > 0.3
+    assert subject(model).chunk_probe().levels[0] > 0.3
 
 
 def test_a_network_that_gives_no_numbers_is_named(model):
@@ -103,22 +102,22 @@ def test_a_network_that_gives_no_numbers_is_named(model):
     broken.blocks[1].mlp[0].weight[0, 0] = torch.nan
     broken.source = model.source
     with pytest.raises(ValueError, match=r"first at blocks.1.hook_mlp_out.*blocks.1.mlp.0.weight"):
-        subject(broken).stage()
+        subject(broken).chunk_probe()
 
 
 # Layers replaced
 
 
-def test_layers_that_give_what_they_would_give_change_no_bit(stage):
-    x = stage.path[1]
-    plain, features = stage.recorded(x, 0.75)
+def test_layers_that_give_what_they_would_give_change_no_bit(probe):
+    x = probe.path[1]
+    plain, features = probe.record(x, 0.75)
     for layer in range(LAYERS):
         after = features.residual[layer + 1]
-        with stage.layers.replaced({layer: lambda entered, after=after: after}) as on_pass:
-            assert torch.equal(stage.velocity(x, 0.75, 0, [on_pass]), plain)
-        resumed = leave_one_out.resumed(layer, after)
-        with stage.layers.replaced(resumed) as on_pass:
-            assert torch.equal(stage.velocity(x, 0.75, 0, [on_pass]), plain)
+        with probe.layers.replace_outputs({layer: lambda entered, after=after: after}) as on_pass:
+            assert torch.equal(probe.velocity(x, 0.75, 0, [on_pass]), plain)
+        resumed = leave_one_out.resume_after(layer, after)
+        with probe.layers.replace_outputs(resumed) as on_pass:
+            assert torch.equal(probe.velocity(x, 0.75, 0, [on_pass]), plain)
 
 
 @pytest.mark.slow
@@ -128,11 +127,11 @@ def test_a_model_whose_layers_must_run_gives_the_same(model, outputs):
     values.modules = None
     velocity = []
     for layers in (blocks, values):
-        stage = subject(model).stage()
-        with layers.replaced(outputs) as on_pass:
-            velocity.append(stage.velocity(stage.noise, 1.0, 0, [on_pass]))
+        probe = subject(model).chunk_probe()
+        with layers.replace_outputs(outputs) as on_pass:
+            velocity.append(probe.velocity(probe.noise, 1.0, 0, [on_pass]))
     assert torch.equal(*velocity)
-    assert not torch.allclose(velocity[0], stage.velocity(stage.noise, 1.0))
+    assert not torch.allclose(velocity[0], probe.velocity(probe.noise, 1.0))
 
 
 def test_the_modules_of_blocks_are_found_by_their_own_ends_or_offered():
@@ -154,105 +153,105 @@ def test_a_model_without_named_layers_is_refused():
 # Reuse
 
 
-def test_features_served_to_the_pass_they_come_from_change_nothing(stage):
+def test_features_served_to_the_pass_they_come_from_change_nothing(probe):
     for step in (0, 2):
-        x, features = stage.path[step], stage.features(step)
-        plain = stage.velocity(x, stage.sigma(step), step)
+        x, features = probe.path[step], probe.features(step)
+        plain = probe.velocity(x, probe.sigma(step), step)
         for layer in range(LAYERS):
             stored = tuple(stored_features.both(part) for part in stored_features.ends(features, layer))
             served = stored_features.velocity(
-                stage, layer, stored, stored_features.both(x), stage.sigma(step), step
+                probe, layer, stored, stored_features.both(x), probe.sigma(step), step
             )
             for velocity in stored_features.by_kind(served).values():
                 assert_same(velocity, plain)
-            modes = cross_frame.through(stage, layer, STORED).expand(DRAWS, -1, -1)
-            with cross_frame.crossed(stage, modes, features.cross) as on_pass:
-                assert_same(stage.velocity(x, stage.sigma(step), step, [on_pass]), plain)
+            modes = cross_frame.through(probe, layer, STORED).expand(DRAWS, -1, -1)
+            with cross_frame.edit_cross_part(probe, modes, features.cross) as on_pass:
+                assert_same(probe.velocity(x, probe.sigma(step), step, [on_pass]), plain)
 
 
 @pytest.mark.slow
-def test_features_refreshed_at_every_step_draw_the_plain_frame_and_else_another(stage):
-    modes = torch.stack([cross_frame.through(stage, layer, STORED) for layer in range(LAYERS)])
+def test_features_refreshed_at_every_step_draw_the_plain_frame_and_else_another(probe):
+    modes = torch.stack([cross_frame.through(probe, layer, STORED) for layer in range(LAYERS)])
     for every, is_plain in {1: True, 2: False}.items():
-        frames = [*cross_frame.drawn_refreshed(stage, modes, every)]
+        frames = [*cross_frame.generate_refreshed(probe, modes, every)]
         for layer in range(LAYERS):
-            frames += stored_features.drawn_refreshed(stage, layer, every).values()
+            frames += stored_features.generate_refreshed(probe, layer, every).values()
         for drawn in frames:
-            assert is_plain != differ(drawn, stage.sample)
+            assert is_plain != differ(drawn, probe.sample)
             if is_plain:
-                assert_same(drawn, stage.sample)
+                assert_same(drawn, probe.sample)
 
 
-def test_refreshing_after_the_last_step_is_reusing_the_first(stage):
+def test_refreshing_after_the_last_step_is_reusing_the_first(probe):
     for layer in range(LAYERS):
-        once = stored_features.drawn(stage, layer, stage.features(0), first=1)
-        refreshed = stored_features.drawn_refreshed(stage, layer, every=stage.steps)
+        once = stored_features.generate(probe, layer, probe.features(0), first=1)
+        refreshed = stored_features.generate_refreshed(probe, layer, every=probe.steps)
         for kind in stored_features.KINDS:
             assert_same(once[kind], refreshed[kind])
-    modes = torch.stack([cross_frame.through(stage, 1, STORED)])
+    modes = torch.stack([cross_frame.through(probe, 1, STORED)])
     assert_same(
-        cross_frame.drawn(stage, modes, stage.features(0).cross, 1),
-        cross_frame.drawn_refreshed(stage, modes, stage.steps),
+        cross_frame.generate(probe, modes, probe.features(0).cross, 1),
+        cross_frame.generate_refreshed(probe, modes, probe.steps),
     )
 
 
-def test_a_hard_reuse_of_all_layers_repeats_the_first_velocity_in_new_modulation(stage):
+def test_a_hard_reuse_of_all_layers_repeats_the_first_velocity_in_new_modulation(probe):
     """Behind the last layer only the final norm knows the step: what enters it does not move."""
     last = LAYERS - 1
-    stored = tuple(stored_features.both(part) for part in stored_features.ends(stage.features(0), last))
-    a, b = (stored_features.both(stage.noise * scale) for scale in (1, 5))
+    stored = tuple(stored_features.both(part) for part in stored_features.ends(probe.features(0), last))
+    a, b = (stored_features.both(probe.noise * scale) for scale in (1, 5))
     hard = [
-        stored_features.by_kind(stored_features.velocity(stage, last, stored, x, 0.5, 1))["hard"]
+        stored_features.by_kind(stored_features.velocity(probe, last, stored, x, 0.5, 1))["hard"]
         for x in (a, b)
     ]
     assert torch.equal(*hard)
 
 
-def test_the_share_of_blocks_is_counted_by_hand(stage):
-    assert stage.steps == 4
-    assert stored_features.block_share(stage, LAYERS, lambda step: step == 0) == pytest.approx(1 / 4)
-    assert stored_features.block_share(stage, 1, lambda step: step % 2 == 0) == pytest.approx(1 - 2 / 12)
+def test_the_share_of_blocks_is_counted_by_hand(probe):
+    assert probe.steps == 4
+    assert stored_features.block_share(probe, LAYERS, lambda step: step == 0) == pytest.approx(1 / 4)
+    assert stored_features.block_share(probe, 1, lambda step: step % 2 == 0) == pytest.approx(1 - 2 / 12)
 
 
 # Cut
 
 
 def test_nothing_cut_is_the_plain_model_and_all_cut_sees_no_past(model):
-    stage = subject(model).stage()
-    nothing = cross_frame.live(stage)[None]
-    assert_same(cross_frame.drawn(stage, nothing, {})[0], stage.sample)
-    assert_same(cross_frame.velocities(stage, nothing, {})[0], stage.plain_velocities)
+    probe = subject(model).chunk_probe()
+    nothing = cross_frame.live(probe)[None]
+    assert_same(cross_frame.generate(probe, nothing, {})[0], probe.sample)
+    assert_same(cross_frame.velocities(probe, nothing, {})[0], probe.plain_velocities)
     everything = torch.full_like(nothing, CUT)
     # Rotary positions are relative: a frame alone is the same wherever it stands.
-    alone = stage.drawn(
-        stage.noise,
-        lambda x, step: model.denoise(x, torch.full((DRAWS,), stage.sigma(step)), model.start(DRAWS)),
+    alone = probe.generate(
+        probe.noise,
+        lambda x, step: model.denoise(x, torch.full((DRAWS,), probe.sigma(step)), model.start(DRAWS)),
     )
-    assert_same(cross_frame.drawn(stage, everything, {})[0], alone)
-    assert not torch.allclose(alone, stage.sample, atol=1e-2)
+    assert_same(cross_frame.generate(probe, everything, {})[0], alone)
+    assert not torch.allclose(alone, probe.sample, atol=1e-2)
 
 
 @pytest.mark.parametrize(
     "place", [{"where": "from", "layer": 1}, {"where": "only", "layer": 0}, {"layer": 2, "head": 1}]
 )
-def test_a_row_of_cuts_is_what_the_instrument_cuts(model, stage, place):
-    modes = cutting.cut_modes(stage, **place)
+def test_a_row_of_cuts_is_what_the_instrument_cuts(model, probe, place):
+    modes = cutting.cut_modes(probe, **place)
     cut_layers = {layer for layer in range(LAYERS) if (modes[layer] == CUT).any()}
     heads = [place["head"]] if "head" in place else None
     with cut(model.attn_dict, [f"blocks.{layer}.attn" for layer in cut_layers], heads) as edit:
-        expected = stage.drawn(
-            stage.noise, lambda x, step: stage.velocity(x, stage.sigma(step), step, [edit.on_pass])
+        expected = probe.generate(
+            probe.noise, lambda x, step: probe.velocity(x, probe.sigma(step), step, [edit.on_pass])
         )
-    table = torch.stack([cross_frame.live(stage), modes, torch.full_like(modes, CUT)])
-    assert_same(cross_frame.drawn(stage, table, {})[1], expected)
+    table = torch.stack([cross_frame.live(probe), modes, torch.full_like(modes, CUT)])
+    assert_same(cross_frame.generate(probe, table, {})[1], expected)
 
 
-def test_cuts_from_the_first_and_up_to_the_last_are_the_same(stage):
+def test_cuts_from_the_first_and_up_to_the_last_are_the_same(probe):
     first, last = (
-        cutting.cut_modes(stage, where=where, layer=layer) for where, layer in (("from", 0), ("up_to", 2))
+        cutting.cut_modes(probe, where=where, layer=layer) for where, layer in (("from", 0), ("up_to", 2))
     )
     assert torch.equal(first, last) and (first == CUT).all()
-    up_to, only = (cutting.cut_modes(stage, where=where, layer=1) for where in ("up_to", "only"))
+    up_to, only = (cutting.cut_modes(probe, where=where, layer=1) for where in ("up_to", "only"))
     assert up_to.tolist() == [[CUT] * 2, [CUT] * 2, [LIVE] * 2]
     assert only.tolist() == [[LIVE] * 2, [CUT] * 2, [LIVE] * 2]
 
@@ -261,14 +260,14 @@ def test_cuts_from_the_first_and_up_to_the_last_are_the_same(stage):
 
 
 def test_resumed_behind_a_layer_is_the_whole_stack_without_it_for_less_work(model):
-    stage = subject(model).stage()
-    x = stage.at_level(0.5)
-    began = stage.evaluations
-    _, resumed = leave_one_out.velocities_without(stage, list(range(LAYERS)), x, 0.5)
-    assert stage.evaluations - began == DRAWS * (LAYERS + 2 + 1 + 0)
+    probe = subject(model).chunk_probe()
+    x = probe.at_level(0.5)
+    began = probe.evaluations
+    _, resumed = leave_one_out.velocities_without(probe, list(range(LAYERS)), x, 0.5)
+    assert probe.evaluations - began == DRAWS * (LAYERS + 2 + 1 + 0)
     for layer, velocity in enumerate(resumed):
-        with stage.layers.replaced({layer: lambda entered: entered}) as on_pass:
-            assert_same(velocity, stage.velocity(x, 0.5, 0, [on_pass]))
+        with probe.layers.replace_outputs({layer: lambda entered: entered}) as on_pass:
+            assert_same(velocity, probe.velocity(x, 0.5, 0, [on_pass]))
 
 
 def test_a_layer_with_closed_gates_can_be_left_out():
@@ -283,9 +282,9 @@ def test_a_layer_with_closed_gates_can_be_left_out():
     assert found.change.values[0, 1] == 0
 
 
-def test_a_span_kept_to_the_end_is_the_plain_model_and_one_layer_is_leaving_it_out(stage):
-    assert_same(skip.drawn(stage, (0, 2), stage.steps), stage.sample)
-    assert_same(skip.drawn(stage, (1, 1), 0), leave_one_out.without(stage, 1, stage.noise))
+def test_a_span_kept_to_the_end_is_the_plain_model_and_one_layer_is_leaving_it_out(probe):
+    assert_same(skip.generate(probe, (0, 2), probe.steps), probe.sample)
+    assert_same(skip.generate(probe, (1, 1), 0), leave_one_out.without(probe, 1, probe.noise))
 
 
 def test_spans_are_half_and_a_quarter_at_every_place():
@@ -295,9 +294,9 @@ def test_spans_are_half_and_a_quarter_at_every_place():
 
 
 @pytest.mark.parametrize("first, last", [(2, 1), (0, LAYERS), (-1, 1)])
-def test_a_span_that_is_empty_or_beyond_the_model_is_refused(stage, first, last):
+def test_a_span_that_is_empty_or_beyond_the_model_is_refused(probe, first, last):
     with pytest.raises(ValueError, match=rf"{first} .* {last} .* 3 "):
-        skip.drawn(stage, (first, last), 0)
+        skip.generate(probe, (first, last), 0)
 
 
 def test_an_empty_range_has_no_spans():
@@ -412,15 +411,15 @@ def test_shared_prefixes_are_counted_as_saved(results):
         assert 0 < about["block_evaluations"] < 0.75 * about["block_evaluations_of_rerunning"], name
 
 
-def test_the_error_of_the_truth_is_nothing_and_its_sharpness_one(stage):
+def test_the_error_of_the_truth_is_nothing_and_its_sharpness_one(probe):
     from framelens.probes.chunk.measures import of_frames
 
-    truth = stage.truth.expand(DRAWS, -1, -1, -1, -1)
-    assert of_frames(truth, truth, stage.truth) == {
+    truth = probe.truth.expand(DRAWS, -1, -1, -1, -1)
+    assert of_frames(truth, truth, probe.truth) == {
         "mse": 0, "psnr": pytest.approx(100), "sharpness": 1, "diversity": 0, "change": 0,
     }  # fmt: skip
     blurred = truth.mean((-1, -2), keepdim=True).expand_as(truth)
-    blind = of_frames(torch.cat([blurred[:1], -blurred[:1]]), truth, stage.truth)
+    blind = of_frames(torch.cat([blurred[:1], -blurred[:1]]), truth, probe.truth)
     assert blind["sharpness"] == pytest.approx(0, abs=1e-12) and blind["diversity"] > 0
 
 

@@ -20,7 +20,7 @@ from framelens.models.loading.memory import bytes_as, free_bytes, values_in
 from framelens.models.loading.multi_device import is_spread, spread
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.__main__ import main
-from framelens.probes.chunk import stage as _stage
+from framelens.probes.chunk import chunk_probe
 from framelens.probes.experiments import cut, reuse_controls
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.subject import Clip, Subject
@@ -197,18 +197,18 @@ def network(request, float64):
 @pytest.mark.slow
 def test_rows_of_a_large_model_share_one_past_and_get_the_same_numbers(network, monkeypatch):
     measured = {}
-    for tokens in (_stage.TOKENS, 1):
-        monkeypatch.setattr(_stage, "TOKENS", tokens)
+    for tokens in (chunk_probe.TOKENS, 1):
+        monkeypatch.setattr(chunk_probe, "TOKENS", tokens)
         about = subject(network)
         measured[tokens] = {}
         for experiment in (cut, reuse_controls):
             measured[tokens] |= experiment.measure(about)
-        stage = about.stage()
-        caches = [context.cache.storage.keys[0] for context in stage._contexts.values()]
+        probe = about.chunk_probe()
+        caches = [context.cache.storage.keys[0] for context in probe._contexts.values()]
         memories = {keys.untyped_storage().data_ptr() for keys in caches}
-        assert stage.batch == (1 if tokens == 1 else _stage.ROWS // _stage.DRAWS)
+        assert probe.batch == (1 if tokens == 1 else chunk_probe.ROWS // chunk_probe.DRAWS)
         assert len(memories) == (1 if tokens == 1 else len(caches)), "the past lies in memory more than once"
-        assert all(past == "own" for _, past in stage._contexts), "the other clip's past is kept"
+        assert all(past == "own" for _, past in probe._contexts), "the other clip's past is kept"
     for name, expected in measured[512].items():
         for variable, values in expected.data_vars.items():
             bound = rounding(torch.float32, 1, 1, values.values)  # kept in float32

@@ -68,7 +68,7 @@ def test_a_models_own_levels_are_walked_by_rollouts_and_interventions(model):
     clip = Clip(video(1), TEXT[:1])
     subject = Subject(0, {"trained": model}, clip, clip, about, FRAMES)
     expected = torch.tensor([*LEVELS, 0])
-    assert torch.equal(subject.sigmas, expected) and torch.equal(subject.stage().grid, expected)
+    assert torch.equal(subject.sigmas, expected) and torch.equal(subject.chunk_probe().grid, expected)
 
 
 def test_another_number_of_steps_takes_an_even_grid_under_the_models_shift(model):

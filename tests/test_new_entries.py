@@ -26,7 +26,7 @@ from framelens.probes.run.costs import ChunkUse, Evaluations
 
 
 def measure(subject):
-    chunk = subject.stage()
+    chunk = subject.chunk_probe()
     for sigma in (1.0, 0.5):
         chunk.velocity(chunk.noise, sigma)
     return {"newcomer": xr.Dataset({"psnr": ("clip", [0.0])})}

@@ -226,7 +226,7 @@ def test_layers_can_be_passed_over_and_cut_and_the_null_network_differs(model):
     plain = model.denoise(x, SIGMA, context)
     layers = Layers(model)
     assert len(layers) == 4 and layers.modules is not None
-    with layers.replaced({1: lambda entered: entered}) as on_pass:
+    with layers.replace_outputs({1: lambda entered: entered}) as on_pass:
         on_pass(at)
         assert not torch.equal(model.denoise(x, SIGMA, context), plain)
     null = copy_shuffled(model, seed=0)

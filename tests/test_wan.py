@@ -257,7 +257,7 @@ def test_cutting_the_past_fires(model):
 def test_blocks_can_be_passed_over(model):
     layers, context = Layers(model), model.start(2, TEXT)
     assert layers.modules is not None and len(layers) == 2
-    with layers.replaced({0: lambda x: x, 1: lambda x: x}) as on_pass:
+    with layers.replace_outputs({0: lambda x: x, 1: lambda x: x}) as on_pass:
         on_pass(ForwardPass(0, 0, 0.5, "denoise"))
         bare = model.denoise(clip()[:, :3], SIGMA, context)
     modulations = model.modulations(1000 * SIGMA[:, None])

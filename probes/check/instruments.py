@@ -140,12 +140,12 @@ def skips(specimen: Specimen) -> Check:
     """A layer that is passed over, with its output in its place, changes nothing; without, something."""
     video, noisy, last = specimen.clip(0), specimen.clip(1), specimen.chunks - 1
     context, layers = specimen.remembered(video, last, specimen.cond()), Layers(specimen.model)
-    with layers.recorded() as (on_pass, kept):
+    with layers.record() as (on_pass, kept):
         plain = specimen.velocity(noisy, last, context, on_pass)
     given, skipped = [], []
     for layer in _some(range(len(layers)), specimen.all_layers):
         for output, into in ((lambda x, at=layer: kept[at + 1], given), (lambda x: x, skipped)):
-            with layers.replaced({layer: output}) as on_pass:
+            with layers.replace_outputs({layer: output}) as on_pass:
                 into.append(difference(specimen.velocity(noisy, last, context, on_pass), plain))
     how = "their blocks not run" if layers.modules is not None else "run, and their output replaced"
     return Check(

@@ -1,1 +1,1 @@
-"""One chunk of a clip, probed again and again: its past, its layers, edits, and what they changed."""
+"""One chunk of a clip, generated many times: its past, its layers, edits, and what they changed."""

@@ -1,7 +1,7 @@
 """The layers that a denoising pass runs through, and how to run it with some of them replaced.
 
 layers = Layers(model)
-with layers.replaced({0: lambda x: x, 1: lambda x: stored}) as on_pass:      # starts behind layer 1
+with layers.replace_outputs({0: lambda x: x, 1: lambda x: stored}) as on_pass:      # starts after layer 1
     on_pass(at)
     velocity = model.denoise(x, sigma, context)
 """
@@ -19,14 +19,14 @@ from framelens.hooks.edit import Edit
 from framelens.hooks.trace import Trace
 
 Output = Callable[[Tensor], Tensor]
-"""A layer's output, from what enters it."""
+"""A layer's output, from its input."""
 
 
 class Layers:
     """The blocks of the stack that runs in `denoise`, numbered from 0 in their order.
 
-    Where they are modules of their own, found under the names of their hook points or given by the model's
-    `block_dict`, a replaced layer is not run; in another model it is run and its output replaced.
+    If they are separate modules, found under the names of their hook points or given by the model's
+    `block_dict`, a replaced layer is not run. In other models it is run and its output is replaced.
     """
 
     def __init__(self, model: CausalDiffuser):
@@ -37,8 +37,8 @@ class Layers:
             self.names.append(f"{stack}blocks.{len(self.names)}")
         if not self.names:
             raise ValueError(
-                f"the model has no hook point {stack}blocks.0.hook_resid_post, by which its layers are told "
-                f"apart; there are {list(model.hook_dict)}"
+                f"the model has no hook point {stack}blocks.0.hook_resid_post, by which its layers are "
+                f"found; there are {list(model.hook_dict)}"
             )
 
     def __len__(self) -> int:
@@ -48,13 +48,13 @@ class Layers:
         """ValueError unless layers `first` to `last` are a range within this stack, with a layer in it."""
         if not 0 <= first <= last < len(self):
             raise ValueError(
-                f"layers {first} to {last} are empty or beyond the {len(self)} layers that denoise; choose "
+                f"layers {first} to {last} are not within the {len(self)} layers that denoise; choose "
                 f"first and last from 0 to {len(self) - 1}"
             )
 
     @cached_property
     def modules(self) -> dict[str, nn.Module] | None:
-        """The blocks by name, or None for a model whose layers cannot be passed over."""
+        """The blocks by name, or None for a model whose layers cannot be skipped."""
         offered = traits(self.model).block_dict
         if offered is not None:
             return {name: offered[name] for name in self.names}
@@ -65,7 +65,7 @@ class Layers:
         except AttributeError:
             return None
         points = self.model.hook_dict
-        # The points at a block's two ends must be its own.
+        # The hook points at the two ends of a block must be its children.
         is_block = all(
             any(points[f"{name}.{end}"] is child for child in block.children())
             for name, block in found.items()
@@ -79,16 +79,16 @@ class Layers:
         return [f"{self.names[0]}.hook_resid_pre", *(f"{name}.hook_resid_post" for name in self.names)]
 
     @contextmanager
-    def recorded(self) -> Iterator[tuple[Callable, list[Tensor]]]:
-        """Callback and list, which one pass fills with the residual stream at `points`."""
+    def record(self) -> Iterator[tuple[Callable, list[Tensor]]]:
+        """A callback and a list; one pass fills the list with the residual stream at `points`."""
         kept: list[Tensor] = []
         points = {name: self.model.hook_dict[name] for name in self.points}
         with Trace(points, points, lambda at, name, value: kept.append(value.clone())) as trace:
             yield trace.on_pass, kept
 
     @contextmanager
-    def replaced(self, outputs: Mapping[int, Output]) -> Iterator[Callable]:
-        """The sampler's callback, while layer l gives `outputs[l](what enters it)` in denoising passes."""
+    def replace_outputs(self, outputs: Mapping[int, Output]) -> Iterator[Callable]:
+        """The sampler's callback; in denoising passes layer l gives `outputs[l](its input)`."""
         if not outputs:
             yield lambda at: None
         elif self.modules is None:
@@ -101,7 +101,7 @@ class Layers:
                 yield bypass.on_pass
 
     def _edits(self, outputs: Mapping[int, Output]) -> dict[str, Callable]:
-        """The same as edits of values at the two ends of each layer."""
+        """The same outputs as edits of the values at the two ends of each layer."""
         entered: dict[str, Tensor] = {}
         edits = {}
         for layer, output in outputs.items():

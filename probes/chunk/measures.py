@@ -1,7 +1,7 @@
-"""What an intervention did: to the frame that is drawn, and to the velocity that is predicted.
+"""What an intervention changed: in the generated frames and in the predicted velocity.
 
-Mean squared error alone rewards a blurred frame, the mean of all that could follow; hence sharpness and the
-distance between two noise draws beside it.
+Mean squared error alone rewards a blurred frame, the mean of all frames that could follow. So sharpness and
+the distance between two noise draws are measured, too.
 """
 
 from typing import Any
@@ -11,22 +11,25 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
 from framelens.probes.chunk.scale import IN_PIXELS, Scale
-from framelens.probes.chunk.stage import DRAWS, Stage
 
 ABOUT = {
-    "mse": ("1", "mean squared error of the drawn frame, mean of two noise draws; {values}"),
-    "psnr": ("dB", "peak signal-to-noise ratio of the drawn frame, {peak}, mean of two noise draws"),
-    "sharpness": ("1", "gradient energy of the drawn frame over that of the truth: 1 is as sharp"),
-    "diversity": ("1", "mean squared difference between the frames drawn from two noise draws"),
-    "change": ("1", "mean squared difference from the frame that the plain model draws of the same noise"),
+    "mse": ("1", "mean squared error of the generated frame, mean of two noise draws; {values}"),
+    "psnr": ("dB", "peak signal-to-noise ratio of the generated frame, {peak}, mean of two noise draws"),
+    "sharpness": ("1", "gradient energy of the generated frame over that of the truth; 1: equally sharp"),
+    "diversity": ("1", "mean squared difference between the frames generated from two noise draws"),
+    "change": (
+        "1",
+        "mean squared difference from the frame that the plain model generates from the same noise",
+    ),
     "velocity_error": ("1", "mean squared error of the velocity at a noised true frame, mean of two draws"),
-    "velocity_change": ("1", "squared distance from the plain velocity over that one's square, likewise"),
+    "velocity_change": ("1", "squared distance from the plain velocity over its square, mean of two draws"),
     "relative_loss": ("1", "velocity error over that of the whole model at this sigma, minus 1"),
-    "block_share": ("1", "blocks that such a sampler runs per frame, of those that the plain one runs"),
-    "effect": ("1", "root mean square change of the drawn frame over the root mean square of the plain one"),
-    "must_fire": ("1", "1 for a control that has to change the frame, 0 for one that must not"),
-    "passed": ("1", "1 where the control did what it has to"),
+    "block_share": ("1", "share of the plain sampler's blocks that this sampler runs per frame"),
+    "effect": ("1", "root mean square change of the frame over the root mean square of the plain one"),
+    "must_fire": ("1", "1 for a control that must change the frame, 0 for one that must not"),
+    "passed": ("1", "1 where the control had the effect that it must have"),
 }
 
 Frames = Float[Tensor, "draw f c h w"]
@@ -35,8 +38,8 @@ Frames = Float[Tensor, "draw f c h w"]
 def of_frames(
     frames: Frames, plain: Frames, truth: Float[Tensor, "1 f c h w"], scale: Scale = IN_PIXELS
 ) -> dict[str, float]:
-    """The measures of one condition's drawn chunk, pixels clipped to [-1, 1]; not finite where it is not."""
-    drawn, untouched, true = (scale.bounded(_numbers(x)) for x in (frames, plain, truth))
+    """The measures of one condition's generated chunk, pixels clipped to [-1, 1]."""
+    drawn, untouched, true = (scale.limit_range(_numbers(x)) for x in (frames, plain, truth))
     error = np.mean((drawn - true) ** 2, axis=(1, 2, 3, 4))
     return {
         "mse": float(error.mean()),
@@ -73,48 +76,48 @@ def _ratio(value: float, reference: float) -> float:
 
 
 class Table:
-    """Measures by place: an experiment fills it and reads a Dataset from it."""
+    """A table of measures: an experiment fills it and gets a Dataset from it."""
 
-    def __init__(self, *stages: Stage, **axes: list):
-        """The stages whose work is counted, and the axes in their order."""
-        self.stages, self.axes = stages, axes | {"sigma": stages[0].levels.tolist()}
+    def __init__(self, *probes: ChunkProbe, **axes: list):
+        """The chunk probes whose layer evaluations are counted, and the axes in their order."""
+        self.probes, self.axes = probes, axes | {"sigma": probes[0].levels.tolist()}
         self._variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
         self._began = self._evaluations()
         self._passes = 0
 
     def _evaluations(self) -> int:
-        return sum(stage.evaluations for stage in self.stages)
+        return sum(probe.evaluations for probe in self.probes)
 
     def put_frames(self, frames: Frames, **place: Any) -> None:
-        """Measures the frames that one condition drew."""
-        stage = self.stages[0]
-        self._passes += stage.steps
-        self.put(of_frames(frames, stage.sample, stage.truth, stage.scale), **place)
+        """Adds the measures of the frames that one condition generated."""
+        probe = self.probes[0]
+        self._passes += probe.steps
+        self.put(of_frames(frames, probe.sample, probe.truth, probe.scale), **place)
 
     def put_velocities(self, velocity: Float[Tensor, "sigma draw f c h w"], **place: Any) -> None:
-        """Measures one condition's velocities; with the axis `network`, of that stage."""
-        stage = self._stage(place)
-        self._passes += len(stage.levels)
-        self.put(of_velocities(velocity, stage.plain_velocities, stage.target), **place)
+        """Adds the measures of one condition's velocities, of that network if the place names one."""
+        probe = self._probe_of(place)
+        self._passes += len(probe.levels)
+        self.put(of_velocities(velocity, probe.plain_velocities, probe.target), **place)
 
     def put_plain(self) -> None:
-        """Measures the whole model."""
-        stage = self.stages[0]
-        self._passes += stage.steps
-        measured = of_frames(stage.sample, stage.sample, stage.truth, stage.scale)
+        """Adds the measures of the whole model."""
+        probe = self.probes[0]
+        self._passes += probe.steps
+        measured = of_frames(probe.sample, probe.sample, probe.truth, probe.scale)
         self.put({f"plain_{name}": value for name, value in measured.items() if name != "change"})
         for network in self.axes.get("network", [None]):
             place = {} if network is None else {"network": network}
-            plain, target = self._stage(place).plain_velocities, stage.target
+            plain, target = self._probe_of(place).plain_velocities, probe.target
             self._passes += len(plain)
             error = of_velocities(plain, plain, target)["velocity_error"]
             self.put({"plain_velocity_error": error}, **place)
 
-    def _stage(self, place: dict[str, Any]) -> Stage:
-        return self.stages[self.axes["network"].index(place["network"]) if "network" in place else 0]
+    def _probe_of(self, place: dict[str, Any]) -> ChunkProbe:
+        return self.probes[self.axes["network"].index(place["network"]) if "network" in place else 0]
 
     def put(self, measured: dict[str, Any], **place: Any) -> None:
-        """Notes measures at a place, arrays along sigma; places never noted are NaN."""
+        """Adds measures at a place, arrays along sigma; places without a measure are NaN."""
         for name, value in measured.items():
             dims = tuple(axis for axis in self.axes if axis in place) + ("sigma",) * np.ndim(value)
             if name not in self._variables:
@@ -124,24 +127,24 @@ class Table:
             self._variables[name][1][index] = value
 
     def dataset(self, **coords: Any) -> xr.Dataset:
-        """All measures with `clip` in front, and the work that shared prefixes avoided as attributes."""
-        stage = self.stages[0]
+        """All measures with `clip` as first axis; as attributes the layer evaluations."""
+        probe = self.probes[0]
         variables = {
-            name: (("clip", *dims), values[None], described(name, stage.scale))
+            name: (("clip", *dims), values[None], describe_measure(name, probe.scale))
             for name, (dims, values) in self._variables.items()
         }
         used = {dim for dims, _ in self._variables.values() for dim in dims}
         axes = {axis: values for axis, values in self.axes.items() if axis in used}
         if "layer" in used:
-            coords["point"] = ("layer", [stage.layers.names[layer] for layer in self.axes["layer"]])
-        about = {"frame": stage.frame, "steps": stage.steps, "draws": DRAWS}
+            coords["point"] = ("layer", [probe.layers.names[layer] for layer in self.axes["layer"]])
+        about = {"frame": probe.frame, "steps": probe.steps, "draws": DRAWS}
         if self._passes:
             about["block_evaluations"] = self._evaluations() - self._began
-            about["block_evaluations_of_rerunning"] = self._passes * DRAWS * len(stage.layers)
+            about["block_evaluations_of_rerunning"] = self._passes * DRAWS * len(probe.layers)
         return xr.Dataset(variables, {**axes, **coords}, about)
 
 
-def described(name: str, scale: Scale = IN_PIXELS) -> dict[str, str]:
+def describe_measure(name: str, scale: Scale = IN_PIXELS) -> dict[str, str]:
     """The units and the long name of a measure."""
     units, text = ABOUT[name.removeprefix("plain_")]
     text = text.format(values=scale.values, peak=scale.peak_name)

@@ -16,30 +16,30 @@ PIXELS, LATENTS = "pixels in [-1, 1]", "latents as they are"
 
 @dataclass(frozen=True)
 class Scale:
-    """What an error is compared with; pixels unless it is told otherwise."""
+    """The range of values that errors are compared with; pixels by default."""
 
     peak: float = 2.0
     is_latent: bool = False
 
     @classmethod
     def of(cls, model: CausalDiffuser, truth: Tensor) -> "Scale":
-        """That of the model's frames; the peak of latents is the range of the whole true clip."""
+        """The scale of the model's frames; the peak of latents is the range of the whole true clip."""
         if not traits(model).latent:
             return cls()
         return cls(float(truth.max() - truth.min()) or 1.0, True)
 
     @property
     def values(self) -> str:
-        """What the values of a frame are."""
+        """A description of the values of a frame."""
         return LATENTS if self.is_latent else PIXELS
 
     @property
     def peak_name(self) -> str:
-        """What a signal-to-noise ratio is relative to."""
+        """A description of the peak of a signal-to-noise ratio."""
         return "the true clip's range as peak" if self.is_latent else "peak 2"
 
-    def bounded(self, frames: np.ndarray) -> np.ndarray:
-        """Pixels clipped to their range; latents have none."""
+    def limit_range(self, frames: np.ndarray) -> np.ndarray:
+        """Pixels clipped to their range; latents unchanged."""
         return frames if self.is_latent else np.clip(frames, -1, 1)
 
     def decibels(self, error: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ class Scale:
 
     def psnr(self, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """The ratio in dB over (channel, row, col) of each image; identical ones give 100 dB."""
-        return self.decibels(np.mean((self.bounded(image) - truth) ** 2, axis=(-3, -2, -1)))
+        return self.decibels(np.mean((self.limit_range(image) - truth) ** 2, axis=(-3, -2, -1)))
 
 
 IN_PIXELS = Scale()

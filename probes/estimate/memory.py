@@ -7,7 +7,7 @@ What is in memory at the same time is added up; of what comes one after the othe
 Left out: what the allocator keeps, kernels' workspace, the CUDA context (together a GB or less).
 """
 
-from framelens.probes.chunk.stage import DRAWS
+from framelens.probes.chunk.chunk_probe import DRAWS
 from framelens.probes.estimate.work import experiments_of
 from framelens.probes.run.costs import claim_of, kept_bytes, shared_kept_bytes, shared_use
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape

@@ -1,9 +1,9 @@
-"""What interventions have to show of their own instruments: some must change the frame, some must not.
+"""Controls of the interventions: some must change the generated frame, some must not.
 
-Must not, to the last bit: the residual stream and attention replaced by what they are. Must: attention to the
-own frame only in all layers, another clip's cross-frame part, another clip's features. A control that fails
-says that the instrument is not wired in, or that the model does not use its past; nothing else in such a run
-can be read.
+Must not, to the last bit: the residual stream and attention replaced by their own values. Must: attention to
+the own frame only in all layers, another clip's cross-frame part, another clip's features. If a control
+fails, the instrument is not attached properly or the model does not use its past; then no other result of the
+run can be interpreted.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from torch import Tensor
 from framelens.hooks.attention_edit import AttentionEdit
 from framelens.hooks.edit import Edit
 from framelens.probes.chunk import cross_frame, stored_features
+from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe, OnPass
 from framelens.probes.chunk.cross_frame import CUT, STORED
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import DRAWS, OnPass, Stage
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.shape import RunShape
 from framelens.probes.run.subject import Subject
@@ -26,65 +26,65 @@ THRESHOLD = 0.01
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`controls`, (clip, control): effect, must_fire, passed; NaN where a control does not apply."""
-    stage = subject.stage()
-    table = Table(stage, control=list(CONTROLS))
-    for name, (drawn, must_fire) in CONTROLS.items():
-        # Where the past does not come in by attention, as in some fusions of a separated model.
-        applies = drawn not in OF_ATTENTION or has_cross_frame_part(stage)
-        effect = _effect(drawn(stage), stage.sample) if applies else np.nan
+    probe = subject.chunk_probe()
+    table = Table(probe, control=list(CONTROLS))
+    for name, (generate, must_fire) in CONTROLS.items():
+        # In some fusions of a separated model the past does not enter through attention.
+        applies = generate not in OF_ATTENTION or has_cross_frame_part(probe)
+        effect = _effect(generate(probe), probe.sample) if applies else np.nan
         passed = (effect > THRESHOLD if must_fire else effect == 0) if applies else np.nan
         table.put({"effect": effect, "must_fire": must_fire, "passed": passed}, control=name)
     return {"controls": table.dataset().assign_attrs(threshold=THRESHOLD)}
 
 
 def evaluations(run: RunShape) -> Evaluations:
-    """A frame drawn for each control that applies; the features of the last one pass over every layer."""
+    """A frame generated for each control that applies; the last one (features) runs no layer."""
     controls = [drawn for drawn, _ in CONTROLS.values() if run.attends_to_past or drawn not in OF_ATTENTION]
     drawn = len(controls) - (other_clip_features in controls)
     use = ChunkUse(velocities=False, features=frozenset({0}), other_past=True)
     return Evaluations(drawn * run.steps * DRAWS * run.layers, chunk=use)
 
 
-def has_cross_frame_part(stage: Stage) -> bool:
+def has_cross_frame_part(probe: ChunkProbe) -> bool:
     """Whether any key that a denoising pass attends to is of an earlier frame."""
-    return any(part.any() for part in stage.features().cross.values())
+    return any(part.any() for part in probe.features().cross.values())
 
 
 def _effect(drawn: Tensor, plain: Tensor) -> float:
     return ((drawn - plain).square().mean() / plain.square().mean()).sqrt().item()
 
 
-def identity_edit(stage: Stage) -> Tensor:
-    """Drawn under an Edit that gives every value on the residual stream back."""
-    with Edit(stage.model.hook_dict, dict.fromkeys(stage.layers.points, lambda at, name, v: v)) as edit:
-        return _drawn(stage, edit.on_pass)
+def identity_edit(probe: ChunkProbe) -> Tensor:
+    """Generated with an Edit that returns every value of the residual stream unchanged."""
+    with Edit(probe.model.hook_dict, dict.fromkeys(probe.layers.points, lambda at, name, v: v)) as edit:
+        return _generate(probe, edit.on_pass)
 
 
-def identity_attention(stage: Stage) -> Tensor:
-    """Drawn under an AttentionEdit that gives every result back."""
+def identity_attention(probe: ChunkProbe) -> Tensor:
+    """Generated with an AttentionEdit that returns every result unchanged."""
     with AttentionEdit(
-        stage.model.attn_dict, dict.fromkeys(stage.attention, lambda at, name, call: call.out)
+        probe.model.attn_dict, dict.fromkeys(probe.attention, lambda at, name, call: call.out)
     ) as edit:
-        return _drawn(stage, edit.on_pass)
+        return _generate(probe, edit.on_pass)
 
 
-def own_frame_only(stage: Stage) -> Tensor:
-    """Drawn with cross-frame attention cut in every layer."""
-    with cross_frame.crossed(stage, _everywhere(stage, CUT), {}) as on_pass:
-        return _drawn(stage, on_pass)
+def own_frame_only(probe: ChunkProbe) -> Tensor:
+    """Generated with cross-frame attention cut in every layer."""
+    with cross_frame.edit_cross_part(probe, _everywhere(probe, CUT), {}) as on_pass:
+        return _generate(probe, on_pass)
 
 
-def other_clip_cross(stage: Stage) -> Tensor:
-    """Drawn with the cross-frame part of another clip's attention."""
-    stored = stage.features(past="other_clip").cross
-    with cross_frame.crossed(stage, _everywhere(stage, STORED), stored) as on_pass:
-        return _drawn(stage, on_pass)
+def other_clip_cross(probe: ChunkProbe) -> Tensor:
+    """Generated with the cross-frame part of another clip's attention."""
+    stored = probe.features(past="other_clip").cross
+    with cross_frame.edit_cross_part(probe, _everywhere(probe, STORED), stored) as on_pass:
+        return _generate(probe, on_pass)
 
 
-def other_clip_features(stage: Stage) -> Tensor:
-    """Drawn from another clip's residual stream behind the last layer."""
-    last = len(stage.layers) - 1
-    return stored_features.drawn(stage, last, stage.features(past="other_clip"), first=0)["hard"]
+def other_clip_features(probe: ChunkProbe) -> Tensor:
+    """Generated from another clip's residual stream after the last layer."""
+    last = len(probe.layers) - 1
+    return stored_features.generate(probe, last, probe.features(past="other_clip"), first=0)["hard"]
 
 
 CONTROLS = {
@@ -94,14 +94,14 @@ CONTROLS = {
     "other_clip_cross": (other_clip_cross, True),
     "other_clip_features": (other_clip_features, True),
 }
-"""How each control draws, and whether it must change the frame."""
+"""How each control generates the frame, and whether it must change it."""
 OF_ATTENTION = (own_frame_only, other_clip_cross)
 
 
-def _everywhere(stage: Stage, mode: int) -> Tensor:
-    modes = cross_frame.through(stage, len(stage.layers) - 1, mode)
-    return modes.expand(len(stage.noise), -1, -1)
+def _everywhere(probe: ChunkProbe, mode: int) -> Tensor:
+    modes = cross_frame.through(probe, len(probe.layers) - 1, mode)
+    return modes.expand(len(probe.noise), -1, -1)
 
 
-def _drawn(stage: Stage, on_pass: OnPass) -> Tensor:
-    return stage.drawn(stage.noise, lambda x, step: stage.velocity(x, stage.sigma(step), step, [on_pass]))
+def _generate(probe: ChunkProbe, on_pass: OnPass) -> Tensor:
+    return probe.generate(probe.noise, lambda x, step: probe.velocity(x, probe.sigma(step), step, [on_pass]))

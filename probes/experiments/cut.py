@@ -1,7 +1,7 @@
 """Cross-frame attention removed: from a layer on, in one layer, up to a layer, in one head.
 
-What stays of the context's benefit when the layers behind L see only their own frame tells how late the past
-is still fetched. The random network's velocity under the same cuts is the null.
+How much of the context's benefit remains when the layers after L see only their own frame tells up to which
+layer the past is needed. The random network's velocity under the same cuts is the null.
 """
 
 import itertools
@@ -12,9 +12,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from framelens.probes.chunk import cross_frame
+from framelens.probes.chunk.chunk_probe import ChunkProbe
 from framelens.probes.chunk.cross_frame import CUT
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import Stage
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject
@@ -24,29 +24,29 @@ WHERE = {
     "only": lambda layer, depth: slice(layer, layer + 1),
     "up_to": lambda layer, depth: slice(0, layer + 1),
 }
-"""Which layers of a stack are cut, by the layer that is named."""
+"""Which layers of a stack are cut, given the layer that is named."""
 QUICK = ("from", "only")
-"""What the split is read from: in a quick run nothing else is cut, but at every layer."""
+"""The cuts that decide the split: a quick run makes only these, at every layer."""
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`cut`, (clip, where, layer), and unless the run is quick `cut_heads`, (clip, layer, head)."""
-    stages = [subject.stage(network) for network in subject.networks]
+    probes = [subject.chunk_probe(network) for network in subject.networks]
     cuts = list(QUICK if subject.settings.quick else WHERE)
     layers = list(range(subject.layers[0], subject.layers[-1] + 1))
-    table = Table(*stages, network=list(subject.networks), where=cuts, layer=layers)
+    table = Table(*probes, network=list(subject.networks), where=cuts, layer=layers)
     places = [{"where": where, "layer": layer} for where, layer in itertools.product(cuts, layers)]
-    found = {"cut": _filled(table, places, [{"network": network} for network in subject.networks])}
+    found = {"cut": _fill(table, places, [{"network": network} for network in subject.networks])}
     if not subject.settings.quick:
-        heads = list(range(subject.stage().model.geometry.heads))
-        table = Table(subject.stage(), layer=subject.layers, head=heads)
+        heads = list(range(subject.chunk_probe().model.geometry.heads))
+        table = Table(subject.chunk_probe(), layer=subject.layers, head=heads)
         places = [{"layer": layer, "head": head} for layer, head in itertools.product(subject.layers, heads)]
-        found["cut_heads"] = _filled(table, places, [{}])
+        found["cut_heads"] = _fill(table, places, [{}])
     return found
 
 
 def evaluations(run: RunShape) -> Evaluations:
-    """Each cut drawn by the trained network, its velocities by every network; heads by the trained one."""
+    """Frames of each cut by the trained network, velocities by every network; heads by the trained one."""
     cuts = (len(QUICK) if run.settings.quick else len(WHERE)) * len(run.every)
     rows = run.rows(cuts) * (run.steps + NETWORK_COUNT * run.levels)
     if not run.settings.quick:
@@ -54,22 +54,22 @@ def evaluations(run: RunShape) -> Evaluations:
     return Evaluations(rows * run.layers, chunk=ChunkUse(networks=NETWORK_COUNT))
 
 
-def _filled(table: Table, places: list[dict], networks: list[dict]) -> xr.Dataset:
+def _fill(table: Table, places: list[dict], networks: list[dict]) -> xr.Dataset:
     table.put_plain()
-    stage = table.stages[0]
-    modes = torch.stack([cut_modes(stage, **place) for place in places])
-    for place, frames in zip(places, cross_frame.drawn(stage, modes, {}), strict=True):
+    probe = table.probes[0]
+    modes = torch.stack([cut_modes(probe, **place) for place in places])
+    for place, frames in zip(places, cross_frame.generate(probe, modes, {}), strict=True):
         table.put_frames(frames, **place)
-    for network, stage in zip(networks, table.stages, strict=True):
-        for place, velocity in zip(places, cross_frame.velocities(stage, modes, {}), strict=True):
+    for network, probe in zip(networks, table.probes, strict=True):
+        for place, velocity in zip(places, cross_frame.velocities(probe, modes, {}), strict=True):
             table.put_velocities(velocity, **place, **network)
     return table.dataset()
 
 
 def cut_modes(
-    stage: Stage, layer: int, where: str = "only", head: int | None = None
+    probe: ChunkProbe, layer: int, where: str = "only", head: int | None = None
 ) -> Int[Tensor, "layer head"]:
     """The modes in which that layer (from it on, up to it) sees its own frame only, or one head of it."""
-    modes = cross_frame.live(stage)
+    modes = cross_frame.live(probe)
     modes[WHERE[where](layer, len(modes)), slice(None) if head is None else head] = CUT
     return modes

@@ -1,7 +1,7 @@
 """What can be read linearly of a world's known state, by layer and noise level, on teacher-forced frames.
 
-Probes need more clips than are measured otherwise, and cheaper ones: beside each of its clips a run shows the
-networks several others of the same world (`_state_features`), without drawing a frame.
+Linear probes need more clips than other experiments. So for each of its clips a run also encodes several
+further clips of the same world (probes/run/world_features.py), without generating a frame.
 """
 
 from math import ceil
@@ -47,9 +47,9 @@ NOISE = {
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
-    """`known_state_features`, from which `conclude` reads; nothing where the videos' state is not known.
+    """`known_state_features`, from which `conclude` computes scores; nothing where the state is not known.
 
-    ValueError if it is not and this experiment was asked for by its name.
+    ValueError if it is not known and the settings name this experiment.
     """
     world = _world(subject)
     if world is None:
@@ -57,7 +57,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     settings, model = subject.settings, subject.networks["trained"]
     batch = world.clips(seeds(subject), subject.frames)
     probed, sigmas = frames_of(settings, subject.frames, subject.chunk), sigmas_of(settings)
-    # Of other networks only what serves as a null: where the frame itself cannot be seen.
+    # Of the other networks only the null: at the highest noise level, where the frame itself is not visible.
     levels = {name: len(sigmas) if name == "trained" else 1 for name in subject.networks}
     recorded = [
         features(subject, each, batch, probed, levels[name]) for name, each in subject.networks.items()
@@ -78,7 +78,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
 
 
 def evaluations(run: RunShape) -> Evaluations:
-    """All further clips together: at every noise level by the trained network, at the highest by others."""
+    """All further clips: at every noise level by the trained network, at the highest one by the others."""
     if not run.knows_state:
         return Evaluations(0)
     clips, probed = clips_of(run.settings), _frames_of_run(run)
@@ -106,7 +106,7 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     """`known_state`: score of each target by clip, network, layer and sigma, with its null and its chance.
 
     Its clips are those of this experiment, numbered from 0. The null is that of the trained network; other
-    networks are NaN but at the highest noise level.
+    networks are NaN except at the highest noise level.
     """
     stored = datasets.pop(FEATURES, None)
     if stored is None:
@@ -123,7 +123,7 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
             null = [target.scores(x, shuffle=True) for target in targets]
             shuffled[layer] = [*null, _noise_scores(x, shuffle=True)]
     noise = NOISE | {"rows": int(np.prod(by_layer.shape[2:5])), "classes": by_layer.shape[3]}
-    return {"known_state": _described(stored, [*(t.about for t in targets), noise], score, shuffled)}
+    return {"known_state": _describe(stored, [*(t.about for t in targets), noise], score, shuffled)}
 
 
 def _stored_target(
@@ -139,7 +139,7 @@ def _stored_target(
 
 
 class _Target:
-    """A stored target, ready to be read from features [c s f n d] of one layer."""
+    """A stored target, whose score is computed from features [c s f n d] of one layer."""
 
     def __init__(self, stored: xr.DataArray):
         clips = torch.from_numpy(stored.values).flatten(0, 1)  # [c f n k]
@@ -147,7 +147,7 @@ class _Target:
         self.about = stored.attrs | {"rows": int(self.values.isfinite().all(-1).sum())}
 
     def scores(self, x: Float[Tensor, "c s f n d"], shuffle: bool = False) -> Float[np.ndarray, "c s"]:
-        """Of each clip at each noise level; of the whole frame from the mean of its tokens."""
+        """The score of each clip at each noise level; of whole-frame targets from the mean of the tokens."""
         x = x.mean(3) if self.is_whole else x.flatten(2, 3)
         values = shuffle_clips(self.values) if shuffle else self.values
         classes = int(self.about["classes"])
@@ -155,19 +155,19 @@ class _Target:
 
 
 def _noise_scores(x: Float[Tensor, "c s f n d"], shuffle: bool = False) -> Float[np.ndarray, "c s"]:
-    """Share of the passes at each noise level told from the others; shuffled, in another order by clip."""
+    """Share of the passes at each noise level that are recognised; shuffled: each clip in another order."""
     clips, sigmas, frames = x.shape[:3]
     if not x.isfinite().all():
         return np.full((clips, sigmas), np.nan)
     levels = torch.arange(sigmas).expand(clips, -1)
-    if shuffle:  # every order equally often, so that none of them is there to be learned
+    if shuffle:  # every order equally often, so that no order can be learned
         levels = (levels + torch.arange(clips)[:, None]) % sigmas
     rows = levels.repeat_interleave(frames, 1)[..., None].float()
     return state_readout(x.mean(3).flatten(1, 2), rows, classes=sigmas, parts=sigmas).numpy()
 
 
-def _described(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffled: np.ndarray) -> xr.Dataset:
-    """The tables with their axes, units and what each target is."""
+def _describe(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffled: np.ndarray) -> xr.Dataset:
+    """The tables with their axes and units and a description of each target."""
     text = "balanced accuracy of classes, R² of numbers, on clips left out of the fit"
     chance = np.array([1 / v["classes"] if v["classes"] else 0 for v in about], np.float32)
     rows = np.array([v["rows"] for v in about], np.float32)
@@ -178,7 +178,7 @@ def _described(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffle
             shuffled,
             f"{text}: another clip's state, the null",
         ),
-        "chance": (("target",), chance, "score of a guess that looks at no feature"),
+        "chance": (("target",), chance, "score of a guess without features"),
         "rows": (("target",), rows, "places where the target is defined, in all clips and frames"),
     }
     coords = {name: stored[name] for name in ("network", "layer", "point", "sigma")}
@@ -191,13 +191,13 @@ def _described(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffle
 
 
 def _world(subject: Subject) -> Any:
-    """The world that the clips come from, or None where it does not say what it knows of them."""
+    """The world that the clips come from, or None where it gives no targets."""
     model = subject.networks["trained"]
     world = known_world(subject.settings, model)
     if world is None and "known_state" in subject.settings.experiments:
         known = [name for name in worlds.names() if hasattr(worlds.load(name), "targets")]
         raise ValueError(
-            f"known_state has nothing to read, the state of {source_of(subject.settings, model)} is not "
+            f"known_state has no targets: the state of {source_of(subject.settings, model)} is not "
             f"known; leave it out of --experiments, or choose --videos {' or '.join(known)}"
         )
     return world

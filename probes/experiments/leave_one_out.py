@@ -1,7 +1,8 @@
-"""Each layer removed in turn: what the velocity loses at noise levels of the training density, and the frame.
+"""One layer removed at a time: the error of the velocity by noise level, and of the frame.
 
-Removed means passed over: its input goes on to the next layer. The layers before it compute what they do in
-the whole model, so they are run once and the removal resumes behind them.
+A removed layer is skipped: its input is passed to the next layer. The layers before it compute the same as in
+the whole model, so they are run once, and each removal resumes after them. Noise levels are those of the
+training density.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from framelens.probes.chunk.measures import Table, described
-from framelens.probes.chunk.stage import DRAWS, Stage
+from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
+from framelens.probes.chunk.measures import Table, describe_measure
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject
@@ -19,19 +20,19 @@ from framelens.probes.run.subject import Subject
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`leave_one_out`, (clip, layer), with velocities by network and sigma; of every layer also if quick."""
-    stages = {network: subject.stage(network) for network in subject.networks}
+    probes = {network: subject.chunk_probe(network) for network in subject.networks}
     layers = list(range(subject.layers[0], subject.layers[-1] + 1))
-    table = Table(*stages.values(), network=list(stages), layer=layers)
+    table = Table(*probes.values(), network=list(probes), layer=layers)
     table.put_plain()
-    stage = subject.stage()
+    probe = subject.chunk_probe()
     for layer in layers:
-        table.put_frames(without(stage, layer, stage.noise), layer=layer)
-    for network, each in stages.items():
+        table.put_frames(without(probe, layer, probe.noise), layer=layer)
+    for network, each in probes.items():
         for layer, velocity in _without_each(each, layers):
             table.put_velocities(velocity, network=network, layer=layer)
     dataset = table.dataset()
     loss = dataset.velocity_error / dataset.plain_velocity_error - 1
-    about = described("relative_loss")
+    about = describe_measure("relative_loss")
     dataset["relative_loss"] = loss.transpose(*dataset.velocity_error.dims).assign_attrs(about)
     return {"leave_one_out": dataset}
 
@@ -44,36 +45,38 @@ def evaluations(run: RunShape) -> Evaluations:
     return Evaluations(DRAWS * layers, chunk=ChunkUse(networks=NETWORK_COUNT))
 
 
-def without(stage: Stage, layer: int, x: Tensor) -> Tensor:
-    """The frames drawn from `x` by the model without that layer, [b f c h w]."""
-    with stage.layers.replaced({layer: lambda value: value}) as on_pass:
-        run = len(stage.layers) - 1
-        return stage.drawn(x, lambda x, step: stage.velocity(x, stage.sigma(step), step, [on_pass], run=run))
+def without(probe: ChunkProbe, layer: int, x: Tensor) -> Tensor:
+    """The frames generated from `x` by the model without that layer, [b f c h w]."""
+    with probe.layers.replace_outputs({layer: lambda value: value}) as on_pass:
+        run = len(probe.layers) - 1
+        return probe.generate(
+            x, lambda x, step: probe.velocity(x, probe.sigma(step), step, [on_pass], run=run)
+        )
 
 
 def velocities_without(
-    stage: Stage, layers: list[int], x: Tensor, sigma: float, step: int = 0
+    probe: ChunkProbe, layers: list[int], x: Tensor, sigma: float, step: int = 0
 ) -> tuple[Tensor, list[Tensor]]:
-    """The plain velocity at `x`, and that without each of the layers, resumed from what entered it."""
-    plain, features = stage.recorded(x, sigma, step)
+    """The plain velocity at `x`, and the velocity without each of the layers, resumed from its input."""
+    plain, features = probe.record(x, sigma, step)
     found = []
     for layer in layers:
-        with stage.layers.replaced(resumed(layer, features.residual[layer])) as on_pass:
-            run = len(stage.layers) - layer - 1
-            found.append(stage.velocity(x, sigma, step, [on_pass], run=run))
+        with probe.layers.replace_outputs(resume_after(layer, features.residual[layer])) as on_pass:
+            run = len(probe.layers) - layer - 1
+            found.append(probe.velocity(x, sigma, step, [on_pass], run=run))
     return plain, found
 
 
-def resumed(layer: int, value: Tensor) -> dict:
-    """Replacements under which nothing runs up to and with that layer, behind which `value` goes on."""
+def resume_after(layer: int, value: Tensor) -> dict:
+    """Outputs with which layers 0 to `layer` are skipped and `value` is passed on after them."""
     return {before: lambda entered: entered for before in range(layer)} | {layer: lambda entered: value}
 
 
-def _without_each(stage: Stage, layers: list[int]) -> Iterator[tuple[int, Tensor]]:
+def _without_each(probe: ChunkProbe, layers: list[int]) -> Iterator[tuple[int, Tensor]]:
     """Each layer and the velocities without it, [sigma draw f c h w]."""
-    levels = enumerate(stage.levels.tolist())
+    levels = enumerate(probe.levels.tolist())
     by_level = [
-        velocities_without(stage, layers, stage.at_level(sigma), sigma, step)[1] for step, sigma in levels
+        velocities_without(probe, layers, probe.at_level(sigma), sigma, step)[1] for step, sigma in levels
     ]
     for layer, velocities in zip(layers, zip(*by_level, strict=True), strict=True):
         yield layer, torch.stack(velocities)

@@ -1,4 +1,4 @@
-"""What a frame-causal mask changes in a network whose frames see each other both ways, over a whole clip.
+"""What a frame-causal mask changes in a network whose frames see later frames, too, over a whole clip.
 
     drift = mask_drift(model, x, sigma, lambda x, sigma: model.bidirectional(x, sigma, cond))
 
@@ -28,23 +28,23 @@ from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject, training_density
 
 ABOUT = {
-    "relative_l2": "distance from the unmasked residual stream behind a layer, over that one's norm",
-    "centred_cosine": "cosine with the unmasked residual stream behind a layer, mean tokens removed",
+    "relative_l2": "distance from the unmasked residual stream after a layer, over the norm of that stream",
+    "centred_cosine": "cosine with the unmasked residual stream after a layer, mean tokens removed",
 }
 LEVELS, QUICK_LEVELS = 3, 1
-"""Noise levels, each the middle of an equally likely span of the training density."""
+"""Number of noise levels; each is the middle of an equally likely part of the training density."""
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`mask_drift`, (clip, network, sigma, scope, layer), of the true clip noised to each level.
 
-    Nothing for a model without `bidirectional`; ValueError if this experiment was asked for by its name.
+    Nothing for a model without `bidirectional`; ValueError if the settings name this experiment.
     """
     trained = subject.networks["trained"]
     if traits(trained).bidirectional is None:
         if "mask_drift" in subject.settings.experiments:
             raise ValueError(
-                "mask_drift has nothing to mask, the model makes its frames one after the other (it has no "
+                "mask_drift has nothing to mask: the model generates one chunk after the other (it has no "
                 "`bidirectional`); leave it out of --experiments"
             )
         return {}
@@ -94,7 +94,7 @@ def mask_drift(
     sigma: float,
     velocity: Callable[[Tensor, Tensor], Any],
 ) -> xr.Dataset:
-    """(clip, scope, layer): relative_l2 and centred_cosine behind each layer.
+    """(clip, scope, layer): relative_l2 and centred_cosine after each layer.
 
     `velocity(x, sigma)`, sigma [b], runs the model on all frames of x in one pass. Scope "alone": the layer
     itself is masked, no other. "through": all layers are.
@@ -110,7 +110,7 @@ def mask_drift(
     alone = [residual([layer])[layer] for layer in bar]
     scopes = {"alone": alone, "through": through}
     by_scope = [
-        [_compared(value, reference) for value, reference in zip(values, plain, strict=True)]
+        [_compare(value, reference) for value, reference in zip(values, plain, strict=True)]
         for values in scopes.values()
     ]
     table = torch.stack([torch.stack(rows) for rows in by_scope])  # [scope layer variable clip]
@@ -150,7 +150,7 @@ def _residual(
             f"no attention of {layers.names[masked[0]]} is in attn_dict; mask_drift has to mask it"
         )
     at = ForwardPass(0, 0, sigma, "denoise")
-    with layers.recorded() as (on_pass, kept):
+    with layers.record() as (on_pass, kept):
         on_pass(at)
         if edits:
             with AttentionEdit(model.attn_dict, edits) as edit:
@@ -162,7 +162,7 @@ def _residual(
     return [own_tokens(model, name, value, frames) for name, value in points]
 
 
-def _compared(value: Tensor, reference: Tensor) -> Float[Tensor, "variable b"]:
+def _compare(value: Tensor, reference: Tensor) -> Float[Tensor, "variable b"]:
     value, reference = value.double(), reference.double()
     distance = (value - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)
     return torch.stack([distance, noise_invariance(value, reference)])

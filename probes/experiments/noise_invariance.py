@@ -1,7 +1,7 @@
 """What two noise draws agree on: the same context and sigma, by layer.
 
-At sigma 1 the input says nothing of the frame, so what agrees was computed from the past. Its null: the
-same two draws in two different clips' pasts.
+At sigma 1 the input contains nothing of the frame, so what agrees was computed from the past. The null: the
+same two draws with two different clips as past.
 """
 
 from typing import Any
@@ -69,7 +69,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
 
 
 def evaluations(run: RunShape) -> Evaluations:
-    """Two draws in one past and one in the other, at every sigma and probed chunk; both clips remembered."""
+    """Two draws with one past, one with the other, at every sigma and probed chunk; both clips encoded."""
     passes = NETWORK_COUNT * len(run.probed) * len(SIGMAS) * 3
     return Evaluations(passes * run.layers, NETWORK_COUNT * 2 * run.encoding(run.chunks - 1))
 

@@ -15,7 +15,7 @@ from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 from framelens.probes.run.subject import Subject
 
 TOKENS = 64
-"""Tokens kept of a larger chunk: enough for a regression, and features of large models still fit."""
+"""Tokens kept of a larger chunk: enough for a regression, few enough for the memory."""
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 
 
 def _features(subject: Subject, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
-    """[frame, layer, token, channel] at sigma 1, and the points behind the layers."""
+    """[frame, layer, token, channel] at sigma 1, and the hook points of the layers."""
     context, table, kept = model.start(1, subject.clip.cond), [], {}
     noise = subject.noise("readout")
     tokens = _tokens(subject)

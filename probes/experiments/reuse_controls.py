@@ -1,16 +1,16 @@
-"""What reuse.py must not be confused with: another clip's features in place of this one's, and none.
+"""Controls of reuse.py: features of another clip reused instead of this clip's, or none at all.
 
-other_clip: features of sigma 1 with the same noise in another clip's past. none: the layers' update or the
-cross-frame part left out (of the whole residual stream nothing would be left).
+other_clip: features of sigma 1 with the same noise and another clip's past. none: the layers' update or the
+cross-frame part left out (not of the whole residual stream, of which nothing would remain).
 """
 
 import torch
 import xarray as xr
 
 from framelens.probes.chunk import cross_frame, stored_features
+from framelens.probes.chunk.chunk_probe import DRAWS, Features
 from framelens.probes.chunk.cross_frame import CUT, STORED
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import DRAWS, Features
 from framelens.probes.experiments.reuse import put_layer_velocities
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.shape import RunShape
@@ -21,19 +21,19 @@ SOURCES = ("other_clip", "none")
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`reuse_controls`, (clip, source, kind, layer): as `reuse` from the first step on."""
-    stage, layers = subject.stage(), subject.layers
-    table = Table(stage, source=list(SOURCES), kind=[*stored_features.KINDS, "cross"], layer=layers)
+    probe, layers = subject.chunk_probe(), subject.layers
+    table = Table(probe, source=list(SOURCES), kind=[*stored_features.KINDS, "cross"], layer=layers)
     table.put_plain()
-    other = stage.features(past="other_clip")
+    other = probe.features(past="other_clip")
     nothing = Features([torch.zeros_like(part) for part in other.residual], {})
     for source, features in zip(SOURCES, (other, nothing), strict=True):
         kinds = stored_features.KINDS if source == "other_clip" else ("delta",)
         for layer in layers:
-            for kind, frames in stored_features.drawn(stage, layer, features, first=0).items():
+            for kind, frames in stored_features.generate(probe, layer, features, first=0).items():
                 if kind in kinds:
                     table.put_frames(frames, source=source, kind=kind, layer=layer)
         put_layer_velocities(table, layers, kinds, features.of_other_draw(), source=source)
-        modes = [cross_frame.through(stage, layer, STORED if features.cross else CUT) for layer in layers]
+        modes = [cross_frame.through(probe, layer, STORED if features.cross else CUT) for layer in layers]
         _put_cross(table, torch.stack(modes), features, source)
     return {"reuse_controls": table.dataset()}
 
@@ -47,9 +47,9 @@ def evaluations(run: RunShape) -> Evaluations:
 
 
 def _put_cross(table: Table, modes: torch.Tensor, features: Features, source: str) -> None:
-    (stage,) = table.stages
-    frames = cross_frame.drawn(stage, modes, features.cross, first=0)
-    velocities = cross_frame.velocities(stage, modes, features.of_other_draw().cross)
+    (probe,) = table.probes
+    frames = cross_frame.generate(probe, modes, features.cross, first=0)
+    velocities = cross_frame.velocities(probe, modes, features.of_other_draw().cross)
     for layer, drawn, velocity in zip(table.axes["layer"], frames, velocities, strict=True):
         table.put_frames(drawn, source=source, kind="cross", layer=layer)
         table.put_velocities(velocity, source=source, kind="cross", layer=layer)

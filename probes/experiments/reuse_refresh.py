@@ -1,4 +1,4 @@
-"""Features computed at every k-th step that serve the steps between: the kinds of reuse.py."""
+"""Features computed at every k-th step and reused in the steps between: the kinds of reuse.py."""
 
 from math import ceil
 
@@ -6,9 +6,9 @@ import torch
 import xarray as xr
 
 from framelens.probes.chunk import cross_frame, stored_features
+from framelens.probes.chunk.chunk_probe import DRAWS
 from framelens.probes.chunk.cross_frame import STORED
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import DRAWS
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import RunShape
@@ -19,17 +19,17 @@ EVERY = (2, 4)
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
     """`reuse_refresh`, (clip, kind, layer, refresh); empty for a sampler of a single step."""
-    stage, layers = subject.stage(), subject.layers
+    probe, layers = subject.chunk_probe(), subject.layers
     every = refreshes(subject.settings)
     if not every:
         return {}
-    table = Table(stage, kind=[*stored_features.KINDS, "cross"], layer=layers, refresh=every)
+    table = Table(probe, kind=[*stored_features.KINDS, "cross"], layer=layers, refresh=every)
     table.put_plain()
-    modes = torch.stack([cross_frame.through(stage, layer, STORED) for layer in layers])
+    modes = torch.stack([cross_frame.through(probe, layer, STORED) for layer in layers])
     for k in every:
-        for layer, cross in zip(layers, cross_frame.drawn_refreshed(stage, modes, k), strict=True):
-            share = stored_features.block_share(stage, layer + 1, lambda step, k=k: step % k == 0)
-            by_kind = stored_features.drawn_refreshed(stage, layer, k) | {"cross": cross}
+        for layer, cross in zip(layers, cross_frame.generate_refreshed(probe, modes, k), strict=True):
+            share = stored_features.block_share(probe, layer + 1, lambda step, k=k: step % k == 0)
+            by_kind = stored_features.generate_refreshed(probe, layer, k) | {"cross": cross}
             for kind, frames in by_kind.items():
                 table.put_frames(frames, kind=kind, layer=layer, refresh=k)
                 cost = {"block_share": 1.0 if kind == "cross" else share}
@@ -38,7 +38,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
 
 
 def evaluations(run: RunShape) -> Evaluations:
-    """For each k every step: all layers for attention and where features are fresh, else layers after L."""
+    """For each k every step: all layers for attention and new features, else the layers after L."""
     every, kinds = refreshes(run.settings), len(stored_features.KINDS)
     attention = len(every) * run.rows(len(run.reached)) * run.steps * run.layers
     whole = 0

@@ -1,6 +1,6 @@
 """Every streaming statistic over whole rollouts: teacher-forced and free-running, trained and random network.
 
-Also keeps what the trained network drew, beside the truth.
+Also keeps what the trained network generated, and the truth.
 """
 
 from collections.abc import Callable
@@ -38,8 +38,8 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
             video, by_mode[mode] = watched_rollout(subject, model, mode, chosen)
             if network == "trained":
                 drawn[mode] = video
-        by_network[network] = _joined(by_mode, "mode")
-    return _joined(by_network, "network") | {"samples": _samples(subject, drawn)}
+        by_network[network] = _join(by_mode, "mode")
+    return _join(by_network, "network") | {"samples": _samples(subject, drawn)}
 
 
 def evaluations(run: RunShape) -> Evaluations:
@@ -51,7 +51,7 @@ def evaluations(run: RunShape) -> Evaluations:
 
 
 def kept_bytes(run: RunShape) -> int:
-    """The past of each branch, and what the statistics hold of one rollout."""
+    """The past of each branch, and what the statistics keep of one rollout."""
     settings = run.settings
     watched = WatchedShape(
         layers=run.layers,
@@ -72,7 +72,7 @@ def chosen_statistics(settings: Settings) -> tuple[str, ...]:
     return settings.statistics or tuple(statistics.names())
 
 
-def _joined(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.Dataset]:
+def _join(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.Dataset]:
     """Datasets of one name side by side along a new axis after `clip`."""
     joined = {}
     for name in next(iter(parts.values())):
@@ -86,14 +86,14 @@ def _joined(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.D
 def watched_rollout(
     subject: Subject, model: CausalDiffuser, mode: str, chosen: tuple[str, ...]
 ) -> tuple[Tensor, dict[str, xr.Dataset]]:
-    """The video that the model draws of the subject's clip, and the chosen statistics of how it did."""
+    """The video that the model generates for the clip, and the chosen statistics of its passes."""
     settings, draw = subject.settings, partial(_rollout, subject, model, mode)
     streams = {name: statistics.new(name, settings) for name in chosen}
     try:
         with make_instruments(model, streams, set(subject.probed), set(settings.watched_steps)) as attached:
             video = draw(attached.on_pass)
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
-        # A decomposition met NaN before the rollout was over.
+        # A decomposition failed because of NaN before the rollout ended.
         require_finite(model, draw(lambda at: None), draw)
         raise
     require_finite(model, video, draw)
@@ -165,13 +165,13 @@ def _samples(subject: Subject, drawn: dict[str, Tensor]) -> xr.Dataset:
     measured = np.where(sampled[None], scale.psnr(video, truth[:, None]), np.nan)
     mean_psnr = scale.psnr(np.broadcast_to(mean, truth.shape), truth)
     return xr.Dataset(
-        _described_samples(scale, video, truth, measured, copied, mean_psnr),
+        _describe_samples(scale, video, truth, measured, copied, mean_psnr),
         {"mode": list(drawn), "frame": frames},
         {"latent": int(scale.is_latent), "frames_per_chunk": subject.chunk},
     )
 
 
-def _described_samples(
+def _describe_samples(
     scale: Scale,
     video: np.ndarray,
     truth: np.ndarray,

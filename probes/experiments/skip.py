@@ -1,6 +1,6 @@
-"""A span of layers passed over at all but the first few steps, without any retraining.
+"""A span of layers skipped at all but the first few steps, without retraining.
 
-Bai et al. 2026 pass over the middle half of a network (layers 8 to 22 of 30): spans of half the layers, and
+Bai et al. 2026 skip the middle half of a network (layers 8 to 22 of 30). Here: spans of half the layers and
 of a quarter, at every place.
 """
 
@@ -8,8 +8,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
 from framelens.probes.chunk.measures import Table
-from framelens.probes.chunk.stage import DRAWS, Stage
 from framelens.probes.chunk.stored_features import block_share
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.settings import Settings
@@ -23,19 +23,19 @@ Span = tuple[int, int]
 
 
 def measure(subject: Subject) -> dict[str, xr.Dataset]:
-    """`skip`, (clip, span, kept_steps), with velocities (the span passed over) by sigma."""
-    stage = subject.stage()
+    """`skip`, (clip, span, kept_steps), with velocities (the span skipped) by sigma."""
+    probe = subject.chunk_probe()
     chosen = spans(subject.layers[0], subject.layers[-1], is_quick=subject.settings.quick)
     kept_steps = kept_steps_of(subject.settings)
     labels = [f"{first}-{last}" for first, last in chosen]
-    table = Table(stage, span=labels, kept_steps=kept_steps)
+    table = Table(probe, span=labels, kept_steps=kept_steps)
     table.put_plain()
     for span, label in zip(chosen, labels, strict=True):
         for kept in kept_steps:
-            table.put_frames(drawn(stage, span, kept), span=label, kept_steps=kept)
-            share = block_share(stage, span[1] - span[0] + 1, lambda step, kept=kept: step < kept)
+            table.put_frames(generate(probe, span, kept), span=label, kept_steps=kept)
+            share = block_share(probe, span[1] - span[0] + 1, lambda step, kept=kept: step < kept)
             table.put({"block_share": share}, span=label, kept_steps=kept)
-        table.put_velocities(velocities(stage, span), span=label)
+        table.put_velocities(velocities(probe, span), span=label)
     first, last = zip(*chosen, strict=True)
     return {"skip": table.dataset(first=("span", list(first)), last=("span", list(last)))}
 
@@ -66,23 +66,23 @@ def spans(first: int, last: int, is_quick: bool = False) -> list[Span]:
     return [(begin, begin + size - 1) for size in sizes for begin in range(first, last - size + 2, stride)]
 
 
-def drawn(stage: Stage, span: Span, kept: int) -> Tensor:
-    """The frames [draw f c h w] drawn without the layers of the span from step `kept` on."""
-    return stage.drawn(
-        stage.path[kept], lambda x, step: velocity(stage, span, x, stage.sigma(step), step), kept
+def generate(probe: ChunkProbe, span: Span, kept: int) -> Tensor:
+    """The frames [draw f c h w] generated without the layers of the span from step `kept` on."""
+    return probe.generate(
+        probe.path[kept], lambda x, step: velocity(probe, span, x, probe.sigma(step), step), kept
     )
 
 
-def velocities(stage: Stage, span: Span) -> Tensor:
+def velocities(probe: ChunkProbe, span: Span) -> Tensor:
     """The velocities [sigma draw f c h w] without the layers of the span."""
-    levels = enumerate(stage.levels.tolist())
-    return torch.stack([velocity(stage, span, stage.at_level(sigma), sigma, step) for step, sigma in levels])
+    levels = enumerate(probe.levels.tolist())
+    return torch.stack([velocity(probe, span, probe.at_level(sigma), sigma, step) for step, sigma in levels])
 
 
-def velocity(stage: Stage, span: Span, x: Tensor, sigma: float, step: int) -> Tensor:
-    """The velocity at `x` with the layers of the span passed over; ValueError for one that is not there."""
+def velocity(probe: ChunkProbe, span: Span, x: Tensor, sigma: float, step: int) -> Tensor:
+    """The velocity at `x` with the layers of the span skipped; ValueError for a span outside the stack."""
     first, last = span
-    stage.layers.check(first, last)
+    probe.layers.check(first, last)
     passed = dict.fromkeys(range(first, last + 1), lambda value: value)
-    with stage.layers.replaced(passed) as on_pass:
-        return stage.velocity(x, sigma, step, [on_pass], run=len(stage.layers) - len(passed))
+    with probe.layers.replace_outputs(passed) as on_pass:
+        return probe.velocity(x, sigma, step, [on_pass], run=len(probe.layers) - len(passed))

@@ -17,7 +17,7 @@ from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import ForwardPass, rollout
-from framelens.probes.chunk.stage import Clip
+from framelens.probes.chunk.chunk_probe import Clip
 from framelens.probes.run.finite import require_finite
 from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
 from framelens.probes.run.settings import OWN, Settings

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from framelens.probes import experiments
-from framelens.probes.chunk.stage import DRAWS
+from framelens.probes.chunk.chunk_probe import DRAWS
 from framelens.probes.run.shape import RunShape
 
 
 @dataclass(frozen=True)
 class ChunkUse:
-    """What an experiment asks of the last chunk of a clip (`Subject.stage`), which experiments share."""
+    """What an experiment needs of the chunk (`Subject.chunk_probe`) that experiments share."""
 
     networks: int = 1
     """Networks that draw the chunk: 1 for the trained one alone."""

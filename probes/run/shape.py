@@ -12,8 +12,8 @@ from math import ceil
 
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.models.cost.operations import VALUE_BYTES
+from framelens.probes.chunk.chunk_probe import DRAWS, conditions_per_batch
 from framelens.probes.chunk.layers import Layers
-from framelens.probes.chunk.stage import DRAWS, conditions_per_batch
 from framelens.probes.run import subject
 from framelens.probes.run.settings import NETWORKS, Settings
 from framelens.probes.run.world_features import known_world

@@ -13,7 +13,7 @@ from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guided
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling, TrainingDensity
-from framelens.probes.chunk.stage import DRAWS, Clip, Stage
+from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe, Clip
 from framelens.probes.run.finite import require_finite
 from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
 from framelens.probes.run.settings import Settings
@@ -34,7 +34,7 @@ class Subject:
     other: Clip
     settings: Settings
     frames: int
-    _stages: dict[str, Stage] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _chunk_probes: dict[str, ChunkProbe] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def chunk(self) -> int:
@@ -63,9 +63,9 @@ class Subject:
         """The network as it is sampled: under the run's guidance, away from the clip's negative condition."""
         return guided(network, self.settings.guidance, null=self.clip.negative)
 
-    def stage(self, network: str = "trained") -> Stage:
+    def chunk_probe(self, network: str = "trained") -> ChunkProbe:
         """The last chunk with its past in memory, on which interventions are tried; made once."""
-        if network not in self._stages:
+        if network not in self._chunk_probes:
             model, frame = self.networks[network], self.chunks[-1]
             noise = torch.cat([self.noise(CHUNK_PROBE, draw)[:, frame:] for draw in range(DRAWS)])
             pasts = {"own": self.clip, "other_clip": self.other}
@@ -73,21 +73,21 @@ class Subject:
             levels = training_density(self.networks["trained"]).quantiles(LEVELS)
             seeds = [self.renoise_seed(CHUNK_PROBE, draw) for draw in range(DRAWS)]
             renoise = tuple(seed for seed in seeds if seed is not None) or None
-            stage = Stage(model, pasts, noise, frame, grid, levels, renoise)
-            require_finite(model, stage.sample, self._rollout_to(model, stage))
-            self._stages[network] = stage
-        return self._stages[network]
+            probe = ChunkProbe(model, pasts, noise, frame, grid, levels, renoise)
+            require_finite(model, probe.sample, self._rollout_to(model, probe))
+            self._chunk_probes[network] = probe
+        return self._chunk_probes[network]
 
-    def _rollout_to(self, model: CausalDiffuser, stage: Stage) -> Callable[..., Tensor]:
-        """The rollout that draws the probed frames, and the stage's, of the first noise draw."""
+    def _rollout_to(self, model: CausalDiffuser, probe: ChunkProbe) -> Callable[..., Tensor]:
+        """The rollout that draws the probed frames, and the chunk probe's, of the first noise draw."""
         return lambda on_pass: rollout(
             model,
             self.noise(CHUNK_PROBE),
-            stage.grid,
+            probe.grid,
             self.clip.cond,
             self.clip.video,
             teacher_forced=True,
-            denoised_frames={*self.probed, stage.frame},
+            denoised_frames={*self.probed, probe.frame},
             on_pass=on_pass,
             renoise=self.renoise_seed(CHUNK_PROBE),
         )
@@ -95,7 +95,7 @@ class Subject:
     @property
     def layers(self) -> list[int]:
         """The layers that interventions reach for."""
-        return self.settings.chosen_layers(len(self.stage().layers))
+        return self.settings.chosen_layers(len(self.chunk_probe().layers))
 
     def noise(self, name: str, number: int = 0) -> Float[Tensor, "1 f c h w"]:
         """Noise for the whole clip; the same for the same seed, clip, name and number, on every device."""

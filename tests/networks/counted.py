@@ -13,8 +13,8 @@ import torch
 from framelens.diffusion.source import Source
 from framelens.models import scd
 from framelens.models.loading.shuffled import copy_shuffled
-from framelens.probes.chunk import stage
-from framelens.probes.chunk.stage import DRAWS, Clip
+from framelens.probes.chunk import chunk_probe
+from framelens.probes.chunk.chunk_probe import DRAWS, Clip
 from framelens.probes.experiments import noise_invariance
 from framelens.probes.run import subject, world_features
 from framelens.probes.run.clips import read_clips
@@ -85,7 +85,7 @@ def few() -> Iterator[None]:
     """Few noise levels and clips, two conditions to a batch: what experiments say must follow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise_invariance, "SIGMAS", (1.0, 0.5))
-        patch.setattr(stage, "ROWS", 2 * DRAWS)
+        patch.setattr(chunk_probe, "ROWS", 2 * DRAWS)
         patch.setattr(subject, "LEVELS", 2)
         patch.setattr(world_features, "CLIPS", 3)
         yield

@@ -1,12 +1,12 @@
-"""One chunk to be drawn again and again: its true past in memory, its noise draws, the plain model's answer.
+"""One chunk that is generated many times from its true past: noise draws, contexts, the plain model's frames.
 
-A chunk is the frames that a model makes together, one for most.
+A chunk is the frames that a model denoises together, one for most models.
 
-    stage = subject.stage
-    frames = stage.drawn(noise, velocity)            # velocity(x, step) may be that of an edited model
+    probe = subject.chunk_probe()
+    frames = probe.generate(noise, velocity)            # velocity(x, step) may be that of an edited model
 
-Rows of a batch are (condition, noise draw), the draw fastest. Contexts are made once per batch size, under no
-instrument: interventions reach the frame being denoised, never the memory of the finished ones.
+Rows of a batch are (condition, noise draw), the draw fastest. Contexts are made once per batch size, before
+any instrument is attached: interventions change the current chunk, never the memory of finished frames.
 """
 
 from collections import deque
@@ -28,25 +28,25 @@ from framelens.probes.chunk.layers import Layers
 from framelens.probes.chunk.scale import Scale
 
 DRAWS = 2
-"""Noise draws per clip: two show how far samples of one past lie apart."""
+"""Noise draws per clip: two show how much samples from one past differ."""
 
 ROWS, TOKENS = 16, 512
-"""Most rows, and most tokens unless that is fewer than DRAWS rows, of a batch of conditions. On one CPU core
+"""Most rows of a batch of conditions, and most tokens (but never fewer than DRAWS rows). On one CPU core
 16 rows of 25 tokens take a third of the time of 16 passes."""
 
 OnPass = Callable[[ForwardPass], None]
 
 
 def conditions_per_batch(tokens: int) -> int:
-    """Conditions that are tried together on chunks of so many tokens, with DRAWS rows each."""
+    """Conditions in one batch, with DRAWS rows each, for chunks of that many tokens."""
     return max(1, min(ROWS, TOKENS // tokens) // DRAWS)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip as the model takes it: video [1 f c h w] and conditions, such as actions [1 f], or None.
+    """One clip as the model reads it: video [1 f c h w] and conditions, such as actions [1 f], or None.
 
-    `negative` is the prompt that guidance leads away from, where that is not the model's null condition.
+    `negative` is the negative prompt of guidance, where it is not the model's null condition.
     """
 
     video: Float[Tensor, "1 f c h w"]
@@ -63,13 +63,13 @@ class Features:
     cross: dict[str, Float[Tensor, "b head q dh"]]
 
     def of_other_draw(self) -> "Features":
-        """The same, each noise draw's given to the other one."""
+        """The same features with the two noise draws exchanged."""
         cross = {name: _of_other_draw(part) for name, part in self.cross.items()}
         return Features([_of_other_draw(part) for part in self.residual], cross)
 
 
-class Stage:
-    """The chunk behind the given past of a clip, for one model; a second past serves as control."""
+class ChunkProbe:
+    """The chunk after the given past of a clip, for one model; a second past serves as control."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Stage:
     ):
         """`pasts` holds the clips "own" and "other_clip"; the truth is own's chunk from `frame` on.
 
-        `renoise` holds a seed per noise draw where steps noise the predicted frames anew.
+        `renoise` holds a seed per noise draw where each step adds new noise to the predicted frames.
         """
         self.model, self.pasts, self.noise, self.frame = model, pasts, noise, frame
         self.grid, self.levels = grid, levels
@@ -95,8 +95,8 @@ class Stage:
         self._fresh: dict[int, Tensor] = {}
         self.evaluations = 0
         """Blocks run so far, times rows."""
-        # Made here, before any instrument is attached.
-        self._contexts = self._remembered("own", {DRAWS, 2 * DRAWS, self.batch * DRAWS})
+        # Encoded here, before any instrument is attached.
+        self._contexts = self._remember("own", {DRAWS, 2 * DRAWS, self.batch * DRAWS})
 
     @property
     def steps(self) -> int:
@@ -116,16 +116,16 @@ class Stage:
             name: layer for layer, block in blocks for name in self.model.attn_dict if _within(block, name)
         }
 
-    def _remembered(self, past: str, sizes: Collection[int]) -> dict[tuple[int, str], Any]:
+    def _remember(self, past: str, sizes: Collection[int]) -> dict[tuple[int, str], Any]:
         """The memory of the true frames before this chunk, for each of these numbers of rows.
 
-        Where a batch is one condition, all rows share one: a large model's would not fit beside each other.
+        If a batch is one condition, all rows share one memory: of a large model, only one fits.
         """
-        one = self._taken_in(1, past) if self.batch == 1 else None
-        return {(rows, past): widen(one, rows) or self._taken_in(rows, past) for rows in sizes}
+        one = self._encode_past(1, past) if self.batch == 1 else None
+        return {(rows, past): widen(one, rows) or self._encode_past(rows, past) for rows in sizes}
 
     @torch.no_grad()
-    def _taken_in(self, rows: int, past: str) -> Any:
+    def _encode_past(self, rows: int, past: str) -> Any:
         video, cond = self.pasts[past].video, self.pasts[past].cond
         context = self.model.start(rows, None if cond is None else cond.expand(rows, *cond.shape[1:]))
         for frame in range(0, self.frame, self.chunk):
@@ -143,9 +143,9 @@ class Stage:
         past: str = "own",
         run: int | None = None,
     ) -> Float[Tensor, "b f c h w"]:
-        """The model's velocity, after the pass was announced to instruments.
+        """The model's velocity; the pass is announced to instruments first.
 
-        `run` layers are counted as run, where the others could be passed over.
+        `run` is the number of layers that are counted, if the model lets the others be skipped.
         """
         at = ForwardPass(self.frame, step, sigma, "denoise")
         for on_pass in announced:
@@ -155,19 +155,19 @@ class Stage:
         level = torch.full((len(x),), sigma, device=x.device)
         return self.model.denoise(x, level, self._contexts[len(x), past])
 
-    def drawn(
+    def generate(
         self, x: Float[Tensor, "b f c h w"], velocity: Callable[[Tensor, int], Tensor], first: int = 0
     ) -> Float[Tensor, "b f c h w"]:
         """The frames after the sampler's steps from `first` to the last, `velocity(x, step)` at each."""
-        return deque(self._sampled(x, velocity, first), maxlen=1)[0]
+        return deque(self._sample_steps(x, velocity, first), maxlen=1)[0]
 
-    def _sampled(
+    def _sample_steps(
         self, x: Tensor, velocity: Callable[[Tensor, int], Tensor], first: int = 0
     ) -> Iterator[Tensor]:
-        return sample(x, self.grid.tolist(), velocity, self._added, first)
+        return sample(x, self.grid.tolist(), velocity, self._noise_to_add, first)
 
-    def _added(self, x: Tensor, step: int) -> Tensor | None:
-        """The noise that is added anew after a step, the same under every condition."""
+    def _noise_to_add(self, x: Tensor, step: int) -> Tensor | None:
+        """The noise that is added after a step, the same under every condition."""
         if self.renoise is None:
             return None
         if step not in self._fresh:
@@ -176,13 +176,13 @@ class Stage:
         return self._fresh[step].repeat(len(x) // DRAWS, 1, 1, 1, 1)
 
     def sigma(self, step: int) -> float:
-        """The noise level at the beginning of a step; 0 behind the last one."""
+        """The noise level at the beginning of a step; 0 after the last one."""
         return self.grid[step].item()
 
-    def recorded(
+    def record(
         self, x: Float[Tensor, "b f c h w"], sigma: float, step: int = 0, past: str = "own"
     ) -> tuple[Float[Tensor, "b f c h w"], Features]:
-        """The plain velocity, and what the pass computed on the way."""
+        """The plain velocity, and the features of the pass."""
         cross: dict[str, Tensor] = {}
 
         def keep(_at: Any, name: str, call: AttentionCall) -> Tensor:
@@ -191,7 +191,7 @@ class Stage:
 
         edits = dict.fromkeys(self.attention, keep)
         with (
-            self.layers.recorded() as (on_pass, residual),
+            self.layers.record() as (on_pass, residual),
             AttentionEdit(self.model.attn_dict, edits) as edit,
         ):
             velocity = self.velocity(x, sigma, step, (on_pass, edit.on_pass), past)
@@ -199,20 +199,20 @@ class Stage:
 
     @cached_property
     def path(self) -> list[Float[Tensor, "draw f c h w"]]:
-        """The plain model's noisy frames at the beginning of each step, then the frames it drew."""
-        return list(self._sampled(self.noise, lambda x, step: self.velocity(x, self.sigma(step), step)))
+        """The plain model's noisy frames at the beginning of each step, then the generated frames."""
+        return list(self._sample_steps(self.noise, lambda x, step: self.velocity(x, self.sigma(step), step)))
 
     @property
     def sample(self) -> Float[Tensor, "draw f c h w"]:
-        """What the plain model draws of each noise draw."""
+        """The plain model's generated frames, for each noise draw."""
         return self.path[-1]
 
     def features(self, step: int = 0, past: str = "own") -> Features:
-        """What the plain model computes at that step of its path; at step 0 also in the other clip's past."""
+        """The plain model's features at that step of its path; at step 0 also with the other clip's past."""
         if (step, past) not in self._features:
-            others = {} if past == "own" else self._remembered(past, {DRAWS})  # let go of when it was read
+            others = {} if past == "own" else self._remember(past, {DRAWS})  # freed after it was read
             self._contexts |= others
-            self._features[step, past] = self.recorded(self.path[step], self.sigma(step), step, past)[1]
+            self._features[step, past] = self.record(self.path[step], self.sigma(step), step, past)[1]
             for key in others:
                 del self._contexts[key]
         return self._features[step, past]
@@ -235,7 +235,7 @@ class Stage:
 
 
 def _of_other_draw(rows: Tensor) -> Tensor:
-    """Each draw's rows in the place of the other's; a draw may have several, side by side."""
+    """The rows of the two draws exchanged; a draw may have several neighbouring rows."""
     return rows.unflatten(0, (DRAWS, -1)).flip(0).flatten(0, 1)
 
 
