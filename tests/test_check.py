@@ -147,8 +147,12 @@ class FiresTwice(Adapter):
 
 class CallsTwice(Attention):
     def forward(self, x, past, seen):
-        F.scaled_dot_product_attention(*torch.zeros(3, len(x), 4, 2, 16))
-        return super().forward(x, past, seen)
+        kernel = F.scaled_dot_product_attention
+        try:
+            F.scaled_dot_product_attention = lambda *parts: (kernel(*parts), kernel(*parts))[1]
+            return super().forward(x, past, seen)
+        finally:
+            F.scaled_dot_product_attention = kernel
 
 
 class Masked(Attention):
