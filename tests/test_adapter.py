@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from framelens.models.adapter_template import Adapter
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.__main__ import main as probes_main
 from framelens.probes.check.__main__ import failures
+from framelens.probes.check.__main__ import main as check_main
 
 ROOT = Path(__file__).parents[1]
 OUTSIDER = f"{ROOT}/tests/networks/outsider_adapter.py:load"
@@ -170,12 +170,6 @@ def test_an_adapters_model_is_probed_like_any_other(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_make_check_runs_from_the_command_line():
-    done = subprocess.run(
-        [sys.executable, "-m", "framelens.probes.check", "--model", OUTSIDER],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(rf"\b13\b.*\b13\b.*{re.escape(OUTSIDER)}", done.stdout.splitlines()[-1])
+def test_it_is_checked_by_the_command(capsys):
+    assert check_main(["--model", OUTSIDER]) == 0
+    assert re.search(rf"\b13\b.*\b13\b.*{re.escape(OUTSIDER)}", capsys.readouterr().out.splitlines()[-1])

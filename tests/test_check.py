@@ -2,8 +2,6 @@
 
 import copy
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -424,15 +422,6 @@ def test_a_bad_request_gets_status_2_and_one_line(command, arguments, message):
     assert status == 2 and not lines
     (line,) = errors
     assert line.startswith("check: ") and re.search(message, line)
-
-
-def test_help_answers_without_torch():
-    ask = (
-        "import sys\nfrom framelens.probes.check.__main__ import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", ask], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_the_template_is_neither_a_network_nor_a_family():

@@ -91,7 +91,8 @@ FILES = ["__init__.py"] + sorted(
     path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")
 )
 TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
-COMMANDS = [package for package in PACKAGES if (ROOT / package / "__main__.py").exists()]
+COMMANDS = [[package] for package in PACKAGES if (ROOT / package / "__main__.py").exists()]
+COMMANDS += [["probes.check"], ["probes.latents"], ["probes", "estimate"]]
 
 
 def imported(node: ast.AST) -> Iterator[str]:
@@ -287,24 +288,27 @@ def test_the_package_itself_loads_nothing():
 
 
 @pytest.mark.slow
-def test_every_report_is_drawn_without_torch():
+def test_reports_intervals_and_names_of_statistics_do_without_torch():
     drawn = [file.removesuffix(".py").replace("/", ".") for file in FILES if file.startswith("reports/")]
     names = [f"framelens.{name.removesuffix('.__init__')}" for name in drawn if not name.endswith("__main__")]
-    assert "torch" not in loaded_after("\n".join(f"import {name}" for name in names))
+    intervals = "from framelens.analyses import intervals, statistics\nstatistics.names()"
+    assert "torch" not in loaded_after("\n".join([*(f"import {name}" for name in names), intervals]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", COMMANDS)
-def test_the_help_of_a_command_answers_without_torch(package):
+def test_the_help_of_every_command_answers_without_torch():
     ask = f"""
 import runpy
-sys.argv = [{package!r}, "--help"]
-try:
-    runpy.run_module("framelens.{package}", run_name="__main__", alter_sys=True)
-except SystemExit as exit:
-    assert not exit.code, exit.code
-else:
-    raise AssertionError("--help did not end the command")
+for command, *words in {COMMANDS!r}:
+    sys.argv = [command, *words, "--help"]
+    try:
+        runpy.run_module("framelens." + command, run_name="__main__", alter_sys=True)
+    except SystemExit as exit:
+        assert not exit.code, (command, exit.code)
+    else:
+        raise AssertionError(command + " --help did not end the command")
+    heavy = {{"torch", "transformer_lens", "nnsight"}} & set(sys.modules)
+    assert not heavy, (command, heavy)
 """
     assert not loaded_after(ask) & {"torch", "transformer_lens", "nnsight"}
 
