@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The numeric tests under the kernels of other processors: torch and oneDNN are told to do without this one's
-# vector instructions, with one thread and with two. Not part of make test; takes an hour or so. Arguments go to pytest:
+# vector instructions, with one thread and with two. Not part of make test: it takes an hour. Arguments go to
+# pytest:
 #
 #   bash tests/other_kernels.sh                 # every test that says "assert_same"
 #   bash tests/other_kernels.sh tests/test_scd.py -k cached

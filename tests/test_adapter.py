@@ -1,4 +1,4 @@
-"""Adapters of the user's own: of an outsider's network, the template; and what the door says of others."""
+"""A user's own model keeps the contract and is probed like any other; a file without one is refused."""
 
 import copy
 import json

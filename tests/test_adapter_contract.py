@@ -1,4 +1,4 @@
-"""What an adapter's model declares: wrong kinds are refused at the door, wrong sizes by `make check`."""
+"""What an adapter's model declares: wrong kinds are refused on loading, wrong sizes by `make check`."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A model around another one says what that says, but for its own words and for what it hides."""
+"""A model around another one has the traits of the inner one, except its own and those that it hides."""
 
 import pytest
 import tiny

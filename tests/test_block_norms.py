@@ -1,4 +1,4 @@
-"""Norms of what blocks write."""
+"""Block norms are root mean squares over tokens, by clip, frame, layer and step."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Every family that README lists keeps the contract, read by the one door from a file in its real format."""
+"""Every family that README lists keeps the contract, loaded from a file in its real format."""
 
 import pytest
 import twins

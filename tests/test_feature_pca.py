@@ -1,4 +1,4 @@
-"""Principal components of tokens at a few steps."""
+"""Principal components of tokens are those of the exact decomposition, in one basis for all kept steps."""
 
 from dataclasses import dataclass
 

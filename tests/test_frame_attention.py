@@ -1,4 +1,4 @@
-"""Attention by frame lag, fed with patterns whose answer is known."""
+"""Attention by frame lag: patterns whose answer is known give that answer, beside the share of keys."""
 
 from dataclasses import dataclass, replace
 

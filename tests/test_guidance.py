@@ -1,4 +1,4 @@
-"""Guidance is a wrapper: two contexts of one model, one combination."""
+"""Guidance combines two contexts of one model, and is the model itself at scale 1."""
 
 import pytest
 import tiny

@@ -1,4 +1,4 @@
-"""What is known of a world, and what a probe says a network knows of it."""
+"""Targets are what the frames of a world show, and a probe reads those that the features hold."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Mask drift: what a frame-causal mask changes in a network whose frames see each other both ways."""
+"""A frame-causal mask changes a bidirectional network, and leaves the first frame as it is alone."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What two noise draws agree on."""
+"""Noise invariance is 1 for equal features, 0 for independent ones, whatever their mean and scale."""
 
 import torch
 from bounds import assert_same, rounding

@@ -1,4 +1,4 @@
-"""The page of a run: its verdict, its warnings, and in Chromium what its script does."""
+"""The page of a run: verdict and warnings first, the numbers measured, and a script that does as asked."""
 
 import json
 import re

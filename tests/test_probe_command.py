@@ -1,4 +1,4 @@
-"""What `python -m framelens.probes` says to somebody who did not write it: of the model, of the options."""
+"""`python -m framelens.probes`: a model's mistakes and wrong options are one line with the remedy."""
 
 import re
 import tempfile

@@ -1,4 +1,4 @@
-"""The cost of watching: its arithmetic, its clock and its command."""
+"""The cost of watching: the card counts what torch counts, arms take turns, bad input is one line."""
 
 import json
 import os

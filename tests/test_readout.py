@@ -1,4 +1,4 @@
-"""What can be read linearly, about clips never seen."""
+"""A linear readout of clips never seen finds a planted map, and nothing where there is nothing."""
 
 import pytest
 import torch

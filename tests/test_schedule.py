@@ -1,4 +1,4 @@
-"""Noise levels: where the sampler's grid lies, where training puts its weight, what noising means."""
+"""The grid falls from 1 to 0, quantiles are those of samples, noising ends in the frame and in noise."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""CountSketches, against the products they estimate."""
+"""CountSketches are unbiased for the products that they estimate, also with one massive channel."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Similarity of features between steps, on features whose answer is known."""
+"""Similarity between steps: features whose answer is known give it, and sketches come near it."""
 
 from dataclasses import dataclass
 
