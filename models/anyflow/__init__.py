@@ -28,7 +28,7 @@ from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.anyflow.blocks import Block, Seen
 from framelens.models.anyflow.past import AnyFlowPast, Denoising, Layout, Remembering, fill_cache, turns_of
-from framelens.models.anyflow.read import build
+from framelens.models.anyflow.read import build_stock
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.models.parts.current_tokens import hook_current
@@ -45,7 +45,7 @@ def recognises(names: Collection[str]) -> bool:
 
 def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["AnyFlow", dict[str, Any]]:
     """The network of an AnyFlow checkpoint, and its metadata; ValueError if sizes or tensors do not fit."""
-    stock, config, sampling = build(checkpoint, options, Config)
+    stock, config, sampling = build_stock(checkpoint, options, Config)
     model = AnyFlow(stock, config, sampling)
     return model, {"network": "anyflow", "config": model.describe(), "origin": CLASSES[0]}
 
