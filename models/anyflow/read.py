@@ -16,7 +16,9 @@ HEAD = 128
 """Width of a head in all sizes of Wan; a bare state dict does not store it."""
 
 
-def build_stock(checkpoint: Checkpoint, options: dict[str, Any], make_config: Any) -> tuple[Any, Any, Sampling]:
+def build_stock(
+    checkpoint: Checkpoint, options: dict[str, Any], make_config: Any
+) -> tuple[Any, Any, Sampling]:
     """diffusers' network with the weights, our configuration, its sampling. ValueError for others."""
     with extra("families"):
         from diffusers.models.transformers.transformer_anyflow_far import (
