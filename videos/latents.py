@@ -11,6 +11,8 @@ at all.
 
 import json
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,13 @@ import numpy as np
 from safetensors import SafetensorError
 
 from framelens.records import replace_file
+from framelens.records.untrusted import (
+    is_archive,
+    require_honest_npy,
+    require_honest_zip,
+    require_kind,
+    require_memory_for,
+)
 from framelens.videos import Clips
 
 READABLE = (".safetensors", ".npy", ".npz", ".pt")
@@ -27,9 +36,12 @@ ALONGSIDE = ("text", "actions", "labels", "negative")
 SHAPES = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "labels": "[clips]"}
 """The shapes of arrays that have one entry per clip; `negative` is one for all clips."""
 DAMAGE = (
-    OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, SafetensorError,
+    OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, IndexError,
+    AssertionError, pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, zlib.error, MemoryError,
 )  # fmt: skip
 """Errors that readers of these formats raise for damaged files."""
+DEPTH = 5
+"""Lists may be nested as deep as latents have axes."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +133,12 @@ def _read_file(path: Path, wanted: str, expected: str) -> dict[str, Any]:
     """The arrays in a file by name, `wanted` among them."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected {expected}")
+    require_kind(path)
+    _require_honest(path)
     try:
         held = _read_arrays(path)
+    except MemoryError:
+        raise ValueError(f"cannot read {path} as latents: it does not fit in memory; split it") from None
     except DAMAGE as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"cannot read {path} as latents: {reason or type(error).__name__}") from None
@@ -136,30 +152,48 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
         held = np.load(path, allow_pickle=False)
-        return _keep_known(held if isinstance(held, np.ndarray) else dict(held))
+        return _keep_known(path, held if isinstance(held, np.ndarray) else dict(held))
     if suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return _keep_known(load_file(path))
+        return _keep_known(path, load_file(path))
     if suffix == ".pt":
         import torch
 
-        return _keep_known(torch.load(path, map_location="cpu", weights_only=True))
+        return _keep_known(path, torch.load(path, map_location="cpu", weights_only=True))
     raise ValueError(f"its suffix must be one of {', '.join(READABLE)}")
 
 
-def _keep_known(held: Any) -> dict[str, Any]:
+def _require_honest(path: Path) -> None:
+    """Raises ValueError for a file whose headers declare more than it holds, before it is read."""
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        require_honest_npy(path)
+    elif suffix == ".pt" and is_archive(path):
+        require_honest_zip(path, compressed=False)
+
+
+def _keep_known(path: Path, held: Any) -> dict[str, Any]:
     """The arrays with known names. A single array is taken as latents."""
     held = dict(held) if isinstance(held, Mapping) else {"latents": held}
     if len(held) == 1 and not held.keys() & {"latents", *ALONGSIDE}:
         held = {"latents": next(iter(held.values()))}
-    return {
-        name: _to_numpy(values) for name, values in held.items() if name == "latents" or name in ALONGSIDE
-    }
+    known = {name: values for name, values in held.items() if name == "latents" or name in ALONGSIDE}
+    return {name: _to_numpy(path, values) for name, values in known.items()}
 
 
-def _to_numpy(values: Any) -> np.ndarray:
-    """The values as a numpy array. Floating-point tensors become float32, as numpy has no bfloat16."""
+def _to_numpy(path: Path, values: Any) -> np.ndarray:
+    """The values as a numpy array. Floating-point tensors become float32, as numpy has no bfloat16.
+
+    ValueError for what is not an array, and for an array that declares more than this machine can hold.
+    """
+    count, first, depth = 1, values, 0
+    while isinstance(first, list | tuple) and first and depth <= DEPTH:
+        count, first, depth = count * len(first), first[0], depth + 1
+    is_tensor = hasattr(first, "detach")
+    if not is_tensor and not isinstance(first, np.ndarray | np.generic | int | float):
+        raise ValueError(f"it holds a {type(first).__name__} instead of an array; save tensors or arrays")
+    require_memory_for(path, 4 * count * (first.numel() if is_tensor else np.size(first)))
     if hasattr(values, "detach"):
         values = values.detach()
         values = (values.float() if values.is_floating_point() else values).numpy()

@@ -150,12 +150,13 @@ def open_text_encoder(name: str, device: str = "cpu", dtype: str = "float32") ->
 
     folder = _tokenizer_folder(part.path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         opened: Any = UMT5EncoderModel.from_pretrained(
             part.path,
             dtype=getattr(torch, dtype),
             device_map=device,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

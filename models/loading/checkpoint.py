@@ -25,6 +25,8 @@ class Checkpoint:
     """By their names in the file, without the parts that wrappers add to names."""
     config: dict[str, Any] | None = None
     """The folder's config.json; None for a bare file."""
+    keys: tuple[str, ...] = ()
+    """All keys of a PyTorch file whose weights are under one of them."""
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """Raises ValueError unless the tensors are the expected ones, by name and shape."""

@@ -7,16 +7,23 @@ import json
 import pickle
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from framelens.records import read_json_object
+from framelens.records.notes import print_note
+from framelens.records.untrusted import require_honest_zip, require_kind
+
 PYTORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-NESTS = ("generator_ema", "generator", "state_dict", "ema", "model")
-"""The keys under which a PyTorch file may hold the weights. The first key that exists is used."""
+NESTS = ("generator_ema", "generator", "state_dict", "ema", "model", "shadow")
+"""The keys under which a PyTorch file may hold the weights. The first that holds only tensors is read."""
+DEEPEST = 4
+"""Keys that lead to the weights, at most: a dict may contain itself."""
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """Sharding, recomputation and compilation add these to names."""
 PREFIXES = ("module.", "model.diffusion_model.", "model.")
@@ -30,13 +37,24 @@ DAMAGE = (
 """Errors that torch.load raises for damaged files."""
 
 
-def read_file(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """The framelens metadata of a file, None if it has none, and its tensors by their bare names.
+class Content(NamedTuple):
+    """What a file holds."""
+
+    metadata: dict[str, Any] | None
+    """The framelens metadata; None for a file of another project."""
+    weights: dict[str, Tensor]
+    keys: tuple[str, ...] = ()
+    """All keys of the file, if the weights are under one of them."""
+
+
+def read_file(path: Path) -> Content:
+    """The framelens metadata of a file, its tensors by their bare names, and the keys beside them.
 
     Raises ValueError, in one line, for a file that is damaged or holds other things than tensors.
     """
-    metadata, weights = _open_pytorch(path) if path.suffix in PYTORCH_SUFFIXES else _open(path)
-    return metadata, weights if metadata is not None else bare(weights)
+    require_kind(path)
+    content = _open_pytorch(path) if path.suffix in PYTORCH_SUFFIXES else _open(path)
+    return content if content.metadata is not None else content._replace(weights=bare(content.weights))
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -69,8 +87,8 @@ def _variants_last(file: Path) -> tuple[int, bool, str]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        named = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+        named = sorted(set(read_json_object(index)["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{index} is not a shard index: {type(error).__name__} {error}") from None
     outside = [shard for shard in named if Path(shard).name != shard]
     if outside:
@@ -99,7 +117,7 @@ def bare(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def _open(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+def _open(path: Path) -> Content:
     """The framelens metadata, None if there is none, and the tensors."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -108,20 +126,25 @@ def _open(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
     if "framelens" not in metadata:
-        return None, weights
+        return Content(None, weights)
     try:
-        return json.loads(metadata["framelens"]), weights
-    except json.JSONDecodeError as error:
+        held = json.loads(metadata["framelens"])
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: its framelens metadata is damaged: {error}") from None
+    if not isinstance(held, dict):
+        raise ValueError(f"{path}: its framelens metadata is a {type(held).__name__}, expected an object")
+    return Content(held, weights)
 
 
-def _open_pytorch(path: Path) -> tuple[None, dict[str, Tensor]]:
+def _open_pytorch(path: Path) -> Content:
     """The tensors of a file of torch.save. Code in the file is not run."""
     with path.open("rb") as file:
         start = file.read(2)
     if start not in (b"PK", b"\x80\x02"):  # archives of torch.save, and files from before torch 1.6
         what = "a plain pickle" if start[:1] == b"\x80" else f"it begins with {start!r}"
         raise ValueError(f"{path} is not a file of torch.save: {what}")
+    if start == b"PK":
+        require_honest_zip(path, compressed=False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unusual pickles; unreadable ones raise below
@@ -130,7 +153,7 @@ def _open_pytorch(path: Path) -> tuple[None, dict[str, Tensor]]:
         raise ValueError(_why_refused(path, str(error))) from None
     except DAMAGE as error:
         raise ValueError(f"{path} is not a whole PyTorch file: {_reason(error)}") from None
-    return None, _tensors(path, held)
+    return Content(None, *_choose_weights(path, held))
 
 
 def _why_refused(path: Path, error: str) -> str:
@@ -150,16 +173,46 @@ def _reason(error: object) -> str:
     return printable if " " in printable else f"{type(error).__name__} {printable}".strip()
 
 
-def _tensors(path: Path, held: Any) -> dict[str, Tensor]:
-    """The state dict inside the content of a PyTorch file."""
-    while isinstance(held, dict) and any(isinstance(held.get(nest), dict) for nest in NESTS):
-        held = next(held[nest] for nest in NESTS if isinstance(held.get(nest), dict))
+def _choose_weights(path: Path, held: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict inside the content of a PyTorch file, and the keys that the file has beside it."""
     if not isinstance(held, dict):
         raise ValueError(f"{path} holds a {type(held).__name__}, expected a dict from names to tensors")
-    others = [str(k) for k, v in held.items() if not isinstance(k, str) or not isinstance(v, Tensor)]
-    if others:
-        raise ValueError(
-            f"{path} holds more than tensors: {others[:10]}; expected a dict from names to tensors, or one "
-            f"under {', '.join(NESTS)}"
-        )
-    return held
+    places = list(_places(held))
+    whole = [(place, weights) for place, weights in places if weights and not _others(weights)]
+    if not whole:
+        raise ValueError(f"{path} {_why_no_weights(places)}")
+    place, weights = whole[0]
+    if len(places) > 1:
+        unused = [f"{other} ({_describe(found)})" for other, found in places if other != place]
+        print_note(f"{path}: the weights under {place} are read, not {', '.join(unused)}")
+    return weights, tuple(str(key) for key in held) if place else ()
+
+
+def _places(held: dict[Any, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Where weights may be: keys joined by dots, and the dict there, in order of preference."""
+    inner = [nest for nest in NESTS if isinstance(held.get(nest), dict)] if len(place) < DEEPEST else []
+    for nest in inner:
+        yield from _places(held[nest], (*place, nest))
+    if not inner:
+        yield ".".join(place), held
+
+
+def _others(held: dict[Any, Any]) -> list[str]:
+    """The keys of what is not a named tensor."""
+    return [str(k) for k, v in held.items() if not isinstance(k, str) or not isinstance(v, Tensor)]
+
+
+def _describe(held: dict[Any, Any]) -> str:
+    return f"holds {_others(held)[:3]}" if _others(held) else "also whole" if held else "empty"
+
+
+def _why_no_weights(places: list[tuple[str, dict[Any, Any]]]) -> str:
+    """The end of a message about a file in which no dict holds only tensors."""
+    where, held = next(((where, held) for where, held in places if held), places[0])
+    if not held:
+        return f"holds no weights: {', '.join(where for where, _ in places) or 'it'} is empty"
+    within = f" in {where}" if where else ""
+    return (
+        f"holds more than tensors{within}: {_others(held)[:10]}; expected a dict from names to tensors, or "
+        f"one under {', '.join(NESTS)}, nested {DEEPEST} times at most"
+    )

@@ -3,7 +3,6 @@
 require_memory("a.safetensors", files, "cuda", "bfloat16", copies=2)        # ValueError if they do not fit
 """
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from framelens.models.loading.files import PYTORCH_SUFFIXES, read_file
+from framelens.records.untrusted import is_archive, require_kind
 
 MEMINFO = Path("/proc/meminfo")
 CGROUPS = (
@@ -46,16 +46,10 @@ def bytes_as(files: Sequence[Path], dtype: torch.dtype) -> int:
     return sum(values_in(path) for path in files) * dtype.itemsize
 
 
-def _is_archive(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # damaged: the reader reports it
-        return False
-
-
 def values_in(path: Path) -> int:
     """The count of numbers in a file's tensors, from its header; from the size for old torch.save files."""
-    if path.suffix in PYTORCH_SUFFIXES and not _is_archive(path):
+    require_kind(path)
+    if path.suffix in PYTORCH_SUFFIXES and not is_archive(path):
         return path.stat().st_size // STORED_BYTES
     if path.suffix in PYTORCH_SUFFIXES:
         return sum(tensor.numel() for tensor in read_file(path)[1].values())  # mapped into memory, not read

@@ -27,12 +27,14 @@ from framelens.models.loading.multi_device import spread
 from framelens.models.loading.shuffled import shuffle
 from framelens.records import read_json_object
 from framelens.records.assignments import convert
+from framelens.records.notes import print_note
 
 REACH = ("window", "sink")
 """Options of every network whose history can be bounded."""
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 """The folders of a pipeline that has one network for high and one for low noise levels."""
 GUIDE = "another network comes through an adapter, file.py:function (the guide is models/README.md)"
+UNQUANTISED = "give the original weights, in float32, bfloat16 or float16"
 RequireRoom = Callable[[list[Path]], None]
 """Raises ValueError if the tensors in these files do not fit the device."""
 
@@ -77,9 +79,10 @@ def _put_on_device(model: CausalDiffuser, device: str, dtype: torch.dtype, seed:
 def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
     path = place.path
     require_room([path])
-    metadata, weights = read_file(path)
+    metadata, weights, keys = read_file(path)
+    _refuse_whole_numbers(path, weights)
     if metadata is None:
-        model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights), asked)
+        model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights, keys=keys), asked)
     else:
         reach, others = _reach(asked, {})
         model = _build(path, metadata, others)
@@ -97,7 +100,20 @@ def _by_family(
     reach, others = _reach(asked, family.DEFAULTS)
     model, metadata = family.read(checkpoint, complete_options(checkpoint.path, family, others))
     model.config = _bounded(traits(model).config, checkpoint.path, reach)
+    if "assumed" in metadata:
+        stated = ", ".join(f"{name} {value}" for name, value in metadata["assumed"].items())
+        print_note(f"{checkpoint.path}: assumed {stated}; --set NAME=VALUE changes it")
     return model, metadata
+
+
+def _refuse_whole_numbers(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Raises ValueError, which names the first, for matrices of whole numbers: quantised weights."""
+    whole = [name for name, tensor in weights.items() if tensor.ndim > 1 and not tensor.is_floating_point()]
+    if whole:
+        raise ValueError(
+            f"{path} holds {len(whole)} quantised tensors, as {whole[0]} of {weights[whole[0]].dtype}; "
+            f"{UNQUANTISED}"
+        )
 
 
 def _reach(asked: dict[str, Any], unsaid: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
@@ -118,7 +134,9 @@ def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom)
     config, family = _kind_of(folder)
     complete_options(folder, family, _reach(asked, family.DEFAULTS)[1])  # before gigabytes are read
     require_room(files_of(folder))
-    model, metadata = _by_family(family, Checkpoint(folder, read_folder(folder), config), asked)
+    weights = read_folder(folder)
+    _refuse_whole_numbers(folder, weights)
+    model, metadata = _by_family(family, Checkpoint(folder, weights, config), asked)
     return model, Source(folder, _hash(files_of(folder)), metadata)
 
 
@@ -131,6 +149,8 @@ def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
         what = what if index else f"{folder} has no config.json, so it is not a model in diffusers' layout"
         raise FileNotFoundError(f"{what}; supported are {', '.join(sorted(known))}")
     config = read_json_object(folder / "config.json")
+    if config.get("quantization_config"):
+        raise ValueError(f"{folder}: its config.json says that the weights are quantised; {UNQUANTISED}")
     kind = next((k for k in (config.get("_class_name"), *(config.get("architectures") or ())) if k), None)
     if kind not in known:
         kind = kind or config.get("model_type") or "model of a kind that its config.json does not store"

@@ -69,7 +69,7 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[Wan, dict[str
     with extra("families"):
         from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    taken = assume(checkpoint.path, options)
+    taken = assume(checkpoint.path, options, checkpoint.keys)
     names = "Wan's own" if is_original(checkpoint.weights) else "diffusers'"
     checkpoint = with_our_names(checkpoint)
     config = config_of(checkpoint, options, taken.frames_per_chunk, taken.variant != "bidirectional")

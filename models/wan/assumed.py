@@ -4,8 +4,9 @@ The files of causal models hold only weights, so the assumptions come from the p
 The settings `variant` and `frames_per_chunk` override it. A model's metadata lists each assumption and why.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ from framelens.records import read_json_object
 VARIANTS = ("auto", "bidirectional", "diffusion-forcing", "few-step")
 """Not causal; causal with many steps (trained by diffusion or teacher forcing); distilled."""
 MANY_STEPS = 50
+DISTILLED = {"critic", "generator"}
+"""Keys of a trainer's file that tell that its generator was distilled: the critic is trained beside it."""
+GENERAL = re.compile(
+    r"((pytorch_|diffusion_pytorch_)?(model|weights|checkpoints?|ckpts?|transformer|iter|step|epoch))?"
+    r"([_-]?(model|ema|step|iter))?([_=-]*\d+)*(\.\w+)?"
+)
+"""Names of files and folders that say nothing about a network, as checkpoint_model_000600 or model.pt."""
+OTHER_LEVELS = ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "dynamic_shifting")
+"""Settings of a scheduler, after `use_`, that give noise levels that we do not make."""
+FLOW = "flow_prediction"
 SHIFT, CAUSVID_SHIFT = 5.0, 8.0
 """Shift of the noise levels of Wan 2.1 and of the causal models made from it; the same of CausVid."""
 
@@ -73,7 +84,7 @@ class Assumed:
         return asdict(self) | {"sampling": self.sampling.describe()}
 
 
-def assume(path: Path, options: Mapping[str, Any]) -> Assumed:
+def assume(path: Path, options: Mapping[str, Any], keys: Collection[str] = ()) -> Assumed:
     """The variant from `options`, else from the path, else a bidirectional network with many steps.
 
     ValueError for an unknown variant.
@@ -82,21 +93,24 @@ def assume(path: Path, options: Mapping[str, Any]) -> Assumed:
     if asked not in VARIANTS:
         raise ValueError(f"no variant is called {asked!r}; there are {', '.join(VARIANTS)}")
     place = "/".join(_telling_parts(path)).lower().replace("-", "_")
-    hint = next((hint for hint in HINTS if hint.part in place), None)
+    hint = next((hint for hint in HINTS if _is_in(hint.part, place)), None)
+    distilled = hint is None and DISTILLED <= set(keys)
     if asked != "auto":
         reasons, variant = [f"variant {asked!r} was requested"], asked
         hint = hint if hint is not None and hint.variant == asked else None
     else:
-        variant = "bidirectional" if hint is None else hint.variant
+        variant = "few-step" if distilled else "bidirectional" if hint is None else hint.variant
         found = "names no causal variant" if hint is None else f"contains {hint.part!r}"
-        reasons = [f"the path {found}"]
+        reasons = [f"the file has {' and '.join(sorted(DISTILLED))}" if distilled else f"the path {found}"]
     if chunk is None:
         chunk = next((n for part, n in CHUNKS.items() if part in place), DEFAULT_CHUNK[variant])
     else:
         reasons.append("frames_per_chunk was requested")
     sampling = hint.sampling if hint is not None and hint.sampling is not None else None
     if sampling is None:
-        sampling = FEW_STEPS if variant == "few-step" else Sampling(MANY_STEPS, scheduled_shift(path, SHIFT))
+        shift = scheduled_shift(path, SHIFT)
+        few = replace(FEW_STEPS, shift=shift)
+        sampling = few if variant == "few-step" else Sampling(MANY_STEPS, shift)
     return Assumed(variant, sampling, chunk, ", ".join(reasons))
 
 
@@ -106,9 +120,33 @@ def scheduled_shift(path: Path, otherwise: float) -> float:
     if not file.exists():
         return otherwise
     config = read_json_object(file)
+    _refuse_other_schedules(file, config)
     return float(config.get("flow_shift") or config.get("shift") or otherwise)
 
 
+def _refuse_other_schedules(file: Path, config: Mapping[str, Any]) -> None:
+    """Raises ValueError for settings of a scheduler that change its noise levels or the network's target."""
+    on = [f"use_{name}" for name in OTHER_LEVELS if config.get(f"use_{name}")]
+    if on:
+        raise ValueError(
+            f"{file} sets {on[0]}={config[on[0]]!r}: such noise levels are not supported; remove it there to "
+            "run the network on shifted uniform levels"
+        )
+    target = config.get("prediction_type") or FLOW
+    if target != FLOW:
+        raise ValueError(
+            f"{file} says that the network predicts {target!r}; supported is {FLOW!r}, another network comes "
+            "through an adapter (the guide is models/README.md)"
+        )
+
+
+def _is_in(part: str, place: str) -> bool:
+    """Whether the path contains the hint as words of its own: "dmdpipe" does not contain "dmd"."""
+    return re.search(rf"(?<![a-z]){part}(?![a-z])" if part.isalpha() else part, place) is not None
+
+
 def _telling_parts(path: Path) -> list[str]:
-    """The parts of a path that name a checkpoint: the last two, and the repository in a hub cache."""
-    return [part for part in path.parts[:-2] if part.startswith("models--")] + list(path.parts[-2:])
+    """The parts of a path that name a checkpoint: the last two that are not general words, and the repository
+    in a hub cache."""
+    parts = [part for part in path.parts if not GENERAL.fullmatch(part.lower())] or list(path.parts)
+    return [part for part in parts[:-2] if part.startswith("models--")] + parts[-2:]
