@@ -3,11 +3,14 @@
     batch = files.clips("footage/", frames=16, size=(64, 64), stride=2)     # Clips
     files.write("sample.gif", batch.video[0], scale=4)
 
-Reading takes .mp4, .gif and .webm, one file or a folder of them; writing makes .mp4 and .gif. Needs the extra
-`videos`.
+Reads the kinds of READABLE, one file or a folder of them; writes .mp4 and .gif. Needs the extra `videos`.
+
+Frames are read as a player shows them: upright, with square pixels, without frames that an edit list hides.
+Notes on stderr name interlaced film, variable and different frame rates, and files that are left out.
 """
 
-from collections.abc import Iterator
+import mimetypes
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
@@ -18,18 +21,26 @@ from jaxtyping import Float, UInt8
 
 from framelens.records import replace_file
 from framelens.records.extras import extra
+from framelens.records.notes import print_note
+from framelens.records.untrusted import require_kind
 from framelens.videos import Clips
+from framelens.videos._encode import encode, to_bytes
+from framelens.videos.film import frame_rate, pixel_aspect, upright, watch
 
 with extra("videos"):
     import av
     from av.container import InputContainer
     from av.error import FFmpegError
-    from av.filter import Graph
-    from av.video.format import VideoFormat
     from av.video.reformatter import Interpolation
 
-READABLE = (".gif", ".mp4", ".webm")
+READABLE = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 WRITABLE = (".gif", ".mp4")
+OTHERS = (".flv", ".m2ts", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".wmv")
+"""Kinds of video that are not read, beside those that the system knows."""
+NAMED = 10
+"""Files named in a note."""
+SAME_RATE = 1.01
+"""Rates within this factor, as 29.97 and 30, count as one."""
 
 
 def clips(
@@ -44,8 +55,15 @@ def clips(
     """
     if min(frames, *size, stride, limit or 1) < 1 or limit == 0:
         raise ValueError(f"expected counts from 1, got {frames=}, {size=}, {stride=}, {limit=}")
-    found = (window for file in files_of(path) for window in windows(file, frames, size, stride))
-    video = np.stack(list(islice(found, limit)))
+    used: list[Path] = []
+
+    def found() -> Iterator[np.ndarray]:
+        for file in files_of(path):
+            used.append(file)
+            yield from windows(file, frames, size, stride)
+
+    video = np.stack(list(islice(found(), limit)))
+    note_rates(used)
     return Clips(video.astype(np.float32) / 127.5 - 1)
 
 
@@ -56,7 +74,7 @@ def files_of(path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in READABLE)
+        found = _films_in(path)
         if not found:
             raise FileNotFoundError(f"{path} holds no videos; expected {', '.join(READABLE)} files")
         return found
@@ -67,11 +85,47 @@ def files_of(path: str | Path) -> list[Path]:
     return [path]
 
 
+def _films_in(folder: Path) -> list[Path]:
+    """The video files in a folder in order of name; hidden files and videos of other kinds are noted."""
+    inside = sorted(file for file in folder.iterdir() if not file.is_dir())
+    films = [file for file in inside if file.suffix.lower() in READABLE and not file.name.startswith(".")]
+    others = [file.name for file in inside if file not in films and _looks_like_video(file)]
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        kinds = ", ".join(READABLE)
+        print_note(
+            f"{folder}: left out {', '.join(others[:NAMED])}{more}; read are {kinds}, not hidden files"
+        )
+    return films
+
+
+def _looks_like_video(file: Path) -> bool:
+    kind = mimetypes.guess_type(file.name)[0] or ""
+    return kind.startswith("video/") or file.suffix.lower() in (*READABLE, *OTHERS)
+
+
+def rate_of(file: Path) -> float | None:
+    """Frames per second of a film, on average; None if it stores none. ValueError if it cannot be read."""
+    with _open(file) as container:
+        return frame_rate(container.streams.video[0])
+
+
+def note_rates(films: Iterable[Path]) -> None:
+    """Prints a note if the films have different frame rates: their clips then span different times."""
+    rates = {file: rate for file in films if (rate := rate_of(file)) is not None}
+    if rates and max(rates.values()) > SAME_RATE * min(rates.values()):
+        low, high = min(rates, key=lambda f: rates[f]), max(rates, key=lambda f: rates[f])
+        print_note(
+            f"{low.name} has {rates[low]:.4g} frames per second, {high.name} {rates[high]:.4g}: clips of "
+            "both have the same number of frames, not the same time; convert them to one rate if time matters"
+        )
+
+
 def windows(
     file: Path, frames: int, size: tuple[int, int], stride: int = 1
 ) -> Iterator[UInt8[np.ndarray, "f c h w"]]:
     """The windows of one file as `clips` cuts them, read one at a time. ValueError if it has none."""
-    images = (_fit(frame, size) for frame in islice(_decode(file), 0, None, stride))
+    images = (_fit(frame, size, aspect) for frame, aspect in islice(_decode(file), 0, None, stride))
     window = list(islice(images, frames))
     _require_window(file, len(window), frames, stride)
     while len(window) == frames:
@@ -79,11 +133,16 @@ def windows(
         window = list(islice(images, frames))
 
 
-def count_windows(file: Path, frames: int, stride: int = 1) -> int:
-    """The number of windows in a file, counted without decoding a frame; ValueError if there are none."""
+def count_windows(file: Path, frames: int, stride: int = 1, limit: int | None = None) -> int:
+    """The number of windows that `windows` gives for a file, at most `limit`. ValueError for none.
+
+    All frames are decoded: an edit list, or a lost beginning, hides frames whose packets are in the file.
+    """
+    enough = None if limit is None else limit * frames * stride
     with _open(file) as container:
-        held = sum(packet.size > 0 for packet in container.demux(video=0))
-    kept = -(-held // stride)
+        container.streams.video[0].thread_type = "AUTO"
+        shown = sum(1 for _ in islice(container.decode(video=0), enough))
+    kept = -(-shown // stride)
     _require_window(file, kept, frames, stride)
     return kept // frames
 
@@ -100,7 +159,7 @@ def write(
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise ValueError(f"cannot write {path}: its suffix must be one of {', '.join(WRITABLE)}")
-    images = _to_bytes(video, scale)
+    images = to_bytes(video, scale)
     height, width = images.shape[1:3]
     if frames_per_second <= 0:
         raise ValueError(f"frames_per_second must be positive, got {frames_per_second}")
@@ -108,7 +167,7 @@ def write(
         raise ValueError(f"mp4 needs even sizes, got {height}x{width}: use scale=2 or .gif")
 
     rate = Fraction(frames_per_second).limit_denominator(1000)
-    return replace_file(path, lambda partial: _encode(partial, path.suffix.lower(), images, rate))
+    return replace_file(path, lambda partial: encode(partial, path.suffix.lower(), images, rate))
 
 
 def _require_window(file: Path, kept: int, frames: int, stride: int) -> None:
@@ -120,16 +179,23 @@ def _require_window(file: Path, kept: int, frames: int, stride: int) -> None:
         )
 
 
-def _decode(file: Path) -> Iterator[av.VideoFrame]:
+def _decode(file: Path) -> Iterator[tuple[av.VideoFrame, float]]:
+    """The frames of a file, with the aspect of their pixels."""
     with _open(file) as container:
-        yield from container.decode(video=0)
+        aspect = pixel_aspect(file, container.streams.video[0])
+        for frame in watch(file, container.decode(video=0)):
+            yield frame, aspect
 
 
 @contextmanager
 def _open(file: Path) -> Iterator[InputContainer]:
     """Opens the container of the file for a with block. ValueError if it cannot be read."""
     try:
-        with av.open(file) as container:
+        require_kind(file)
+    except ValueError as kind:
+        raise ValueError(f"cannot read {file}: it {str(kind).removeprefix(f'{file} ')}") from None
+    try:
+        with av.open(f"file:{file}") as container:  # else a name with a colon is taken for a URL
             if not container.streams.video:
                 raise ValueError(f"cannot read {file}: it has no video stream")
             yield container
@@ -137,75 +203,18 @@ def _open(file: Path) -> Iterator[InputContainer]:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
 
 
-def _fit(frame: av.VideoFrame, size: tuple[int, int]) -> UInt8[np.ndarray, "c h w"]:
-    """The largest centred part with the aspect of `size`, upright, resized to `size`."""
-    image: np.ndarray = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+def _fit(frame: av.VideoFrame, size: tuple[int, int], aspect: float) -> UInt8[np.ndarray, "c h w"]:
+    """The largest centred part that looks like `size` on a screen, upright, resized to `size`.
+
+    `aspect` is the width of the frame's pixels over their height, before they are turned.
+    """
+    image, aspect = upright(frame.to_ndarray(format="rgb24"), frame, aspect)
     (height, width), (rows, columns) = image.shape[:2], size
-    crop_height = min(height, max(1, round(width * rows / columns)))
-    crop_width = min(width, max(1, round(height * columns / rows)))
+    crop_height = min(height, max(1, round(width * aspect * rows / columns)))
+    crop_width = min(width, max(1, round(height / aspect * columns / rows)))
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     image = np.ascontiguousarray(image[top : top + crop_height, left : left + crop_width])
     # Averaging over the area avoids aliasing, but is right only if the number of pixels decreases.
     how = Interpolation.AREA if crop_height >= rows and crop_width >= columns else Interpolation.BICUBIC
     fitted = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(columns, rows, interpolation=how)
     return fitted.to_ndarray().transpose(2, 0, 1)
-
-
-def _to_bytes(
-    video: Float[np.ndarray, "f c h w"], scale: int
-) -> UInt8[np.ndarray, "f {scale}*h {scale}*w c"]:
-    """The video as bytes, channels last, each pixel repeated `scale` by `scale` times."""
-    if video.ndim != 4 or len(video) == 0 or video.shape[1] != 3:
-        raise ValueError(f"expected a video [frames, 3, height, width], got {list(video.shape)}")
-    if not np.isfinite(video).all():
-        raise ValueError("the video has values that are not finite")
-    if scale < 1:
-        raise ValueError(f"scale must be at least 1, got {scale}")
-    images = np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
-    return images.repeat(scale, axis=1).repeat(scale, axis=2)
-
-
-def _encode(file: Path, suffix: str, images: UInt8[np.ndarray, "f h w c"], rate: Fraction) -> None:
-    # The bytes of an mp4 depend on the number of threads, and with x264's macroblock tree
-    # small pictures differ from run to run.
-    codec, pixels, options = {
-        ".mp4": ("libx264", "yuv420p", {"crf": "12", "threads": "1", "x264-params": "mbtree=0"}),
-        ".gif": ("gif", "pal8", {}),
-    }[suffix]
-    frames = _make_frames(images, rate)
-    with av.open(file, "w", format=suffix[1:]) as container:
-        stream = container.add_stream(codec, rate=rate, options=options)
-        stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], pixels
-        for frame in _reduce_colours(frames, images, rate) if suffix == ".gif" else frames:
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def _make_frames(images: UInt8[np.ndarray, "f h w c"], rate: Fraction) -> Iterator[av.VideoFrame]:
-    for index, image in enumerate(images):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame.pts, frame.time_base = index, 1 / rate
-        yield frame
-
-
-def _reduce_colours(
-    frames: Iterator[av.VideoFrame], images: UInt8[np.ndarray, "f h w c"], rate: Fraction
-) -> Iterator[av.VideoFrame]:
-    """The frames in one palette of 256 colours. The palette is chosen over the whole video."""
-    graph = Graph()
-    height, width = images.shape[1:3]
-    source = graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=1 / rate)
-    split, sink = graph.add("split"), graph.add("buffersink")
-    palette = graph.add("palettegen", "reserve_transparent=0")
-    use = graph.add("paletteuse", "dither=none")
-    source.link_to(split)
-    split.link_to(use, 0, 0)
-    split.link_to(palette, 1, 0)
-    palette.link_to(use, 0, 1)
-    use.link_to(sink)
-    graph.configure()
-    for frame in frames:
-        graph.vpush(frame)
-    graph.vpush(None)
-    for _ in images:
-        yield graph.vpull()

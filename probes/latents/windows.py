@@ -18,14 +18,17 @@ class Window:
 
     file: Path
     index: int
+    frames_per_second: float | None = None
+    """Of the film, on average; None if the file does not store it."""
 
     def describe(self, frames: int, stride: int) -> dict[str, Any]:
-        """The file's name and the first frame in it."""
-        return {"file": self.file.name, "first_frame": self.index * frames * stride, "stride": stride}
+        """The file's name and frame rate, and the first frame in it."""
+        first, rate = self.index * frames * stride, self.frames_per_second
+        return {"file": self.file.name, "first_frame": first, "stride": stride, "frames_per_second": rate}
 
 
 def windows(path: Path, frames: int, stride: int, limit: int | None) -> list[Window]:
-    """The first `limit` windows of a file or folder, in order of file name; no frame is decoded.
+    """The first `limit` windows of a file or folder, in order of file name. Decodes films to count.
 
     Raises ValueError or OSError with one line, also for a file shorter than one window.
     """
@@ -33,9 +36,12 @@ def windows(path: Path, frames: int, stride: int, limit: int | None) -> list[Win
         raise ValueError(f"expected counts from 1, got {frames=}, {stride=}, clips={limit}")
     found = []
     for file in files.files_of(path):
-        found += [Window(file, index) for index in range(files.count_windows(file, frames, stride))]
+        left = None if limit is None else limit - len(found)
+        count, rate = files.count_windows(file, frames, stride, left), files.rate_of(file)
+        found += [Window(file, index, rate) for index in range(count)]
         if limit is not None and len(found) >= limit:
             break
+    files.note_rates({window.file: None for window in found})
     return found[:limit]
 
 
