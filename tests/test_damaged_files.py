@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 VIDEO = np.zeros((2, 3, 4, 4, 4), np.float32)
 
 
-def refused(call, path: Path, *rest) -> str:
+def refuse(call, path: Path, *rest) -> str:
     """The one line that refuses the file; little memory is used for it."""
     tracemalloc.start()
     try:
@@ -57,7 +57,7 @@ def test_latents_cut_off_are_named(tmp_path, suffix, share):
     }[suffix]()
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    refused(latents.read, path)
+    refuse(latents.read, path)
 
 
 @pytest.mark.parametrize("shape", [(10**9, 2, 1, 2, 2), (10**14,), (1 << 62, 1 << 62)])
@@ -66,14 +66,14 @@ def test_an_array_that_declares_more_than_it_holds_is_refused(tmp_path, shape):
     alone.write_bytes(header(shape) + bytes(64))
     with zipfile.ZipFile(member, "w") as archive:
         archive.writestr("latents.npy", header(shape) + bytes(64))
-    assert "declares" in refused(latents.read, alone)
-    assert "declares" in refused(latents.read, member)
+    assert "declares" in refuse(latents.read, alone)
+    assert "declares" in refuse(latents.read, member)
 
 
 def test_a_header_without_end_is_refused(tmp_path):
     path = tmp_path / "a.npy"
     path.write_bytes(b"\x93NUMPY\x02\x00" + (200_000).to_bytes(4, "little") + b"(" * 200_000)
-    refused(latents.read, path)
+    refuse(latents.read, path)
 
 
 def test_an_archive_that_expands_far_beyond_its_size_is_refused(tmp_path):
@@ -86,13 +86,13 @@ def test_an_archive_that_expands_far_beyond_its_size_is_refused(tmp_path):
         for _ in range(200):
             file.write(kilo)
     assert path.stat().st_size < 1_000_000
-    assert "0.2 GB" in refused(latents.read, path)
+    assert "0.2 GB" in refuse(latents.read, path)
 
 
 def test_a_view_that_declares_more_than_the_machine_holds_is_refused(tmp_path):
     path = tmp_path / "a.pt"
     torch.save(torch.zeros(1).expand(10**6, 10**3, 10**2, 10, 10), path)
-    assert "GB" in refused(latents.read, path)
+    assert "GB" in refuse(latents.read, path)
 
 
 def test_compressed_entries_are_no_file_of_torch(tmp_path):
@@ -101,8 +101,8 @@ def test_compressed_entries_are_no_file_of_torch(tmp_path):
     with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.infolist():
             new.writestr(entry.filename, old.read(entry))
-    assert "compressed" in refused(read_file, packed)
-    assert "compressed" in refused(latents.read, packed)
+    assert "compressed" in refuse(read_file, packed)
+    assert "compressed" in refuse(latents.read, packed)
 
 
 def cyclic(kind: str) -> object:
@@ -126,18 +126,18 @@ def cyclic(kind: str) -> object:
 def test_what_contains_itself_is_refused(tmp_path, kind):
     path = tmp_path / "a.pt"
     torch.save(cyclic(kind), path)
-    refused(read_file, path)
-    refused(latents.read, path)
+    refuse(read_file, path)
+    refuse(latents.read, path)
 
 
 def test_json_that_is_nested_too_deep_is_refused(tmp_path):
     path, deep = tmp_path / "a.json", "[" * 200_000 + "]" * 200_000
     path.write_text(deep)
-    refused(read_json_object, path)
+    refuse(read_json_object, path)
     weights = tmp_path / "a.safetensors"
     for metadata in (deep, "[]", "3", "{"):
         save_file({"x": torch.zeros(1)}, weights, metadata={"framelens": metadata})
-        refused(read_file, weights)
+        refuse(read_file, weights)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin"])
@@ -153,10 +153,10 @@ def test_json_that_is_nested_too_deep_is_refused(tmp_path):
 def test_another_kind_of_file_is_known_by_how_it_begins(tmp_path, suffix, content, kind):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    assert kind in refused(lambda path: models.load(str(path)), path)
-    assert kind in refused(lambda path: require_memory("a", [path], "cpu", "float32"), path)
+    assert kind in refuse(lambda path: models.load(str(path)), path)
+    assert kind in refuse(lambda path: require_memory("a", [path], "cpu", "float32"), path)
     if suffix != ".bin":
-        assert kind in refused(latents.read, path)
+        assert kind in refuse(latents.read, path)
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid") or os.getuid() != 0, reason="takes root's rights away")
@@ -169,7 +169,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing():
         os.seteuid(65534)
         try:
             for call in (read_file, latents.read, lambda path: models.load(str(path))):
-                assert "permission" in refused(call, path)
+                assert "permission" in refuse(call, path)
         finally:
             os.seteuid(0)
 
@@ -177,7 +177,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing():
 def test_a_folder_is_not_taken_for_a_file(tmp_path):
     path = tmp_path / "a.safetensors"
     path.mkdir()
-    assert "folder" in refused(latents.read, path)
+    assert "folder" in refuse(latents.read, path)
 
 
 def test_every_loader_of_another_projects_files_runs_no_code_of_theirs():

@@ -55,7 +55,7 @@ def cut(source: Path, target: Path, packets: int, first: int = 0) -> Path:
     return target
 
 
-def shown(path: Path) -> int:
+def count_shown(path: Path) -> int:
     with av.open(path) as container:
         return sum(1 for _ in container.decode(video=0))
 
@@ -66,7 +66,7 @@ def test_as_many_windows_are_counted_as_are_read(tmp_path, hidden, gop):
     whole = film(tmp_path / "whole.mp4", counting(20), options={"g": str(gop)})
     path = cut(whole, tmp_path / "cut.mp4", hidden)
     read = len(list(files.windows(path, 1, (8, 8))))
-    assert files.count_windows(path, 1) == read == shown(path)
+    assert files.count_windows(path, 1) == read == count_shown(path)
     for frames, stride in ((2, 1), (3, 2)):
         counted = files.count_windows(path, frames, stride)
         assert counted == len(list(files.windows(path, frames, (8, 8), stride)))
@@ -88,7 +88,7 @@ def test_a_film_that_lost_its_beginning_is_counted_right(tmp_path):
     assert files.count_windows(path, 1) == len(list(files.windows(path, 1, (8, 8))))
 
 
-def drawn(height: int, width: int, box: tuple[slice, slice]) -> np.ndarray:
+def draw_box(height: int, width: int, box: tuple[slice, slice]) -> np.ndarray:
     pictures = np.zeros((3, height, width, 3), np.uint8)
     pictures[:, box[0], box[1]] = 255
     return pictures
@@ -98,7 +98,7 @@ def drawn(height: int, width: int, box: tuple[slice, slice]) -> np.ndarray:
 @pytest.mark.parametrize("size", [(144, 256), (64, 64)])
 def test_a_square_on_the_screen_stays_square(tmp_path, aspect, half, size):
     box = slice(120, 168), slice(180 - half, 180 + half)
-    path = film(tmp_path / "a.mp4", drawn(288, 360, box), sample_aspect_ratio=aspect)
+    path = film(tmp_path / "a.mp4", draw_box(288, 360, box), sample_aspect_ratio=aspect)
     lit = files.clips(path, 1, size).video[0, 0].mean(0) > 0
     wide, high = lit.any(0).sum(), lit.any(1).sum()
     assert wide / high == pytest.approx(1, abs=0.1) and high < size[0]

@@ -21,7 +21,7 @@ def weights(network):
     return {f"model.{name}": tensor for name, tensor in tiny_wan.original(network).items()}
 
 
-def saved(path, **held):
+def save(path, **held):
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(held, path)
     return path
@@ -41,7 +41,7 @@ FOLDERS = [
 
 @pytest.mark.parametrize("place", FOLDERS)
 def test_a_trainers_own_output_is_known_by_its_folders_or_its_keys(tmp_path, weights, place, capsys):
-    path = saved(tmp_path / "x" / place, generator=weights, generator_ema=weights, critic=weights)
+    path = save(tmp_path / "x" / place, generator=weights, generator_ema=weights, critic=weights)
     model = tiny_wan.load(path, heads=2)
     assert model.source.metadata["assumed"]["variant"] == "few-step"
     assert (model.sampling, model.geometry.frames_per_chunk) == (Sampling(4, 5.0, True), 3)
@@ -52,7 +52,7 @@ def test_a_trainers_own_output_is_known_by_its_folders_or_its_keys(tmp_path, wei
 
 
 def test_a_generator_without_a_critic_is_not_called_distilled(tmp_path, weights):
-    path = saved(tmp_path / "x" / "run" / "model.pt", generator=weights)
+    path = save(tmp_path / "x" / "run" / "model.pt", generator=weights)
     assert tiny_wan.load(path, heads=2).source.metadata["assumed"]["variant"] == "bidirectional"
 
 
@@ -87,14 +87,14 @@ def test_averaged_weights_are_read_where_they_are(tmp_path, weights, held, read)
             "other": {"decay": 0.99, "step": 3},
         }.get(name.partition(":")[2], moved)
 
-    path = saved(tmp_path / "x" / "a.pt", **{name.partition(":")[0]: content(name) for name in held})
+    path = save(tmp_path / "x" / "a.pt", **{name.partition(":")[0]: content(name) for name in held})
     expected = weights["model.patch_embedding.weight"] + 0.01
     assert torch.equal(first_weight(tiny_wan.load(path, heads=2)), expected)
 
 
 @pytest.mark.parametrize("held", [{"generator_ema": {}}, {"generator_ema": {}, "model": {}}, {}])
 def test_where_there_are_no_weights_the_empty_keys_are_named(tmp_path, held):
-    path = saved(tmp_path / "a.pt", **held)
+    path = save(tmp_path / "a.pt", **held)
     with pytest.raises(ValueError, match="empty") as error:
         models.load(str(path))
     assert all(name in str(error.value) for name in held)
@@ -119,16 +119,18 @@ def test_a_configuration_that_says_quantised_is_refused_before_the_weights(tmp_p
 
 
 @pytest.mark.parametrize(
-    "said",
+    "stated",
     [{"use_karras_sigmas": True}, {"use_dynamic_shifting": True}, {"use_beta_sigmas": True},
      {"use_exponential_sigmas": True}, {"prediction_type": "epsilon"}, {"prediction_type": "v_prediction"}],
 )  # fmt: skip
-def test_a_scheduler_that_samples_otherwise_is_refused(tmp_path, network, said):
+def test_a_scheduler_that_samples_otherwise_is_refused(tmp_path, network, stated):
     folder = tiny_wan.pipeline(tmp_path / "pipe", {"transformer": network})
     file = folder / "scheduler" / "scheduler_config.json"
-    file.write_text(json.dumps({"flow_shift": 3.0} | said))
-    with pytest.raises(ValueError, match=next(iter(said.values())) if "prediction_type" in said else "use_"):
+    file.write_text(json.dumps({"flow_shift": 3.0} | stated))
+    with pytest.raises(
+        ValueError, match=next(iter(stated.values())) if "prediction_type" in stated else "use_"
+    ):
         tiny_wan.load(folder)
-    plain = {name: False if value is True else "flow_prediction" for name, value in said.items()}
+    plain = {name: False if value is True else "flow_prediction" for name, value in stated.items()}
     file.write_text(json.dumps({"flow_shift": 3.0} | plain))
     assert tiny_wan.load(folder).sampling == Sampling(50, 3.0)

@@ -57,12 +57,12 @@ def clips(
         raise ValueError(f"expected counts from 1, got {frames=}, {size=}, {stride=}, {limit=}")
     used: list[Path] = []
 
-    def found() -> Iterator[np.ndarray]:
+    def read_windows() -> Iterator[np.ndarray]:
         for file in files_of(path):
             used.append(file)
             yield from windows(file, frames, size, stride)
 
-    video = np.stack(list(islice(found(), limit)))
+    video = np.stack(list(islice(read_windows(), limit)))
     note_rates(used)
     return Clips(video.astype(np.float32) / 127.5 - 1)
 
