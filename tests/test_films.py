@@ -193,7 +193,7 @@ def test_films_of_different_rates_are_noted_and_each_rate_is_kept(tmp_path, caps
         film(tmp_path / f"{number}.mp4", counting(6), rate=rate)
     files.clips(tmp_path, 3, (8, 8))
     found = latent_windows.windows(tmp_path, 3, 1, None)
-    assert [w.describe(3, 1)["frames_per_second"] for w in found] == [float(r) for r in rates for _ in "ab"]
+    assert [w.describe(3, 1)["frame_rate"] for w in found] == [float(r) for r in rates for _ in "ab"]
     lines = notes(capsys)
     assert len(lines) == is_noted and all("60" in line and "15" in line for line in lines)
 

@@ -76,7 +76,7 @@ def watch(file: Path, frames: Iterator[Any]) -> Iterator[Any]:
             last, first = frame.pts, first or gap
             if gap and first and abs(gap - first) > max(UNEVEN * first, TICKS):
                 print_note(
-                    f"{file} has a variable frame rate; its frames are read one after another, whatever "
-                    "their times: convert it to a constant rate if time matters"
+                    f"{file} has frames that are not evenly spaced in time (a variable frame rate, or lost "
+                    "frames); they are read one after another: convert it first if time matters"
                 )
         yield frame

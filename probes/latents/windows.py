@@ -22,9 +22,9 @@ class Window:
     """Of the film, on average; None if the file does not store it."""
 
     def describe(self, frames: int, stride: int) -> dict[str, Any]:
-        """The file's name and frame rate, and the first frame in it."""
+        """The file's name and its frames per second, and the first frame in it."""
         first, rate = self.index * frames * stride, self.frames_per_second
-        return {"file": self.file.name, "first_frame": first, "stride": stride, "frames_per_second": rate}
+        return {"file": self.file.name, "first_frame": first, "stride": stride, "frame_rate": rate}
 
 
 def windows(path: Path, frames: int, stride: int, limit: int | None) -> list[Window]:
