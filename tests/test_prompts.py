@@ -96,6 +96,21 @@ def test_other_files_of_prompts_are_refused(tmp_path, held, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_tables_of_prompts_are_refused(tmp_path, suffix):
+    path = tmp_path / f"prompts{suffix}"
+    path.write_text("id,prompt\n1,a cat\n")
+    with pytest.raises(ValueError, match="not plain lines"):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_every_system_are_prompts(tmp_path, end):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(end.join(["a cat [runs]", '"a dog"', "{braces} of a horse"]).encode())
+    assert read_prompts(path) == ["a cat [runs]", '"a dog"', "{braces} of a horse"]
+
+
 def test_a_missing_file_of_prompts_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.txt"):
         read_prompts(tmp_path / "none.txt")

@@ -9,6 +9,7 @@ Wan's convention: at most 512 tokens, and zeros after the last one of the prompt
 
 import html
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ TOKENS = 512
 """Tokens of a prompt's embeddings, as in the training of Wan's networks."""
 KIND = "UMT5EncoderModel"
 TOKENIZER_MARKS = ("tokenizer_config.json", "tokenizer.json", "spiece.model")
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".parquet")
 SHOWN = 60
 """Most characters of a text that a message shows."""
 
@@ -44,13 +46,26 @@ def read_prompts(path: Path) -> list[str]:
             f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8, one "
             "prompt per line"
         ) from None
-    lines = text.rstrip().split("\n")
+    _refuse_structure(path, text)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")
     if lines == [""]:
         raise ValueError(f"{path} is empty; expected one prompt per line")
     blank = [str(number) for number, line in enumerate(lines, 1) if not line.strip()]
     if blank:
         raise ValueError(f"{path} has blank lines ({', '.join(blank[:10])}); expected one prompt per line")
     return [line.strip() for line in lines]
+
+
+def _refuse_structure(path: Path, text: str) -> None:
+    """Raises ValueError for a table and for JSON, whole or line by line: its lines are not prompts."""
+    is_table = path.suffix.lower() in TABLES
+    for part in (text, text.lstrip().partition("\n")[0]):
+        try:
+            is_table |= isinstance(json.loads(part), dict | list)
+        except (ValueError, RecursionError):
+            continue
+    if is_table:
+        raise ValueError(f"{path} is a table or JSON, not plain lines; save only the prompts, one per line")
 
 
 def clean(prompt: str) -> str:
