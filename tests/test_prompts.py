@@ -1,5 +1,7 @@
 """Prompts: embedded as diffusers' Wan pipeline does it; files of prompts and encoders refused in one line."""
 
+import contextlib
+import io
 import json
 import re
 import sys
@@ -137,6 +139,22 @@ def test_spoilt_pipelines_are_refused_in_one_line(tmp_path, spoil, said):
     with pytest.raises((ValueError, OSError), match=said) as caught:
         open_text_encoder(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("tokenizer_config.json",), ("tokenizer_config.json", "config.json")])
+def test_code_beside_a_tokenizer_is_not_run_whatever_is_answered(tmp_path, monkeypatch, names):
+    tiny_vae.save_pipeline(tmp_path)
+    folder, mark = tmp_path / "tokenizer", tmp_path / "run"
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass\n")
+    for name in names:
+        file = folder / name
+        held = json.loads(file.read_text()) if file.exists() else {}
+        changes = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+        file.write_text(json.dumps(held | changes))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
+    with contextlib.suppress(ValueError, OSError):
+        open_text_encoder(str(tmp_path))
+    assert not mark.exists() and sys.stdin.read() == "y\n" * 9, "code ran, or the user was asked"
 
 
 def test_too_little_memory_is_said_before_the_weights_are_read(pipeline, monkeypatch):
