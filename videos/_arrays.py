@@ -87,7 +87,8 @@ def _to_numpy(path: Path, values: Any) -> np.ndarray:
 
     ValueError for what is not an array, and for an array that declares more than this machine can hold.
     """
-    count, first, depth = 1, values, 0
+    first: Any = values
+    count, depth = 1, 0
     while isinstance(first, list | tuple) and first and depth <= DEPTH:
         count, first, depth = count * len(first), first[0], depth + 1
     is_tensor = hasattr(first, "detach")
