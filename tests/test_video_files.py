@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from framelens.videos import _encode, files
+from framelens.videos import encoding, files
 
 
 def waves(frames: int = 10, height: int = 32, width: int = 48) -> np.ndarray:
@@ -196,7 +196,7 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path, name, video, settings, 
 def test_a_failure_halfway_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
     path = files.write(tmp_path / "a.gif", waves(2))
     before = path.read_bytes()
-    monkeypatch.setattr(_encode, "_make_frames", lambda *_: iter([av.VideoFrame(48, 32, "rgb24"), 1 / 0]))
+    monkeypatch.setattr(encoding, "_make_frames", lambda *_: iter([av.VideoFrame(48, 32, "rgb24"), 1 / 0]))
     with pytest.raises(ZeroDivisionError):
         files.write(path, waves(3))
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before

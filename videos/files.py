@@ -24,7 +24,7 @@ from framelens.records.extras import extra
 from framelens.records.notes import print_note
 from framelens.records.untrusted import require_kind
 from framelens.videos import Clips
-from framelens.videos._encode import encode, to_bytes
+from framelens.videos.encoding import encode, to_bytes
 from framelens.videos.film import frame_rate, pixel_aspect, upright, watch
 
 with extra("videos"):
