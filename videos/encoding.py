@@ -28,6 +28,7 @@ def to_bytes(video: Float[np.ndarray, "f c h w"], scale: int) -> UInt8[np.ndarra
 
 
 def encode(file: Path, suffix: str, images: UInt8[np.ndarray, "f h w c"], rate: Fraction) -> None:
+    """Writes the images as one film at that path, `rate` frames per second."""
     # The bytes of an mp4 depend on the number of threads, and with x264's macroblock tree
     # small pictures differ from run to run.
     codec, pixels, options = {
