@@ -1,4 +1,4 @@
-"""Averages and intervals over clips, and what of a dataset they are taken of.
+"""Averages and intervals over clips, and the parts of a dataset that are averaged.
 
 summary(off_diagonal(similarity).mean("frame"))    # mean, low, high by layer
 """
@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 DRAWS = 2000
 SEED = 0
 MODES = ("teacher_forced", "free_running")
-"""In the order in which they are chosen to be shown and to decide."""
+"""In order of preference: the first one present is shown and decides."""
 
 
 def summary(array: xr.DataArray) -> xr.Dataset:

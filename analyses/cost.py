@@ -1,9 +1,9 @@
-"""What a statistic costs over one clip: arithmetic on the shapes of what it is given.
+"""The cost of a statistic over one clip, computed from the shapes of its values.
 
     shape = WatchedShape(layers=30, heads=12, width=1536, tokens=1560, steps=50, pasts=(4, 12, 20))
     statistic.cost(shape)                    # -> StatisticCost(products, others, kept_bytes)
 
-The arithmetic stands beside the code of each statistic, as the method `cost` of its class.
+Each statistic has the arithmetic in its own file, as the method `cost` of its class.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FLOAT32 = 4
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedShape:
-    """What a statistic is given of one clip, when it is attached to one stack of layers."""
+    """The shapes of one clip's values in one stack of layers."""
 
     layers: int
     heads: int
@@ -27,7 +27,7 @@ class WatchedShape:
     pasts: tuple[int, ...]
     """Earlier frames whose keys are seen, for each frame at which values are seen."""
     chunk: int = 1
-    """Frames that are made together."""
+    """Frames that are generated together."""
     value_bytes: int = FLOAT32
     """Bytes of a number in a value."""
 

@@ -23,7 +23,7 @@ class Depth:
 
     @property
     def positions(self) -> np.ndarray:
-        """0, 1, 2, … one per layer: where it is drawn."""
+        """0, 1, 2, … one per layer: its place on an axis."""
         return np.arange(len(self.layers))
 
     @property
@@ -32,17 +32,17 @@ class Depth:
         return [position for position, layer in enumerate(self.layers) if layer >= 0]
 
     def label(self, position: int | np.integer) -> str:
-        """What a tick says: `embed` or the block number."""
+        """The label of a tick: `embed` or the block number."""
         layer = self.layers[position]
         return "embed" if layer < 0 else str(layer)
 
     def name(self, position: int) -> str:
-        """What a sentence says: `layer 3`, `decoder layer 3`, `the embedding`."""
+        """The name in a sentence: `layer 3`, `decoder layer 3`, `the embedding`."""
         layer = self.layers[position]
         return f"{self.groups[position]} layer {layer}".strip() if layer >= 0 else "the embedding"
 
     def short(self, position: int) -> str:
-        """What a small panel's title says."""
+        """The title of a small panel."""
         group, layer = self.groups[position], self.layers[position]
         return f"{group} {'embed' if layer < 0 else f'layer {layer}'}".strip()
 

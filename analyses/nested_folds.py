@@ -1,4 +1,4 @@
-"""What ridge regressions share: folds of clips, a penalty chosen within the training clips, scaling.
+"""What the ridge regressions have in common: folds of clips, the choice of the penalty, scaling.
 
     folds = split_clips(len(x), x.device)
     best = choose_penalties(len(folds), fit, errors)      # of each fold, an index into the penalties
@@ -17,7 +17,7 @@ from torch import Tensor
 
 FOLDS = 5
 LEAST = 4
-"""Clips: with fewer, too few are left to choose the penalty on."""
+"""Clips: fewer are not enough to choose the penalty."""
 Fit = TypeVar("Fit")
 
 

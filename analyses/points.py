@@ -1,4 +1,4 @@
-"""What a hook name says of its place: `decoder.blocks.3.hook_mlp_out` lies in block 3 of the decoder."""
+"""The place of a hook name: `decoder.blocks.3.hook_mlp_out` is in block 3 of the decoder."""
 
 import re
 from functools import cache
@@ -12,7 +12,7 @@ def layer_of(name: str) -> int:
 
 
 def block_of(name: str) -> str:
-    """The block a hook name lies in: `decoder.blocks.3.hook_mlp_out` -> `decoder.blocks.3`."""
+    """The block of a hook name: `decoder.blocks.3.hook_mlp_out` -> `decoder.blocks.3`."""
     stack, layer = _parse(name)
     return f"{stack}.blocks.{layer}".lstrip(".") if layer >= 0 else name
 

@@ -20,9 +20,9 @@ def ridge_readout(features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n 
     """R² of a ridge regression from tokens to targets, per clip, on clips left out of the fit.
 
     R² = 1 - Σ|y - ŷ|² / Σ|y - ȳ|² with sums over the tokens of one clip and ȳ
-    the mean target of the training clips at each token position: what position
-    alone tells counts for nothing, and a clip's identity cannot be read since
-    its clip is in no fit. Features lose their training mean at each position and
+    the mean target of the training clips at each token position: what can be
+    predicted from position alone does not count, and neither does a clip's identity,
+    since the scored clip is not in the fit. Features lose their training mean at each position and
     are divided by their standard deviation. The penalty is alpha times the
     number of training tokens; alpha, one of ALPHAS, is chosen inside the training
     clips, by leaving each of their groups out in turn. All in float64. NaN for a

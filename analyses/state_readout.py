@@ -62,7 +62,7 @@ def state_readout(
 
 
 def _numbers(values: Tensor, is_row: Bool[Tensor, "c n"]) -> tuple[Tensor, Tensor]:
-    """Values divided by their standard deviation, 0 where there is no row, and a weight of 1 a row."""
+    """Values divided by their standard deviation, 0 for missing rows, and a weight of 1 a row."""
     y = torch.where(is_row[..., None], values.double(), 0)
     spread = y[is_row].std(0, correction=0)
     return y / torch.where(spread > 0, spread, 1), is_row.double()

@@ -151,7 +151,7 @@ def test_a_benefit_needs_both_measures_and_the_whole_interval():
     assert not Context(fake_evidence.datasets(benefit=0.05)["cut"]).has_benefit()
     velocity = fake_evidence.datasets()["cut"]
     velocity["plain_mse"] = velocity.mse.sel(where="from", layer=0, drop=True)
-    assert not Context(velocity).has_benefit(), "the drawn frame gains nothing"
+    assert not Context(velocity).has_benefit(), "the generated frame gains nothing"
     assert Context(fake_evidence.datasets(clips=3)["cut"]).has_benefit(), "by the mean, without an interval"
 
 
@@ -189,7 +189,7 @@ def test_an_answer_that_tracks_the_threshold_is_said_to():
     found = answer(layers=20, once=1.0, live=list(np.linspace(0, 1, 21)), wobble=0.001)
     assert found.sweep.spread == 5 and found.sweep.tracks_threshold
     partly = answer(once=0.82, wobble=0.001).sweep
-    assert partly.tracks_threshold and re.search(r"\b70 .*\b80 %", partly.said)
+    assert partly.tracks_threshold and re.search(r"\b70 .*\b80 %", partly.sentence)
     assert answer(once=0.3).sweep.found == []
 
 

@@ -1,1 +1,1 @@
-"""The only place that decides: questions, checks, the verdict, and where a model can be split."""
+"""The only place that decides: questions, their answers, the verdict, and where a model can be split."""

@@ -1,4 +1,4 @@
-"""The conditions of any verdict but no: the controls hold, the model predicts, and it uses its own past."""
+"""The conditions of a split: the controls pass, the model predicts, and it uses its own past."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ from framelens.analyses.decision.engine import Decided, Measured, NotMeasured, Q
 from framelens.analyses.decision.evidence import SplitEvidence
 from framelens.analyses.decision.kept import BENEFIT, MEASURES, Value, error, summary
 from framelens.analyses.decision.outcomes import control_outcomes
-from framelens.analyses.decision.words import percent, shared
+from framelens.analyses.decision.words import percent, spell_share
 
 PREDICTS, OTHER = 0.5, 0.5
-SPELLED = {"velocity": "velocity", "frame": "drawn frame"}
-NO_BENEFIT = "Not asked: the past brings no clear benefit of which a share could be kept."
+MEASURE_NAMES = {"velocity": "velocity", "frame": "generated frame"}
+NO_BENEFIT = "Not asked: the benefit of the past is too small to compute a kept share."
 
 
 def controls_hold(evidence: SplitEvidence) -> Decided:
-    """The share of the controls that passed, of those that apply; passed only where all did."""
+    """The share of the applicable controls that passed; the test passes only if all of them do."""
     evidence.require("controls")
     controls = evidence.data["controls"]
     outcomes = control_outcomes(controls)
@@ -30,13 +30,13 @@ def controls_hold(evidence: SplitEvidence) -> Decided:
 
 
 def error_over_random(evidence: SplitEvidence) -> Measured:
-    """The velocity error over that of the same network with its weights in random order."""
+    """The velocity error divided by that of the same network with random weights."""
     context, cut = evidence.context_for("cut"), evidence.data["cut"]
     if "random" not in cut.get("network", []):
         raise NotMeasured("This run did not measure a network with random weights.")
     random = context.rows(error(cut, "velocity", prefix="plain_", network="random"))
     value = summary(context.plain["velocity"] / random)
-    return Measured(value, f"Its velocity error is {shared(value)} of that with its weights in random order.")
+    return Measured(value, f"Its velocity error is {spell_share(value)} of that with random weights.")
 
 
 def benefit_of_the_past(evidence: SplitEvidence) -> Measured:
@@ -44,8 +44,8 @@ def benefit_of_the_past(evidence: SplitEvidence) -> Measured:
     context = evidence.context_for("cut")
     rows = {measure: context.benefit(measure) for measure in MEASURES}
     value = summary(np.minimum(*rows.values()))
-    text = f"Seeing the past removes {shared(value)} of the error that remains when each frame sees only "
-    return Measured(value, f"{text}itself.", f"{each_measure(rows)}; the smaller counts.")
+    text = f"Seeing the past removes {spell_share(value)} of the error that remains when each frame sees "
+    return Measured(value, f"{text}only itself.", f"{spell_measures(rows)}; the smaller counts.")
 
 
 def kept_by_another_clip(evidence: SplitEvidence) -> Measured:
@@ -55,69 +55,72 @@ def kept_by_another_clip(evidence: SplitEvidence) -> Measured:
     if last not in controls.layer:
         raise NotMeasured(f"Reuse in all layers was not measured: layer {last} is missing.")
     place = {"source": "other_clip", "kind": "cross", "layer": last}
-    rows = {measure: context.kept(measure, controls, **place) for measure in MEASURES}
+    rows = {measure: context.kept_share(measure, controls, **place) for measure in MEASURES}
     value = summary(np.maximum(*rows.values()))
-    beside = f"{each_measure(rows)}; the larger counts. Below 0: worse than no past."
-    return Measured(value, f"Another clip's past gives {shared(value)} of the benefit.", beside)
+    beside = f"{spell_measures(rows)}; the larger counts. Below 0: worse than no past."
+    return Measured(value, f"Another clip's past gives {spell_share(value)} of the benefit.", beside)
 
 
 def without_benefit(evidence: SplitEvidence) -> str:
-    """Why shares of the benefit are not asked for; empty where there is a benefit, or none was measured."""
+    """Why kept shares are not computed; empty where there is a benefit, or none was measured."""
     return NO_BENEFIT if evidence.has_no_benefit else ""
 
 
-def each_measure(rows: dict[str, np.ndarray]) -> str:
+def spell_measures(rows: dict[str, np.ndarray]) -> str:
     """The value of each measure."""
-    text = ", ".join(f"{SPELLED[measure]} {shared(summary(each))}" for measure, each in rows.items())
+    text = ", ".join(
+        f"{MEASURE_NAMES[measure]} {spell_share(summary(each))}" for measure, each in rows.items()
+    )
     return text[:1].upper() + text[1:]
 
 
 CONDITIONS = (
     Question(
         "controls",
-        "Do the instruments work: does an edit that puts back what was there change nothing, and one that "
-        "takes away or swaps the past change the frame?",
+        "Do the instruments work: does an edit that restores the original values change nothing, and does an "
+        "edit that removes or replaces the past change the frame?",
         measure=controls_hold,
         threshold=1.0,
         side="above",
         kind="condition",
-        because="all of them have to",
-        failing="a control failed and nothing else in this run can be read",
+        because="every control must pass",
+        failing="a control failed, so no other result of this run can be used",
     ),
     Question(
         "predicts",
-        f"Does it predict: is its error below {percent(PREDICTS)} of that with its weights in random order?",
+        f"Does it predict: is its error below {percent(PREDICTS)} of that with random weights?",
         measure=error_over_random,
         threshold=PREDICTS,
         side="below",
         kind="condition",
         asked=f"less than {percent(PREDICTS)}",
-        because="whatever was learned should halve the error of what nothing was learned in",
-        failing="it predicts no better than weights in random order",
+        because="training should at least halve the error of the random weights",
+        failing="it does not predict clearly better than with random weights",
     ),
     Question(
         "uses_past",
         f"Does it use its past: does seeing earlier frames remove more than {percent(BENEFIT)} of the error? "
-        "What is removed is called the benefit of the past.",
+        "The removed part is called the benefit of the past.",
         measure=benefit_of_the_past,
         threshold=BENEFIT,
         side="above",
         kind="condition",
         asked=f"more than {percent(BENEFIT)}",
-        because="parts of a smaller benefit could not be told apart",
-        failing="it does next to nothing with its past",
+        because="shares of a smaller benefit cannot be distinguished",
+        failing="it does not use its past",
     ),
     Question(
         "own_past",
-        f"Is it this clip's past: does another clip's give less than {percent(OTHER)} of the benefit?",
+        "Is it the past of this clip: does another clip's past give less than "
+        f"{percent(OTHER)} of the benefit?",
         measure=kept_by_another_clip,
         threshold=OTHER,
         side="below",
         kind="condition",
         asked=f"less than {percent(OTHER)}",
-        because="what any clip's past gives is no reasoning about this one",
-        failing="another clip's past serves it as well",
+        because="a benefit that any clip's past gives does not come from this clip",
+        failing="another clip's past gives the same benefit",
         not_asked=without_benefit,
     ),
 )
-"""Without these the rest says nothing."""
+"""If one of these fails, the other tests show nothing."""

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from framelens.analyses.decision.conditions import each_measure, without_benefit
+from framelens.analyses.decision.conditions import spell_measures, without_benefit
 from framelens.analyses.decision.engine import Measured, NotMeasured, Question
 from framelens.analyses.decision.evidence import SplitEvidence
 from framelens.analyses.decision.kept import MEASURES, THRESHOLD, summary
-from framelens.analyses.decision.words import counted, percent, shared, spelled
+from framelens.analyses.decision.words import percent, spell, spell_count, spell_share
 
 MARGIN, SHARP = 0.1, 0.9
 
@@ -16,10 +16,10 @@ def kept_when_fetched_once(evidence: SplitEvidence) -> Measured:
     context, reuse, last = evidence.context_for("reuse"), evidence.data["reuse"], evidence.layers - 1
     if last not in reuse.layer or 0 not in reuse.start:
         raise NotMeasured(f"Reuse from step 0 in all layers, to layer {last}, was not measured.")
-    rows = {m: context.kept(m, reuse, kind="cross", layer=last, start=0) for m in MEASURES}
+    rows = {m: context.kept_share(m, reuse, kind="cross", layer=last, start=0) for m in MEASURES}
     value = summary(np.minimum(*rows.values()))
-    text = f"Fetched once, at the first step, the past keeps {shared(value)} of its benefit."
-    return Measured(value, text, f"{each_measure(rows)}; the smaller counts.")
+    text = f"Fetched once, at the first step, the past keeps {spell_share(value)} of its benefit."
+    return Measured(value, text, f"{spell_measures(rows)}; the smaller counts.")
 
 
 def layers_that_need_the_past(evidence: SplitEvidence) -> Measured:
@@ -29,12 +29,12 @@ def layers_that_need_the_past(evidence: SplitEvidence) -> Measured:
     assert rows is not None
     value = summary(rows.astype(float))
     return Measured(
-        value, f"It is enough that the first {counted(value)} of {evidence.layers} layers see the past."
+        value, f"Only the first {spell_count(value)} of {evidence.layers} layers need to see the past."
     )
 
 
 def layers_at_every_step(evidence: SplitEvidence) -> Measured:
-    """How many layers run at every step; not said where that hangs on layers that were not measured."""
+    """How many layers run at every step; NotMeasured where that depends on layers that were not measured."""
     evidence.context_for("leave_one_out", "reuse")
     curves, layers = evidence.curves, evidence.layers
     rows, known = (curves.decoder_layers(THRESHOLD, known_only) for known_only in (False, True))
@@ -43,13 +43,13 @@ def layers_at_every_step(evidence: SplitEvidence) -> Measured:
     value = summary(rows)
     is_coarse = curves.work is not None and len(curves.work[0]) < layers
     if is_coarse and not value.high < layers and summary(known).mean < layers:
-        why = "Too few layers were measured to tell which have to run at every step."
+        why = "Too few layers were measured to decide which must run at every step."
         raise NotMeasured(why, float(value.mean))
-    return Measured(value, f"{counted(value)} of {layers} layers have to run at every step.")
+    return Measured(value, f"{spell_count(value)} of {layers} layers must run at every step.")
 
 
-def agreement_behind_the_encoder(evidence: SplitEvidence) -> Measured:
-    """How much more alike two noise draws are with their own past, after the encoder's last layer."""
+def agreement_after_the_encoder(evidence: SplitEvidence) -> Measured:
+    """How much more similar two noise draws are with their own past, after the encoder's last layer."""
     context, depth = evidence.context_for("noise_invariance"), evidence.encoder_layers
     stored = evidence.data["noise_invariance"]
     own = stored.isel(sigma=int(np.argmax(stored.sigma.values)))
@@ -58,17 +58,17 @@ def agreement_behind_the_encoder(evidence: SplitEvidence) -> Measured:
         summary(context.rows(values.mean("frame", skipna=False)))
         for values in (own.centred_cosine - own.other_context, own.centred_cosine)
     )
-    text = f"Features of two noise draws are more alike by {spelled(gain)} where both see their own past."
-    return Measured(gain, text, f"Centred cosine behind layer {depth - 1}: {spelled(cosine)}.")
+    text = f"Features of two noise draws are more similar by {spell(gain)} with their own past."
+    return Measured(gain, text, f"Centred cosine after layer {depth - 1}: {spell(cosine)}.")
 
 
 def sharpness_kept(evidence: SplitEvidence) -> Measured:
-    """The gradient energy of the frame over the whole model's, fetched once and by the encoder only."""
+    """The frame's gradient energy, the past fetched once and by the encoder only, over the whole model's."""
     context, depth = evidence.context_for("reuse"), evidence.encoder_layers
     reuse = evidence.data["reuse"]
     served = reuse.sharpness.sel(kind="cross_only", layer=depth - 1, start=0)
     value = summary(context.rows(served) / context.rows(reuse.plain_sharpness))
-    return Measured(value, f"The frame has {shared(value)} of the whole model's gradient energy.")
+    return Measured(value, f"The frame has {spell_share(value)} of the whole model's gradient energy.")
 
 
 def all_layers(evidence: SplitEvidence) -> float:
@@ -80,58 +80,58 @@ CORE = (
     Question(
         "once",
         f"Can the past be fetched once: is {percent(THRESHOLD)} of the benefit kept when what attention "
-        "brings from earlier frames is computed at the first step, from pure noise, and then reused?",
+        "fetches from earlier frames is computed at the first step, from pure noise, and then reused?",
         measure=kept_when_fetched_once,
         threshold=THRESHOLD,
         side="above",
         kind="core",
         asked=f"more than {percent(THRESHOLD)}",
-        because="what a fine-tune has to win back is then at most a tenth",
-        failing="what it fetches from its past at the first step does not serve the later ones",
+        because="a fine-tune then has to regain at most a tenth",
+        failing="what it fetches from its past at the first step is not enough for the later steps",
         not_asked=without_benefit,
     ),
     Question(
         "depth",
-        f"Is the past not needed to the last layer: is {percent(THRESHOLD)} of the benefit kept when only "
+        f"Is the past not needed up to the last layer: is {percent(THRESHOLD)} of the benefit kept when only "
         "the first layers see it?",
         measure=layers_that_need_the_past,
         threshold=all_layers,
         side="below",
         kind="core",
         asked="fewer than {} layers",
-        because="a decoder has to have a layer of its own",
+        because="a decoder needs at least one layer",
         failing="it needs its past up to the last layer",
         not_asked=without_benefit,
     ),
     Question(
         "decoder",
-        "Can layers be left to the encoder: do fewer than all have to run at every step?",
+        "Can layers run once per frame: do fewer than all layers have to run at every step?",
         measure=layers_at_every_step,
         threshold=all_layers,
         side="below",
         kind="core",
         asked="fewer than {} layers",
-        because="else nothing is saved",
-        failing="every layer has to run at every step",
+        because="otherwise nothing is saved",
+        failing="every layer must run at every step",
         not_asked=without_benefit,
     ),
     Question(
         "invariant",
-        "Is it the same for any noise: behind the encoder's last layer, are features of two noise draws more "
-        f"alike, by {MARGIN}, than where one of them sees another clip's past?",
-        measure=agreement_behind_the_encoder,
+        "Is it the same for any noise: after the encoder's last layer, are features of two noise draws more "
+        f"similar, by {MARGIN}, than where one of them sees another clip's past?",
+        measure=agreement_after_the_encoder,
         threshold=MARGIN,
         side="above",
         kind="core",
         asked=f"more than {MARGIN}",
-        because="unrelated features scatter by a few hundredths around 0",
+        because="unrelated features vary by a few hundredths around 0",
         failing="what the encoder's layers compute depends on the noise",
         not_asked=without_benefit,
     ),
     Question(
         "sharp",
-        f"Is the frame as sharp: has it {percent(SHARP)} of its gradient energy when the past is fetched "
-        "once and by the encoder's layers only?",
+        f"Is the frame as sharp: does it keep {percent(SHARP)} of its gradient energy when the past is "
+        "fetched once and by the encoder's layers only?",
         measure=sharpness_kept,
         threshold=SHARP,
         side="above",

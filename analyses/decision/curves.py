@@ -2,7 +2,7 @@
 
 found = curves(datasets, Context(datasets["cut"]), layers=12)
 found.cut(threshold=0.9)                 # encoder depth, and the layers that run at every step
-swept(found).said                        # what other thresholds would have answered
+sweep(found).sentence                    # the answer at other thresholds
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from framelens.analyses.decision.kept import MEASURES, Context, Value, depth_fro
 from framelens.analyses.decision.words import percent
 
 THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-"""Kept shares at which the answer is asked."""
+"""Kept shares for which the split is computed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Curves:
 
     layers: int
     once: tuple[np.ndarray, dict[str, np.ndarray]] | None
-    """Encoder depths, and the kept share by measure where the past is fetched once and cut behind."""
+    """Encoder depths, and the kept share by measure: the past is fetched once and cut after that depth."""
     live: tuple[np.ndarray, dict[str, np.ndarray]] | None
     """The same where it is fetched at every step."""
     work: tuple[np.ndarray, dict[str, np.ndarray]] | None
@@ -69,9 +69,11 @@ class Curves:
         """The split at a given depth, complete enough in 97.5 % of the resamples; None for none."""
         if self.work is None:
             return None
-        return self.placed(depth, _safe(self.work[1]["own_work"]) > 1 - threshold)
+        return self.place_cut(depth, _safe(self.work[1]["own_work"]) > 1 - threshold)
 
-    def placed(self, depth: int, needed: Bool[np.ndarray, " layer"], known_only: bool = False) -> Cut | None:
+    def place_cut(
+        self, depth: int, needed: Bool[np.ndarray, " layer"], known_only: bool = False
+    ) -> Cut | None:
         """The split at that depth where those of the measured layers are needed at every step.
 
         Layers that were not measured count as needed too, unless `known_only`.
@@ -86,12 +88,12 @@ class Curves:
         return Cut(depth, list(range(min(head, tail))), list(range(tail, self.layers)))
 
     def decoder_layers(self, threshold: float, known_only: bool = False) -> np.ndarray | None:
-        """How many layers run at every step, by resample; all of them where there is no split."""
+        """How many layers run at every step, by resample; all of them where no split exists."""
         depth = self.placed_depth(threshold)
         if depth is None or self.work is None:
             return None
         needed = self.work[1]["own_work"] > 1 - threshold
-        cuts = (self.placed(int(d), n, known_only) for d, n in zip(depth, needed, strict=True))
+        cuts = (self.place_cut(int(d), n, known_only) for d, n in zip(depth, needed, strict=True))
         return np.array([self.layers if cut is None else len(cut.decoder) for cut in cuts], float)
 
 
@@ -107,7 +109,7 @@ def curves(data: Mapping[str, xr.Dataset], context: Context | None, layers: int)
     if context is not None:
         cut = data["cut"]
         beside = (cut.layer.values, _by_measure(context, cut, where="from"))
-        # Behind the last layer nothing is cut.
+        # After the last layer nothing is cut.
         whole = {m: np.concatenate([kept, np.ones((len(kept), 1))], axis=1) for m, kept in beside[1].items()}
         live = (np.append(beside[0], layers), whole)
         if "reuse" in data and 0 in data["reuse"].start:
@@ -115,19 +117,19 @@ def curves(data: Mapping[str, xr.Dataset], context: Context | None, layers: int)
             once = (reuse.layer.values + 1, _by_measure(context, reuse, kind="cross_only", start=0))
         if "leave_one_out" in data:
             both = np.intersect1d(cut.layer.values, data["leave_one_out"].layer.values)
-            alone = context.kept("velocity", cut.sel(layer=both), where="only")
-            out = context.kept("velocity", data["leave_one_out"].sel(layer=both))
+            alone = context.kept_share("velocity", cut.sel(layer=both), where="only")
+            out = context.kept_share("velocity", data["leave_one_out"].sel(layer=both))
             work = (both, {"cut_only": alone, "left_out": out, "own_work": alone - out})
     return Curves(layers, once, live, work)
 
 
 def _by_measure(context: Context, dataset: xr.Dataset, **where: Any) -> dict[str, np.ndarray]:
-    return {measure: context.kept(measure, dataset, **where) for measure in MEASURES}
+    return {measure: context.kept_share(measure, dataset, **where) for measure in MEASURES}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The encoder depth and the decoder at each threshold, and whether the choice of it decides."""
+    """The encoder depth and the decoder at each threshold, and whether the threshold decides the depth."""
 
     thresholds: list[float]
     depths: list[Value | None]
@@ -147,7 +149,7 @@ class Sweep:
 
     @property
     def tracks_threshold(self) -> bool | None:
-        """Whether the answers lie as far apart as on a straight line from 0 at no layer to 1 at all.
+        """Whether the answers are as far apart as on a straight line from 0 at no layer to 1 at all layers.
 
         True also where only some thresholds have an answer.
         """
@@ -157,8 +159,8 @@ class Sweep:
         return len(self.found) < len(self.depths) or self.spread >= max(2, line)
 
     @property
-    def said(self) -> str:
-        """The same in words."""
+    def sentence(self) -> str:
+        """The same as text."""
         low, high = self.thresholds[0], self.thresholds[-1]
         if not self.found:
             return f"Fetched once, the past keeps {percent(low)} of its benefit at no depth of the encoder."
@@ -169,18 +171,18 @@ class Sweep:
             shares = percent(low) if reached == low else f"{100 * low:.0f} to {percent(reached)}"
             return (
                 f"Fetched once, the past keeps {shares} of its benefit in an encoder of {depth} layers, "
-                "and more at no depth: the answer hangs on the threshold."
+                "and more at no depth: the answer depends on the threshold."
             )
         text = (
             f"To keep {100 * low:.0f} to {percent(high)} of the past's benefit takes an encoder of {depth} "
             "layers: "
         )
         if self.tracks_threshold:
-            return f"{text}the answer just tracks the threshold, nothing in the network marks a place to cut."
-        return f"{text}the answer does not hang on the threshold."
+            return f"{text}the answer just tracks the threshold; no depth is a clear place to cut."
+        return f"{text}the answer does not depend on the threshold."
 
 
-def swept(curves: Curves) -> Sweep:
+def sweep(curves: Curves) -> Sweep:
     """The answer at each of THRESHOLDS."""
 
     def depths(curve: str) -> list[Value | None]:

@@ -1,4 +1,4 @@
-"""The engine that decides: a question is put to a run's evidence, a measured value gives the answer.
+"""The answer to each question from a run's evidence: a measured value compared with a threshold.
 
 sharp = Question("sharp", "Is the frame as sharp?", measure=sharpness, threshold=0.9, side="above")
 (answer,) = answers([sharp], Evidence(datasets))
@@ -17,7 +17,7 @@ from framelens.analyses.decision.kept import Value
 
 
 class NotMeasured(Exception):
-    """Raised by what measures where the run cannot answer; the message is a sentence that says why."""
+    """Raised by a `measure` where the run cannot answer; the message is a sentence with the reason."""
 
     def __init__(self, why: str, value: float = np.nan):
         super().__init__(why)
@@ -60,47 +60,47 @@ class Measured:
 
     value: Value
     text: str = ""
-    """The value in one sentence; empty where the reports word it."""
+    """The value in one sentence; empty where the reports write it."""
     beside: str = ""
-    """What the value was made from, in words."""
+    """What the value was computed from, in words."""
     numbers: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
-    """Other numbers that belong into the sentence, by name."""
+    """Other numbers of the sentence, by name."""
 
 
 @dataclass(frozen=True)
 class Decided(Measured):
-    """A measured value with an outcome that is not read from its interval alone."""
+    """A measured value whose outcome does not follow from its interval alone."""
 
     passed: bool | None = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class Question(Generic[E]):
-    """A question, what measures its value, and what the value must be."""
+    """A question, the function that measures its value, and the value that it requires."""
 
     name: str
     ask: str
-    """The sentence that is asked."""
+    """The question as a sentence."""
     measure: Callable[[E], Measured]
     """Gives the value, or raises NotMeasured."""
     threshold: float | Callable[[E], float]
     side: Literal["above", "below"]
-    """On which side of the threshold the value must lie."""
+    """On which side of the threshold the value must be."""
     kind: Literal["condition", "core", "claim"]
-    """A condition of any verdict but no, the core of the question, or one test of a claim."""
+    """A condition of a split, the core of the question, or one test of a claim."""
     asked: str = ""
-    """Side and threshold in words, {} for the threshold; empty where there is nothing to say."""
+    """Side and threshold in words, {} for the threshold; may be empty."""
     because: str = ""
     """Why this threshold."""
     failing: str = ""
-    """What it means that the answer is no, to go on from "since"."""
+    """What a negative answer means, as the continuation of "since"."""
     between: bool | None = None
-    """The outcome where the interval lies on both sides of the threshold; None leaves the answer open."""
+    """The outcome where the interval includes the threshold; None leaves the answer open."""
     not_asked: Callable[[E], str] = lambda evidence: ""
-    """Why it is not asked of this run, as a sentence; empty where it is asked."""
+    """Why this run cannot be asked, as a sentence; empty where it can."""
 
     def outcome(self, value: Value, threshold: float) -> bool | None:
-        """Whether the whole interval lies on the side that is asked for; None without an interval."""
+        """Whether the whole interval is on the required side; None without an interval."""
         if np.isnan(value.low):
             return None
         sign = 1 if self.side == "above" else -1
@@ -112,7 +112,7 @@ class Question(Generic[E]):
 
 @dataclass(frozen=True)
 class Answer:
-    """One question, put to a run."""
+    """The answer of a run to one question."""
 
     question: Question[Any]
     threshold: float
@@ -122,9 +122,9 @@ class Answer:
     passed: bool | None
     """None where the run cannot answer."""
     measured: str
-    """The answer in one sentence with its interval, or why there is none; empty where the reports word it."""
+    """The answer as a sentence with its interval, or why there is none; empty where the reports write it."""
     beside: str = ""
-    """What the value was made from; empty where the sentence says all."""
+    """What the value was computed from; empty where the sentence is complete."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -175,7 +175,7 @@ def _answer(question: Question[E], evidence: E) -> Answer:
 
 def _open(answer: Answer, clips: int) -> Answer:
     """The same with the reason why its value does not decide."""
-    why = f"Asked for: {answer.asked}; the interval lies on both sides of that, so undecided."
+    why = f"The threshold is: {answer.asked}; the interval includes it, so this test is open."
     if np.isnan(answer.low):
         why = f"{clips} clips are too few for an interval: probe at least 5."
     return replace(answer, measured=f"{answer.measured} {why}")

@@ -1,7 +1,7 @@
-"""What the planner's questions read: a run's datasets, the curves over depth, and what the past gives.
+"""The evidence of the planner's questions: a run's datasets, curves over depth, the benefit of the past.
 
 evidence = SplitEvidence(datasets, layers=12)
-evidence.context_for("reuse").kept("velocity", datasets["reuse"], kind="cross", start=0)
+evidence.context_for("reuse").kept_share("velocity", datasets["reuse"], kind="cross", start=0)
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ class SplitEvidence(Evidence):
 
     @property
     def clips(self) -> int:
-        """How many clips the cuts were measured on; 0 where own-frame-only was not."""
+        """How many clips the cuts were measured on; 0 where own-frame-only was not measured."""
         return 0 if self.maybe_context is None else self.maybe_context.clips
 
     @cached_property
     def maybe_context(self) -> Context | None:
-        """What shares are taken of; None where own-frame-only everywhere was not measured."""
+        """The benefit of the past; None where own-frame-only in all layers was not measured."""
         return Context(self.data["cut"]) if "cut" in self.data and 0 in self.data["cut"].layer else None
 
     def context_for(self, *names: str) -> Context:
-        """What shares are taken of in the named datasets; raises NotMeasured where one is missing."""
+        """The benefit of the past; raises NotMeasured where it or one of the named datasets is missing."""
         self.require(*names)
         if self.maybe_context is not None:
             return self.maybe_context
@@ -40,7 +40,7 @@ class SplitEvidence(Evidence):
 
     @cached_property
     def curves(self) -> Curves:
-        """How much is kept at each depth."""
+        """The kept share at each depth."""
         return curves(self.data, self.maybe_context, self.layers)
 
     @property
@@ -48,12 +48,12 @@ class SplitEvidence(Evidence):
         """The depth of the encoder at THRESHOLD; raises NotMeasured where there is none."""
         cut = self.curves.cut(THRESHOLD)
         if cut is None:
-            raise NotMeasured("There is no encoder to ask it of.")
+            raise NotMeasured("The split has no encoder, so this cannot be measured.")
         return cut.encoder_layers
 
     @property
     def has_no_benefit(self) -> bool:
-        """Whether the benefit of the past was measured, and is too small for shares of it."""
+        """Whether the benefit of the past was measured and is too small to compute a kept share."""
         context = self.maybe_context
         if context is None or np.isnan(np.minimum(*(context.benefit(measure)[0] for measure in MEASURES))):
             return False

@@ -3,7 +3,7 @@
     for finding in findings({"step_similarity": ..., "noise_invariance": ..., "frame_attention": ...}):
         finding.claim, finding.verdict, finding.tests
 
-The answer can be no: a claim stands only on what its tests show in this run.
+The answer can be negative: only the tests of this run decide a claim.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from framelens.analyses.decision.little_attention import AttentionEvidence
 from framelens.analyses.decision.repeated_features import FeatureEvidence
 
 DECISION = (
-    "A test passes only if the whole 95% interval over clips does. Three passed tests: confirmed; two: "
-    "partly confirmed; fewer: not confirmed. Where tests that were not measured, or on too few clips, could "
-    "change the answer: undecided."
+    "A test passes only if its whole 95% interval over clips is on the required side. Three passed tests: "
+    "confirmed; two: partly confirmed; fewer: not confirmed. Undecided: tests that were not measured, or "
+    "were measured on too few clips, could change the answer."
 )
 DATASETS = ("step_similarity", "noise_invariance", "frame_attention")
-"""What decides."""
+"""The datasets that decide."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Finding:
     reasons: list[str]
     """Why the thresholds are what they are."""
     remarks: list[str] = field(default_factory=list)
-    """What else a reader should know; empty until the reports say it."""
+    """Further facts for the reader; the reports fill it."""
 
     @property
     def verdict(self) -> str:
@@ -50,17 +50,17 @@ def findings(data: Mapping[str, xr.Dataset]) -> list[Finding]:
 
     Missing datasets leave tests open.
     """
-    return [repeated(FeatureEvidence(data)), little(AttentionEvidence(data))]
+    return [decide_repeated(FeatureEvidence(data)), decide_little(AttentionEvidence(data))]
 
 
-def repeated(evidence: FeatureEvidence) -> Finding:
+def decide_repeated(evidence: FeatureEvidence) -> Finding:
     """Finding 1: early and middle layers repeat their features over denoising steps."""
     return Finding(
         repeated_features.CLAIM, answers(repeated_features.QUESTIONS, evidence), repeated_features.REASONS
     )
 
 
-def little(evidence: AttentionEvidence) -> Finding:
+def decide_little(evidence: AttentionEvidence) -> Finding:
     """Finding 2: deep layers attend little to earlier frames."""
     return Finding(
         little_attention.CLAIM, answers(little_attention.QUESTIONS, evidence), little_attention.REASONS

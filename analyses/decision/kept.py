@@ -1,7 +1,7 @@
 """How much of what the past gives is kept under an intervention, and from which depth on enough is.
 
     context = Context(cut)                                   # the run's cut dataset: own-frame-only is in it
-    context.kept("velocity", reuse, kind="cross", start=0)   # [draw, layer], row 0 the mean over clips
+    context.kept_share("velocity", reuse, kind="cross", start=0)   # [draw, layer], row 0 the mean over clips
     summary(rows)                                            # mean, low, high
 
 kept = (E_own - E) / (E_own - E_plain), E_own with cross-frame attention cut in every layer: 1 is the whole
@@ -96,13 +96,13 @@ class Context(Resample):
         value = summary(np.minimum(*(self.benefit(measure) for measure in MEASURES)))
         return bool((value.mean if np.isnan(value.low) else value.low) > BENEFIT)
 
-    def kept(self, measure: str, dataset: xr.Dataset, **where: Any) -> Float[np.ndarray, "draw *place"]:
+    def kept_share(self, measure: str, dataset: xr.Dataset, **where: Any) -> Float[np.ndarray, "draw *place"]:
         """The kept share at that place of a dataset."""
         return self.share(measure, self.rows(error(dataset, measure, **where)))
 
     def worse(self, dataset: xr.Dataset, **where: Any) -> Float[np.ndarray, "draw *place"]:
         """The smaller kept share of the two measures."""
-        return np.minimum(*(self.kept(measure, dataset, **where) for measure in MEASURES))
+        return np.minimum(*(self.kept_share(measure, dataset, **where) for measure in MEASURES))
 
     def share(self, measure: str, rows: Float[np.ndarray, "draw *place"]) -> np.ndarray:
         """The kept share of errors."""

@@ -19,10 +19,10 @@ CLAIM = "Deep layers attend little to earlier frames."
 REASONS = [
     f"Deep layers are the last {DEEP:.0%} of the blocks: Bai et al. 2026 cut the last 5 of 30. They are "
     f"compared with the first {SHALLOW:.0%}.",
-    f"Little means less than {LITTLE} of what uniform attention gives: half as much is the least that a "
-    "reader of the plot would call sparse.",
-    f"Less means less by {MARGIN} of the attention or more: below that the mass hardly changes what a layer "
-    "can fetch, and another random initialisation could differ as much.",
+    f"Little means less than {LITTLE} of what uniform attention gives: a reader of the "
+    "plot would not call more than half sparse.",
+    f"Less means less by {MARGIN} of the attention or more: a smaller difference hardly changes what a "
+    "layer can fetch, and another random initialisation could differ as much.",
 ]
 
 

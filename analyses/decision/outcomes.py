@@ -1,4 +1,4 @@
-"""Which controls of a run hold.
+"""Which controls of a run pass.
 
 control_outcomes(controls)          # {"own_frame_only": True, ...}; None for one that does not apply
 """
@@ -7,7 +7,7 @@ import xarray as xr
 
 
 def control_threshold(controls: xr.Dataset) -> float:
-    """The least effect of a control that must fire; ValueError where the dataset does not say it."""
+    """The least effect of a control that must fire; ValueError where the dataset has none."""
     if "threshold" not in controls.attrs:
         known = ", ".join(map(str, controls.attrs)) or "none"
         raise ValueError(
@@ -17,10 +17,10 @@ def control_threshold(controls: xr.Dataset) -> float:
 
 
 def control_outcomes(controls: xr.Dataset) -> dict[str, bool | None]:
-    """Whether each control did what it must; None for one that no clip has.
+    """Whether each control passed; None for one that no clip has.
 
-    What must fire is asked of the mean over clips, as a still clip has no past to miss; what must not, of
-    every clip.
+    A control that must change the frame is judged by its mean over clips, since a still clip has no past to
+    lose; a control that must change nothing is judged on every clip.
     """
     threshold = control_threshold(controls)
     outcomes: dict[str, bool | None] = {}

@@ -19,18 +19,18 @@ CLAIM = "Early and middle layers repeat their features over denoising steps."
 REASONS = [
     f"Early and middle layers are the first {EARLY_AND_MIDDLE:.0%} of the blocks: Bai et al. 2026 report the "
     "layers up to 22 of 30 as repeated.",
-    f"Repeated means a mean centred cosine above {REPEATED}: that paper reports above 0.95 raw, and names a "
-    "fall to 0.8 as its exception.",
-    f"Learned means above random weights by {GAIN}: the null is one initialisation, another could differ by "
-    "less. Where random weights already score near 1, this measure cannot show learning.",
+    f"Repeated means a mean centred cosine above {REPEATED}: that paper reports above 0.95 raw, and "
+    "mentions a decrease to 0.8 as its exception.",
+    f"Learned means above random weights by {GAIN}: the null model is one shuffle, and another would "
+    "differ by less. Where random weights already score near 1, this measure cannot show learning.",
     f"Features agree over noise draws when their centred cosine exceeds its nulls by {MARGIN}: unrelated "
-    "features scatter by a few hundredths around 0.",
+    "features vary by a few hundredths around 0.",
 ]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike the features of two noise draws are, by position in depth, at the highest noise level."""
+    """How similar the features of two noise draws are, by position in depth, at the highest noise level."""
 
     depth: Depth
     sigma: float
@@ -51,7 +51,7 @@ class Agreement:
 
     @property
     def is_measured(self) -> bool:
-        """Whether there are clips enough for an interval."""
+        """Whether there are enough clips for an interval."""
         return not np.isnan(self.gain["low"]).all()
 
     @property
@@ -82,7 +82,7 @@ class FeatureEvidence(Evidence):
 
     @cached_property
     def agreement(self) -> Agreement:
-        """How alike features of two noise draws are."""
+        """How similar the features of two noise draws are."""
         self.require("noise_invariance")
         stored = {n: noisiest(self.of("noise_invariance", n)) for n in self.networks("noise_invariance")}
         trained = stored["trained"]

@@ -4,8 +4,8 @@
     answer.verdict, answer.reason, answer.tests, answer.cut, answer.remarks
 
 The encoder's depth is the smallest from which on cross-frame attention, computed once at sigma 1 in the
-layers before it and cut behind it, keeps THRESHOLD of what the past gives. The decoder's layers are those
-behind it, and those at either end whose own work at every step cannot be missed (Bai et al. 2026: the first
+layers before it and cut after it, keeps THRESHOLD of the benefit of the past. The decoder's layers are those
+after it, and those at either end whose work at every step is needed (Bai et al. 2026: the first
 and the last five layers of a fine-tuned network).
 """
 
@@ -15,23 +15,23 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from framelens.analyses.decision.curves import Curves, Cut, Sweep, swept
+from framelens.analyses.decision.curves import Curves, Cut, Sweep, sweep
 from framelens.analyses.decision.engine import Answer, answers
 from framelens.analyses.decision.evidence import SplitEvidence
 from framelens.analyses.decision.kept import THRESHOLD, Resample, summary
 from framelens.analyses.decision.verdict import QUESTIONS, verdict
-from framelens.analyses.decision.words import percent, spelled
+from framelens.analyses.decision.words import percent, spell
 from framelens.analyses.intervals import enough
 
 DATASETS = ("controls", "cut", "reuse", "reuse_controls", "leave_one_out", "noise_invariance")
-"""What decides."""
+"""The datasets that decide."""
 SUPPORTING = ("step_similarity", "frame_attention")
-"""What is only remarked on: similarity and attention mass are no evidence of use."""
+"""The datasets of remarks only: similarity and attention mass are not evidence of use."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The answer, with all that it was made from."""
+    """The answer and everything that it was computed from."""
 
     verdict: str
     """separable, partly separable, not separable or open."""
@@ -39,13 +39,13 @@ class Split:
     tests: list[Answer]
     remarks: list[str]
     would_decide: str
-    """What to do where the verdict is open; empty elsewhere."""
+    """What to do where the verdict is open; empty otherwise."""
     cut: Cut | None
-    """Where to cut, provisionally where the verdict is open. None where no depth is enough or was measured,
-    where the model is not separable, and where a condition of any cut was measured and is not passed."""
+    """Where to cut; provisional where the verdict is open. None where no depth is enough or was measured,
+    where the model is not separable, and where a condition was measured and did not pass."""
     curves: Curves
     sweep: Sweep | None
-    """None, as a remark on it is missing, where no share of a benefit can be read."""
+    """None where the benefit of the past is too small to compute a kept share, or a control failed."""
     clips: int
 
 
@@ -68,11 +68,12 @@ def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
     is_readable = by_name["controls"].passed is not False and context is not None and context.has_benefit()
     unmet = [test for test in tests if _is_condition(test) and test.is_measured and not test.passed]
     is_placed = is_readable and not unmet and answer != "not separable"
-    cut, sweep = found.cut(THRESHOLD) if is_placed else None, swept(found) if is_readable else None
-    said = [] if sweep is None else [sweep.said]
+    cut = found.cut(THRESHOLD) if is_placed else None
+    thresholds = sweep(found) if is_readable else None
+    sentences = [] if thresholds is None else [thresholds.sentence]
     reason, decides = _reason(answer, by_name, cut, layers, clips), _would_decide(answer, by_name, clips)
-    remarks = [*said, *_remarks(data, found, cut)]
-    return Split(answer, reason, tests, remarks, decides, cut, found, sweep, clips)
+    remarks = [*sentences, *_remarks(data, found, cut)]
+    return Split(answer, reason, tests, remarks, decides, cut, found, thresholds, clips)
 
 
 def _reason(answer: str, tests: dict[str, Answer], cut: Cut | None, layers: int, clips: int) -> str:
@@ -87,12 +88,12 @@ def _reason(answer: str, tests: dict[str, Answer], cut: Cut | None, layers: int,
         return f"Not decided: {first.measured[0].lower()}{first.measured[1:]}"
     if answer == "not separable":
         conditions = [test for test in failed if _is_condition(test)]
-        return f"Not to be separated, since {_failing(conditions[:1] or failed)}"
-    where = "" if cut is None else _placed(cut, layers)
+        return f"Not separable: {_failing(conditions[:1] or failed)}"
+    where = "" if cut is None else _describe_cut(cut, layers)
     if answer == "separable":
         return f"{tests['uses_past'].measured} {tests['once'].measured} {where}"
     yes = "the past can be fetched once" if tests["once"].passed else "the last layers do not need the past"
-    return f"Only in part: {yes}, but {_failing(failed)} {where}".strip()
+    return f"Partly separable: {yes}, but {_failing(failed)} {where}".strip()
 
 
 def _is_condition(test: Answer) -> bool:
@@ -119,12 +120,12 @@ def _would_decide(answer: str, tests: dict[str, Answer], clips: int) -> str:
     return f"To decide: {', and '.join(steps)}."
 
 
-def _placed(cut: Cut, layers: int) -> str:
+def _describe_cut(cut: Cut, layers: int) -> str:
     head = f"the first {len(cut.head) if len(cut.head) > 1 else 'one'} and " if cut.head else ""
     tail = f"the last {len(cut.tail) if len(cut.tail) > 1 else 'one'}"
     return (
-        f"An encoder of {cut.encoder_layers} of {layers} layers, run once per frame, holds all that needs "
-        f"the past; at every step run {head}{tail}."
+        f"An encoder of {cut.encoder_layers} of {layers} layers, run once per frame, contains every layer "
+        f"that needs the past; {head}{tail} run at every step."
     )
 
 
@@ -136,7 +137,7 @@ def _remarks(data: Mapping[str, xr.Dataset], found: Curves, cut: Cut | None) -> 
     if once is not None and once[0] > found.layers:
         remarks.append(
             f"Fetched once, the past keeps {percent(THRESHOLD)} of its benefit at no depth, so the encoder "
-            "ends where the past is no longer needed when it is fetched at every step."
+            "ends where the past stops being needed when it is fetched at every step."
         )
     if found.work is not None:
         layers, work = found.work[0], summary(found.work[1]["own_work"])
@@ -147,33 +148,33 @@ def _remarks(data: Mapping[str, xr.Dataset], found: Curves, cut: Cut | None) -> 
         ]
         if inside:
             remarks.append(
-                f"In the encoder, {_listed(inside)} would no longer see the noisy frame, on which it works "
-                "at every step: a fine-tune has to make up for that."
+                f"In the encoder, {_list_layers(inside)} would no longer see the noisy frame, although it "
+                "works on it at every step: a fine-tune has to compensate for that."
             )
         missing = found.layers - len(layers)
         if missing:
             remarks.append(
-                f"{missing} of {found.layers} layers were not measured: the split is no finer than that."
+                f"{missing} of {found.layers} layers were not measured, so the split is that coarse."
             )
         spare = dispensable(found, cut)
         if spare:
             remarks.append(
-                f"Behind the encoder, {_listed(spare)} can be left out (alone) with {percent(THRESHOLD)} of "
-                "the past's benefit kept: a decoder with fewer layers is worth a try."
+                f"After the encoder, {_list_layers(spare)} can be left out (alone) with {percent(THRESHOLD)} "
+                "of the past's benefit kept: a decoder with fewer layers is worth a try."
             )
     return remarks + _supporting(data, cut)
 
 
 def _coarse(found: Curves, cut: Cut) -> list[str]:
-    """How much shallower the encoder may be where fetching once was not tried at every depth."""
+    """How many layers fewer the encoder could have where fetching once was not measured at every depth."""
     depths = np.arange(found.layers + 1) if found.once is None else found.once[0]
     below = depths[depths < cut.encoder_layers].max(initial=0)
     unsure = cut.encoder_layers - int(below) - 1
     if len(depths) >= found.layers or not unsure:
         return []
     return [
-        f"Fetching once was tried at {len(depths)} of {found.layers} depths: an encoder with up to {unsure} "
-        f"layer{'s' * (unsure > 1)} less could be enough."
+        f"Fetching once was measured at {len(depths)} of {found.layers} depths: an encoder with up to "
+        f"{unsure} layer{'s' * (unsure > 1)} fewer could be enough."
     ]
 
 
@@ -188,13 +189,13 @@ def dispensable(found: Curves, cut: Cut) -> list[int]:
 
 
 def _supporting(data: Mapping[str, xr.Dataset], cut: Cut) -> list[str]:
-    """Similarity over steps behind the encoder, and attention mass in the tail: suggestive only."""
+    """Similarity over steps after the encoder, and attention mass in the tail: suggestive only."""
     remarks = []
     if "step_similarity" in data:
         similarity = data["step_similarity"].centred_cosine.sel(layer=cut.encoder_layers - 1)
         different = similarity.step != similarity.step_b
         text = _by_network(similarity.where(different))
-        remarks.append(f"Similarity (centred cosine) of steps behind the encoder's last layer: {text}.")
+        remarks.append(f"Similarity (centred cosine) of steps after the encoder's last layer: {text}.")
     if "frame_attention" in data and cut.tail:
         mass = data["frame_attention"].cross_mass
         tail = mass.sel(layer=[layer for layer in cut.tail if layer in mass.layer])
@@ -206,13 +207,13 @@ def _by_network(values: xr.DataArray) -> str:
     """Means over all but clips, of the trained network first."""
     values = values.mean([dim for dim in values.dims if dim not in ("clip", "network")])
     if "network" not in values.dims:
-        return spelled(summary(Resample(values.sizes["clip"]).rows(values)))
+        return spell(summary(Resample(values.sizes["clip"]).rows(values)))
     named = sorted(map(str, values.network.values), key=lambda name: name != "trained")
     each = {name: values.sel(network=name, drop=True) for name in named}
-    rows = {name: spelled(summary(Resample(v.sizes["clip"]).rows(v))) for name, v in each.items()}
+    rows = {name: spell(summary(Resample(v.sizes["clip"]).rows(v))) for name, v in each.items()}
     words = {"random": "random weights"}
     return "; ".join(f"{text} ({words.get(name, name)})" for name, text in rows.items())
 
 
-def _listed(layers: list[int]) -> str:
+def _list_layers(layers: list[int]) -> str:
     return " and ".join(f"layer {layer}" for layer in layers)

@@ -11,27 +11,28 @@ from framelens.analyses.decision.core import CORE
 from framelens.analyses.decision.engine import Answer
 
 QUESTIONS = (*CONDITIONS, *CORE)
-"""What is asked of a run before its model is called separable."""
+"""The questions that a separable model has to pass."""
 DECISION = (
-    "A test is passed, or failed, only if its whole 95 % interval over clips is; else it is open. A model "
-    "that does not predict, does not use its past, or is served as well by another clip's, is not separable. "
+    "A test passes, or fails, only if its whole 95 % interval over clips does; otherwise it is open. A model "
+    "that does not predict, that does not use its past, or that gets the same benefit from another clip's "
+    "past, is not separable. "
     "Separable: all tests passed. Partly separable: the past can be fetched once, or is not needed to the "
-    "last layer, but not all tests are passed. Not separable: neither. Open: a control failed, or open tests "
+    "last layer, but not all tests passed. Not separable: neither. Open: a control failed, or open tests "
     "could change the verdict."
 )
 
 
 def verdict(tests: Sequence[Answer]) -> str:
-    """The verdict by DECISION: what every outcome of the open tests would give, else open."""
+    """The verdict by DECISION: the one that every outcome of the open tests gives, otherwise open."""
     outcomes = product(*([test.passed] if test.passed is not None else [True, False] for test in tests))
     names = [test.name for test in tests]
-    found = {_decided(dict(zip(names, outcome, strict=True))) for outcome in outcomes}
+    found = {_decide(dict(zip(names, outcome, strict=True))) for outcome in outcomes}
     return found.pop() if len(found) == 1 else "open"
 
 
-def _decided(passed: dict[str, bool]) -> str:
+def _decide(passed: dict[str, bool]) -> str:
     if not passed["predicts"]:
-        return "not separable"  # needs no intervention, so that no control matters
+        return "not separable"  # needs no intervention, so no control matters
     if not passed["controls"]:
         return "open"
     if not (passed["uses_past"] and passed["own_past"]):

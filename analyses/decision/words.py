@@ -1,4 +1,4 @@
-"""Values with their intervals as sentences say them, for example `83 % [80, 86]`."""
+"""Values with their intervals as text, for example `83 % [80, 86]`."""
 
 import numpy as np
 
@@ -10,18 +10,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def spelled(value: Value, digits: int = 2, scale: float = 1, unit: str = "") -> str:
-    """`0.83 [0.80, 0.86]`, or `0.83` where there is no interval."""
+def spell(value: Value, digits: int = 2, scale: float = 1, unit: str = "") -> str:
+    """`0.83 [0.80, 0.86]`, or `0.83` without an interval."""
     low, high = (f"{scale * end:z.{digits}f}" for end in (value.low, value.high))
     interval = "" if np.isnan(value.low) else f" [{low}, {high}]"
     return f"{scale * value.mean:z.{digits}f}{unit}{interval}"
 
 
-def shared(value: Value) -> str:
+def spell_share(value: Value) -> str:
     """`83 % [80, 86]`."""
-    return spelled(value, 0, 100, " %")
+    return spell(value, 0, 100, " %")
 
 
-def counted(value: Value) -> str:
+def spell_count(value: Value) -> str:
     """`6 [6, 7]`."""
-    return spelled(value, 0)
+    return spell(value, 0)

@@ -1,7 +1,7 @@
 """python -m framelens.probes plan --model X --steps T --history F: can X be separated, where, and why?
 
 Reads a finished run of the model (python -m framelens.probes --model X) and prints the verdict with its
-evidence. What the split saves is predicted by rates that are measured on this machine, and by operations.
+evidence. The saving of the split is predicted from rates measured on this machine, and from operations.
 The JSON's `architecture` is what models/scd.py's config and `python -m framelens.training --plan` take.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from framelens.models.cost.operations import VALUE_BYTES
 from framelens.probes.plan.build import Clocks, manifest_of, plan
-from framelens.probes.plan.prediction import Clock, Use, described
+from framelens.probes.plan.prediction import Clock, Use, describe
 from framelens.probes.plan.text import text
 from framelens.records.assignments import parse_assignments
 from framelens.records.commands import exits_as
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="what the model's checkpoint does not say (default: as in the run)",
+        help="settings that the model's checkpoint does not contain (default: as in the run)",
     )
     parser.add_argument("--run", help="name or folder of a finished run (default: the model's largest)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
@@ -41,13 +41,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, help="tokens per frame (default: the model's)")
     parser.add_argument("--batch", type=int, default=1, help="clips at a time (default: 1)")
     parser.add_argument(
-        "--fusion", help="how the decoder takes features in (default: residual, where the split leaves one)"
+        "--fusion", help="how the decoder receives features (default: residual where the split allows it)"
     )
     parser.add_argument("--dtype", default="float32", choices=VALUE_BYTES, help="of weights, keys and values")
-    parser.add_argument("--device", default="auto", help="whose rates are measured (default: what there is)")
-    parser.add_argument("--threads", type=int, help="threads of a CPU (default: as torch has)")
+    parser.add_argument("--device", default="auto", help="whose rates are measured (default: a GPU if any)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     clock = parser.add_mutually_exclusive_group()
-    clock.add_argument("--clock", type=Path, help="folder of a benchmark whose rates are taken instead")
+    clock.add_argument("--clock", type=Path, help="folder of a benchmark whose rates are used instead")
     clock.add_argument("--no-clock", action="store_true", help="predict by operations alone")
     parser.add_argument("--out", type=Path, help=f"JSON to write (default: {FILE} in the run's folder)")
     return parser
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 @exits_as("plan")
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 when there is a plan, whatever it says, 2 when the request cannot be met."""
+    """Exit status: 0 when a plan was made, whatever its verdict, 2 when the request cannot be met."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     use = Use(options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion)
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _clocks(options: argparse.Namespace) -> Clocks | None:
-    """Where rates come from: this machine, a benchmark's folder, or nowhere."""
+    """The source of rates: this machine, a benchmark's folder, or None."""
     if options.no_clock:
         return None
     if options.clock is not None:
@@ -90,12 +90,12 @@ def _clocks(options: argparse.Namespace) -> Clocks | None:
     return partial(Clock.now, device, options.dtype)
 
 
-def _subject(name: str, run: str | None, runs: Path, asked: dict[str, Any]) -> tuple[Path, Any]:
+def _subject(name: str, run: str | None, runs: Path, requested: dict[str, Any]) -> tuple[Path, Any]:
     """The folder of a finished run, and the model's description."""
     from framelens import models
 
     label = models.label(name)
-    folder = _named(label, run, runs) if run else _largest(name, label, runs, asked)
+    folder = _find_run(label, run, runs) if run else _find_largest(name, label, runs, requested)
     manifest = manifest_of(folder)
     if manifest["model"]["name"] != label:
         raise ValueError(
@@ -104,13 +104,15 @@ def _subject(name: str, run: str | None, runs: Path, asked: dict[str, Any]) -> t
     if not manifest.get("complete"):
         again = manifest.get("command", "the command that made it")
         raise ValueError(f"{folder} is not finished; run again: {again}")
-    said = manifest["settings"].get("set", {})
-    if asked not in ({}, said):
-        raise ValueError(f"{folder} is a run with --set {said or 'nothing'}, not {asked}; give its own --run")
-    return folder, described(models.load(name, **said))
+    stored = manifest["settings"].get("set", {})
+    if requested not in ({}, stored):
+        raise ValueError(
+            f"{folder} is a run with --set {stored or 'nothing'}, not {requested}; give its own --run"
+        )
+    return folder, describe(models.load(name, **stored))
 
 
-def _named(label: str, run: str, runs: Path) -> Path:
+def _find_run(label: str, run: str, runs: Path) -> Path:
     places = (runs / label / run, Path(run))
     found = [place for place in places if (place / "manifest.json").exists()]
     if not found:
@@ -119,14 +121,14 @@ def _named(label: str, run: str, runs: Path) -> Path:
     return found[0]
 
 
-def _largest(name: str, label: str, runs: Path, asked: dict[str, Any]) -> Path:
+def _find_largest(name: str, label: str, runs: Path, requested: dict[str, Any]) -> Path:
     """The finished run with cuts of all layers and most clips, the newest of equals."""
     ranked = []
     for path in (runs / label).glob("*/manifest.json"):
         manifest = json.loads(path.read_text())
         if manifest.get("complete") and (path.parent / "cut.nc").exists():
             settings = manifest["settings"]
-            if asked not in ({}, settings.get("set", {})):
+            if requested not in ({}, settings.get("set", {})):
                 continue
             rank = (not settings.get("quick"), settings["clips"], manifest["created"])
             ranked.append((rank, path.parent))

@@ -1,4 +1,4 @@
-"""A plan is made: the verdict on a run, with its evidence, the split and what it would save.
+"""A plan: the verdict on a run, with its evidence, the split and what it would save.
 
 write_plan(folder, model)                        # plan.json in a complete run's folder
 found = plan(folder, model.config, Use(steps=50, history=144))
@@ -33,10 +33,10 @@ from framelens.probes.plan.prediction import (
     Clock,
     Use,
     architecture,
-    described,
+    describe,
     lacking,
     of_shapes,
-    predicted,
+    predict,
     shape_in_use,
 )
 from framelens.records import now
@@ -48,24 +48,24 @@ Clocks = Callable[[Shape], Clock]
 
 
 def write_plan(folder: Path, model: CausalDiffuser) -> Path | None:
-    """The plan of a complete run, in its folder, for use as in the run; None where it measured no cuts.
+    """The plan of a complete run for its own steps and frames, in its folder; None without cuts.
 
-    Rates are measured on the run's device, so nothing else should be at work. A plan that its command made
-    there, with options, is left as it is.
+    Rates are measured on the run's device, so nothing else should run at that time. A plan that the plan
+    command made with options is left as it is.
     """
     if not (folder / "cut.nc").exists():
         return None
-    if _was_asked_for(folder / FILE):
+    if _is_of_a_command(folder / FILE):
         return folder / FILE
     manifest = manifest_of(folder)
     settings, chunk = manifest["settings"], manifest["model"]["geometry"].get("frames_per_chunk", 1)
     use = Use(settings["steps"], max(1, settings["frames"] - chunk), dtype=settings["dtype"])
     clocks = partial(Clock.now, settings.get("device", "cpu"), use.dtype)
-    return plan(folder, described(model), use, clocks).write(folder / FILE)
+    return plan(folder, describe(model), use, clocks).write(folder / FILE)
 
 
-def _was_asked_for(file: Path) -> bool:
-    """Whether the command of plans made that file; one that cannot be read was made by nobody."""
+def _is_of_a_command(file: Path) -> bool:
+    """Whether the plan command made that file; False for a file that cannot be read."""
     try:
         return bool(Plan.read(file).command)
     except (FileNotFoundError, ValueError):
@@ -73,10 +73,10 @@ def _was_asked_for(file: Path) -> bool:
 
 
 def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file: Path | None = None) -> Plan:
-    """The plan of a complete run; `config` describes the model, None where nothing does.
+    """The plan of a complete run; `config` describes the model and may be None.
 
-    The prediction counts frames that the model makes together as one; without clocks, by operations alone.
-    `file` is where the plan will lie, in the run's folder unless it is given.
+    The prediction counts frames that are generated together as one; without clocks, it uses operations alone.
+    `file` is where the plan will be stored; the default is the run's folder.
     """
     from framelens.models.parts.fusion import FUSIONS
 
@@ -114,10 +114,10 @@ def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file
         if not lacking(config):
             shape = shape_in_use(config, geometry, use)
             clock = _clock(clocks, shape, remarks)
-            prediction = predicted(shape, answer.cut, answer.curves, use, built["fusion"], clock)
+            prediction = predict(shape, answer.cut, answer.curves, use, built["fusion"], clock)
     if built is not None and lacking(config):
-        unsaid = ", ".join(lacking(config))
-        remarks.append(f"What a split would save is not predicted: the model does not say its {unsaid}.")
+        missing = ", ".join(lacking(config))
+        remarks.append(f"What a split would save is not predicted: the model's description has no {missing}.")
     evidence = _evidence(answer) | {"remarks": remarks}
     made = {"architecture": built, "acting": how, "prediction": prediction}
     return build(Plan, _plain(found | evidence | made))
@@ -142,11 +142,11 @@ def _separated_already(config: Any, geometry: dict, use: Use, clocks: Clocks | N
     none = {"encoder_layers": 0, "fusion": None, "start_token": False, "query": False}
     dense = replace(own, layers=sum(layers.values()), **none)
     joined = ("fusion", "head", "query", "start_token") if config.fusion == "residual" else ("fusion",)
-    remarks = ["By construction; compared with a dense model of as many layers."]
+    remarks = ["By construction; compared with a dense model with the same number of layers."]
     clock = _clock(clocks, dense, remarks)
     return {
         "verdict": "separable",
-        "reason": f"It is separated already: its encoder of {config.encoder_layers} layers never sees the "
+        "reason": f"It is already separated: its encoder of {config.encoder_layers} layers never sees the "
         f"noisy frame, and its decoder of {config.decoder_layers} only the encoder's output for it.",
         "would_decide": "",
         "tests": [],
@@ -188,7 +188,7 @@ def _test(test: Answer) -> dict[str, Any]:
 
 
 def _sweep(sweep: Sweep) -> dict[str, Any]:
-    """By threshold; a depth of one more than there are layers says that none is enough."""
+    """By threshold; a depth of layers + 1 means that no depth is enough."""
 
     def at(values: list, name: str) -> list:
         return [None if value is None else float(getattr(value, name)) for value in values]
@@ -202,7 +202,7 @@ def _sweep(sweep: Sweep) -> dict[str, Any]:
         "decoder": sweep.decoders,
         "spread": sweep.spread,
         "tracks_threshold": sweep.tracks_threshold,
-        "said": sweep.said,
+        "said": sweep.sentence,
     }
 
 

@@ -15,26 +15,26 @@ from framelens.records.plan import split_recipe
 from framelens.videos import worlds
 
 DECIDED = ("layers", "channels", "height", "width", "conditions")
-"""What of a network the plan or the world decides."""
+"""Settings of a network that the plan or the world decides."""
 
 
 def acting(manifest: dict[str, Any], config: Any, cut: Cut, built: dict[str, Any], file: Path) -> str:
-    """A command where a recipe of ours starts from that model, else what runs where and is fine-tuned."""
+    """A command where one of our recipes fits that model, otherwise the layers of encoder and decoder."""
     model = manifest["model"]
     is_ours = model["network"] == "dense" and isinstance(config, StackConfig)
     world = model.get("videos")
     if is_ours and world in worlds.names() and built["fusion"] == "residual":
-        told = [f"initial={_asked(manifest)}", *_unlike_the_recipe(config)]
-        options = f"--plan {shlex.quote(str(file))} --set {' '.join(told)}"
+        settings = [f"initial={_model_argument(manifest)}", *_unlike_the_recipe(config)]
+        options = f"--plan {shlex.quote(str(file))} --set {' '.join(settings)}"
         return f'make train MODEL={split_recipe(world)} ARGS="{options}"'
     encoder, decoder = spans(range(cut.encoder_layers)), spans(cut.decoder)
     return (
         f"in the model's own code base, build an encoder of {encoder} and a decoder of {decoder}, with the "
-        "model's weights, that takes the encoder's features in; then fine-tune it"
+        "model's weights, that receives the encoder's features; then fine-tune it"
     )
 
 
-def _asked(manifest: dict[str, Any]) -> str:
+def _model_argument(manifest: dict[str, Any]) -> str:
     """The model as the run's command names it."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--model", default=manifest["model"]["name"])
@@ -42,7 +42,7 @@ def _asked(manifest: dict[str, Any]) -> str:
 
 
 def _unlike_the_recipe(config: StackConfig) -> list[str]:
-    """What the recipe's preset has otherwise, as its --set takes it."""
+    """The settings in which the model differs from the recipe's preset, as --set takes them."""
     from framelens.models import dense
 
     tiny, own = dense.config("tiny").values(), json.loads(json.dumps(config.values()))

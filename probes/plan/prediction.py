@@ -1,7 +1,7 @@
-"""What a split would save at the user's steps, history and tokens: by operations, and by a machine's clock.
+"""The predicted saving of a split for a use: by operations and by measured rates.
 
 use = Use(steps=50, history=144, tokens=None)
-predicted(dense_shape, answer.cut, answer.curves, use, Clock.now("cpu", "float32", dense_shape))
+predict(dense_shape, answer.cut, answer.curves, use, Clock.now("cpu", "float32", dense_shape))
 """
 
 import json
@@ -29,7 +29,7 @@ from framelens.models.cost.operations import (
 from framelens.records import now
 
 NEARBY = range(-2, 4)
-"""How much shallower or deeper an encoder is compared."""
+"""The changes of the encoder's depth that are compared."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Use:
     batch: int = 1
     dtype: str = "float32"
     fusion: str | None = None
-    """How the decoder takes features in; None for residual, where layers are left between its own."""
+    """How the decoder receives features; None for residual where layers remain between its own."""
 
     def __post_init__(self):
         for name in ("steps", "history", "tokens", "batch"):
@@ -55,19 +55,19 @@ class Use:
 
 
 COUNTED = "channels height width patch heads d_model mlp_width conditions text_tokens text_width window sink"
-"""What the arithmetic asks of a model's description."""
+"""The fields of a model's description that the arithmetic needs."""
 
 
-def described(model: CausalDiffuser) -> Any:
-    """The model's own description with which costs are counted; None for a model that has none."""
-    said = traits(model)
-    if said.config is not None and not lacking(said.config):
-        return said.config
-    return None if said.describe is None else SimpleNamespace(**said.describe())
+def describe(model: CausalDiffuser) -> Any:
+    """The model's description, from which costs are counted; None for a model that has none."""
+    known = traits(model)
+    if known.config is not None and not lacking(known.config):
+        return known.config
+    return None if known.describe is None else SimpleNamespace(**known.describe())
 
 
 def lacking(config: Any) -> list[str]:
-    """What a description does not say of what is counted."""
+    """The COUNTED fields that a description lacks."""
     if config is None:
         return []
     layers = [] if hasattr(config, "layers") or hasattr(config, "decoder_layers") else ["layers"]
@@ -75,13 +75,13 @@ def lacking(config: Any) -> list[str]:
 
 
 def shape_in_use(config: Any, geometry: dict[str, Any], use: Use) -> Shape:
-    """The shape of the model as it is, for that use; from the geometry alone where there is no config.
+    """The shape of the model as it is, for that use; from the geometry alone without a config.
 
-    Frames that are made together count as one.
+    Frames that are generated together count as one.
     """
     if config is None:
-        said = {"mlp_width": None, "conditions": 0, "text_tokens": 0, "text_width": 0, "window": None}
-        config = SimpleNamespace(**{**said, "sink": 0, **geometry})
+        defaults = {"mlp_width": None, "conditions": 0, "text_tokens": 0, "text_width": 0, "window": None}
+        config = SimpleNamespace(**{**defaults, "sink": 0, **geometry})
     changes = {"batch": use.batch, "value_bytes": VALUE_BYTES[use.dtype]}
     shape = shape_of(config, **changes | ({} if use.tokens is None else {"tokens": use.tokens}))
     chunk = geometry.get("frames_per_chunk", 1)
@@ -97,22 +97,22 @@ def separated_shape(dense: Shape, encoder_layers: int, decoder_layers: int, fusi
 
 
 def architecture(cut: Cut, fusion: str | None) -> dict[str, Any]:
-    """What models/scd.py is told to build that split; ValueError for one that this fusion cannot join."""
+    """The settings with which models/scd.py builds that split; ValueError where the fusion does not fit."""
     from framelens.models.parts.scd_config import ASKING
 
     layers = {"encoder_layers": cut.encoder_layers, "decoder_layers": len(cut.decoder)}
     fits = len(cut.head) < cut.encoder_layers
     if fusion == "residual" and not fits:
         raise ValueError(
-            f"the first {len(cut.head)} layers run at every step and the encoder has no more, so nothing is "
-            "left for a residual to hold; take another --fusion, such as prefix"
+            f"the first {len(cut.head)} layers run at every step and the encoder has no more, so no layer "
+            "is left for a residual; choose another --fusion, such as prefix"
         )
     if fusion == "residual" or (fusion is None and fits):
         return layers | {"fusion": "residual", "head": len(cut.head)} | ASKING
     return layers | {"fusion": fusion or "prefix"}
 
 
-def predicted(
+def predict(
     dense: Shape, cut: Cut, curves: Curves, use: Use, fusion: str, clock: "Clock | None"
 ) -> dict[str, Any]:
     """Speed-up, cache and parameters of the split, and of nearby ones."""
@@ -126,7 +126,7 @@ def predicted(
             named = {name: row[name] for name in ("speed_up", "cache_bytes", "parameters")}
             named |= {"clock_speed_up": row["clock"] and row["clock"]["speed_up"]}
             at = {"encoder_layers": depth, "decoder_layers": layers, "chosen": depth == cut.encoder_layers}
-            nearby.append(at | named | {"kept": _kept(curves, depth)})
+            nearby.append(at | named | {"kept": _summarise_kept(curves, depth)})
     return of_shapes(dense, chosen, use, clock) | {"nearby": nearby}
 
 
@@ -148,11 +148,11 @@ def of_shapes(dense: Shape, separated: Shape, use: Use, clock: "Clock | None") -
         "dense_frame_flops": frame_cost(dense, *place).flops,
         "parameters": parameters(separated),
         "dense_parameters": parameters(dense),
-        "clock": None if clock is None else clock.predicted(dense, separated, use),
+        "clock": None if clock is None else clock.predict(dense, separated, use),
     }
 
 
-def _kept(curves: Curves, depth: int) -> dict[str, float] | None:
+def _summarise_kept(curves: Curves, depth: int) -> dict[str, float] | None:
     """The kept share at that encoder depth, of the worse measure; None where it was not measured."""
     if curves.once is None or depth not in curves.once[0]:
         return None
@@ -186,21 +186,21 @@ class Clock:
 
     @classmethod
     def read(cls, folder: Path) -> "Clock":
-        """From a benchmark's folder; FileNotFoundError or ValueError where it is none."""
+        """From a benchmark's folder; FileNotFoundError or ValueError where it is not one."""
         file = folder / "manifest.json"
         if not file.exists():
             raise FileNotFoundError(
                 f"{folder} has no manifest.json; make one: python -m framelens.benchmarks.scd"
             )
         manifest = json.loads(file.read_text())
-        said, settings = manifest.get("machine", {}), manifest.get("settings", {})
-        rates = {field.name: said.get(field.name) for field in fields(Machine)}
+        stored, settings = manifest.get("machine", {}), manifest.get("settings", {})
+        rates = {field.name: stored.get(field.name) for field in fields(Machine)}
         where = {name: settings.get(name) for name in ("device", "dtype", "threads")}
         if None in (*rates.values(), *where.values()):
             raise ValueError(f"{folder} is not a benchmark's; make one: python -m framelens.benchmarks.scd")
-        return cls(said["device_name"], **where, measured=manifest["created"], machine=Machine(**rates))
+        return cls(stored["device_name"], **where, measured=manifest["created"], machine=Machine(**rates))
 
-    def predicted(self, dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
+    def predict(self, dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
         """Seconds per frame of both, their ratio, and by which rates."""
         ours, theirs = (
             self.machine.frame_seconds(shape, use.steps, use.history) for shape in (separated, dense)

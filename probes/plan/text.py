@@ -61,7 +61,7 @@ def _prediction(found: Prediction, chunk: int) -> list[str]:
         f"a {unit}, batch {found.batch}, fusion {found.fusion}:",
     ]
     if found.clock:
-        lines += _clocked(found.clock, unit)
+        lines += _describe_clock(found.clock, unit)
     lines += [
         f"  by operations: {found.speed_up:.2f} times fewer a {unit} (more steps: up to "
         f"{found.bound:.2f}); cache {_size(found.cache_bytes)}, dense "
@@ -84,7 +84,7 @@ def _prediction(found: Prediction, chunk: int) -> list[str]:
     return lines
 
 
-def _clocked(clock: PlannedClock, unit: str) -> list[str]:
+def _describe_clock(clock: PlannedClock, unit: str) -> list[str]:
     threads = clock.threads
     where = "" if clock.device.startswith("cuda") else f", {threads} thread{'s' * (threads != 1)}"
     return [

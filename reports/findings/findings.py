@@ -16,5 +16,5 @@ def findings(run: Run) -> list[Finding]:
     """Finding 1 (features repeat over steps) and finding 2 (deep layers attend little to the past)."""
     with run.open_datasets(*decision.DATASETS) as data:
         features, attention = FeatureEvidence(data), AttentionEvidence(data)
-        first, second = decision.repeated(features), decision.little(attention)
+        first, second = decision.decide_repeated(features), decision.decide_little(attention)
         return [steps.put_in_words(first, features), frames.put_in_words(second, attention)]

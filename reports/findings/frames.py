@@ -8,7 +8,7 @@ from framelens.analyses.averages import summary
 from framelens.analyses.decision.engine import Answer
 from framelens.analyses.decision.findings import Finding
 from framelens.analyses.decision.little_attention import DEEP, SHALLOW, AttentionEvidence
-from framelens.analyses.decision.words import spelled
+from framelens.analyses.decision.words import spell
 from framelens.reports.drawing import tables
 
 
@@ -19,11 +19,11 @@ def put_in_words(finding: Finding, evidence: AttentionEvidence) -> Finding:
 
 
 def _describe(test: Answer) -> str:
-    value = spelled(test.interval)
+    value = spell(test.interval)
     if test.name == "little":
         deep, uniform = test.numbers["deep"], test.numbers["uniform"]
         return (
-            f"The last {DEEP:.0%} of the blocks put {spelled(deep)} of their attention on earlier frames, "
+            f"The last {DEEP:.0%} of the blocks put {spell(deep)} of their attention on earlier frames, "
             f"uniform attention {uniform:.2f}. Ratio: {value}."
         )
     if test.name == "less":

@@ -6,7 +6,7 @@ from framelens.analyses.averages import summary
 from framelens.analyses.decision.engine import Answer
 from framelens.analyses.decision.findings import Finding
 from framelens.analyses.decision.repeated_features import FeatureEvidence
-from framelens.analyses.decision.words import spelled
+from framelens.analyses.decision.words import spell
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import tables
 
@@ -20,11 +20,11 @@ def put_in_words(finding: Finding, evidence: FeatureEvidence) -> Finding:
 
 
 def _describe(test: Answer, evidence: FeatureEvidence) -> str:
-    value = spelled(test.interval)
+    value = spell(test.interval)
     if test.name == "repeated":
         return f"Centred cosine of two different steps, early and middle layers, trained: {value}."
     if test.name == "learned":
-        return f"Random weights: {spelled(test.numbers['random'])}; trained minus random: {value}."
+        return f"Random weights: {spell(test.numbers['random'])}; trained minus random: {value}."
     found = evidence.agreement
     cosine = tables.spell(found.cosine.isel(layer=found.clearest))
     return (
