@@ -1,6 +1,6 @@
 """The contract of a model: what every model offers, and what it may say besides.
 
-    said = traits(model)                            # read once; then no attribute of a model is guessed
+    declared = traits(model)                            # read once; no attribute is guessed
     said.null_condition, said.latent, said.at_steps
 
 A model offers the six members of CausalDiffuser. Everything else that is read of a model is a trait.
@@ -164,7 +164,7 @@ class Traits:
     source: Source = _trait(Source(), (Source,), "a Source (diffusion.source)",
         "where it came from; loading says it", "-")
     hf_device_map: Mapping[str, Any] | None = _trait(None, *_DICT,
-        "which part lies on which device; accelerate says it", "-")
+        "the device of each part; accelerate sets it", "-")
     # fmt: on
 
 
@@ -176,24 +176,24 @@ def traits(model: CausalDiffuser) -> Traits:
     trait: it would be overlooked. Reads properties: keep the result rather than to ask again at every step.
     """
     _refuse_near_misses(model)
-    said = dict(getattr(model, "handed_on", {}))
+    declared = dict(getattr(model, "handed_on", {}))
     for name in _ABOUT:
         value = _value(model, name)
-        if value is not _UNSAID and value is not None:
-            said[name] = _checked(model, name, value)
-    if said.get("takes") is None and said.get("null_condition") is not None:
-        said["takes"] = "text" if isinstance(said["null_condition"], Tensor) else "actions"
-    return Traits(**said)
+        if value is not _NOT_STATED and value is not None:
+            declared[name] = _check_kind(model, name, value)
+    if declared.get("takes") is None and declared.get("null_condition") is not None:
+        declared["takes"] = "text" if isinstance(declared["null_condition"], Tensor) else "actions"
+    return Traits(**declared)
 
 
 def module_of(model: CausalDiffuser) -> nn.Module:
     """The model as the torch module that it is; ValueError for a wrapper, which has no weights."""
     if not isinstance(model, nn.Module):
-        raise ValueError(f"a {type(model).__name__} is no torch.nn.Module, so it has no weights of its own")
+        raise ValueError(f"a {type(model).__name__} is not a torch.nn.Module and has no weights of its own")
     return model
 
 
-_UNSAID = object()
+_NOT_STATED = object()
 _ABOUT = {about.name: about.metadata for about in fields(Traits)}
 _ALIKE = 0.9
 """Likeness (difflib) from which on a name counts as a misspelt trait."""
@@ -206,16 +206,16 @@ def _value(model: object, name: str) -> Any:
         try:
             return member.fget(model)
         except AttributeError as error:  # torch would say that the property itself is missing
-            raise ValueError(f"{_named(model)} {name} raises: {error}") from error
-    return getattr(model, name, _UNSAID)
+            raise ValueError(f"{_describe_owner(model)} {name} raises: {error}") from error
+    return getattr(model, name, _NOT_STATED)
 
 
-def _checked(model: object, name: str, value: Any) -> Any:
+def _check_kind(model: object, name: str, value: Any) -> Any:
     kinds, expected = _ABOUT[name]["kinds"], _ABOUT[name]["expected"]
     if name == "takes" and (not isinstance(value, str) or value not in get_args(Takes)):
-        raise ValueError(f"{_named(model)} takes is {value!r}, expected {expected}")
+        raise ValueError(f"{_describe_owner(model)} takes is {value!r}, expected {expected}")
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ValueError(f"{_named(model)} {name} is a {type(value).__name__}, expected {expected}")
+        raise ValueError(f"{_describe_owner(model)} {name} is a {type(value).__name__}, expected {expected}")
     return value
 
 
@@ -224,7 +224,9 @@ def _refuse_near_misses(model: object) -> None:
         meant = _near(name)
         # A plural is another noun, unless its value could be the trait's.
         if meant and (name != f"{meant}s" or isinstance(getattr(model, name), _ABOUT[meant]["kinds"])):
-            raise ValueError(f"{_named(model)} {name} is read by nothing: call it {meant}, or less like it")
+            raise ValueError(
+                f"{_describe_owner(model)} {name} is read by nothing: call it {meant}, or less like it"
+            )
 
 
 def _own_names(model: object) -> Iterator[str]:
@@ -246,5 +248,5 @@ def _near(name: str) -> str | None:
     return found[0] if found else None
 
 
-def _named(model: object) -> str:
+def _describe_owner(model: object) -> str:
     return f"a model ({type(model).__name__}) whose"

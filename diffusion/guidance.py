@@ -1,8 +1,8 @@
 """Guidance: two branches of one model, one combination.
 
-    video = rollout(guided(model, scale=1.5), noise, sigmas, cond)
-    video = rollout(guided(model, scale=5, null=negative_prompt), noise, sigmas, prompt)
-    video = rollout(guided(model, scale=1.5, negative="context"), noise, sigmas, cond)
+    video = rollout(guide(model, scale=1.5), noise, sigmas, cond)
+    video = rollout(guide(model, scale=5, null=negative_prompt), noise, sigmas, prompt)
+    video = rollout(guide(model, scale=1.5, negative="context"), noise, sigmas, cond)
 
 A branch is the same model with another context. The sampler runs the branches one after the other and
 announces each; v = v_uncond + scale (v_cond - v_uncond) (Ho and Salimans 2022).
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from framelens.diffusion.around import Around
 from framelens.diffusion.contract import CausalDiffuser, Context, Traits, traits
-from framelens.diffusion.sampler import Announce, Branch, begin, denoise, prepare_steps, silent, take_in
+from framelens.diffusion.sampler import Announce, Branch, begin, denoise, encode, ignore_pass, prepare_steps
 
 Contexts = dict[Branch, Context]
 
@@ -39,43 +39,45 @@ class Guided(Around):
     hides = Around.hides | {"start_is_pass", "asks", "read", "ask", "disturbed", "disturbed_is_pass"}
 
     @cached_property
-    def said(self) -> Traits:
-        """What the model inside says."""
+    def declared(self) -> Traits:
+        """The traits of the inner model."""
         return traits(self.model)
 
-    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> Contexts:
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = ignore_pass) -> Contexts:
         """The empty context by branch."""
         return {
-            branch: begin(self.model, self.said, batch, own, partial(announce, branch))
+            branch: begin(self.model, self.declared, batch, own, partial(announce, branch))
             for branch, own in self.conditions(cond).items()
         }
 
-    def encode(self, x: Tensor, context: Contexts, announce: Announce = silent) -> Contexts:
+    def encode(self, x: Tensor, context: Contexts, announce: Announce = ignore_pass) -> Contexts:
         """Every branch's context after a finished frame."""
         return {
-            branch: take_in(self.model, self.said, x, own, partial(announce, branch))
+            branch: encode(self.model, self.declared, x, own, partial(announce, branch))
             for branch, own in context.items()
         }
 
-    def denoise(self, x: Tensor, sigma: Tensor, context: Contexts, announce: Announce = silent) -> Tensor:
-        """The velocity that the branches together say."""
+    def denoise(
+        self, x: Tensor, sigma: Tensor, context: Contexts, announce: Announce = ignore_pass
+    ) -> Tensor:
+        """The combined velocity of all branches."""
         return self.combine(
             {
-                branch: denoise(self.model, self.said, x, sigma, own, partial(announce, branch))
+                branch: denoise(self.model, self.declared, x, sigma, own, partial(announce, branch))
                 for branch, own in context.items()
             }
         )
 
     def at_steps(self, sigmas: Tensor, context: Contexts) -> Iterator[Contexts]:
         """The contexts at each denoising step, prepared together by a model that can."""
-        prepared = [prepare_steps(self.said, sigmas, own) for own in context.values()]
+        prepared = [prepare_steps(self.declared, sigmas, own) for own in context.values()]
         return (dict(zip(context, step, strict=True)) for step in zip(*prepared, strict=True))
 
     def conditions(self, cond: Tensor | None) -> dict[Branch, Tensor | None]:
         """The clip's own, and the null condition."""
         if cond is None:
             raise ValueError("guidance needs the conditions of the clip; give cond")
-        null = self.said.null_condition if self.null is None else self.null
+        null = self.declared.null_condition if self.null is None else self.null
         return {"cond": cond, "uncond": null_like(cond, null)}
 
     def combine(self, velocity: Mapping[Branch, Tensor]) -> Tensor:
@@ -87,7 +89,7 @@ class ContextGuided(Guided):
     """A separated model guided away from a disturbed past: noise on its features (Bai et al. 2026, eq. 7).
 
     The condition stays in both branches, and the encoder runs once: the negative context is the other one
-    with noise of that strength, drawn anew for each frame from the seed.
+    with noise of that strength, drawn again for each frame from the seed.
     """
 
     strength: float = 0.05
@@ -97,31 +99,31 @@ class ContextGuided(Guided):
         """The clip's own; the negative context is made from the other."""
         return {"cond": cond}
 
-    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> Contexts:
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = ignore_pass) -> Contexts:
         """The context, and the same with noise on its features."""
         return self._with_negative(super().start(batch, cond, announce)["cond"], announce)
 
-    def encode(self, x: Tensor, context: Contexts, announce: Announce = silent) -> Contexts:
+    def encode(self, x: Tensor, context: Contexts, announce: Announce = ignore_pass) -> Contexts:
         """The context after a finished frame, and the same with noise on its features."""
         return self._with_negative(super().encode(x, {"cond": context["cond"]}, announce)["cond"], announce)
 
     def _with_negative(self, context: Context, announce: Announce) -> Contexts:
-        assert self.said.disturbed is not None  # `guided` refuses such a model
-        if self.said.disturbed_is_pass:
+        assert self.declared.disturbed is not None  # `guide` refuses such a model
+        if self.declared.disturbed_is_pass:
             announce("uncond")
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + context.frame)
-        return {"cond": context, "uncond": self.said.disturbed(context, self.strength, generator)}
+        return {"cond": context, "uncond": self.declared.disturbed(context, self.strength, generator)}
 
 
 def null_like(cond: Tensor, null: Any) -> Tensor:
-    """The null condition in the place of these: a number everywhere, or a tensor for each clip [t w]."""
+    """The null condition in the shape of `cond`: a number everywhere, or a tensor for each clip [t w]."""
     if not isinstance(null, Tensor):
         return torch.full_like(cond, null)
     null = null.to(cond)
     return null.expand(len(cond), *null.shape) if null.ndim == cond.ndim - 1 else null.expand_as(cond)
 
 
-def guided(
+def guide(
     model: CausalDiffuser,
     scale: float,
     negative: Literal["condition", "context"] = "condition",

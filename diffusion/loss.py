@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser, traits
-from framelens.diffusion.schedule import noised
+from framelens.diffusion.schedule import add_noise
 
 
 def flow_matching_loss(
@@ -27,5 +27,5 @@ def flow_matching_loss(
     teacher_forced = traits(model).teacher_forced
     if teacher_forced is None:
         raise ValueError(f"a {type(model).__name__} has no teacher_forced, by which it could be trained")
-    velocity = teacher_forced(seen, noised(target, noise, sigma), sigma, cond)
+    velocity = teacher_forced(seen, add_noise(target, noise, sigma), sigma, cond)
     return torch.mean((velocity.float() - (noise - target).float()) ** 2, dim=(2, 3, 4))

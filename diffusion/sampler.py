@@ -3,7 +3,7 @@
     video = rollout(model, noise, sigma_grid(25), cond=actions, given=clip[:, :4])
     video = rollout(model, noise, model.sampling.grid, cond=prompt, renoise=0)      # few-step distilled
 
-Every forward pass is announced through `on_pass` before it happens, so nobody counts calls.
+Every forward pass is announced through `on_pass` before it happens, so no one has to count calls.
 """
 
 from collections import deque
@@ -43,18 +43,20 @@ Announce = Callable[..., None]
 before a pass that asks for the coming frame."""
 
 
-def silent(*_: Any, **__: Any) -> None:
-    """An announcement that nobody hears."""
+def ignore_pass(*_: Any, **__: Any) -> None:
+    """Ignores the pass."""
 
 
 class Announcing(CausalDiffuser, Protocol):
     """A model of several branches (`announces`), which announces each of their passes itself."""
 
-    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = silent) -> Context: ...
+    def start(self, batch: int, cond: Tensor | None = None, announce: Announce = ignore_pass) -> Context: ...
 
-    def encode(self, x: Tensor, context: Context, announce: Announce = silent) -> Context: ...
+    def encode(self, x: Tensor, context: Context, announce: Announce = ignore_pass) -> Context: ...
 
-    def denoise(self, x: Tensor, sigma: Tensor, context: Context, announce: Announce = silent) -> Tensor: ...
+    def denoise(
+        self, x: Tensor, sigma: Tensor, context: Context, announce: Announce = ignore_pass
+    ) -> Tensor: ...
 
 
 @torch.no_grad()
@@ -66,7 +68,7 @@ def rollout(
     given: Float[Tensor, "b g c h w"] | None = None,
     teacher_forced: bool = False,
     denoised_frames: set[int] | None = None,
-    on_pass: OnPass = silent,
+    on_pass: OnPass = ignore_pass,
     renoise: int | None = None,
 ) -> Float[Tensor, "b f c h w"]:
     """A video sampled chunk by chunk from `noise`, one Euler step per pair of neighbouring sigmas.
@@ -75,31 +77,31 @@ def rollout(
     history. Teacher-forced: `given` holds all f frames, every frame is sampled from its true past.
     `denoised_frames` limits sampling (and its cost) to the chunks that begin with those frames; it needs
     teacher forcing, and the other frames are returned as given. `renoise` is a seed: each step then predicts
-    the clean frames and noises them anew to the next level, as few-step distilled models are sampled.
+    the clean frames and adds new noise of the next level to them, as few-step distilled models are sampled.
     """
     frames = noise.shape[1]
     given = noise[:, :0] if given is None else given
     _check(frames, given, teacher_forced, denoised_frames, model.geometry.frames_per_chunk)
-    said, sigmas = traits(model), sigmas.to(noise.device)
-    context = begin(model, said, len(noise), cond, announcing(on_pass, -1, 0, 0.0, "encode"))
+    declared, sigmas = traits(model), sigmas.to(noise.device)
+    context = begin(model, declared, len(noise), cond, announce_as(on_pass, -1, 0, 0.0, "encode"))
     chunk, video = model.geometry.frames_per_chunk, []
     for frame in range(0, frames, chunk):
         span = slice(frame, frame + chunk)
         is_given = frame < given.shape[1]
         x = given[:, span]
-        if not is_given or (teacher_forced and _wanted(frame, denoised_frames)):
-            x = _chunk(model, said, noise[:, span], sigmas, context, frame, on_pass, renoise)
+        if not is_given or (teacher_forced and _is_wanted(frame, denoised_frames)):
+            x = _chunk(model, declared, noise[:, span], sigmas, context, frame, on_pass, renoise)
         video.append(x)
         if frame + chunk < frames:
             finished = given[:, span] if is_given else x
-            announce = announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + chunk)
-            context = take_in(model, said, finished, context, announce)
+            announce = announce_as(on_pass, frame, 0, 0.0, "encode", coming=frame + chunk)
+            context = encode(model, declared, finished, context, announce)
     return torch.cat(video, dim=1)
 
 
 def _chunk(
     model: CausalDiffuser,
-    said: Traits,
+    declared: Traits,
     noise: Tensor,
     sigmas: Tensor,
     context: Context,
@@ -108,11 +110,11 @@ def _chunk(
     renoise: int | None,
 ) -> Tensor:
     """The frames of one chunk, sampled from its noise in that context."""
-    levels, contexts = sigmas.tolist(), prepare_steps(said, sigmas[:-1], context)
+    levels, contexts = sigmas.tolist(), prepare_steps(declared, sigmas[:-1], context)
 
     def velocity(x: Tensor, step: int) -> Tensor:
-        announce = announcing(on_pass, frame, step, levels[step], "denoise")
-        return denoise(model, said, x, sigmas[step].expand(len(x)), next(contexts), announce)
+        announce = announce_as(on_pass, frame, step, levels[step], "denoise")
+        return denoise(model, declared, x, sigmas[step].expand(len(x)), next(contexts), announce)
 
     def fresh(x: Tensor, step: int) -> Tensor | None:
         return None if renoise is None else fresh_noise(x, renoise, frame, step)
@@ -130,59 +132,67 @@ def sample(
     """The frames at the beginning of step `first`, then those after it and after each later one.
 
     This is the sampler's loop. `velocity(x, step)` is asked once a step; `fresh(x, step)` is the noise with
-    which the predicted clean frames are noised anew, or None for an Euler step.
+    which the predicted clean frames are noised again, or None for an Euler step.
     """
     yield x
     for step in range(first, len(levels) - 1):
-        x = stepped(x, velocity(x, step), levels[step], levels[step + 1], fresh(x, step))
+        x = take_step(x, velocity(x, step), levels[step], levels[step + 1], fresh(x, step))
         yield x
 
 
 def begin(
-    model: CausalDiffuser, said: Traits, batch: int, cond: Tensor | None, announce: Announce
+    model: CausalDiffuser, declared: Traits, batch: int, cond: Tensor | None, announce: Announce
 ) -> Context:
     """The context in which nothing was seen; where making it is a pass of the network, that is announced."""
-    if said.announces:
+    if declared.announces:
         return cast(Announcing, model).start(batch, cond, announce)
-    if said.start_is_pass:
-        announce(asks=said.asks)
+    if declared.start_is_pass:
+        announce(asks=declared.asks)
     return model.start(batch, cond)
 
 
-def take_in(model: CausalDiffuser, said: Traits, x: Tensor, context: Context, announce: Announce) -> Context:
+def encode(
+    model: CausalDiffuser, declared: Traits, x: Tensor, context: Context, announce: Announce
+) -> Context:
     """The context after a finished frame. Each pass is announced: one, or two of a model that `asks`.
 
     Such a model first reads the frame, then asks for the next one.
     """
-    if said.announces:
+    if declared.announces:
         return cast(Announcing, model).encode(x, context, announce)
     announce()
-    if not said.asks:
+    if not declared.asks:
         return model.encode(x, context)
-    if said.read is None or said.ask is None:
+    if declared.read is None or declared.ask is None:
         raise ValueError("a model that asks offers read(x, context) and ask(context, batch)")
-    context = said.read(x, context)
+    context = declared.read(x, context)
     announce(asks=True)
-    return said.ask(context, len(x))
+    return declared.ask(context, len(x))
 
 
 def denoise(
-    model: CausalDiffuser, said: Traits, x: Tensor, sigma: Tensor, context: Context, announce: Announce
+    model: CausalDiffuser, declared: Traits, x: Tensor, sigma: Tensor, context: Context, announce: Announce
 ) -> Tensor:
     """The velocity at noise level sigma [b]; each pass is announced."""
-    if said.announces:
+    if declared.announces:
         return cast(Announcing, model).denoise(x, sigma, context, announce)
     announce()
     return model.denoise(x, sigma, context)
 
 
-def prepare_steps(said: Traits, sigmas: Tensor, context: Context) -> Iterator[Context]:
+def prepare_steps(declared: Traits, sigmas: Tensor, context: Context) -> Iterator[Context]:
     """The context at each denoising step, prepared by a model that can (`at_steps`)."""
-    return repeat(context, len(sigmas)) if said.at_steps is None else iter(said.at_steps(sigmas, context))
+    return (
+        repeat(context, len(sigmas))
+        if declared.at_steps is None
+        else iter(declared.at_steps(sigmas, context))
+    )
 
 
-def announcing(on_pass: OnPass, frame: int, step: int, sigma: float, role: Role, coming: int = 0) -> Announce:
-    """Announces passes of that moment, or such that ask for the coming frame."""
+def announce_as(
+    on_pass: OnPass, frame: int, step: int, sigma: float, role: Role, coming: int = 0
+) -> Announce:
+    """A function that announces passes of that moment, or passes that ask for the coming frame."""
 
     def announce(branch: Branch = "cond", asks: bool = False) -> None:
         moment = (coming, 0, 1.0, "ask") if asks else (frame, step, sigma, role)
@@ -191,7 +201,7 @@ def announcing(on_pass: OnPass, frame: int, step: int, sigma: float, role: Role,
     return announce
 
 
-def _wanted(frame: int, denoised_frames: set[int] | None) -> bool:
+def _is_wanted(frame: int, denoised_frames: set[int] | None) -> bool:
     return denoised_frames is None or frame in denoised_frames
 
 
@@ -212,14 +222,14 @@ def _check(frames: int, given: Tensor, teacher_forced: bool, wanted: set[int] | 
         )
 
 
-def stepped(
+def take_step(
     x: Float[Tensor, "b f c h w"],
     velocity: Float[Tensor, "b f c h w"],
     sigma: float,
     following: float,
     fresh: Float[Tensor, "b f c h w"] | None = None,
 ) -> Float[Tensor, "b f c h w"]:
-    """x at the following noise level: by an Euler step, or noised anew with `fresh` from the clean frames
+    """x at the following noise level: by an Euler step, or noised again with `fresh` from the clean frames
     that the velocity predicts, (1 - s') (x - s v) + s' eps."""
     if fresh is None:
         return x + (following - sigma) * velocity
@@ -227,6 +237,6 @@ def stepped(
 
 
 def fresh_noise(like: Float[Tensor, "b f c h w"], seed: int, frame: int, step: int) -> Tensor:
-    """The noise that is added anew behind a step; by seed, frame and step alone, on every device."""
+    """The noise that is added after a step; by seed, frame and step alone, on every device."""
     place = ((seed * 10_007 + frame) * 10_007 + step) % 2**63
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(place)).to(like)

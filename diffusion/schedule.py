@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def shifted(sigma: Float[Tensor, "..."], shift: float) -> Float[Tensor, "..."]:
+def shift_levels(sigma: Float[Tensor, "..."], shift: float) -> Float[Tensor, "..."]:
     """Noise levels moved towards 1 for shift > 1: shift s / (1 + (shift - 1) s) (Esser et al. 2024)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
@@ -25,10 +25,10 @@ def sigma_grid(steps: int, shift: float = 1.0) -> Float[Tensor, "{steps}+1"]:
         raise ValueError(f"a sampler needs at least 1 step, got {steps}")
     if shift <= 0:
         raise ValueError(f"the schedule's shift must be positive, got {shift}")
-    return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift).float()
+    return shift_levels(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift).float()
 
 
-def noised(
+def add_noise(
     clean: Float[Tensor, "b f c h w"], noise: Float[Tensor, "b f c h w"], sigma: Float[Tensor, "b f"]
 ) -> Float[Tensor, "b f c h w"]:
     """x_sigma = (1 - sigma) x_0 + sigma eps, sigma per frame."""
@@ -40,9 +40,9 @@ def noised(
 class Sampling:
     """How a model is meant to be sampled: steps, the shift of their grid, fresh noise between steps or not.
 
-    Few-step distilled models predict the clean frame at each step and noise it anew to the next level. Where
-    no shift of an even grid gives their noise levels, `levels` are those at which the steps begin: from 1
-    down, without the final 0. Raises ValueError for levels that are no such thing.
+    Few-step distilled models predict the clean frame at each step and add new noise of the next level.
+    Where no shift of an even grid gives their noise levels, `levels` are those at which the steps begin:
+    from 1 down, without the final 0. Raises ValueError for other levels.
     """
 
     steps: int
@@ -92,7 +92,7 @@ class TrainingDensity:
         levels = torch.sigmoid(self.mean + self.spread * normal)
         uniform = torch.rand(shape, generator=generator, device=device)
         is_uniform = torch.rand(shape, generator=generator, device=device) < self.uniform_share
-        return shifted(torch.where(is_uniform, uniform, levels), self.shift)
+        return shift_levels(torch.where(is_uniform, uniform, levels), self.shift)
 
     def quantiles(self, count: int) -> Float[Tensor, "{count}"]:
         """The middle of each of `count` equally likely spans of this density, ascending."""
@@ -103,4 +103,6 @@ class TrainingDensity:
         cdf = torch.tensor([normal.cdf(float(x)) for x in torch.logit(grid)], dtype=torch.float64)
         mixed = self.uniform_share * grid + (1 - self.uniform_share) * cdf
         wanted = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-        return shifted(grid[torch.searchsorted(mixed, wanted).clamp(max=len(grid) - 1)], self.shift).float()
+        return shift_levels(
+            grid[torch.searchsorted(mixed, wanted).clamp(max=len(grid) - 1)], self.shift
+        ).float()

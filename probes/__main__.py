@@ -62,26 +62,26 @@ def probe(
     from framelens.probes.plan.build import write_plan
     from framelens.probes.run.failures import in_one_line
     from framelens.probes.run.folder import RunFolder, manifest
-    from framelens.probes.run.ranks import joined
-    from framelens.probes.run.work import default_workers, measured, open_laboratory
+    from framelens.probes.run.ranks import join_ranks
+    from framelens.probes.run.work import default_workers, measure_clips, open_session
 
-    ranks = joined(settings.device)
+    ranks = join_ranks(settings.device)
     workers = default_workers(settings.device, ranks.size) if workers is None else workers
     if max(workers, ranks.size) > 1:
         torch.set_num_threads(1)  # as in the workers: a clip's numbers do not depend on who measured it
-    laboratory = open_laboratory(name, settings, unasked)
-    _say_what_was_rounded(settings, laboratory, unasked)
-    settings, model = laboratory.settings, laboratory.networks["trained"]
+    session = open_session(name, settings, unasked)
+    _say_what_was_rounded(settings, session, unasked)
+    settings, model = session.settings, session.networks["trained"]
     self_test(settings.device, getattr(torch, settings.dtype))
     label = models.label(name)
-    described = manifest(command, model, label, settings, laboratory.frames)
+    described = manifest(command, model, label, settings, session.frames)
     folder = RunFolder(out / label / (run or settings.slug(model)), described, ranks.is_first)
     missing = folder.missing(settings.clips)
     with in_one_line(name, settings):
         if missing and ranks.is_first:  # the others read what it draws
-            laboratory = laboratory.with_own_clips(folder.path)
-        missing = ranks.told(missing)
-        laboratory = laboratory.with_own_clips(folder.path) if missing else laboratory
+            session = session.with_own_clips(folder.path)
+        missing = ranks.broadcast(missing)
+        session = session.with_own_clips(folder.path) if missing else session
     began, shown = time.perf_counter(), None if ranks.is_first else True
     done = settings.clips - len(missing)
     with tqdm(total=settings.clips, initial=done, desc=label, unit="clip", disable=shown) as progress:
@@ -89,7 +89,7 @@ def probe(
         def look() -> None:
             progress.update(settings.clips - len(folder.missing(settings.clips)) - progress.n)
 
-        for _ in measured(laboratory, name, missing[ranks.rank :: ranks.size], folder, workers):
+        for _ in measure_clips(session, name, missing[ranks.rank :: ranks.size], folder, workers):
             look()
         ranks.wait(look)
     if ranks.is_first:
@@ -101,13 +101,13 @@ def probe(
     return folder.path if ranks.is_first else None
 
 
-def _say_what_was_rounded(asked: Settings, laboratory: Any, unasked: Collection[str]) -> None:
+def _say_what_was_rounded(asked: Settings, session: Any, unasked: Collection[str]) -> None:
     """One line on stderr for each count that was asked for and cannot be had: of frames that are no whole
     chunks, of probed frames that are more than chunks."""
-    chunk, settings = laboratory.networks["trained"].geometry.frames_per_chunk, laboratory.settings
+    chunk, settings = session.networks["trained"].geometry.frames_per_chunk, session.settings
     pairs = {
         "context": (asked.context, settings.context),
-        "frames": (asked.frames, laboratory.frames),
+        "frames": (asked.frames, session.frames),
     }
     changed = [
         f"--{name} {was} becomes {now}"
@@ -116,7 +116,7 @@ def _say_what_was_rounded(asked: Settings, laboratory: Any, unasked: Collection[
     ]
     if changed:
         print(f"probes: the model makes {chunk} frames at a time: {', '.join(changed)}", file=sys.stderr)
-    drawn = (laboratory.frames - settings.context) // chunk
+    drawn = (session.frames - settings.context) // chunk
     if "probed" not in unasked and asked.probed > drawn:
         what = "frames" if chunk == 1 else f"chunks of {chunk} frames"
         print(

@@ -81,7 +81,7 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     from framelens.probes.experiments import noise_invariance
     from framelens.probes.experiments.rollouts import watched_rollout
     from framelens.probes.run.clips import read_clips
-    from framelens.probes.run.subject import Subject, recipe_of
+    from framelens.probes.run.probed_clip import ProbedClip, recipe_of
 
     model = models.load(str(file), settings.device, settings.dtype)
     training = traits(model).source.metadata["training"]
@@ -93,7 +93,7 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     clips = read_clips(settings, model, frames)
     rows = []
     for index in range(settings.clips):
-        subject = Subject(index, {"trained": model}, clips[index], clips[index + 1], settings, frames)
+        subject = ProbedClip(index, {"trained": model}, clips[index], clips[index + 1], settings, frames)
         _, watched = watched_rollout(subject, model, "teacher_forced", ("step_similarity", "frame_attention"))
         invariance = noise_invariance.measure(subject)["noise_invariance"].isel(network=0, frame=-1)
         similarity = watched["step_similarity"].centred_cosine.isel(frame=-1)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: files that appear whole or not at all, and where they came from.
+"""The files of a run: they appear whole or not at all, and where they came from.
 
     replace_file(path, lambda partial: figure.savefig(partial))
     write_netcdf(folder / "compare.nc", dataset)
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def replace_file(path: Path, fill: Callable[[Path], object]) -> Path:
-    """Lets `fill` write a temporary neighbour, then puts it in the place of `path`: old or new."""
+    """Lets `fill` write a temporary neighbour, then renames it to `path`: old or new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -86,7 +86,7 @@ def is_checkout() -> bool:
 
 
 def package_version() -> str:
-    """framelens' version: that of the checkout, else as installed; "unknown" where nothing tells."""
+    """framelens' version: that of the checkout, else as installed; "unknown" where neither is known."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     try:

@@ -56,7 +56,7 @@ def at_least(least: float) -> Rule:
     return must(lambda value: value >= least, f"be at least {least}")
 
 
-def known(kind: str, names: Callable[[], Collection[str]]) -> Rule:
+def one_of(kind: str, names: Callable[[], Collection[str]]) -> Rule:
     """The rule that a value is one of these names; `kind` says of what, for example "experiment"."""
     return Rule(
         lambda value, _: value in names(),

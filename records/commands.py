@@ -1,4 +1,4 @@
-"""How a command ends: its exit status and, where it could not do what was asked, one line that says why.
+"""How a command ends: its exit status and, where it fails, one line that says why.
 
     @exits_as("training", stopped="the same command goes on from here")
     def main(arguments: list[str] | None = None) -> int: ...
@@ -17,13 +17,13 @@ P = ParamSpec("P")
 def exits_as(name: str, stopped: str = "") -> Callable[[Callable[P, int]], Callable[P, int]]:
     """A decorator of `main`, which gives its exit status.
 
-    Where it raises ValueError or OSError, `name: why` is said on stderr and the status is 2; on Ctrl-C
-    `name: stopped; ` and what to do then, and 130. Other errors are mistakes of ours and pass through.
+    Where it raises ValueError or OSError, `name: why` is printed on stderr and the status is 2; on Ctrl-C
+    `name: stopped; ` and what to do then, and 130. Other errors are mistakes of framelens and pass through.
     """
 
-    def around(main: Callable[P, int]) -> Callable[P, int]:
+    def decorate(main: Callable[P, int]) -> Callable[P, int]:
         @wraps(main)
-        def ended(*arguments: P.args, **options: P.kwargs) -> int:
+        def run(*arguments: P.args, **options: P.kwargs) -> int:
             try:
                 return main(*arguments, **options)
             except (ValueError, OSError) as error:
@@ -33,6 +33,6 @@ def exits_as(name: str, stopped: str = "") -> Callable[[Callable[P, int]], Calla
                 print(f"{name}: stopped; {stopped}" if stopped else f"{name}: stopped", file=sys.stderr)
                 return 130
 
-        return ended
+        return run
 
-    return around
+    return decorate

@@ -88,7 +88,7 @@ class PlannedSweep:
     decoder: tuple[tuple[int, ...] | None, ...]
     spread: int | None
     tracks_threshold: bool | None
-    said: str
+    declared: str
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 
 from framelens.diffusion.around import Around
 from framelens.diffusion.contract import CausalDiffuser, Traits, traits
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.models import scd
 from framelens.models.variants.captured import Captured
 from framelens.models.variants.cut import CutModel
@@ -32,7 +32,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("make", [lambda: tiny.model(conditions=5), separated], ids=["dense", "scd"])
-@pytest.mark.parametrize("around", [Same, lambda model: Captured(model, "graph"), lambda m: guided(m, 2.0)])
+@pytest.mark.parametrize("around", [Same, lambda model: Captured(model, "graph"), lambda m: guide(m, 2.0)])
 def test_every_trait_is_handed_on_but_what_is_hidden_and_what_is_its_own(make, around):
     inner = make()
     outer = around(inner)
@@ -60,11 +60,11 @@ def test_what_a_wrapper_says_itself_is_what_it_says():
 
 def test_wrapped_models_keep_the_contract():
     model = tiny.model(conditions=5)
-    for outer in (CutModel(model, []), Captured(model, "graph"), guided(model, 2.0)):
+    for outer in (CutModel(model, []), Captured(model, "graph"), guide(model, 2.0)):
         assert isinstance(outer, CausalDiffuser) and outer.geometry == model.geometry
         assert traits(outer).teacher_forced is None
 
 
 def test_a_captured_model_without_features_cannot_be_guided_by_context():
     with pytest.raises(ValueError):
-        guided(Captured(tiny.model(conditions=5), "graph"), 1.5, "context")
+        guide(Captured(tiny.model(conditions=5), "graph"), 1.5, "context")

@@ -7,7 +7,7 @@ import tiny
 import torch
 from bounds import assert_same
 
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks.trace import Trace
@@ -35,7 +35,7 @@ def separated(fusion, device="cpu"):
 def video(model, scale=1.0, batch=2, device="cpu"):
     noise = tiny.draw(batch, FRAMES, 3, 8, 8).to(device)
     cond = torch.arange(batch * FRAMES).view(batch, FRAMES) % 5
-    return rollout(guided(model, scale), noise, sigma_grid(STEPS), cond.to(device))
+    return rollout(guide(model, scale), noise, sigma_grid(STEPS), cond.to(device))
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from framelens.probes.chunk.chunk_probe import DRAWS, Clip
 from framelens.probes.chunk.scale import Scale
 from framelens.probes.experiments import known_state, readout
 from framelens.probes.run import clips as _clips
-from framelens.probes.run import subject, work
+from framelens.probes.run import work
 from framelens.probes.run.clips import own_clips, own_sample, read_clips
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import OF_THE_MODEL, Settings
-from framelens.probes.run.subject import Subject
 from framelens.reports.__main__ import main as reports_main
 from framelens.reports.plots import samples as fig_samples
 from framelens.reports.runs import open_run
@@ -62,7 +62,7 @@ def about(model, **changes):
     networks = {"trained": model, "random": copy_shuffled(model, 0)}
     settings = Settings(clips=1, frames=FRAMES, quick=True, context=CHUNK, probed=2)
     settings = settings.of_model(model, OF_THE_MODEL)
-    return Subject(0, networks, clip(1), clip(2), settings, FRAMES)
+    return ProbedClip(0, networks, clip(1), clip(2), settings, FRAMES)
 
 
 # The network of these tests keeps the contract
@@ -263,7 +263,7 @@ def test_a_model_without_a_null_condition_asks_for_clips_with_conditions():
 def test_every_experiment_gives_numbers(model, tmp_path):
     settings = Settings(clips=1, quick=True, context=2, videos="own").of_model(model, OF_THE_MODEL)
     networks = {"trained": model, "random": copy_shuffled(model, 0)}
-    laboratory = work.Laboratory(networks, [], settings, FRAMES).with_own_clips(tmp_path)
+    laboratory = work.Session(networks, [], settings, FRAMES).with_own_clips(tmp_path)
     found = laboratory.measure(0)
     assert set(experiments.names()) - {"rollouts", "readout", "known_state", "mask_drift"} <= set(found)
     for name, dataset in found.items():
@@ -347,7 +347,7 @@ def test_latents_are_shown_by_three_channels_or_decoded(folder):
 
 
 def test_what_was_rounded_is_one_line(model, capsys):
-    laboratory = work.Laboratory({"trained": model}, [], Settings(context=2), 6)
+    laboratory = work.Session({"trained": model}, [], Settings(context=2), 6)
     program._say_what_was_rounded(Settings(context=3, frames=7), laboratory, ["probed"])
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(r"^probes: .*\b2 .*--context 3 .*\b2, .*--frames 7 .*\b6$", line)

@@ -219,9 +219,9 @@ def test_a_wrapper_has_no_weights():
 
 
 def tiny_wrapper():
-    from framelens.diffusion.guidance import guided
+    from framelens.diffusion.guidance import guide
 
-    return guided(tiny.model(conditions=2), 2.0)
+    return guide(tiny.model(conditions=2), 2.0)
 
 
 # The guide

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from framelens.diffusion.sampler import ForwardPass, rollout
-from framelens.diffusion.schedule import noised, sigma_grid
+from framelens.diffusion.schedule import add_noise, sigma_grid
 from framelens.hooks import AttentionTap, Edit, Trace
 from framelens.models import dense
 from framelens.models.parts.blocks import AxialRope, rotate
@@ -58,7 +58,7 @@ def remembered(model, frames, cond=None):
 
 def test_frame_by_frame_the_network_answers_as_in_one_parallel_pass(model, cond):
     clean, sigma = clip(), levels(BATCH, FRAMES)
-    noisy = noised(clean, clip(seed=1), sigma)
+    noisy = add_noise(clean, clip(seed=1), sigma)
     parallel = model.teacher_forced(clean, noisy, sigma, cond)
     context = model.start(BATCH, cond)
     for frame in range(FRAMES):
@@ -215,7 +215,7 @@ def test_denoising_leaves_a_context_as_it_was(plain):
 @pytest.mark.parametrize(("window", "sink"), [(1, 0), (2, 0), (1, 1)])
 def test_a_window_is_the_same_in_parallel_and_frame_by_frame(window, sink):
     model, clean, sigma = tiny.model(window=window, sink=sink), clip(), levels(BATCH, FRAMES)
-    noisy = noised(clean, clip(seed=1), sigma)
+    noisy = add_noise(clean, clip(seed=1), sigma)
     parallel = model.teacher_forced(clean, noisy, sigma)
     for frame in range(FRAMES):
         span = slice(frame, frame + 1)

@@ -11,7 +11,7 @@ from precision import as_default
 from tiny_official import CHANNELS, COARSE, LAYERS, far_long_weights
 
 from framelens import models
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionTap, Edit, Trace
@@ -260,7 +260,7 @@ def test_a_guided_rollout_runs_with_the_null_action(model):
     noise = clip(seed=1)
     unguided = rollout(model, noise, sigma_grid(2), torch.full_like(ACTIONS, 4))
     assert model.takes == "actions" and model.null_condition == 4
-    assert_same(rollout(guided(model, 0.0), noise, sigma_grid(2), ACTIONS), unguided)
+    assert_same(rollout(guide(model, 0.0), noise, sigma_grid(2), ACTIONS), unguided)
 
 
 # Files

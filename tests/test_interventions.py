@@ -18,10 +18,10 @@ from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.experiments import controls, leave_one_out, skip
 from framelens.probes.experiments import cut as cutting
-from framelens.probes.run import subject as subjects
+from framelens.probes.run import probed_clip as subjects
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
-from framelens.probes.run.subject import Subject
-from framelens.probes.run.work import Laboratory
+from framelens.probes.run.work import Session
 
 pytestmark = pytest.mark.usefixtures("all_float64")
 
@@ -33,7 +33,7 @@ SMALL = {"clips": 1, "context": 1, "steps": 4, "frames": FRAMES, "experiments": 
 def subject(model, **changes):
     clips = [Clip(tiny.draw(1, FRAMES, 3, 8, 8, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
     networks = {"trained": model, "random": copy_shuffled(model, 0)}
-    return Subject(0, networks, *clips, Settings(**{**SMALL, **changes}), FRAMES)
+    return ProbedClip(0, networks, *clips, Settings(**{**SMALL, **changes}), FRAMES)
 
 
 def separated(fusion):
@@ -369,7 +369,7 @@ AXES = {
 @pytest.fixture(scope="module")
 def results(model):
     about = subject(model)
-    return Laboratory(dict(about.networks), [about.clip, about.other], about.settings, FRAMES).measure(0)
+    return Session(dict(about.networks), [about.clip, about.other], about.settings, FRAMES).measure(0)
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import xarray as xr
 from framelens import videos
 from framelens.probes.experiments import known_state, noise_invariance
 from framelens.probes.run import world_features
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
-from framelens.probes.run.subject import Subject
-from framelens.probes.run.work import open_laboratory
+from framelens.probes.run.work import open_session
 from framelens.reports.plots import known_state as fig_known_state
 from framelens.reports.runs import open_run
 from framelens.videos.targets import Target, token_centres
@@ -97,7 +97,7 @@ def test_a_target_must_make_sense():
 def laboratory(tmp_path_factory):
     file = tiny.checkpoint(tmp_path_factory.mktemp("models") / "tiny.safetensors")
     settings = Settings(clips=2, frames=5, context=3, probed=1, experiments=("known_state",), quick=True)
-    return open_laboratory(str(file), settings)
+    return open_session(str(file), settings)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def results(stored):
 def subject_of(laboratory, **changes):
     settings = replace(laboratory.settings, **changes)
     first, second = laboratory.clips[:2]
-    return Subject(0, laboratory.networks, first, second, settings, laboratory.frames)
+    return ProbedClip(0, laboratory.networks, first, second, settings, laboratory.frames)
 
 
 @pytest.mark.slow
@@ -181,9 +181,9 @@ def test_clips_measured_together_have_the_features_of_each_alone(laboratory, mon
 
 
 def test_wide_features_are_made_narrow_and_numbers_keep_ten_bits():
-    assert world_features._projected(tiny.draw(2, 3, 300)).shape == (2, 3, world_features.CHANNELS)
+    assert world_features._project(tiny.draw(2, 3, 300)).shape == (2, 3, world_features.CHANNELS)
     values = tiny.draw(100).numpy()
-    np.testing.assert_allclose(world_features._rounded(values), values, rtol=2.0**-10)
+    np.testing.assert_allclose(world_features._round(values), values, rtol=2.0**-10)
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from framelens.diffusion.source import Source
 from framelens.hooks import AttentionEdit, AttentionPoint
 from framelens.hooks.attention_edit import mask_later_frames
 from framelens.probes.experiments.mask_drift import mask_drift, measure
+from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import Settings
-from framelens.probes.run.subject import Clip, Subject
 from framelens.reports.plots import load
 from framelens.reports.runs import Run
 
@@ -98,7 +98,7 @@ def drift(model, frames=FRAMES, batch=2):
 def subject(networks, **settings):
     clip = Clip(tiny.draw(1, FRAMES, 8, 2, 2), None)
     settings = Settings(clips=1, frames=FRAMES, context=1, probed=1, steps=2, **settings)
-    return Subject(0, networks, clip, clip, settings, FRAMES)
+    return ProbedClip(0, networks, clip, clip, settings, FRAMES)
 
 
 def test_axes_are_as_promised(model):

@@ -22,8 +22,8 @@ from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.__main__ import main
 from framelens.probes.chunk import chunk_probe
 from framelens.probes.experiments import cut, reuse_controls
+from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import Settings
-from framelens.probes.run.subject import Clip, Subject
 
 FRAMES = 3
 
@@ -171,7 +171,7 @@ def test_what_no_device_holds_is_refused(monkeypatch):
 def subject(model):
     clips = [Clip(tiny.draw(1, FRAMES, 3, 8, 8, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
     small = {"clips": 1, "context": 1, "steps": 2, "frames": FRAMES, "quick": True, "layers": (1, 1)}
-    return Subject(
+    return ProbedClip(
         0, {"trained": model, "random": copy_shuffled(model, 0)}, *clips, Settings(**small), FRAMES
     )
 

@@ -12,7 +12,7 @@ from chunked_twin import CHANNELS, CHUNK, PROMPT, SIDE
 from safetensors.torch import save_file
 
 from framelens import models
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.models.loading.shuffled import copy_shuffled
@@ -20,9 +20,9 @@ from framelens.probes import __main__ as program
 from framelens.probes.estimate.work import evaluations
 from framelens.probes.experiments.rollouts import make_instruments, measure, watched_rollout
 from framelens.probes.run.clips import own_clips, own_sample, read_clips
+from framelens.probes.run.probed_clip import Clip, ProbedClip, grid_of
 from framelens.probes.run.settings import OF_THE_MODEL, Settings
 from framelens.probes.run.shape import shape_of_run
-from framelens.probes.run.subject import Clip, Subject, grid_of
 from framelens.videos import latents
 
 LEVELS = (1.0, 0.757, 0.522)
@@ -66,7 +66,7 @@ def test_a_models_own_levels_are_walked_by_rollouts_and_interventions(model):
     about = settings(model)
     assert (about.levels, about.steps, about.shift) == (LEVELS, 3, 8.0)
     clip = Clip(video(1), TEXT[:1])
-    subject = Subject(0, {"trained": model}, clip, clip, about, FRAMES)
+    subject = ProbedClip(0, {"trained": model}, clip, clip, about, FRAMES)
     expected = torch.tensor([*LEVELS, 0])
     assert torch.equal(subject.sigmas, expected) and torch.equal(subject.chunk_probe().grid, expected)
 
@@ -130,9 +130,9 @@ def test_rollouts_are_those_of_the_guided_model_away_from_the_files_negative_pro
     about = settings(plain, videos=str(file), guidance=3.0)
     clips = read_clips(about, plain, FRAMES)
     assert torch.equal(clips[0].negative, NEGATIVE)
-    subject = Subject(0, {"trained": plain}, clips[0], clips[1], about, FRAMES)
+    subject = ProbedClip(0, {"trained": plain}, clips[0], clips[1], about, FRAMES)
     drawn, _ = watched_rollout(subject, plain, "free_running", ("block_norms",))
-    by_hand = guided(plain, 3.0, null=NEGATIVE)
+    by_hand = guide(plain, 3.0, null=NEGATIVE)
     noise, given = subject.noise("rollouts"), clips[0].video[:, :CHUNK]
     assert torch.equal(drawn, rollout(by_hand, noise, sigma_grid(2, 5.0), TEXT[:1], given))
     unguided = rollout(plain, noise, sigma_grid(2, 5.0), TEXT[:1], given)
@@ -144,7 +144,7 @@ def test_statistics_read_the_conditional_branch_alone(plain):
     clip = Clip(video(1), TEXT[:1], NEGATIVE)
     chosen, drawn, found = ("block_norms", "frame_attention"), [], []
     for scale in (1.0, 3.0):
-        subject = Subject(0, {"trained": plain}, clip, clip, settings(plain, guidance=scale), FRAMES)
+        subject = ProbedClip(0, {"trained": plain}, clip, clip, settings(plain, guidance=scale), FRAMES)
         sampled, statistics = watched_rollout(subject, plain, "teacher_forced", chosen)
         drawn.append(sampled)
         found.append(statistics)
@@ -164,7 +164,7 @@ def test_both_branches_are_announced_and_sinks_hear_one(plain):
         def add(self, at, name, value):
             heard.append(at)
 
-    sampler = guided(plain, 3.0, null=NEGATIVE)
+    sampler = guide(plain, 3.0, null=NEGATIVE)
     with make_instruments(plain, {"block_norms": Listening()}, {0, CHUNK}) as attached:
 
         def on_pass(at):
@@ -235,6 +235,6 @@ def test_what_a_guided_run_takes_is_counted(plain, monkeypatch):
             return own(self, *rest)
 
         monkeypatch.setattr(type(plain), kind, counting)
-    measure(Subject(0, {"trained": plain, "random": copy_shuffled(plain, 0)}, clip, clip, about, FRAMES))
+    measure(ProbedClip(0, {"trained": plain, "random": copy_shuffled(plain, 0)}, clip, clip, about, FRAMES))
     expected = evaluations(shape_of_run(plain, about, FRAMES))
     assert (calls["denoise"], calls["encode"]) == (expected["rollouts"], expected["memory"])

@@ -13,7 +13,7 @@ from tiny import draw
 from framelens.analyses.statistics.frame_attention import Statistic
 from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.sampler import ForwardPass, rollout
-from framelens.diffusion.schedule import noised, sigma_grid
+from framelens.diffusion.schedule import add_noise, sigma_grid
 from framelens.hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
 from framelens.models import load, oasis
 from framelens.models.loading.checkpoint import Checkpoint
@@ -95,7 +95,7 @@ def test_a_perfect_network_gives_the_perfect_velocity(level):
         seen.append(x)
         return a * noise - b * clean
 
-    velocity = velocity_of(noised(clean, noise, sigma[:, None]), sigma, oracle)
+    velocity = velocity_of(add_noise(clean, noise, sigma[:, None]), sigma, oracle)
     assert_same(velocity, noise - clean)
     assert_same(seen[0], a * clean + b * noise)
 

@@ -12,7 +12,7 @@ from framelens.analyses import statistics
 from framelens.diffusion.own_tokens import own_tokens
 from framelens.probes import experiments
 from framelens.probes.experiments.noise_invariance import residual_stream
-from framelens.probes.run.subject import Subject
+from framelens.probes.run.probed_clip import ProbedClip
 
 FUSIONS = ("token_concat", "token_concat_projected", "prefix")
 READS_STREAM = ("rollouts", "noise_invariance", "readout", "known_state")
@@ -47,7 +47,7 @@ def clip_of(network, **changes):
 
 def with_own_points(subject):
     networks = {name: with_points_on_own_tokens(network) for name, network in subject.networks.items()}
-    return Subject(subject.index, networks, subject.clip, subject.other, subject.settings, subject.frames)
+    return ProbedClip(subject.index, networks, subject.clip, subject.other, subject.settings, subject.frames)
 
 
 @pytest.fixture(scope="module", params=FUSIONS)

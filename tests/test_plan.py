@@ -29,7 +29,7 @@ from framelens.probes.plan import __main__ as plan
 from framelens.probes.plan.build import write_plan
 from framelens.probes.plan.prediction import Clock, Use, separated_shape, shape_in_use
 from framelens.probes.plan.text import text
-from framelens.probes.run import subject
+from framelens.probes.run import probed_clip
 from framelens.probes.run.settings import Settings
 from framelens.records import typed
 from framelens.records.plan import Plan, PlannedSweep, split_recipe
@@ -235,7 +235,7 @@ def evidence(network, clips):
     found = []
     for index in range(CLIPS):
         own, other = (Clip(clips(FRAMES, seed), None) for seed in (index, index + 100))
-        about = subject.Subject(index, networks, own, other, settings, FRAMES)
+        about = probed_clip.ProbedClip(index, networks, own, other, settings, FRAMES)
         found.append({name: load(name).measure(about)[name] for name in DATASETS})
     return {
         name: xr.concat([each[name] for each in found], "clip", data_vars="minimal", combine_attrs="override")

@@ -12,7 +12,7 @@ import torch
 from framelens import models
 from framelens.probes.__main__ import _say_what_was_rounded, main
 from framelens.probes.run import failures, work
-from framelens.probes.run.folder import RunFolder, _differences
+from framelens.probes.run.folder import RunFolder, _describe_differences
 from framelens.probes.run.options import parser, settings_of
 from framelens.probes.run.settings import Settings
 
@@ -65,7 +65,7 @@ def test_a_broken_model_is_one_line_from_a_worker_too(tmp_path, monkeypatch):
     """What a worker raises is all that it hands on."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     network = models.load("models/adapter_template.py:load")
-    laboratory = work.Laboratory({"trained": network, "random": network}, [], Settings(clips=1), 5)
+    laboratory = work.Session({"trained": network, "random": network}, [], Settings(clips=1), 5)
     monkeypatch.setattr(
         work, "_worker", [laboratory, "models/adapter_template.py:load", RunFolder(tmp_path, {}, False)]
     )
@@ -124,7 +124,7 @@ def rounded(capsys, *arguments, frames=12):
     settings, unasked = asked_for(*arguments)
     network = tiny.model()
     network.geometry = replace(network.geometry, frames_per_chunk=3)
-    laboratory = work.Laboratory({"trained": network}, [], replace(settings, context=3), frames)
+    laboratory = work.Session({"trained": network}, [], replace(settings, context=3), frames)
     _say_what_was_rounded(settings, laboratory, unasked)
     return capsys.readouterr().err.splitlines()
 
@@ -167,10 +167,10 @@ def test_only_what_differs_is_named_and_long_values_are_shortened():
     wanted = {"name": "a", "sha256": "1" * 64, "geometry": {"layers": 6, "heads": 4}}
     shortened = [rf"{digit * 16}\.\.\.{digit * 16}" for digit in "01"]
     found = rf"^sha256 {'.* '.join(shortened)}; geometry\.layers 12\b.* 6; old None\b[^;]*$"
-    assert re.search(found, _differences(was, wanted))
+    assert re.search(found, _describe_differences(was, wanted))
     many = {str(index): index for index in range(6)}
-    assert re.search(r"; 3 3\b.* 9 .*\b2\b[^;]*$", _differences(many, dict.fromkeys(many, 9)))
-    assert re.search(r"\[1.0, 0.0\].*\[1.0, 0.5, 0.0\]", _differences([1.0, 0.0], [1.0, 0.5, 0.0]))
+    assert re.search(r"; 3 3\b.* 9 .*\b2\b[^;]*$", _describe_differences(many, dict.fromkeys(many, 9)))
+    assert re.search(r"\[1.0, 0.0\].*\[1.0, 0.5, 0.0\]", _describe_differences([1.0, 0.0], [1.0, 0.5, 0.0]))
 
 
 # The door

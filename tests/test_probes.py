@@ -22,7 +22,7 @@ from framelens.probes.chunk.scale import IN_PIXELS
 from framelens.probes.experiments import noise_invariance, readout
 from framelens.probes.run import clips as _clips
 from framelens.probes.run import folder as run_folder
-from framelens.probes.run import subject, work
+from framelens.probes.run import probed_clip, work
 from framelens.probes.run.settings import Settings
 from framelens.videos import files, latents, worlds
 
@@ -290,7 +290,7 @@ def test_a_run_stopped_by_hand_says_how_to_go_on(checkpoint, tmp_path, monkeypat
     def stop(laboratory, index):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(work.Laboratory, "measure", stop)
+    monkeypatch.setattr(work.Session, "measure", stop)
     assert run(checkpoint, tmp_path, ONE) == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith("probes: ")
 
@@ -416,16 +416,16 @@ def test_a_readout_of_four_clips_is_concluded_and_of_fewer_is_not(whole):
 
 
 def test_probed_frames_lie_between_the_context_and_the_end():
-    assert subject.probed_frames(Settings(context=4, probed=3), 12) == [4, 8, 11]
-    assert subject.probed_frames(Settings(context=4, probed=1), 12) == [11]
-    assert subject.probed_frames(Settings(context=4, probed=9), 6) == [4, 5]
+    assert probed_clip.probed_frames(Settings(context=4, probed=3), 12) == [4, 8, 11]
+    assert probed_clip.probed_frames(Settings(context=4, probed=1), 12) == [11]
+    assert probed_clip.probed_frames(Settings(context=4, probed=9), 6) == [4, 5]
 
 
 def test_noise_follows_from_seed_clip_and_draw():
-    clip = subject.Clip(torch.zeros(1, 2, 3, 8, 8), None)
+    clip = probed_clip.Clip(torch.zeros(1, 2, 3, 8, 8), None)
 
     def noise(index=0, name="rollouts", number=0, seed=0):
-        return subject.Subject(index, {}, clip, clip, Settings(seed=seed), 2).noise(name, number)
+        return probed_clip.ProbedClip(index, {}, clip, clip, Settings(seed=seed), 2).noise(name, number)
 
     assert torch.equal(noise(), noise())
     for other in (noise(index=1), noise(name="readout"), noise(number=1), noise(seed=1)):

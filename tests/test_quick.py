@@ -10,8 +10,8 @@ from framelens.analyses.decision.curves import Curves, Cut
 from framelens.analyses.decision.split import _coarse
 from framelens.diffusion.source import Source
 from framelens.probes.experiments import cut, leave_one_out
+from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import Settings
-from framelens.probes.run.subject import Clip, Subject
 
 DEPTH = 12
 
@@ -22,7 +22,7 @@ def test_reuse_is_coarse_but_cuts_and_left_out_layers_are_not(monkeypatch):
     clip, network = Clip(tiny.draw(1, 2, 3, 8, 8), None), tiny.model(layers=3)
     network.source = Source()
     settings = Settings(clips=1, frames=2, context=1, probed=1, steps=1, quick=True)
-    subject = Subject(0, {"trained": network}, clip, clip, settings, 2)
+    subject = ProbedClip(0, {"trained": network}, clip, clip, settings, 2)
     (cuts,), (left_out,) = cut.measure(subject).values(), leave_one_out.measure(subject).values()
     for dataset in (cuts, left_out):
         assert dataset.layer.values.tolist() == [0, 1, 2] and subject.layers == [0, 2]

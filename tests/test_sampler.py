@@ -12,7 +12,7 @@ from bounds import assert_same
 from framelens.diffusion import sampler
 from framelens.diffusion.contract import CausalDiffuser, Geometry
 from framelens.diffusion.guidance import Guided
-from framelens.diffusion.sampler import ForwardPass, fresh_noise, rollout, sample, stepped
+from framelens.diffusion.sampler import ForwardPass, fresh_noise, rollout, sample, take_step
 from framelens.diffusion.schedule import sigma_grid
 
 BATCH, SHAPE = 2, (3, 8, 8)
@@ -208,8 +208,8 @@ def test_noising_anew_is_the_loop_written_by_hand():
 
 def test_behind_the_last_step_stands_the_predicted_frame_itself():
     x, velocity, fresh = (video(1, seed=seed) for seed in range(3))
-    assert torch.equal(stepped(x, velocity, 0.25, 0.0, fresh), x - 0.25 * velocity)
-    assert_same(stepped(x, velocity, 0.25, 0.0), x - 0.25 * velocity)
+    assert torch.equal(take_step(x, velocity, 0.25, 0.0, fresh), x - 0.25 * velocity)
+    assert_same(take_step(x, velocity, 0.25, 0.0), x - 0.25 * velocity)
 
 
 def test_the_true_velocity_gives_the_true_video_also_when_noised_anew():

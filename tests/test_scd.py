@@ -9,7 +9,7 @@ from bounds import assert_same
 from tiny_scd import WAYS, model
 
 from framelens.diffusion.contract import CausalDiffuser
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks import AttentionTap, Trace
@@ -210,7 +210,7 @@ def test_guidance_by_context_runs_the_encoder_once_per_frame(way):
         "*.blocks.0.hook_resid_pre",
         lambda at, name, _v: fired.update([(name[:7], at.role)]),
     ) as trace:
-        rollout(guided(network, 2.0, "context"), clip(), sigma_grid(3), ACTIONS, on_pass=trace.on_pass)
+        rollout(guide(network, 2.0, "context"), clip(), sigma_grid(3), ACTIONS, on_pass=trace.on_pass)
     assert fired["encoder", "ask" if network.asks else "encode"] == FRAMES
     assert fired["decoder", "denoise"] == 2 * 3 * FRAMES
 
@@ -219,10 +219,10 @@ def test_guidance_by_context_runs_the_encoder_once_per_frame(way):
 def test_guidance_by_context_moves_away_from_a_disturbed_past(way):
     network = model(way)
     plain = rollout(network, clip(), sigma_grid(2), ACTIONS)
-    undisturbed = rollout(guided(network, 2.0, "context", strength=0.0), clip(), sigma_grid(2), ACTIONS)
+    undisturbed = rollout(guide(network, 2.0, "context", strength=0.0), clip(), sigma_grid(2), ACTIONS)
     assert_same(undisturbed, plain)
     one, again, other = (
-        rollout(guided(network, 2.0, "context", 0.5, seed), clip(), sigma_grid(2), ACTIONS)
+        rollout(guide(network, 2.0, "context", 0.5, seed), clip(), sigma_grid(2), ACTIONS)
         for seed in (0, 0, 1)
     )
     assert torch.equal(one, again)
@@ -231,7 +231,7 @@ def test_guidance_by_context_moves_away_from_a_disturbed_past(way):
 
 def test_guidance_by_context_needs_a_separated_model():
     with pytest.raises(ValueError):
-        guided(tiny.model(), 2.0, "context")
+        guide(tiny.model(), 2.0, "context")
 
 
 # Without a start token, with text

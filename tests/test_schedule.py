@@ -5,7 +5,7 @@ import torch
 from bounds import assert_same
 from tiny import draw
 
-from framelens.diffusion.schedule import Sampling, TrainingDensity, noised, shifted, sigma_grid
+from framelens.diffusion.schedule import Sampling, TrainingDensity, add_noise, shift_levels, sigma_grid
 
 
 @pytest.mark.parametrize("shift", [0.3, 1.0, 5.0])
@@ -23,14 +23,14 @@ def test_without_a_shift_the_grid_is_even():
 
 def test_the_shift_is_that_of_the_paper():
     sigma = torch.linspace(0, 1, 11, dtype=torch.float64)
-    assert_same(shifted(sigma, 3.0), 3 * sigma / (1 + 2 * sigma))
-    assert torch.equal(shifted(sigma, 1.0), sigma)
+    assert_same(shift_levels(sigma, 3.0), 3 * sigma / (1 + 2 * sigma))
+    assert torch.equal(shift_levels(sigma, 1.0), sigma)
 
 
 def test_a_larger_shift_stays_longer_in_the_noise_and_its_inverse_undoes_it():
     sigma = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
-    assert (shifted(sigma, 3.0) > sigma).all() and (shifted(sigma, 0.5) < sigma).all()
-    assert_same(shifted(shifted(sigma, 3.0), 1 / 3), sigma)
+    assert (shift_levels(sigma, 3.0) > sigma).all() and (shift_levels(sigma, 0.5) < sigma).all()
+    assert_same(shift_levels(shift_levels(sigma, 3.0), 1 / 3), sigma)
 
 
 def test_grids_that_cannot_be_are_refused():
@@ -62,15 +62,15 @@ def test_a_sampler_is_described_in_plain_values():
 
 def test_noising_ends_in_the_clean_frame_and_in_noise():
     clean, noise = draw(2, 3, 3, 4, 4), draw(2, 3, 3, 4, 4, seed=1)
-    assert torch.equal(noised(clean, noise, torch.zeros(2, 3)), clean)
-    assert torch.equal(noised(clean, noise, torch.ones(2, 3)), noise)
+    assert torch.equal(add_noise(clean, noise, torch.zeros(2, 3)), clean)
+    assert torch.equal(add_noise(clean, noise, torch.ones(2, 3)), noise)
 
 
 @pytest.mark.usefixtures("float64")
 def test_each_frame_has_its_own_noise_level():
     clean, noise = draw(2, 3, 3, 4, 4), draw(2, 3, 3, 4, 4, seed=1)
     sigma = torch.rand(2, 3, generator=torch.Generator().manual_seed(2))
-    mixed = noised(clean, noise, sigma)
+    mixed = add_noise(clean, noise, sigma)
     for clip in range(2):
         for frame in range(3):
             s = sigma[clip, frame]
@@ -79,7 +79,7 @@ def test_each_frame_has_its_own_noise_level():
 
 def test_the_velocity_is_the_slope_of_noising():
     clean, noise = draw(1, 1, 3, 4, 4).double(), draw(1, 1, 3, 4, 4, seed=1).double()
-    low, high = (noised(clean, noise, torch.full((1, 1), s, dtype=torch.float64)) for s in (0.3, 0.7))
+    low, high = (add_noise(clean, noise, torch.full((1, 1), s, dtype=torch.float64)) for s in (0.3, 0.7))
     assert_same((high - low) / 0.4, noise - clean)
 
 

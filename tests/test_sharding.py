@@ -14,7 +14,7 @@ import tiny
 
 from framelens.probes.__main__ import main
 from framelens.probes.run import ranks as _ranks
-from framelens.probes.run.ranks import Ranks, joined
+from framelens.probes.run.ranks import Ranks, join_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -88,8 +88,8 @@ def test_a_killed_process_loses_its_clip_and_the_others_say_so(checkpoint, tmp_p
 
 def test_one_process_alone_meets_nobody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    alone = joined("cuda:7")
-    assert alone == Ranks(0, 1) and alone.is_first and alone.told([1, 2]) == [1, 2]
+    alone = join_ranks("cuda:7")
+    assert alone == Ranks(0, 1) and alone.is_first and alone.broadcast([1, 2]) == [1, 2]
     alone.wait(lambda: pytest.fail("there is nobody to wait for"))
 
 
@@ -97,8 +97,8 @@ def test_processes_do_not_share_one_named_device(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for device in ("cuda:1", "auto"):
         with pytest.raises(ValueError, match=rf"2 .*--device {device}"):
-            joined(device)
+            join_ranks(device)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(ValueError, match=r"\b2 .*\b1\b"):
-        joined("cuda")
+        join_ranks("cuda")

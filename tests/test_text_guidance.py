@@ -5,7 +5,7 @@ import tiny
 import torch
 from bounds import assert_same
 
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import dense, scd
@@ -49,7 +49,7 @@ def test_guidance_by_text_combines_the_prompt_and_the_empty_prompt(build, scale)
         for name, prompt in {"cond": PROMPT, "uncond": torch.zeros_like(PROMPT)}.items()
     }
     assert not torch.allclose(*velocities.values())
-    wrapper = guided(model, scale)
+    wrapper = guide(model, scale)
     expected = velocities["uncond"] + scale * (velocities["cond"] - velocities["uncond"])
     assert_same(wrapper.denoise(x, sigma, wrapper.start(2, PROMPT)), expected)
 
@@ -57,8 +57,8 @@ def test_guidance_by_text_combines_the_prompt_and_the_empty_prompt(build, scale)
 def test_a_rollout_guided_by_text_moves_away_from_the_empty_prompt(build):
     model, empty = build(**TEXT), torch.zeros_like(PROMPT)
     nothing, prompt = (rollout(model, NOISE, sigma_grid(2), cond) for cond in (empty, PROMPT))
-    assert_same(rollout(guided(model, 0.0), NOISE, sigma_grid(2), PROMPT), nothing)
-    stronger = rollout(guided(model, 2.0), NOISE, sigma_grid(2), PROMPT)
+    assert_same(rollout(guide(model, 0.0), NOISE, sigma_grid(2), PROMPT), nothing)
+    stronger = rollout(guide(model, 2.0), NOISE, sigma_grid(2), PROMPT)
     assert not torch.allclose(stronger, prompt) and not torch.allclose(stronger, nothing)
 
 
@@ -71,15 +71,15 @@ def test_a_prompt_reaches_whole_clips_at_once_too(build):
 
 def test_guidance_leads_away_from_a_negative_prompt_that_is_given():
     model, negative = tiny.model(**TEXT), tiny.draw(5, 6, seed=4)
-    sampled = rollout(guided(model, 0.0, null=negative), NOISE, sigma_grid(2), PROMPT)
+    sampled = rollout(guide(model, 0.0, null=negative), NOISE, sigma_grid(2), PROMPT)
     of_negative = rollout(model, NOISE, sigma_grid(2), negative.expand(2, -1, -1))
     assert_same(sampled, of_negative)
-    assert not torch.allclose(sampled, rollout(guided(model, 0.0), NOISE, sigma_grid(2), PROMPT))
+    assert not torch.allclose(sampled, rollout(guide(model, 0.0), NOISE, sigma_grid(2), PROMPT))
 
 
 def test_the_negative_context_of_a_separated_network_keeps_the_prompt():
     model = separated(**TEXT)
-    context = rollout(guided(model, 1.5, negative="context"), NOISE, sigma_grid(2), PROMPT)
+    context = rollout(guide(model, 1.5, negative="context"), NOISE, sigma_grid(2), PROMPT)
     assert not torch.allclose(context, rollout(model, NOISE, sigma_grid(2), PROMPT))
 
 

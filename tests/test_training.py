@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from framelens import models, videos
 from framelens.diffusion.loss import flow_matching_loss
-from framelens.diffusion.schedule import noised
+from framelens.diffusion.schedule import add_noise
 from framelens.models import dense, scd
 from framelens.training import __main__ as command
 from framelens.training import trainer
@@ -428,7 +428,7 @@ def test_a_new_network_has_the_loss_of_predicting_nothing():
     sigma = torch.tensor([[0.2, 0.9]])
     expected = (noise - clean).square().mean((2, 3, 4))
     assert_same(flow_matching_loss(network, clean, noise, sigma), expected)
-    assert noised(clean, noise, sigma).shape == clean.shape
+    assert add_noise(clean, noise, sigma).shape == clean.shape
 
 
 def test_the_state_of_a_run_is_all_that_is_needed(tmp_path):

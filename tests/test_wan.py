@@ -13,7 +13,7 @@ from tiny_wan import FRAMES, SIGMA, TEXT, chunk_by_chunk, clip, largest, levels,
 
 from framelens import models
 from framelens.diffusion.contract import CausalDiffuser
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.hooks.attention import AttentionTap
@@ -272,7 +272,7 @@ def test_the_effect_of_a_mask_on_the_stock_pass_is_measured(model):
 def test_guidance_moves_away_from_the_null_text(model):
     x, context = clip()[:, :3], {"cond": TEXT, "uncond": torch.zeros_like(TEXT)}
     velocity = {name: model.denoise(x, SIGMA, model.start(2, text)) for name, text in context.items()}
-    wrapper = guided(model, 3.0)
+    wrapper = guide(model, 3.0)
     expected = velocity["uncond"] + 3.0 * (velocity["cond"] - velocity["uncond"])
     assert_same(wrapper.denoise(x, SIGMA, wrapper.start(2, TEXT)), expected)
     assert torch.equal(model.denoise(x, SIGMA, model.start(2)), velocity["uncond"])

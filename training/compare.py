@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framelens.records.checks import Rule, at_least, check, each, known, spell_as_flag
+from framelens.records.checks import Rule, at_least, check, each, one_of, spell_as_flag
 from framelens.records.commands import exits_as
 from framelens.training.arms import ARMS, recipe_of
 from framelens.training.recipes import Recipe
@@ -24,7 +24,7 @@ DENOISING_STEPS = 20
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("steps", "seeds", "clips", "rounds", "threads"), at_least(1)),
     "seed": at_least(0),
-    "arms": each(known("arm", lambda: ARMS)),
+    "arms": each(one_of("arm", lambda: ARMS)),
 }
 Trainings = dict[tuple[str, int], tuple[Recipe, Path]]
 """Recipe and folder of each training, by arm and training seed."""

@@ -114,7 +114,7 @@ def evaluate(
 ) -> dict[str, float]:
     """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
     from framelens.diffusion.contract import traits
-    from framelens.diffusion.guidance import guided
+    from framelens.diffusion.guidance import guide
     from framelens.training.clip_scores import score_free_run, score_next_frame, score_state
     from framelens.training.scores import FIRST_CLIP, sample_frames
     from framelens.videos.worlds import load as load_world
@@ -124,7 +124,7 @@ def evaluate(
     if context >= frames:
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
     world = load_world(options.videos or source.videos)
-    sampler = guided(network, options.guidance, options.negative)
+    sampler = guide(network, options.guidance, options.negative)
     clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
     sampled, free = sample_frames(
         sampler, clips, context, options.steps, options.seed, options.device

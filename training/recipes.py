@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints
 
-from framelens.records.checks import Rule, at_least, check, check_types, known, must, optional
+from framelens.records.checks import Rule, at_least, check, check_types, must, one_of, optional
 
 ARITHMETIC = ("float32", "bfloat16", "float16")
 """What a forward pass may compute in."""
@@ -100,7 +100,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("clean_history", "decay_share", "uniform_share", "condition_dropout"), SHARE),
     "weight_decay": must(lambda value: 0 <= value < math.inf, "be 0 or more and finite"),
     "cut_from": optional(at_least(0)),
-    "autocast": known("arithmetic", lambda: ARITHMETIC),
+    "autocast": one_of("arithmetic", lambda: ARITHMETIC),
     "seed": must(lambda seed: 0 <= seed < MOST_SEEDS, f"be from 0 to {MOST_SEEDS - 1}"),
 }
 """What each setting must meet. Whether the network, its architecture and the videos exist is asked when the

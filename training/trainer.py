@@ -18,7 +18,7 @@ from tqdm import tqdm
 from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.loss import flow_matching_loss
-from framelens.diffusion.schedule import TrainingDensity, noised
+from framelens.diffusion.schedule import TrainingDensity, add_noise
 from framelens.models.dense import Dense
 from framelens.models.scd import SCD
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
@@ -166,7 +166,7 @@ def mix_history(
         return clean
     frames = clean.shape[1]
     is_clean = torch.rand(sigma[:, :frames].shape, generator=generator, device=clean.device) < clean_share
-    noisy = noised(clean, noise[:, :frames], sigma[:, :frames])
+    noisy = add_noise(clean, noise[:, :frames], sigma[:, :frames])
     return torch.where(is_clean[..., None, None, None], clean, noisy)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from framelens.benchmarks.scd.presets import Preset
 from framelens.diffusion.contract import CausalDiffuser, Context, traits
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import prepare_steps
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import dense, scd
@@ -47,7 +47,7 @@ class Arm:
 
     def __init__(self, model: CausalDiffuser, preset: Preset, device: str, seed: int, mode: str = PLAIN):
         self.network, self.preset, self.device, self.seed = model, preset, device, seed
-        self.model = guided(model if mode == PLAIN else capture(model, mode), preset.guidance)
+        self.model = guide(model if mode == PLAIN else capture(model, mode), preset.guidance)
         self.said = traits(self.model)
         self.is_captured = mode != PLAIN
         self.history, self.batch = -1, 0

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from framelens.diffusion.contract import Geometry
-from framelens.diffusion.schedule import noised
+from framelens.diffusion.schedule import add_noise
 from framelens.models.parts.cache import KVCache
 from framelens.models.parts.config import conditions_of
 from framelens.models.parts.fusion import features_of
@@ -128,7 +128,7 @@ def _ask_with_noise(
     sigma = torch.ones_like(clean[:, :, 0, 0, 0])
     if model.training:
         sigma = 1 - (1 - model.config.query_sigma) * torch.rand_like(sigma)
-        queries = noised(clean, torch.randn_like(clean), sigma)
+        queries = add_noise(clean, torch.randn_like(clean), sigma)
     else:
         queries = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
     tokens, modulations, rope, history = model.encoder.beside_clean(clean, queries, sigma, actions)

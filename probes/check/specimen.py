@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser, Traits, module_of, traits
-from framelens.diffusion.sampler import ForwardPass, OnPass, announcing, begin, rollout, silent, take_in
+from framelens.diffusion.sampler import ForwardPass, OnPass, announce_as, begin, encode, ignore_pass, rollout
 from framelens.diffusion.schedule import sigma_grid
 
 ROUND_OFF = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -140,7 +140,7 @@ class Specimen:
         return 0.9 - 0.6 * chunk / (self.chunks - 1)
 
     @torch.no_grad()
-    def rollout(self, on_pass: OnPass = silent) -> Tensor:
+    def rollout(self, on_pass: OnPass = ignore_pass) -> Tensor:
         """A teacher-forced rollout, every chunk denoised that can be."""
         wanted = set(range(self.first * self.chunk, self.chunks * self.chunk, self.chunk))
         grid = sigma_grid(self.steps)
@@ -156,25 +156,25 @@ class Specimen:
         return context
 
     @torch.no_grad()
-    def velocity(self, noisy: Tensor, chunk: int, context: Any, on_pass: OnPass = silent) -> Tensor:
+    def velocity(self, noisy: Tensor, chunk: int, context: Any, on_pass: OnPass = ignore_pass) -> Tensor:
         """The velocity of one chunk of a noisy clip, the pass announced."""
         on_pass(ForwardPass(chunk * self.chunk, 0, self.sigma(chunk), "denoise"))
         level = torch.full((len(noisy),), self.sigma(chunk), device=self.device)
         return self.model.denoise(noisy[:, self.frames(chunk)], level, context)
 
     @torch.no_grad()
-    def encoded(self, video: Tensor, chunk: int, context: Any, on_pass: OnPass = silent) -> Any:
+    def encoded(self, video: Tensor, chunk: int, context: Any, on_pass: OnPass = ignore_pass) -> Any:
         """The context after that chunk, the pass announced."""
         frame = chunk * self.chunk
-        announce = announcing(on_pass, frame, 0, 0.0, "encode", coming=frame + self.chunk)
-        return take_in(self.model, self.said, video[:, self.frames(chunk)], context, announce)
+        announce = announce_as(on_pass, frame, 0, 0.0, "encode", coming=frame + self.chunk)
+        return encode(self.model, self.said, video[:, self.frames(chunk)], context, announce)
 
     @torch.no_grad()
     def walk(
-        self, video: Tensor, noisy: Tensor, cond: Tensor | None, on_pass: OnPass = silent
+        self, video: Tensor, noisy: Tensor, cond: Tensor | None, on_pass: OnPass = ignore_pass
     ) -> list[Tensor]:
         """The velocity of every chunk that can be denoised, in its true past; every pass announced."""
-        announce = announcing(on_pass, -1, 0, 0.0, "encode")
+        announce = announce_as(on_pass, -1, 0, 0.0, "encode")
         context, velocities = begin(self.model, self.said, len(video), cond, announce), []
         for chunk in range(self.chunks):
             if chunk >= self.first:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.sampler import ForwardPass, fresh_noise, sample
-from framelens.diffusion.schedule import noised
+from framelens.diffusion.schedule import add_noise
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
 from framelens.models.parts.contexts import widen
 from framelens.probes.chunk.layers import Layers
@@ -220,7 +220,7 @@ class ChunkProbe:
     def at_level(self, sigma: float) -> Float[Tensor, "draw f c h w"]:
         """The true frames at that noise level, with each noise draw."""
         truth = self.truth.expand_as(self.noise)
-        return noised(truth, self.noise, truth.new_full((DRAWS, self.chunk), sigma))
+        return add_noise(truth, self.noise, truth.new_full((DRAWS, self.chunk), sigma))
 
     @cached_property
     def plain_velocities(self) -> Float[Tensor, "sigma draw f c h w"]:

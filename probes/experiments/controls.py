@@ -17,14 +17,14 @@ from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe, OnPass
 from framelens.probes.chunk.cross_frame import CUT, STORED
 from framelens.probes.chunk.measures import Table
 from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import RunShape
-from framelens.probes.run.subject import Subject
 
 THRESHOLD = 0.01
 """The least effect of a control that must fire."""
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`controls`, (clip, control): effect, must_fire, passed; NaN where a control does not apply."""
     probe = subject.chunk_probe()
     table = Table(probe, control=list(CONTROLS))

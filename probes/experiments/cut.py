@@ -16,8 +16,8 @@ from framelens.probes.chunk.chunk_probe import ChunkProbe
 from framelens.probes.chunk.cross_frame import CUT
 from framelens.probes.chunk.measures import Table
 from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
-from framelens.probes.run.subject import Subject
 
 WHERE = {
     "from": lambda layer, depth: slice(layer, depth),
@@ -29,7 +29,7 @@ QUICK = ("from", "only")
 """The cuts that decide the split: a quick run makes only these, at every layer."""
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`cut`, (clip, where, layer), and unless the run is quick `cut_heads`, (clip, layer, head)."""
     probes = [subject.chunk_probe(network) for network in subject.networks]
     cuts = list(QUICK if subject.settings.quick else WHERE)

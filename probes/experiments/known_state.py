@@ -20,8 +20,8 @@ from framelens.analyses.readout import shuffle_clips
 from framelens.analyses.state_readout import state_readout
 from framelens.probes.run.clips import source_of
 from framelens.probes.run.costs import Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
-from framelens.probes.run.subject import Subject
 from framelens.probes.run.world_features import (
     CHANNELS,
     TOKENS,
@@ -46,7 +46,7 @@ NOISE = {
 }
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`known_state_features`, from which `conclude` computes scores; nothing where the state is not known.
 
     ValueError if it is not known and the settings name this experiment.
@@ -190,7 +190,7 @@ def _describe(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffled
     return dataset.transpose("clip", "network", "target", "layer", "sigma")
 
 
-def _world(subject: Subject) -> Any:
+def _world(subject: ProbedClip) -> Any:
     """The world that the clips come from, or None where it gives no targets."""
     model = subject.networks["trained"]
     world = known_world(subject.settings, model)

@@ -14,11 +14,11 @@ from torch import Tensor
 from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
 from framelens.probes.chunk.measures import Table, describe_measure
 from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
-from framelens.probes.run.subject import Subject
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`leave_one_out`, (clip, layer), with velocities by network and sigma; of every layer also if quick."""
     probes = {network: subject.chunk_probe(network) for network in subject.networks}
     layers = list(range(subject.layers[0], subject.layers[-1] + 1))

@@ -19,13 +19,13 @@ from framelens.analyses.noise_invariance import noise_invariance
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
-from framelens.diffusion.schedule import noised
+from framelens.diffusion.schedule import add_noise
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_later_frames
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.run.costs import Evaluations
+from framelens.probes.run.probed_clip import ProbedClip, training_density
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
-from framelens.probes.run.subject import Subject, training_density
 
 ABOUT = {
     "relative_l2": "distance from the unmasked residual stream after a layer, over the norm of that stream",
@@ -35,7 +35,7 @@ LEVELS, QUICK_LEVELS = 3, 1
 """Number of noise levels; each is the middle of an equally likely part of the training density."""
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`mask_drift`, (clip, network, sigma, scope, layer), of the true clip noised to each level.
 
     Nothing for a model without `bidirectional`; ValueError if the settings name this experiment.
@@ -54,7 +54,7 @@ def measure(subject: Subject) -> dict[str, xr.Dataset]:
     for model in subject.networks.values():
         by_level, velocity = [], _velocity(model, subject.clip.cond)
         for sigma in levels:
-            x = noised(video, noise, video.new_full(video.shape[:2], sigma))
+            x = add_noise(video, noise, video.new_full(video.shape[:2], sigma))
             by_level.append(mask_drift(model, x, sigma, velocity))
         by_network.append(xr.concat(by_level, "sigma", combine_attrs="drop_conflicts"))
     found = xr.concat(by_network, "network").assign_coords(network=list(subject.networks), sigma=levels)

@@ -18,12 +18,12 @@ from framelens.analyses.sums.token_sample import STDERR, half_difference, spread
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
-from framelens.diffusion.schedule import noised
+from framelens.diffusion.schedule import add_noise
 from framelens.hooks.trace import Trace
 from framelens.probes.run.costs import Evaluations
+from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
-from framelens.probes.run.subject import Clip, Subject
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.05)
 POINTS = ("hook_embed", "blocks.*.hook_resid_post")
@@ -42,7 +42,7 @@ ABOUT = {
 """What is measured, each at every layer and sigma."""
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`noise_invariance`, (clip, network, frame, layer, sigma): the measures of ABOUT.
 
     Where they are measured on part of the tokens, also the standard error of each from sampling them.
@@ -80,7 +80,7 @@ def kept_bytes(run: RunShape) -> int:
 
 
 @torch.no_grad()
-def _of_network(subject: Subject, model: CausalDiffuser) -> tuple[dict[str, np.ndarray], list[str]]:
+def _of_network(subject: ProbedClip, model: CausalDiffuser) -> tuple[dict[str, np.ndarray], list[str]]:
     """Each measure [frame, sigma, layer] of one network, and the hook points of the layers."""
     contexts = {"own": _start(model, subject.clip), "other": _start(model, subject.other)}
     table, points = [], []
@@ -105,7 +105,7 @@ def _start(model: CausalDiffuser, clip: Clip) -> Any:
 
 
 def _at(
-    subject: Subject, model: CausalDiffuser, contexts: dict, frame: int, sigma: float
+    subject: ProbedClip, model: CausalDiffuser, contexts: dict, frame: int, sigma: float
 ) -> dict[str, dict[str, float]]:
     """The measures by hook point, at one frame and sigma."""
     first = _features(subject, model, contexts["own"], frame, sigma, draw=1)
@@ -141,12 +141,12 @@ def _compare(first: Tensor, second: Tensor, elsewhere: Tensor) -> dict[str, floa
 
 
 def _features(
-    subject: Subject, model: CausalDiffuser, context: Any, frame: int, sigma: float, draw: int
+    subject: ProbedClip, model: CausalDiffuser, context: Any, frame: int, sigma: float, draw: int
 ) -> dict[str, Tensor]:
     """The residual stream of every layer, [n d], for one noise draw on this clip's chunk."""
     span = subject.span(frame)
     clean = subject.clip.video[:, span]
-    x = noised(
+    x = add_noise(
         clean, subject.noise("noise_invariance", draw)[:, span], clean.new_full(clean.shape[:2], sigma)
     )
     return residual_stream(model, x, sigma, context, frame)

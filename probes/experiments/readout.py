@@ -11,15 +11,15 @@ from framelens.analyses.readout import ridge_readout, shuffle_clips
 from framelens.diffusion.contract import CausalDiffuser
 from framelens.probes.experiments.noise_invariance import residual_stream
 from framelens.probes.run.costs import Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
-from framelens.probes.run.subject import Subject
 
 TOKENS = 64
 """Tokens kept of a larger chunk: enough for a regression, few enough for the memory."""
 
 
 @torch.no_grad()
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`readout_features`: each layer's tokens at sigma 1 for frames after the context, and their patches."""
     features, points = [], []
     for model in subject.networks.values():
@@ -79,7 +79,7 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     return {"readout": xr.Dataset(variables, coords)}
 
 
-def _features(subject: Subject, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
+def _features(subject: ProbedClip, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
     """[frame, layer, token, channel] at sigma 1, and the hook points of the layers."""
     context, table, kept = model.start(1, subject.clip.cond), [], {}
     noise = subject.noise("readout")
@@ -94,14 +94,14 @@ def _features(subject: Subject, model: CausalDiffuser) -> tuple[np.ndarray, list
     return np.array(table), list(kept)
 
 
-def _tokens(subject: Subject) -> Tensor:
+def _tokens(subject: ProbedClip) -> Tensor:
     """A fixed, evenly spread choice of at most TOKENS tokens of a chunk."""
     tokens = subject.networks["trained"].geometry.tokens_per_chunk
     most = min(TOKENS, tokens, subject.settings.tokens or tokens)
     return torch.linspace(0, tokens - 1, most).round().long()
 
 
-def _patches(subject: Subject, frame: int) -> Tensor:
+def _patches(subject: ProbedClip, frame: int) -> Tensor:
     patch = subject.networks["trained"].geometry.patch
     chunk = subject.clip.video[0, subject.span(frame)]
     patches = rearrange(chunk, "f c (h p) (w q) -> (f h w) (c p q)", p=patch, q=patch)

@@ -16,14 +16,14 @@ from framelens.probes.chunk.chunk_probe import DRAWS, Features
 from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
 from framelens.probes.chunk.measures import Table
 from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import RunShape
-from framelens.probes.run.subject import Subject
 
 ABOVE = {"cross": LIVE, "cross_only": CUT}
 """Cross-frame attention above L."""
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`reuse`, (clip, kind, layer, start), with velocities by sigma, from features of sigma 1."""
     probe, layers, starts = subject.chunk_probe(), subject.layers, subject.settings.start_steps
     table = Table(probe, kind=[*stored_features.KINDS, *ABOVE], layer=layers, start=starts)

@@ -13,13 +13,13 @@ from framelens.probes.chunk.cross_frame import CUT, STORED
 from framelens.probes.chunk.measures import Table
 from framelens.probes.experiments.reuse import put_layer_velocities
 from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import RunShape
-from framelens.probes.run.subject import Subject
 
 SOURCES = ("other_clip", "none")
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`reuse_controls`, (clip, source, kind, layer): as `reuse` from the first step on."""
     probe, layers = subject.chunk_probe(), subject.layers
     table = Table(probe, source=list(SOURCES), kind=[*stored_features.KINDS, "cross"], layer=layers)

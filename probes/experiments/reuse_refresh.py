@@ -10,14 +10,14 @@ from framelens.probes.chunk.chunk_probe import DRAWS
 from framelens.probes.chunk.cross_frame import STORED
 from framelens.probes.chunk.measures import Table
 from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import RunShape
-from framelens.probes.run.subject import Subject
 
 EVERY = (2, 4)
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`reuse_refresh`, (clip, kind, layer, refresh); empty for a sampler of a single step."""
     probe, layers = subject.chunk_probe(), subject.layers
     every = refreshes(subject.settings)

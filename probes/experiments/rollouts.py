@@ -23,12 +23,12 @@ from framelens.hooks.trace import Trace
 from framelens.probes.chunk.scale import Scale
 from framelens.probes.run.costs import Evaluations
 from framelens.probes.run.finite import require_finite
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import MODES, Settings
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
-from framelens.probes.run.subject import Subject
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """The statistics' Datasets with dims (clip, network, mode, ...), and `samples`."""
     by_network, drawn = {}, {}
     chosen = chosen_statistics(subject.settings)
@@ -84,7 +84,7 @@ def _join(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.Dat
 
 
 def watched_rollout(
-    subject: Subject, model: CausalDiffuser, mode: str, chosen: tuple[str, ...]
+    subject: ProbedClip, model: CausalDiffuser, mode: str, chosen: tuple[str, ...]
 ) -> tuple[Tensor, dict[str, xr.Dataset]]:
     """The video that the model generates for the clip, and the chosen statistics of its passes."""
     settings, draw = subject.settings, partial(_rollout, subject, model, mode)
@@ -101,7 +101,7 @@ def watched_rollout(
 
 
 def _rollout(
-    subject: Subject, model: CausalDiffuser, mode: str, on_pass: Callable[[ForwardPass], None]
+    subject: ProbedClip, model: CausalDiffuser, mode: str, on_pass: Callable[[ForwardPass], None]
 ) -> Tensor:
     is_forced, video = mode == "teacher_forced", subject.clip.video
     return rollout(
@@ -152,7 +152,7 @@ def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None, r
     return sink
 
 
-def _samples(subject: Subject, drawn: dict[str, Tensor]) -> xr.Dataset:
+def _samples(subject: ProbedClip, drawn: dict[str, Tensor]) -> xr.Dataset:
     scale = Scale.of(subject.networks["trained"], subject.clip.video)
     truth = _numpy(subject.clip.video)
     video = np.stack([_numpy(drawn[mode]) for mode in drawn], axis=1)
@@ -197,7 +197,7 @@ def _describe_samples(
     }
 
 
-def _is_sampled(subject: Subject, modes: list[str]) -> np.ndarray:
+def _is_sampled(subject: ProbedClip, modes: list[str]) -> np.ndarray:
     frames = np.arange(subject.frames)
     which = {
         "teacher_forced": np.isin(frames // subject.chunk * subject.chunk, subject.probed),

@@ -12,9 +12,9 @@ from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
 from framelens.probes.chunk.measures import Table
 from framelens.probes.chunk.stored_features import block_share
 from framelens.probes.run.costs import ChunkUse, Evaluations
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import RunShape
-from framelens.probes.run.subject import Subject
 
 KEPT = (0, 1, 2, 4)
 """First steps at which all layers run."""
@@ -22,7 +22,7 @@ KEPT = (0, 1, 2, 4)
 Span = tuple[int, int]
 
 
-def measure(subject: Subject) -> dict[str, xr.Dataset]:
+def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     """`skip`, (clip, span, kept_steps), with velocities (the span skipped) by sigma."""
     probe = subject.chunk_probe()
     chosen = spans(subject.layers[0], subject.layers[-1], is_quick=subject.settings.quick)

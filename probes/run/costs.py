@@ -18,7 +18,7 @@ from framelens.probes.run.shape import RunShape
 
 @dataclass(frozen=True)
 class ChunkUse:
-    """What an experiment needs of the chunk (`Subject.chunk_probe`) that experiments share."""
+    """What an experiment needs of the chunk (`ProbedClip.chunk_probe`) that experiments share."""
 
     networks: int = 1
     """Networks that draw the chunk: 1 for the trained one alone."""

@@ -14,14 +14,14 @@ import xarray as xr
 
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.probes import experiments
+from framelens.probes.run.probed_clip import grid_of, probed_frames
 from framelens.probes.run.settings import Settings
-from framelens.probes.run.subject import grid_of, probed_frames
 from framelens.records import now, origin, write_json, write_netcdf
 
 VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
 OTHER = {"model": "another model", "settings": "other settings", "sigmas": "other noise levels"}
 """What must agree before a run is continued, and what it has where it does not."""
-SHOWN, LONGEST, UNSAID = 4, 32, "unsaid"
+SHOWN, LONGEST, NOT_STORED = 4, 32, "not stored"
 """Differences named in a message, letters of a value in it, and what is not there."""
 
 Datasets = dict[str, xr.Dataset]
@@ -34,7 +34,7 @@ class RunFolder:
         """Creates the folder, or continues one made by the same settings and model; else ValueError.
 
         A folder that is finished is left as it is, to the last byte.
-        Not `is_own`, it is another process that does so: this one only adds clips.
+        With `is_own` False another process does this, and this process only adds clips.
         """
         self.path, self.manifest, self.is_finished = path, manifest, False
         if not is_own:
@@ -61,8 +61,10 @@ class RunFolder:
     def _require_same(self, existing: dict[str, Any]) -> None:
         for name in OTHER:
             if existing.get(name) != self.manifest[name]:
-                told = _differences(existing.get(name), self.manifest[name])
-                raise ValueError(f"{self.path} has {OTHER[name]} ({told}); choose another --run or delete it")
+                found = _describe_differences(existing.get(name), self.manifest[name])
+                raise ValueError(
+                    f"{self.path} has {OTHER[name]} ({found}); choose another --run or delete it"
+                )
 
     def missing(self, clips: int) -> list[int]:
         """The clips that have no results yet."""
@@ -83,7 +85,7 @@ class RunFolder:
     def complete(self, clips: int, device_name: str, measured: int, seconds: float) -> None:
         """Joins the clips' files along `clip`, adds what needs all of them, and says so in the manifest."""
         merged = {
-            name: self._joined(name, clips) for name in sorted(f.stem for f in self._clip(0).glob("*.nc"))
+            name: self._join(name, clips) for name in sorted(f.stem for f in self._clip(0).glob("*.nc"))
         }
         for experiment in map(
             experiments.load, self.manifest["settings"]["experiments"] or experiments.names()
@@ -102,7 +104,7 @@ class RunFolder:
             self.manifest["sessions"] = [*self.manifest["sessions"], session]
         self.write_manifest(complete=True)
 
-    def _joined(self, name: str, clips: int) -> xr.Dataset:
+    def _join(self, name: str, clips: int) -> xr.Dataset:
         parts = [xr.load_dataset(self._clip(clip) / f"{name}.nc", engine="h5netcdf") for clip in range(clips)]
         for part in parts:
             del part.attrs["seconds"]
@@ -132,24 +134,24 @@ def manifest(
     from dataclasses import asdict
 
     geometry = asdict(model.geometry) | {"tokens_per_frame": model.geometry.tokens_per_frame}
-    said = traits(model)
-    metadata = said.source.metadata
+    declared = traits(model)
+    metadata = declared.source.metadata
     return {
         **origin(command, *VERSIONS),
         "model": {
             "name": name,
-            "file": said.source.file.name,
-            "sha256": said.source.sha256,
+            "file": declared.source.file.name,
+            "sha256": declared.source.sha256,
             "parameters": sum(weight.numel() for weight in module_of(model).parameters()),
             "geometry": geometry,
             "network": metadata.get("network") or type(model).__name__,
             "videos": metadata.get("videos"),
             "training": metadata.get("training"),
             "assumed": metadata.get("assumed"),
-            "latent": said.latent,
-            "sampling": None if said.sampling is None else said.sampling.describe(),
-            "repo": said.source.repo,
-            "revision": said.source.revision,
+            "latent": declared.latent,
+            "sampling": None if declared.sampling is None else declared.sampling.describe(),
+            "repo": declared.source.repo,
+            "revision": declared.source.revision,
         },
         "settings": settings.describe()
         | {
@@ -161,24 +163,26 @@ def manifest(
     }
 
 
-def _differences(was: Any, wanted: Any) -> str:
+def _describe_differences(was: Any, wanted: Any) -> str:
     """What was and what is wanted, by name where they differ: steps 20, not 10; seed 0, not 1."""
-    found = list(_differing("", was, wanted))
+    found = list(_find_differences("", was, wanted))
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return "; ".join(f"{name} {_short(a)}, not {_short(b)}".strip() for name, a, b in found[:SHOWN]) + more
+    return (
+        "; ".join(f"{name} {_shorten(a)}, not {_shorten(b)}".strip() for name, a, b in found[:SHOWN]) + more
+    )
 
 
-def _differing(name: str, was: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+def _find_differences(name: str, was: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
     if not (isinstance(was, dict) and isinstance(wanted, dict)):
         yield name, was, wanted
         return
     for part in (*wanted, *(was.keys() - wanted.keys())):
-        before, after = was.get(part, UNSAID), wanted.get(part, UNSAID)
+        before, after = was.get(part, NOT_STORED), wanted.get(part, NOT_STORED)
         if before != after:
-            yield from _differing(f"{name}.{part}".strip("."), before, after)
+            yield from _find_differences(f"{name}.{part}".strip("."), before, after)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     """The value, of a long one its two ends."""
     text = str(value)
     half = LONGEST // 2

@@ -1,4 +1,4 @@
-"""The options of a probe run: the command line, and the settings that it says.
+"""The options of a probe run: the command line, and the settings that it gives.
 
 settings, unasked = settings_of(vars(parser().parse_args(["--quick"])))
 """
@@ -11,13 +11,13 @@ from typing import Any
 from framelens.probes.run.settings import OF_THE_MODEL, QUICK, Settings
 from framelens.records.assignments import parse_assignments
 
-ABOUT = "Probes a model on held-out clips, or goes on where it was stopped."
+ABOUT = "Probes a model on held-out clips, or resumes a stopped run."
 OTHERS = """other commands, each with a --help of its own:
   python -m framelens.probes plan        whether a probed model can be separated, where, and what it saves
   python -m framelens.probes estimate    memory and passes of a run, before it is started
   python -m framelens.probes.check       whether a model keeps the contract that every number rests on
-  python -m framelens.probes.latents     encodes videos and prompts for probing, decodes what was drawn
-  python -m framelens.probes.emergence   when in a training what the probes measure came about"""
+  python -m framelens.probes.latents     encodes videos and prompts for probing, decodes generated videos
+  python -m framelens.probes.emergence   at which training step each probed quantity appears"""
 
 
 def parser(
@@ -44,7 +44,7 @@ def parser(
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="what the model's checkpoint does not say, for example height=60 width=104",
+        help="what the model's checkpoint does not store, for example height=60 width=104",
     )
     parser.add_argument(
         "--run", help="name of the run (default: from the settings that differ from the defaults)"
@@ -59,8 +59,8 @@ def parser(
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
     for name, text in {
         "context": "frames given before a free run, in whole chunks",
-        "steps": "denoising steps per frame; interventions take at most 10, quick ones 5; in place of a "
-        "model's own noise levels another number takes an even grid under its shift",
+        "steps": "denoising steps per frame; interventions take at most 10, quick ones 5; another "
+        "number than the model's own replaces its noise levels by an even grid under its shift",
         "probed": "frames at which features and attention are read, one of a chunk",
     }.items():
         value = str(getattr(default, name))
@@ -79,13 +79,13 @@ def parser(
     parser.add_argument(
         "--shift",
         type=float,
-        help="shift of an even sigma grid, also in place of a model's own noise levels (default: the model's "
+        help="shift of an even sigma grid, which replaces a model's own noise levels (default: the model's "
         "own, else 1)",
     )
     parser.add_argument(
         "--renoise",
         action=argparse.BooleanOptionalAction,
-        help="noise the predicted frame anew between steps (default: the model's own, else not)",
+        help="add new noise to the predicted frame between steps (default: the model's own, else not)",
     )
     parser.add_argument(
         "--guidance",

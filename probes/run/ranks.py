@@ -1,9 +1,9 @@
 """The processes that a launcher started together, which share out the clips of a run: each is a rank.
 
-    accelerate launch --multi_gpu --num_processes 2 -m probes --model dense-tiles
+    accelerate launch --multi_gpu --num_processes 2 -m framelens.probes --model dense-tiles
 
-They meet twice: before the first clip, when rank 0 has opened the folder, and behind the last one. A rank
-that dies in between is noticed there by the others, and its clips are missing until the command is repeated.
+There are two barriers: before the first clip, when rank 0 has opened the folder, and after the last clip. The
+other ranks notice there that a rank has died; its clips are missing until the command is given again.
 """
 
 import os
@@ -28,7 +28,7 @@ DIED = (
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's number and how many there are; one process alone meets nobody."""
+    """This process's number and how many there are; no barrier with one process."""
 
     rank: int = 0
     size: int = 1
@@ -38,8 +38,8 @@ class Ranks:
         """Whether this is the one that writes what belongs to the whole run."""
         return self.rank == 0
 
-    def told(self, value: Any) -> Any:
-        """What rank 0 says, when all have come here. OSError where one does not."""
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0, when all ranks have called this. OSError where a rank is gone."""
         if self.size == 1:
             return value
         box = [value]
@@ -51,7 +51,7 @@ class Ranks:
         return box[0]
 
     def wait(self, meanwhile: Callable[[], object]) -> None:
-        """Until all ranks have come here, `meanwhile()` now and then. OSError where one does not."""
+        """Waits for all ranks and calls `meanwhile()` now and then. OSError where a rank is gone."""
         if self.size == 1:
             return
         try:
@@ -66,8 +66,8 @@ class Ranks:
         meanwhile()
 
 
-def joined(device: str) -> Ranks:
-    """The ranks of the launcher's environment, connected; this process alone where there is no launcher.
+def join_ranks(device: str) -> Ranks:
+    """The ranks of the launcher's environment, connected; this process alone without a launcher.
 
     A rank has a GPU of its own under `cuda`. ValueError for a device that ranks cannot share.
     """

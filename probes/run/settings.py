@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from framelens.analyses import statistics
 from framelens.probes import experiments
-from framelens.records.checks import Rule, at_least, check, each, known, must, optional, spell_as_flag
+from framelens.records.checks import Rule, at_least, check, each, must, one_of, optional, spell_as_flag
 
 if TYPE_CHECKING:  # it imports torch, which --help does without
     import framelens.diffusion.contract
@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # it imports torch, which --help does without
 MODES = ("teacher_forced", "free_running")
 NETWORKS = ("trained", "random")
 QUICK: dict[str, Any] = {"steps": 10, "probed": 2}
-"""What a quick run measures unless it is told otherwise."""
+"""Defaults of a quick run."""
 OF_THE_MODEL = ("steps", "shift", "renoise")
-"""What a model that has an opinion decides unless it is told otherwise."""
+"""Settings whose default is the model's own sampling recipe."""
 OWN = "own"
 """As `videos`: the clips are samples of the model itself; "own:FILE" has them follow a file's prompts."""
 
@@ -39,7 +39,7 @@ class Settings:
     shift: float = 1.0
     """Shift of the sigma grid."""
     renoise: bool = False
-    """Whether each step predicts the clean frame and noises it anew, as few-step models are sampled."""
+    """Whether each step predicts the clean frame and adds new noise to it, as few-step models are sampled."""
     levels: tuple[float, ...] | None = None
     """The model's own noise levels at the beginning of each step, from 1 down; None for an even grid under
     the shift."""
@@ -68,7 +68,7 @@ class Settings:
     or "own:FILE" for those that follow a file's prompts; None for what the model was trained on, and its own
     samples where it does not say."""
     set: tuple[tuple[str, Any], ...] = ()
-    """What the model is told that its checkpoint does not say, (name, value)."""
+    """What the checkpoint does not store and the user gives, (name, value)."""
     seed: int = 0
     """Decides the clips, the noise and the random network."""
     device: str = "cpu"
@@ -111,16 +111,16 @@ class Settings:
     def of_model(
         self, model: "framelens.diffusion.contract.CausalDiffuser", unasked: Collection[str] = ()
     ) -> "Settings":
-        """These settings for that model: what was not asked for as it is meant to be sampled (`sampling`),
-        the context in whole chunks of the frames that it makes together, and its own samples where nothing
-        says what videos it knows.
+        """These settings with the model's own sampling recipe where no option was given.
 
-        Noise levels of its own are taken unless another number of steps, or a shift, was asked for.
+        The context becomes whole chunks. The clips are the model's own samples where neither the settings nor
+        the checkpoint name videos. The model's noise levels are kept unless another number of steps, or a
+        shift, was requested.
         """
         from framelens.diffusion.contract import traits
 
-        said, chunk = traits(model), model.geometry.frames_per_chunk
-        own = said.sampling
+        declared, chunk = traits(model), model.geometry.frames_per_chunk
+        own = declared.sampling
         opinion = {} if own is None else {"shift": own.shift, "renoise": own.renoise}
         if own is not None:
             opinion["steps"] = min(own.steps, QUICK["steps"]) if self.quick else own.steps
@@ -128,7 +128,7 @@ class Settings:
         if own is not None and "shift" in unasked:
             changes["levels"] = own.levels if changes.get("steps", self.steps) == own.steps else None
         changes["context"] = max(1, self.context // chunk) * chunk
-        changes["videos"] = self.videos or (None if said.source.metadata.get("videos") else OWN)
+        changes["videos"] = self.videos or (None if declared.source.metadata.get("videos") else OWN)
         return replace(self, **changes)
 
     def slug(self, model: "framelens.diffusion.contract.CausalDiffuser | None" = None) -> str:
@@ -139,7 +139,7 @@ class Settings:
         differing = {name: value for name, value in values.items() if value != getattr(default, name)}
         if differing.keys() & {"steps", "shift"}:
             differing.pop("levels", None)  # which they decide
-        parts = [f"{name}-{_spelled(value)}".replace("/", "_") for name, value in differing.items()]
+        parts = [f"{name}-{_spell(value)}".replace("/", "_") for name, value in differing.items()]
         return "_".join([*(["quick"] if self.quick else []), *parts]) or "default"
 
     def describe(self) -> dict:
@@ -148,7 +148,7 @@ class Settings:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def _spelled(value: Any) -> str:
+def _spell(value: Any) -> str:
     """A value as part of a folder's name: 2+4, height=60+width=104."""
     if not isinstance(value, tuple):
         return str(value)
@@ -182,7 +182,7 @@ RULES: dict[str, Rule] = {
             ),
         )
     ),
-    "experiments": each(known("experiment", experiments.names)),
+    "experiments": each(one_of("experiment", experiments.names)),
     "layers": optional(
         Rule(
             lambda layers, _: 0 <= layers[0] <= layers[1],
@@ -201,7 +201,7 @@ RULES: dict[str, Rule] = {
             ),
         )
     ),
-    "statistics": each(known("statistic", statistics.names)),
+    "statistics": each(one_of("statistic", statistics.names)),
 }
 """What each setting must meet, in the order in which they are checked."""
 
@@ -209,4 +209,4 @@ RULES: dict[str, Rule] = {
 def refuse_path(run: str) -> None:
     """ValueError for a run's name that would lead out of its model's folder."""
     if run in ("", ".", "..") or "/" in run or "\\" in run:
-        raise ValueError(f"--run is the name of one folder, got {run!r}; --out says in which folder runs lie")
+        raise ValueError(f"--run is the name of one folder, got {run!r}; --out gives the folder of all runs")

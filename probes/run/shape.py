@@ -14,7 +14,7 @@ from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.models.cost.operations import VALUE_BYTES
 from framelens.probes.chunk.chunk_probe import DRAWS, conditions_per_batch
 from framelens.probes.chunk.layers import Layers
-from framelens.probes.run import subject
+from framelens.probes.run import probed_clip
 from framelens.probes.run.settings import NETWORKS, Settings
 from framelens.probes.run.world_features import known_world
 
@@ -85,7 +85,7 @@ class RunShape:
     @property
     def levels(self) -> int:
         """Noise levels at which velocities are compared."""
-        return subject.LEVELS
+        return probed_clip.LEVELS
 
     @property
     def batch(self) -> int:
@@ -95,7 +95,7 @@ class RunShape:
     @property
     def probed(self) -> list[int]:
         """The first frames of the chunks at which features and attention are read."""
-        return subject.probed_frames(self.settings, self.chunks * self.chunk, self.chunk)
+        return probed_clip.probed_frames(self.settings, self.chunks * self.chunk, self.chunk)
 
     @property
     def drawn(self) -> int:
@@ -143,26 +143,26 @@ def shape_of_run(model: CausalDiffuser, settings: Settings, frames: int) -> RunS
     """The shape of a run of that model, with settings that are meant for it, on clips of `frames` frames."""
     geometry, layers = model.geometry, len(Layers(model))
     own = traits(model)
-    said = {} if own.describe is None else own.describe()
+    declared = {} if own.describe is None else own.describe()
     stack, chunk = own.denoising_stack, geometry.frames_per_chunk
     encoding = [point for point in model.attn_dict if not stack or not point.startswith(stack)]
-    window = said.get("window")
+    window = declared.get("window")
     return RunShape(
         layers=layers,
         encoding_layers=len(encoding) or layers,
         heads=geometry.heads,
         d_model=geometry.d_model,
-        mlp_width=said.get("mlp_width") or 4 * geometry.d_model,
+        mlp_width=declared.get("mlp_width") or 4 * geometry.d_model,
         parameters=sum(weight.numel() for weight in module_of(model).parameters()),
         tokens=geometry.tokens_per_chunk,
         chunk=chunk,
         chunks=frames // chunk,
         settings=settings,
-        text_tokens=said.get("text_tokens") or 0,
-        seen=None if window is None else -(-(window + (said.get("sink") or 0)) // chunk) + 1,
+        text_tokens=declared.get("text_tokens") or 0,
+        seen=None if window is None else -(-(window + (declared.get("sink") or 0)) // chunk) + 1,
         is_bidirectional=own.bidirectional is not None,
         knows_state=known_world(settings, model) is not None,
-        attends_to_past=said.get("fusion") not in WITHOUT_PAST_KEYS,
+        attends_to_past=declared.get("fusion") not in WITHOUT_PAST_KEYS,
         start_is_pass=own.start_is_pass,
         asks=own.asks,
         decodes_features=own.disturbed_is_pass,

@@ -23,12 +23,12 @@ from framelens.probes.chunk.layers import Layers
 from framelens.probes.run.clips import OWN_FILE, check_own, frames_of, is_own, own_clips, read_clips
 from framelens.probes.run.failures import in_one_line
 from framelens.probes.run.folder import RunFolder
+from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import NETWORKS, Settings
-from framelens.probes.run.subject import Clip, Subject
 
 
 @dataclass(frozen=True)
-class Laboratory:
+class Session:
     """Networks and clips, ready to be measured; `with_own_clips` draws those that are the model's own."""
 
     networks: dict[str, CausalDiffuser]
@@ -39,13 +39,13 @@ class Laboratory:
     def measure(self, index: int) -> dict[str, xr.Dataset]:
         """Every experiment's Datasets for one clip."""
         clip, other = self.clips[index], self.clips[index + 1]
-        subject = Subject(index, self.networks, clip, other, self.settings, self.frames)
+        probed_clip = ProbedClip(index, self.networks, clip, other, self.settings, self.frames)
         datasets = {}
         for experiment in self.settings.experiments or experiments.names():
-            datasets |= experiments.load(experiment).measure(subject)
+            datasets |= experiments.load(experiment).measure(probed_clip)
         return datasets
 
-    def with_own_clips(self, folder: Path) -> "Laboratory":
+    def with_own_clips(self, folder: Path) -> "Session":
         """The same with the model's own samples, kept in that folder, if that is what its clips are."""
         model = self.networks["trained"]
         if not is_own(self.settings, model):
@@ -53,7 +53,7 @@ class Laboratory:
         return replace(self, clips=own_clips(self.settings, model, self.frames, folder / OWN_FILE))
 
 
-def open_laboratory(name: str, settings: Settings, unasked: Collection[str] = ()) -> Laboratory:
+def open_session(name: str, settings: Settings, unasked: Collection[str] = ()) -> Session:
     """The model of that name, its random twin and the clips; raises ValueError or FileNotFoundError.
 
     Settings in `unasked` are as the model is meant to be sampled, where it says so.
@@ -67,23 +67,23 @@ def open_laboratory(name: str, settings: Settings, unasked: Collection[str] = ()
         if is_own(settings, model):
             check_own(settings, model, frames)  # before there is a folder to draw them into
         clips = [] if is_own(settings, model) else read_clips(settings, model, frames)
-        if is_spread(model):  # a copy would share what lies in another place than its passes begin
+        if is_spread(model):  # a copy would share the weights on other devices
             random = models.load_shuffled(name, settings.seed, AUTO, settings.dtype, **asked)
         else:
             random = copy_shuffled(model, settings.seed)
-    return Laboratory({"trained": model, "random": random}, clips, settings, frames)
+    return Session({"trained": model, "random": random}, clips, settings, frames)
 
 
-def measured(
-    laboratory: Laboratory, name: str, missing: list[int], folder: RunFolder, workers: int
+def measure_clips(
+    session: Session, name: str, missing: list[int], folder: RunFolder, workers: int
 ) -> Iterator[int]:
     """Measures and writes the missing clips; yields each one's index when it is on disk."""
     workers = min(workers, len(missing))
     if workers > 1:
-        yield from _by_processes(name, laboratory.settings, missing, folder, workers)
+        yield from _by_processes(name, session.settings, missing, folder, workers)
         return
     for index in missing:
-        _measure(laboratory, name, folder, index)
+        _measure(session, name, folder, index)
         yield index
 
 
@@ -102,10 +102,10 @@ def usable_cores() -> int:
     return (len(affinity(0)) if affinity else count()) or 1
 
 
-def _measure(laboratory: Laboratory, name: str, folder: RunFolder, index: int) -> None:
+def _measure(session: Session, name: str, folder: RunFolder, index: int) -> None:
     began = time.perf_counter()
-    with in_one_line(name, laboratory.settings):
-        datasets = laboratory.measure(index)
+    with in_one_line(name, session.settings):
+        datasets = session.measure(index)
     folder.write_clip(index, datasets, time.perf_counter() - began)
 
 
@@ -134,9 +134,9 @@ _worker: list[Any] = []
 
 def _open_worker(name: str, settings: Settings, folder: RunFolder) -> None:
     torch.set_num_threads(1)
-    _worker[:] = [open_laboratory(name, settings).with_own_clips(folder.path), name, folder]
+    _worker[:] = [open_session(name, settings).with_own_clips(folder.path), name, folder]
 
 
 def _work(index: int) -> None:
-    laboratory, name, folder = _worker
-    _measure(laboratory, name, folder, index)
+    session, name, folder = _worker
+    _measure(session, name, folder, index)

@@ -1,7 +1,7 @@
 """Features of a world's clips beside those that a run measures: many clips, few passes each.
 
 One pass per frame to remember it, and one per probed frame and noise level, all clips of a batch together.
-How many clips, noise levels and frames these are is said by `clips_of`, `sigmas_of` and `frames_of`.
+`clips_of`, `sigmas_of` and `frames_of` give the clips, noise levels and frames.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
-from framelens.diffusion.schedule import noised
+from framelens.diffusion.schedule import add_noise
 from framelens.hooks.trace import Trace
 from framelens.probes.chunk.layers import Layers
-from framelens.probes.run.clips import conditions_of, placed, source_of
+from framelens.probes.run.clips import conditions_of, move_conditions, source_of
 from framelens.probes.run.noise import seed_of
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
-from framelens.probes.run.subject import Subject
 from framelens.videos import worlds
 
 SIGMAS, CLIPS, FRAMES = (1.0, 0.75, 0.25), 8, 4
@@ -30,7 +30,7 @@ QUICK_SIGMAS, QUICK_CLIPS = (1.0, 0.25), 6
 TOKENS, CHANNELS = 64, 128
 """Tokens kept of a larger frame, and channels to which wider features are projected at random."""
 FIRST_SEED = 500_000
-"""Behind every seed of the clips that a run measures otherwise."""
+"""Above every seed of the clips that a run measures otherwise."""
 
 
 def known_world(settings: Settings, model: CausalDiffuser) -> Any:
@@ -56,41 +56,46 @@ def frames_of(settings: Settings, frames: int, chunk: int) -> list[int]:
     return sorted({int(index) * chunk for index in even.round()})
 
 
-def seeds(subject: Subject) -> Iterator[int]:
-    """Seeds of this subject's further clips, which are no other subject's."""
-    clips = clips_of(subject.settings)
-    first = videos.VALIDATION_SEED + subject.settings.seed * 1_000_000 + FIRST_SEED + subject.index * clips
+def seeds(probed_clip: ProbedClip) -> Iterator[int]:
+    """Seeds of the further clips for this probed clip; no other probed clip has the same."""
+    clips = clips_of(probed_clip.settings)
+    first = (
+        videos.VALIDATION_SEED
+        + probed_clip.settings.seed * 1_000_000
+        + FIRST_SEED
+        + probed_clip.index * clips
+    )
     yield from range(first, first + clips)
 
 
-def _points(subject: Subject, model: CausalDiffuser) -> list[str]:
-    """The embedding and the residual stream behind each layer; in a quick run, behind every second one."""
+def _points(probed_clip: ProbedClip, model: CausalDiffuser) -> list[str]:
+    """The embedding and the residual stream after each layer; in a quick run, after every second one."""
     stack = traits(model).denoising_stack
     layers = [f"{name}.hook_resid_post" for name in Layers(model).names]
-    return [f"{stack}hook_embed", *(layers[::-2][::-1] if subject.settings.quick else layers)]
+    return [f"{stack}hook_embed", *(layers[::-2][::-1] if probed_clip.settings.quick else layers)]
 
 
 @torch.no_grad()
 def features(
-    subject: Subject, model: CausalDiffuser, batch: videos.Clips, frames: list[int], levels: int
+    probed_clip: ProbedClip, model: CausalDiffuser, batch: videos.Clips, frames: list[int], levels: int
 ) -> tuple[Float[np.ndarray, "m f s l n d"], list[str]]:
     """The residual stream of a frame's tokens, and the points it was read at.
 
-    NaN but at the first so many noise levels. The noise is the same for every network.
+    NaN after the first `levels` noise levels. The noise is the same for every network.
     """
-    video = torch.from_numpy(batch.video).to(subject.clip.video)
+    video = torch.from_numpy(batch.video).to(probed_clip.clip.video)
     cond = conditions_of(batch, model)
-    context = model.start(len(video), placed(cond, video))
-    points, kept, sigmas = _points(subject, model), [], sigmas_of(subject.settings)
-    seed = seed_of(subject.settings, subject.index, "known_state")
+    context = model.start(len(video), move_conditions(cond, video))
+    points, kept, sigmas = _points(probed_clip, model), [], sigmas_of(probed_clip.settings)
+    seed = seed_of(probed_clip.settings, probed_clip.index, "known_state")
     generator = torch.Generator().manual_seed(seed)
-    for frame in range(0, frames[-1] + 1, subject.chunk):
-        x = video[:, subject.span(frame)]
+    for frame in range(0, frames[-1] + 1, probed_clip.chunk):
+        x = video[:, probed_clip.span(frame)]
         if frame in frames:
             noise = [torch.randn(x.shape, generator=generator).to(x) for _ in sigmas]
             kept.append(
                 [
-                    _at(model, points, x, eps, sigma, context, frame)
+                    _read_tokens(model, points, x, eps, sigma, context, frame)
                     for eps, sigma in zip(noise[:levels], sigmas[:levels], strict=True)
                 ]
             )
@@ -101,21 +106,21 @@ def features(
     return np.pad(table, missing, constant_values=np.nan), points
 
 
-def _at(
+def _read_tokens(
     model: CausalDiffuser, points: list[str], x: Tensor, noise: Tensor, sigma: float, context: Any, frame: int
 ) -> Float[np.ndarray, "m l n d"]:
     """The tokens of a chunk's first frame at each point, in one pass at that noise level."""
     kept: dict[str, np.ndarray] = {}
     chosen = chosen_tokens(model)
 
-    def keep(_at: Any, name: str, value: Tensor) -> None:
+    def keep(_read_tokens: Any, name: str, value: Tensor) -> None:
         own = own_tokens(model, name, value)[:, chosen].float().cpu()
-        kept[name] = _rounded(_projected(own).numpy())
+        kept[name] = _round(_project(own).numpy())
 
     with Trace(model.hook_dict, points, keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
         level = x.new_full((len(x),), sigma)
-        model.denoise(noised(x, noise, level[:, None].expand(x.shape[:2])), level, context)
+        model.denoise(add_noise(x, noise, level[:, None].expand(x.shape[:2])), level, context)
     return np.stack([kept[point] for point in points], 1)
 
 
@@ -125,7 +130,7 @@ def chosen_tokens(model: CausalDiffuser) -> Tensor:
     return torch.linspace(0, tokens - 1, min(TOKENS, tokens)).round().long()
 
 
-def _projected(value: Float[Tensor, "m n d"]) -> Float[Tensor, "m n e"]:
+def _project(value: Float[Tensor, "m n d"]) -> Float[Tensor, "m n e"]:
     d = value.shape[-1]
     if d <= CHANNELS:
         return value
@@ -133,7 +138,7 @@ def _projected(value: Float[Tensor, "m n d"]) -> Float[Tensor, "m n e"]:
     return value @ directions / CHANNELS**0.5
 
 
-def _rounded(value: np.ndarray) -> np.ndarray:
+def _round(value: np.ndarray) -> np.ndarray:
     """Numbers of 10 significant bits, which take half the room on disk."""
     bits = np.ascontiguousarray(value, np.float32).view(np.uint32)
     return ((bits + np.uint32(1 << 13)) & np.uint32(0xFFFFC000)).view(np.float32)

@@ -16,11 +16,11 @@ from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.chunk import chunk_probe
 from framelens.probes.chunk.chunk_probe import DRAWS, Clip
 from framelens.probes.experiments import noise_invariance
-from framelens.probes.run import subject, world_features
+from framelens.probes.run import probed_clip, world_features
 from framelens.probes.run.clips import read_clips
+from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import RunShape, shape_of_run
-from framelens.probes.run.subject import Subject
 
 FRAMES = 4
 ENTERED = "hook_resid_pre"
@@ -73,11 +73,11 @@ def clips_for(model: Any, about: Settings) -> list[Clip]:
     return read_clips(about, model, FRAMES)
 
 
-def probed(model: Any, about: Settings) -> tuple[Subject, RunShape]:
+def probed(model: Any, about: Settings) -> tuple[ProbedClip, RunShape]:
     """A clip of that network to be measured, and the shape of the run."""
     networks = {"trained": model, "random": copy_shuffled(model, 0)}
     clips = clips_for(model, about)
-    return Subject(0, networks, *clips, about, FRAMES), shape_of_run(model, about, FRAMES)
+    return ProbedClip(0, networks, *clips, about, FRAMES), shape_of_run(model, about, FRAMES)
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def few() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise_invariance, "SIGMAS", (1.0, 0.5))
         patch.setattr(chunk_probe, "ROWS", 2 * DRAWS)
-        patch.setattr(subject, "LEVELS", 2)
+        patch.setattr(probed_clip, "LEVELS", 2)
         patch.setattr(world_features, "CLIPS", 3)
         yield
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser, traits
-from framelens.diffusion.guidance import guided
+from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling, TrainingDensity
 from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe, Clip
@@ -25,7 +25,7 @@ CHUNK_PROBE = "chunk_probe"
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbedClip:
     """What an experiment measures: networks by name, a clip of whole chunks, and another clip as control."""
 
     index: int
@@ -61,7 +61,7 @@ class Subject:
 
     def sampler(self, network: CausalDiffuser) -> CausalDiffuser:
         """The network as it is sampled: under the run's guidance, away from the clip's negative condition."""
-        return guided(network, self.settings.guidance, null=self.clip.negative)
+        return guide(network, self.settings.guidance, null=self.clip.negative)
 
     def chunk_probe(self, network: str = "trained") -> ChunkProbe:
         """The last chunk with its past in memory, on which interventions are tried; made once."""
@@ -107,7 +107,7 @@ class Subject:
 
 
 def grid_of(settings: Settings, steps: int | None = None) -> Float[Tensor, " steps_and_1"]:
-    """The noise levels of a sampler of so many steps, by default of the run's: from 1 down to 0, the model's
+    """The noise levels of a sampler of `steps` steps, by default the run's: from 1 down to 0, the model's
     own where they are as many."""
     steps = settings.steps if steps is None else steps
     own = settings.levels if settings.levels and len(settings.levels) == steps else None
@@ -121,8 +121,10 @@ def recipe_of(model: CausalDiffuser) -> dict[str, Any]:
 
 def training_density(model: CausalDiffuser) -> TrainingDensity:
     """Where the model's training put its noise levels, as far as its checkpoint or the model itself says."""
-    said = recipe_of(model) or traits(model).density
-    known = {name: said[name] for name in ("mean", "spread", "shift", "uniform_share") if name in said}
+    declared = recipe_of(model) or traits(model).density
+    known = {
+        name: declared[name] for name in ("mean", "spread", "shift", "uniform_share") if name in declared
+    }
     return TrainingDensity(**known)
 
 
