@@ -13,6 +13,7 @@ from torch import nn
 
 from framelens import models
 from framelens.diffusion.contract import PROMISES, CausalDiffuser, Traits, lacking, module_of, traits
+from framelens.diffusion.loss import flow_matching_loss
 from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
 from framelens.models import adapter_template, scd
@@ -307,3 +308,12 @@ def test_the_laws_notice_every_way_to_break_them(law, source):
 def test_the_laws_let_a_typed_model_pass():
     tree = ast.parse("def f(model: CausalDiffuser, config: Any): return getattr(config, 'layers')")
     assert not [*guesses(tree), *untyped(tree)]
+
+
+def test_what_cannot_be_trained_or_saved_is_refused(tmp_path):
+    clip, model = torch.zeros(1, 2, 3, 8, 8), tiny.said()
+    with pytest.raises(ValueError, match="teacher_forced"):
+        flow_matching_loss(model, clip, clip, torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="describe"):
+        models.save(model, tmp_path / "model.safetensors")
+    assert not [*tmp_path.iterdir()]

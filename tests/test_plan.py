@@ -547,7 +547,7 @@ def test_a_plan_with_options_is_not_replaced_by_the_plan_of_a_run(runs):
 @pytest.mark.slow
 def test_a_separated_model_is_separable_by_construction(runs):
     config = scd.config("tiny", encoder_layers=5, decoder_layers=3, fusion="add")
-    model = type("Separated", (), {"config": config})()
+    model = tiny.said(config=config)
     found = json.loads(write_plan(runs(), model).read_text())
     assert found["verdict"] == "separable"
     assert scd.config("tiny", **found["architecture"]) == config
@@ -559,12 +559,12 @@ def test_a_separated_model_is_separable_by_construction(runs):
 @pytest.mark.slow
 def test_a_model_that_does_not_say_what_costs_are_counted_from_gets_a_verdict_all_the_same(runs):
     said = {name: value for name, value in runs.network.describe().items() if name != "window"}
-    model = type("Foreign", (), {"config": {"some": "others"}, "describe": lambda self: said})()
+    model = tiny.said(config={"some": "others"}, describe=lambda self: said)
     folder = runs()
     found = json.loads(write_plan(folder, model).read_text())
     assert found["verdict"] == "separable" and found["architecture"] and found["prediction"] is None
     assert "window" in found["remarks"][-1]
-    whole = type("Foreign", (), {"describe": lambda self: runs.network.describe()})()
+    whole = tiny.said(describe=lambda self: runs.network.describe())
     plans = [write_plan(folder, model).read_text() for model in (whole, runs.network)]
     theirs, ours = (counted(json.loads(each)["prediction"]) for each in plans)
     assert theirs == ours

@@ -399,23 +399,21 @@ def test_recipes_name_things_that_exist():
 # The loss
 
 
-class Oracle:
-    """Predicts the true velocity, a little off."""
-
-    def __init__(self, error):
-        self.error = error
+def oracle(error):
+    """A model that predicts the true velocity, a little off."""
 
     def teacher_forced(self, clean, noisy, sigma, cond=None):
-        level = sigma[..., None, None, None]
-        return (noisy - clean) / level + self.error
+        return (noisy - clean) / sigma[..., None, None, None] + error
+
+    return tiny.said(teacher_forced=teacher_forced)
 
 
 @pytest.mark.usefixtures("float64")
 def test_the_loss_is_the_mean_squared_error_of_the_velocity_by_frame():
     clean, noise = tiny.draw(2, 3, 3, 8, 8), tiny.draw(2, 3, 3, 8, 8, seed=1)
     sigma = torch.full((2, 3), 0.5)
-    assert flow_matching_loss(Oracle(0.0), clean, noise, sigma).max() < 1e-24
-    assert_same(flow_matching_loss(Oracle(0.3), clean, noise, sigma), torch.full((2, 3), 0.09))
+    assert flow_matching_loss(oracle(0.0), clean, noise, sigma).max() < 1e-24
+    assert_same(flow_matching_loss(oracle(0.3), clean, noise, sigma), torch.full((2, 3), 0.09))
 
 
 @pytest.mark.usefixtures("float64")
