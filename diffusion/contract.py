@@ -1,7 +1,7 @@
 """The contract of a model: what every model offers, and what it may say besides.
 
-    declared = traits(model)                            # read once; no attribute is guessed
-    said.null_condition, said.latent, said.at_steps
+    declared = traits(model)                        # read once; no attribute is guessed
+    declared.null_condition, declared.latent, declared.at_steps
 
 A model offers the six members of CausalDiffuser. Everything else that is read of a model is a trait.
 """
@@ -224,9 +224,7 @@ def _refuse_near_misses(model: object) -> None:
         meant = _near(name)
         # A plural is another noun, unless its value could be the trait's.
         if meant and (name != f"{meant}s" or isinstance(getattr(model, name), _ABOUT[meant]["kinds"])):
-            raise ValueError(
-                f"{_describe_owner(model)} {name} is read by nothing: call it {meant}, or less like it"
-            )
+            raise ValueError(f"{_describe_owner(model)} {name} is never read: call it {meant} or otherwise")
 
 
 def _own_names(model: object) -> Iterator[str]:

@@ -88,7 +88,7 @@ class PlannedSweep:
     decoder: tuple[tuple[int, ...] | None, ...]
     spread: int | None
     tracks_threshold: bool | None
-    declared: str
+    said: str
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,10 @@ def _to_numpy(path: Path, values: Any) -> np.ndarray:
     while isinstance(first, list | tuple) and first and depth <= DEPTH:
         count, first, depth = count * len(first), first[0], depth + 1
     is_tensor = hasattr(first, "detach")
-    size = getattr(first, "numel", None)
+    size: Callable[[], int] | None = getattr(first, "numel", None)
     if not is_tensor and not isinstance(first, np.ndarray | np.generic | int | float):
         raise ValueError(f"it holds a {type(first).__name__} instead of an array; save tensors or arrays")
-    require_memory_for(path, 4 * count * (size() if callable(size) else np.size(first)))
+    require_memory_for(path, 4 * count * (np.size(first) if size is None else size()))
     if hasattr(values, "detach"):
         values = values.detach()
         values = (values.float() if values.is_floating_point() else values).numpy()
