@@ -224,7 +224,7 @@ def test_the_interval_of_a_ratio_is_that_of_a_ratio_of_means():
 @pytest.fixture
 def fewer_noise_levels(monkeypatch):
     """Than in earnest."""
-    monkeypatch.setattr(subject, "LEVELS", 2)
+    monkeypatch.setattr(probed_clip, "LEVELS", 2)
     monkeypatch.setattr(noise_invariance, "SIGMAS", (1.0,))
 
 
