@@ -24,7 +24,7 @@ from framelens.probes.chunk.chunk_probe import DRAWS, Clip
 from framelens.probes.chunk.scale import Scale
 from framelens.probes.experiments import known_state, readout
 from framelens.probes.run import clips as _clips
-from framelens.probes.run import work
+from framelens.probes.run import probed_clip, work
 from framelens.probes.run.clips import own_clips, own_sample, read_clips
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import OF_THE_MODEL, Settings
@@ -46,7 +46,7 @@ def few_levels():
     """Two conditions at a time, two noise levels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk_probe, "ROWS", 2 * DRAWS)
-        patch.setattr(subject, "LEVELS", 2)
+        patch.setattr(probed_clip, "LEVELS", 2)
         yield
 
 
