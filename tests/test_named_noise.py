@@ -10,7 +10,7 @@ from framelens.probes.run.settings import Settings
 PROBES = Path(__file__).parents[1] / "probes"
 TAKES_NAME = {"noise": 0, "renoise_seed": 0, "seed_of": 2, "renoise_seed_of": 2}
 """Functions that take the name of a noise, and which of their arguments it is."""
-PASS_ON = {"run/noise.py", "run/subject.py"}
+PASS_ON = {"run/noise.py", "run/probed_clip.py"}
 """Files that pass the name on that they were given."""
 
 

@@ -48,7 +48,7 @@ def rank(number, port, words):
 def test_two_launched_processes_write_the_same_bytes_as_one(checkpoint, tmp_path, capsys):
     assert main([*arguments(checkpoint, tmp_path / "one", 3), "--workers", "1"]) == 0
     launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    launch += f" --main_process_port {free_port()} -m probes"
+    launch += f" --main_process_port {free_port()} -m framelens.probes"
     words = [sys.executable, "-m", "accelerate.commands.launch", *launch.split()]
     done = subprocess.run(
         [*words, *arguments(checkpoint, tmp_path / "two", 3)], cwd=ROOT, capture_output=True, text=True

@@ -79,7 +79,7 @@ def test_what_an_adapter_puts_on_the_path_stays_there(tmp_path, monkeypatch):
         ("import json.nothing", f"json was found at {Path(json.__file__).parent}, which has no such module"),
         ("from beside.nothing import x", "beside was found at {folder}/beside, which has no such module"),
         ("import framelens.nothing", f"framelens was found at {ROOT}, which has no such module"),
-        ("from .net import Net", "leave out the leading dot"),
+        ("from .net import Net", "remove the leading dot"),
         ("from json import nothing", None),
         ("import nothing_of_that_name", "install it into this environment"),
     ],
