@@ -74,7 +74,7 @@ def probe(
     settings, model = session.settings, session.networks["trained"]
     self_test(settings.device, getattr(torch, settings.dtype))
     label = models.label(name)
-    described = manifest(command, model, label, settings, session.frames)
+    described = manifest(command, model, label, settings, session.frames, name)
     folder = RunFolder(out / label / (run or settings.slug(model)), described, ranks.is_first)
     missing = folder.missing(settings.clips)
     with in_one_line(name, settings):

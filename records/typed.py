@@ -6,14 +6,13 @@
 A file says what `kind` of file it is and in which `format` it was written. Imports nothing heavy.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from framelens.records import write_json
+from framelens.records import read_json_object, write_json
 from framelens.records.checks import check_types
 
 FORMAT = 1
@@ -40,13 +39,13 @@ def read_values(path: Path, kind: str | None, again: str) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"there is no {kind or 'manifest'} at {path}; make one: {again}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); make it again: {again}") from None
-    found = values.get("kind") if isinstance(values, dict) else None
-    if not isinstance(values, dict) or (found is not None and kind not in (found, None)):
-        what = "another kind of file" if found is None else f"a file of kind {found!r}"
-        raise ValueError(f"{path} is not a {kind or 'manifest'} but {what}; make one: {again}")
+        values = read_json_object(path)
+    except (ValueError, RecursionError) as error:
+        error = error if isinstance(error, ValueError) else f"{path} is not valid JSON: {error}"
+        raise ValueError(f"{error}; make it again: {again}") from None
+    found = values.get("kind")
+    if found is not None and kind not in (found, None):
+        raise ValueError(f"{path} is not a {kind} but a file of kind {found!r}; make one: {again}")
     if values.get("format") != FORMAT or found is None:
         version = f"format {values.get('format')}, expected {FORMAT}"
         raise ValueError(
@@ -76,6 +75,15 @@ def build(cls: type[T], values: Any, name: str = "") -> T:
         what = "it has no" if missing else "it has an unknown"
         raise ValueError(f"{what} {', '.join(missing or unknown)}")
     return cls(**{key: _value(kinds[key], value, f"{prefix}{key}") for key, value in values.items()})
+
+
+def check_entries(values: Mapping[str, Any], kinds: Mapping[str, Any], name: str) -> None:
+    """ValueError where a mapping has no entry of one of these names, or one of another type."""
+    missing = [f"{name}.{key}" for key in kinds if key not in values]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    for key, kind in kinds.items():
+        _value(kind, values[key], f"{name}.{key}")
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:

@@ -9,15 +9,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import xarray as xr
 
 from framelens.analyses.averages import MODES, first_mode, sees_past
-from framelens.records import read_json_object
-from framelens.reports.damage import NotReadable, check_manifest, name_damage
+from framelens.records.manifest import FILE, Manifest, ProbeManifest
+from framelens.reports.damage import NotReadable, name_damage
 
 ROOT = Path(__file__).resolve().parent.parent
-PROBE = "probe"
+PROBE = ProbeManifest.kind
+M = TypeVar("M", bound=Manifest)
 ATTENTION = "frame_attention"
 
 
@@ -26,17 +28,28 @@ class Run:
     """A complete run: its folder and its manifest; datasets are read on request."""
 
     folder: Path
-    manifest: dict
+    manifest: Manifest
 
     @property
     def kind(self) -> str:
-        """The kind of run, which decides the figures and the page: `probe` where the manifest has none."""
-        return self.manifest.get("kind", PROBE)
+        """The kind of run, which decides the figures and the page."""
+        return self.manifest.kind
+
+    @property
+    def probe(self) -> ProbeManifest:
+        """The manifest of a probe's run; ValueError for a run of another kind."""
+        return self.manifest_as(ProbeManifest)
+
+    def manifest_as(self, kind: type[M]) -> M:
+        """The manifest, which must be of that kind; ValueError for a run of another kind."""
+        if not isinstance(self.manifest, kind):
+            raise ValueError(f"{self.folder} is a run of kind {self.kind!r}, which has no {kind.__name__}")
+        return self.manifest
 
     @property
     def model(self) -> str:
         """The model's name."""
-        return self.manifest["model"]["name"]
+        return self.probe.model.name
 
     @property
     def name(self) -> str:
@@ -46,7 +59,7 @@ class Run:
     @property
     def geometry(self) -> dict:
         """Frame size, patch, tokens per frame, layers and heads."""
-        return self.manifest["model"]["geometry"]
+        return self.probe.model.geometry
 
     def path(self, dataset: str) -> Path:
         """The file of a dataset; emergence may also be shipped beside the model's weights."""
@@ -127,13 +140,12 @@ class Run:
 
     def sigma(self, step: int) -> float:
         """Noise level of a denoising step."""
-        return float(self.manifest["sigmas"][step])
+        return self.probe.sigmas[step]
 
     @property
     def remedy(self) -> str:
         """What a user can do about a damaged file of this run."""
-        again = self.manifest.get("command", "the command that made it")
-        return f"put back a whole copy, or delete {self.folder} and run again: {again}"
+        return f"put back a whole copy, or delete {self.folder} and run again: {self.manifest.command}"
 
     @contextmanager
     def _while_open(self, dataset: str) -> Iterator[xr.Dataset]:
@@ -152,23 +164,17 @@ class Run:
 def open_run(folder: str | Path) -> Run:
     """The run in `folder`; a missing, unreadable or unfinished one raises."""
     folder = Path(folder)
-    path = folder / "manifest.json"
+    path = folder / FILE
     if not path.exists():
         raise FileNotFoundError(
             f"{folder} is not a run: it has no manifest.json; make one with `make probe` or `make scd-bench`"
         )
-    try:
-        manifest = read_json_object(path)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{error}; restore {path}, or run the command that made it again") from error
-    if not manifest.get("complete"):
-        again = manifest.get("command", "the command that made it")
-        raise ValueError(f"{folder} is incomplete; run again: {again}")
-    if manifest.get("kind", PROBE) == PROBE:
-        check_manifest(manifest, path)
+    manifest = Manifest.read(path)
+    if not manifest.complete:
+        raise ValueError(f"{folder} is incomplete; run again: {manifest.command}")
     return Run(folder, manifest)
 
 
 def find_runs(root: str | Path = "runs") -> list[Path]:
     """Every run folder `<root>/<model or kind>/<run>`, finished or not."""
-    return sorted(path.parent for path in Path(root).glob("*/*/manifest.json"))
+    return sorted(path.parent for path in Path(root).glob(f"*/*/{FILE}"))

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import huggingface_hub
@@ -87,7 +88,7 @@ def test_a_folder_of_the_hub_is_loaded_and_its_commit_is_in_the_manifest(cache):
     model = models.load("org/wan", **tiny_wan.SAID)
     assert (model.source.repo, model.source.revision) == ("org/wan", COMMIT)
     assert models.label("org/wan") == "org--wan"
-    about = manifest("", model, "org--wan", Settings(context=1), 3)["model"]
+    about = asdict(manifest("", model, "org--wan", Settings(context=1), 3, "org/wan").model)
     assert (about["repo"], about["revision"]) == ("org/wan", COMMIT)
     pinned = models.load(f"org/wan@{COMMIT}", **tiny_wan.SAID)
     assert pinned.source == model.source

@@ -270,7 +270,6 @@ def test_words_are_explained_before_they_are_used_in_figures(html):
 
 def test_guidance_is_named_where_there_is_some(run):
     assert "guidance" not in summary_line(run)
-    run.manifest["settings"]["guidance"] = 5.0
-    shown = summary_line(run)
-    del run.manifest["settings"]["guidance"]
+    settings = run.manifest.settings | {"guidance": 5.0}
+    shown = summary_line(replace(run, manifest=replace(run.manifest, settings=settings)))
     assert re.search(r"guidance\b.*\b5\b", shown)

@@ -4,10 +4,12 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import by_hand
 import fake_evidence
 import fake_interventions
+import fake_manifest
 import numpy as np
 import pytest
 import tiny
@@ -32,12 +34,14 @@ from framelens.probes.plan.text import text
 from framelens.probes.run import probed_clip
 from framelens.probes.run.settings import Settings
 from framelens.records import typed
+from framelens.records.manifest import BenchManifest
 from framelens.records.plan import Plan, PlannedSweep, split_recipe
 from framelens.reports.page.split_section import split_parts, sweep_parts
 from framelens.training import __main__ as training
 from framelens.training.recipes import RECIPES
 from framelens.videos import worlds
 
+ROOT = Path(__file__).parents[1]
 LAYERS, FRAMES, CLIPS = 8, 2, 5
 OF_WORLDS = ("channels", "height", "width", "conditions")
 
@@ -289,13 +293,9 @@ def runs(tmp_path):
     network = tiny.model(layers=LAYERS)
     checkpoint = tiny.checkpoint(tmp_path / "mine.safetensors", network)
     geometry = vars(network.geometry) | {"tokens_per_frame": network.geometry.tokens_per_frame}
-    manifest = {
-        "complete": True,
-        "created": "2000-01-01T00:00:00",
-        "model": {"name": "mine", "network": "dense", "geometry": geometry},
-        "settings": {"clips": 8, "quick": False, "steps": 20, "frames": 10, "dtype": "float32"},
-        "sigmas": [1.0, 0.0],
-    }
+    model = {"name": "mine", "network": "dense", "videos": None, "geometry": geometry}
+    settings = {"clips": 8, "steps": 20, "frames": 10}
+    manifest = fake_manifest.probe(model, settings, loaded_from="my.pt")
 
     def write(name="default", changes=None, **chosen):
         folder = tmp_path / "runs" / "mine" / name
@@ -374,7 +374,7 @@ def test_a_split_that_more_measurements_may_move_is_provisional(runs, capsys):
 @pytest.mark.slow
 def test_a_plan_says_how_to_act_on_it(runs, tmp_path, capsys):
     model = runs.manifest["model"] | {"videos": "tiles"}
-    runs(changes={"model": model, "command": "python -m framelens.probes --model=my.pt"})
+    runs(changes={"model": model})
     out = tmp_path / "plan.json"
     assert plan.main([*runs.command, "--out", str(out)]) == 0
     said = json.loads(out.read_text())["acting"]
@@ -435,14 +435,18 @@ def test_a_clock_predicts_seconds(runs, tmp_path, capsys):
     assert plan.main(command) == 2 and "python -m framelens.benchmarks.scd" in capsys.readouterr().err
     rates = vars(Machine(1e12, 1e12, 1e15, 0.0, False))
     where = {"device": "cuda", "dtype": "float32", "threads": 4}
-    manifest = {"machine": rates | {"device_name": "a card"}, "settings": where, "created": "2000-01-01"}
-    (bench / "manifest.json").write_text(json.dumps(manifest))
+    shipped = BenchManifest.read(ROOT / "reports" / "gallery" / "bench-tiny-manifest.json")
+    shipped = replace(shipped, machine=rates | {"device_name": "a card"}, settings=where)
+    shipped.write(bench / "manifest.json")
     assert plan.main(command) == 0
     assert re.search("a card.*float32", capsys.readouterr().out)
     found = json.loads((tmp_path / "plan.json").read_text())["prediction"]
     assert found["clock"]["machine"] == rates and where.items() <= found["clock"].items()
     assert found["clock"]["speed_up"] == pytest.approx(found["speed_up"])
     assert found["clock"]["frame_seconds"] == pytest.approx(found["frame_flops"] / 1e12)
+    replace(shipped, machine={}).write(bench / "manifest.json")
+    with pytest.raises(ValueError, match="flops_per_second"):
+        Clock.read(bench)
     (bench / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="bench"):
         Clock.read(bench)
@@ -481,14 +485,22 @@ def test_a_full_device_leaves_a_finished_run_a_plan_by_operations(runs, monkeypa
 
 @pytest.mark.slow
 def test_the_largest_finished_run_is_taken_or_the_one_that_is_named(runs, tmp_path):
-    settings = {"clips": 20, "quick": True, "steps": 20, "frames": 10, "dtype": "float32"}
+    settings = runs.manifest["settings"] | {"clips": 20, "quick": True}
     runs("default")
     runs("quick", {"settings": settings}, random_error=0.1)
     runs("unfinished", {"complete": False, "settings": settings | {"quick": False}})
+    runs("old", {"format": 0, "settings": settings | {"quick": False}})
     out = tmp_path / "plan.json"
     for named, folder in ([], "default"), (["--run", "quick"], "quick"):
         assert plan.main([*runs.command, *named, "--out", str(out)]) == 0
         assert json.loads(out.read_text())["run"]["folder"].endswith(folder)
+
+
+def test_a_run_of_an_older_version_is_named_where_there_is_no_other(runs, capsys):
+    folder = runs("old", {"format": 0})
+    assert plan.main(runs.command) == 2
+    error = capsys.readouterr().err
+    assert str(folder) in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -515,7 +527,7 @@ def test_what_cannot_be_planned_is_one_line(runs, capsys, arguments, line):
 
 @pytest.mark.slow
 def test_a_run_of_another_model_and_an_unfinished_one_are_refused(runs, capsys):
-    folder = runs("other", {"model": {"name": "theirs"}})
+    folder = runs("other", {"model": runs.manifest["model"] | {"name": "theirs"}})
     assert plan.main([*runs.command, "--run", str(folder)]) == 2
     assert re.search("theirs.*mine", capsys.readouterr().err)
     folder = runs("unfinished", {"complete": False})

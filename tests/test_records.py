@@ -5,9 +5,11 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import fake_interventions
+import fake_manifest
 import pytest
 
 from framelens.records import typed
+from framelens.records.manifest import BenchManifest, CompareManifest, Manifest, ProbeManifest
 from framelens.records.plan import Plan
 
 GALLERY = Path(__file__).parents[1] / "reports" / "gallery"
@@ -77,7 +79,67 @@ def test_what_is_not_a_whole_plan_is_one_line_with_the_command(plan, tmp_path, p
 def test_what_is_not_json_or_no_mapping_is_one_line(tmp_path, text):
     file = tmp_path / "plan.json"
     file.write_text(text)
-    with pytest.raises(ValueError, match="plan.json is not .*: python -m framelens.probes plan"):
+    with pytest.raises(ValueError, match="plan.json .*: python -m framelens.probes plan"):
         Plan.read(file)
     with pytest.raises(FileNotFoundError, match=r"there is no plan at .*other.json; make one: python"):
         Plan.read(tmp_path / "other.json")
+
+
+# Manifests
+
+
+def shipped(pattern):
+    return sorted(GALLERY.glob(pattern))
+
+
+@pytest.mark.parametrize(
+    ("kind", "paths"),
+    [
+        (ProbeManifest, shipped("dense-*-manifest.json")),
+        (BenchManifest, shipped("bench-*-manifest.json")),
+        (CompareManifest, shipped("compare/*/manifest.json")),
+    ],
+)
+def test_shipped_manifests_open_as_what_they_are(kind, paths):
+    assert paths
+    for path in paths:
+        found = Manifest.read(path)
+        assert isinstance(found, kind) and found == kind.read(path) and found.complete
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path):
+    for path in (*shipped("*-manifest.json"), *shipped("compare/*/manifest.json")):
+        found = Manifest.read(path)
+        assert Manifest.read(found.write(tmp_path / path.name)) == found
+
+
+def test_a_manifest_of_another_kind_is_refused():
+    (bench,) = shipped("bench-*-manifest.json")
+    with pytest.raises(ValueError, match="is not a probe but a file of kind 'bench'; make one: python"):
+        ProbeManifest.read(bench)
+    with pytest.raises(ValueError, match="is not a manifest but of kind 'plan'"):
+        Manifest.read(shipped("*-plan.json")[0])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["format"], None, "format None, expected 1"),
+        (["kind"], None, "no manifest of this version"),
+        (["loaded_from"], None, "it has no loaded_from"),
+        (["model", "sha256"], None, "it has no model.sha256"),
+        (["settings", "guidance"], None, "it has no settings.guidance"),
+        (["model", "geometry", "frames_per_chunk"], None, "it has no model.geometry.frames_per_chunk"),
+        (["sigmas", 0], "one", "sigmas[0] must be a number, got 'one'"),
+        (["complete"], "yes", "complete must be true or false, got 'yes'"),
+    ],
+)
+def test_what_is_not_a_whole_manifest_is_one_line_with_the_command(tmp_path, path, value, said):
+    geometry = {"frames_per_chunk": 1, "tokens_per_frame": 4, "layers": 2}
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps(changed(fake_manifest.probe({"geometry": geometry}, {}), path, value)))
+    with pytest.raises(ValueError) as error:
+        Manifest.read(file)
+    line = str(error.value)
+    assert line.startswith(str(file)) and said in line and "\n" not in line
+    assert line.endswith("make it again: python -m framelens.probes --model fake <b>")

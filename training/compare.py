@@ -9,12 +9,11 @@ comparison; a folder whose networks were trained with other settings is refused.
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from framelens.records.checks import Rule, at_least, check, each, one_of, spell_as_flag
 from framelens.records.commands import exits_as
+from framelens.records.manifest import FILE, CompareManifest
 from framelens.training.arms import ARMS, recipe_of
 from framelens.training.recipes import Recipe
 
@@ -88,7 +87,7 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
         attrs={"units": "s", "long_name": "one optimiser step, interleaved"},
     )
     records.write_netcdf(out / "compare.nc", result)
-    records.write_json(out / "manifest.json", describe(options, command))
+    describe(options, command).write(out / FILE)
     return out
 
 
@@ -118,27 +117,26 @@ def train_missing(trainings: Trainings, device: str) -> None:
         train(recipe, folder, device)
 
 
-def describe(options: argparse.Namespace, command: str) -> Mapping[str, Any]:
+def describe(options: argparse.Namespace, command: str) -> CompareManifest:
     """The manifest of a comparison."""
     from framelens import records
     from framelens.models.loading.devices import device_name
     from framelens.videos import worlds
 
     settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
-    return {
-        "kind": "compare",
-        "title": f"Dense and separated networks at an equal budget: {options.videos}",
-        "summary": (
+    return CompareManifest(
+        title=f"Dense and separated networks at an equal budget: {options.videos}",
+        summary=(
             f"{len(options.arms)} networks, {options.seeds} training{'s' * (options.seeds > 1)} each, of "
             f"{options.steps} steps on the same clips; scored on {options.clips} held-out clips, the first "
             f"{CONTEXT} frames given, {DENOISING_STEPS} denoising steps."
         ),
         **records.origin(command, "torch", "numpy", "xarray", "scikit-image"),
-        "settings": settings | {"context": CONTEXT, "denoising_steps": DENOISING_STEPS},
-        "state_error": getattr(worlds.load(options.videos), "STATE_ERROR", None),
-        "device": device_name(options.device),
-        "complete": True,
-    }
+        settings=settings | {"context": CONTEXT, "denoising_steps": DENOISING_STEPS},
+        state_error=getattr(worlds.load(options.videos), "STATE_ERROR", None),
+        device=device_name(options.device),
+        complete=True,
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ UNSTEADY = 1.25
 """Factor by which the machine's rates may drift without a warning."""
 ROOM = 0.7
 """Share of the free memory for weights and caches; the rest is for activations."""
+
+
+UNPRINTED = ("title", "summary", "text", "complete")
+"""What of the manifest the JSON document leaves out."""
 
 
 @exits_as("scd_bench", stopped="finished sweeps are in the results folder")
@@ -97,7 +102,8 @@ def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
         results = measure_arms(settings, machine, folder, options.memory)
         folder.say(compare_rates(machine, calibrate(settings.device, settings.dtype, settings.shape(DENSE))))
     folder.complete()
-    document = {key: value for key, value in folder.manifest.items() if key not in ("title", "summary")}
+    document = {"kind": folder.manifest.kind} | asdict(folder.manifest)
+    document = {key: value for key, value in document.items() if key not in UNPRINTED}
     return document | {"folder": str(folder.path), "card": card_rows(costs)} | results
 
 

@@ -3,8 +3,7 @@
 <folder>/manifest.json   bench_card.nc   bench_history.nc, bench_steps.nc, ...   bench_arms.nc
 """
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from framelens.benchmarks import measure
 from framelens.benchmarks.scd.presets import Preset
 from framelens.benchmarks.scd.sweeps import DENSE, BenchSettings
 from framelens.models.cost.machine import Machine
-from framelens.records import origin, write_json, write_netcdf
+from framelens.records import origin, write_netcdf
+from framelens.records.manifest import FILE, BenchManifest
 
 VERSIONS = ("torch", "numpy", "xarray")
 
@@ -24,8 +24,8 @@ VERSIONS = ("torch", "numpy", "xarray")
 class Folder:
     """A run's folder; each file is written atomically, the manifest says when the folder is complete."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]):
-        if _is_complete(path / "manifest.json"):
+    def __init__(self, path: Path, manifest: BenchManifest):
+        if (path / FILE).exists() and BenchManifest.read(path / FILE).complete:
             raise ValueError(f"{path} holds results already; choose another --out, or delete it")
         path.mkdir(parents=True, exist_ok=True)
         self.path, self.manifest, self.text = path, manifest, []
@@ -45,47 +45,43 @@ class Folder:
         self._write_manifest(complete=True)
 
     def _write_manifest(self, complete: bool) -> None:
-        write_json(
-            self.path / "manifest.json",
-            self.manifest | {"text": "\n".join(self.text), "complete": complete},
-        )
-
-
-def _is_complete(file: Path) -> bool:
-    return file.exists() and bool(json.loads(file.read_text()).get("complete"))
+        self.manifest = replace(self.manifest, text="\n".join(self.text), complete=complete)
+        self.manifest.write(self.path / FILE)
 
 
 def default_folder(preset: str, device: str) -> Path:
     """runs/bench/<preset>-<device>, with a number if that folder holds results already."""
     first = Path("runs/bench") / f"{preset}-{device.partition(':')[0]}"
     numbered = (first.with_name(f"{first.name}-{number}") for number in count(2))
-    return next(path for path in chain([first], numbered) if not (path / "manifest.json").exists())
+    return next(path for path in chain([first], numbered) if not (path / FILE).exists())
 
 
 def manifest(
     command: str, full: Preset, settings: BenchSettings, machine: Machine, device_name: str
-) -> dict[str, Any]:
+) -> BenchManifest:
     """The manifest: what repeats the run, and what was measured."""
     timed = settings.preset
-    return {
-        "kind": "bench",
-        "title": f"Dense against separated: {full.name}",
-        "summary": f"Timed on {device_name}: {timed.what}; {timed.layers}. Random weights, on which times do "
+    about = {"what": timed.what, "is_slice": timed is not full and timed.what != full.what}
+    about |= {key: value for key, value in asdict(timed).items() if key not in ("dense", "scd", "what")}
+    return BenchManifest(
+        title=f"Dense against separated: {full.name}",
+        summary=f"Timed on {device_name}: {timed.what}; {timed.layers}. Random weights, on which times do "
         "not depend.",
         **origin(command, *VERSIONS),
-        "preset": full.name,
-        "timed": {"what": timed.what, "is_slice": timed is not full and timed.what != full.what}
-        | {key: value for key, value in asdict(timed).items() if key not in ("dense", "scd", "what")},
-        "networks": {"dense": asdict(timed.dense), "scd": asdict(timed.scd)},
-        "random_weights": True,
-        "plan": None if settings.prediction is None else asdict(settings.prediction),
-        "settings": {
+        preset=full.name,
+        timed=about,
+        networks={"dense": asdict(timed.dense), "scd": asdict(timed.scd)},
+        random_weights=True,
+        plan=None if settings.prediction is None else asdict(settings.prediction),
+        settings={
             "fusions": list(settings.fusions), "modes": list(settings.modes), "device": settings.device,
             "dtype": settings.dtype, "threads": torch.get_num_threads(), "repeats": settings.repeats,
             "seed": settings.seed,
         },
-        "machine": {"device_name": device_name} | asdict(machine),
-    }  # fmt: skip
+        machine={"device_name": device_name} | asdict(machine),
+        text="",
+        complete=False,
+    )  # fmt: skip
 
 
 def rows_of(dataset: xr.Dataset, varied: str) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ The JSON's `architecture` is what models/scd.py's config and `python -m framelen
 """
 
 import argparse
-import json
 import shlex
 import sys
 from dataclasses import replace
@@ -15,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from framelens.models.cost.operations import VALUE_BYTES
-from framelens.probes.plan.build import Clocks, manifest_of, plan
+from framelens.probes.plan.build import Clocks, plan
 from framelens.probes.plan.prediction import Clock, Use, describe
 from framelens.probes.plan.text import text
 from framelens.records.assignments import parse_assignments
 from framelens.records.commands import exits_as
+from framelens.records.manifest import FILE as MANIFEST
+from framelens.records.manifest import ProbeManifest
 from framelens.records.plan import FILE
 
 
@@ -96,15 +97,12 @@ def _subject(name: str, run: str | None, runs: Path, requested: dict[str, Any]) 
 
     label = models.label(name)
     folder = _find_run(label, run, runs) if run else _find_largest(name, label, runs, requested)
-    manifest = manifest_of(folder)
-    if manifest["model"]["name"] != label:
-        raise ValueError(
-            f"{folder} is a run of {manifest['model']['name']}, not of {label}; give its own --run"
-        )
-    if not manifest.get("complete"):
-        again = manifest.get("command", "the command that made it")
-        raise ValueError(f"{folder} is not finished; run again: {again}")
-    stored = manifest["settings"].get("set", {})
+    manifest = ProbeManifest.read(folder / MANIFEST)
+    if manifest.model.name != label:
+        raise ValueError(f"{folder} is a run of {manifest.model.name}, not of {label}; give its own --run")
+    if not manifest.complete:
+        raise ValueError(f"{folder} is not finished; run again: {manifest.command}")
+    stored = manifest.settings["set"]
     if requested not in ({}, stored):
         raise ValueError(
             f"{folder} is a run with --set {stored or 'nothing'}, not {requested}; give its own --run"
@@ -114,24 +112,33 @@ def _subject(name: str, run: str | None, runs: Path, requested: dict[str, Any]) 
 
 def _find_run(label: str, run: str, runs: Path) -> Path:
     places = (runs / label / run, Path(run))
-    found = [place for place in places if (place / "manifest.json").exists()]
+    found = [place for place in places if (place / MANIFEST).exists()]
     if not found:
-        known = sorted(path.parent.name for path in (runs / label).glob("*/manifest.json"))
+        known = sorted(path.parent.name for path in (runs / label).glob(f"*/{MANIFEST}"))
         raise ValueError(f"no run {run!r} of {label} under {runs}; there are {known or 'none'}")
     return found[0]
 
 
 def _find_largest(name: str, label: str, runs: Path, requested: dict[str, Any]) -> Path:
-    """The finished run with cuts of all layers and most clips, the newest of equals."""
-    ranked = []
-    for path in (runs / label).glob("*/manifest.json"):
-        manifest = json.loads(path.read_text())
-        if manifest.get("complete") and (path.parent / "cut.nc").exists():
-            settings = manifest["settings"]
-            if requested not in ({}, settings.get("set", {})):
+    """The finished run with cuts of all layers and most clips, the newest of equals.
+
+    A run that cannot be read is passed over; the error names it where there is no other.
+    """
+    ranked, unreadable = [], []
+    for path in (runs / label).glob(f"*/{MANIFEST}"):
+        try:
+            manifest = ProbeManifest.read(path)
+        except ValueError as error:
+            unreadable.append(error)
+            continue
+        if manifest.complete and (path.parent / "cut.nc").exists():
+            settings = manifest.settings
+            if requested not in ({}, settings["set"]):
                 continue
-            rank = (not settings.get("quick"), settings["clips"], manifest["created"])
+            rank = (not settings["quick"], settings["clips"], manifest.created)
             ranked.append((rank, path.parent))
+    if not ranked and unreadable:
+        raise unreadable[0]
     if not ranked:
         raise ValueError(
             f"no finished run of {label} with interventions under {runs}; make one: "

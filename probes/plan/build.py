@@ -5,7 +5,6 @@ found = plan(folder, model.config, Use(steps=50, history=144))
 scd.config(preset, **found.architecture)
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -40,6 +39,8 @@ from framelens.probes.plan.prediction import (
     shape_in_use,
 )
 from framelens.records import now
+from framelens.records.manifest import FILE as MANIFEST
+from framelens.records.manifest import ProbeManifest
 from framelens.records.plan import FILE, Plan
 from framelens.records.typed import build
 
@@ -57,10 +58,10 @@ def write_plan(folder: Path, model: CausalDiffuser) -> Path | None:
         return None
     if _is_of_a_command(folder / FILE):
         return folder / FILE
-    manifest = manifest_of(folder)
-    settings, chunk = manifest["settings"], manifest["model"]["geometry"].get("frames_per_chunk", 1)
+    manifest = ProbeManifest.read(folder / MANIFEST)
+    settings, chunk = manifest.settings, manifest.model.geometry["frames_per_chunk"]
     use = Use(settings["steps"], max(1, settings["frames"] - chunk), dtype=settings["dtype"])
-    clocks = partial(Clock.now, settings.get("device", "cpu"), use.dtype)
+    clocks = partial(Clock.now, settings["device"], use.dtype)
     return plan(folder, describe(model), use, clocks).write(folder / FILE)
 
 
@@ -82,12 +83,12 @@ def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file
 
     if use.fusion not in (None, *FUSIONS):
         raise ValueError(f"no fusion is called {use.fusion!r}; there are {', '.join(FUSIONS)}")
-    manifest = manifest_of(folder)
-    model, settings = manifest["model"], manifest["settings"]
-    geometry = model["geometry"]
-    chunk = geometry.get("frames_per_chunk", 1)
+    manifest = ProbeManifest.read(folder / MANIFEST)
+    model, settings = manifest.model, manifest.settings
+    geometry = model.geometry
+    chunk = geometry["frames_per_chunk"]
     use = replace(use, history=max(1, use.history // chunk))
-    shown = {"name": model["name"], "network": model["network"], "layers": geometry["layers"]}
+    shown = {"name": model.name, "network": model.network, "layers": geometry["layers"]}
     found = {
         "created": now(),
         "command": "",
@@ -95,7 +96,7 @@ def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file
         "run": {
             "folder": str(folder),
             "clips": settings["clips"],
-            "quick": bool(settings.get("quick")),
+            "quick": settings["quick"],
         },
         "decision": DECISION,
     }
@@ -220,15 +221,6 @@ def _curves(answer: Split) -> dict[str, Any]:
 
 def _interval(rows: np.ndarray) -> dict[str, np.ndarray]:
     return dict(summary(rows)._asdict())
-
-
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """A run's manifest; ValueError where it is damaged."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder}/manifest.json is damaged ({error}); run its command again") from None
-    return manifest
 
 
 def _read(folder: Path, name: str) -> xr.Dataset:

@@ -3,7 +3,6 @@
 acting(manifest, model.config, answer.cut, architecture, Path("runs/mine/default/plan.json"))
 """
 
-import argparse
 import json
 import shlex
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from framelens.analyses.decision.curves import Cut, spans
 from framelens.models.parts.config import StackConfig
+from framelens.records.manifest import ProbeManifest
 from framelens.records.plan import split_recipe
 from framelens.videos import worlds
 
@@ -18,13 +18,13 @@ DECIDED = ("layers", "channels", "height", "width", "conditions")
 """Settings of a network that the plan or the world decides."""
 
 
-def acting(manifest: dict[str, Any], config: Any, cut: Cut, built: dict[str, Any], file: Path) -> str:
-    """A command where one of our recipes fits that model, otherwise the layers of encoder and decoder."""
-    model = manifest["model"]
-    is_ours = model["network"] == "dense" and isinstance(config, StackConfig)
-    world = model.get("videos")
+def acting(manifest: ProbeManifest, config: Any, cut: Cut, built: dict[str, Any], file: Path) -> str:
+    """The training command if one of our recipes fits the model; otherwise the layers of encoder and decoder."""
+    model = manifest.model
+    is_ours = model.network == "dense" and isinstance(config, StackConfig)
+    world = model.videos
     if is_ours and world in worlds.names() and built["fusion"] == "residual":
-        settings = [f"initial={_model_argument(manifest)}", *_unlike_the_recipe(config)]
+        settings = [f"initial={shlex.quote(manifest.loaded_from)}", *_unlike_the_recipe(config)]
         options = f"--plan {shlex.quote(str(file))} --set {' '.join(settings)}"
         return f'make train MODEL={split_recipe(world)} ARGS="{options}"'
     encoder, decoder = spans(range(cut.encoder_layers)), spans(cut.decoder)
@@ -32,13 +32,6 @@ def acting(manifest: dict[str, Any], config: Any, cut: Cut, built: dict[str, Any
         f"in the model's own code base, build an encoder of {encoder} and a decoder of {decoder}, with the "
         "model's weights, that receives the encoder's features; then fine-tune it"
     )
-
-
-def _model_argument(manifest: dict[str, Any]) -> str:
-    """The model as the run's command names it."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--model", default=manifest["model"]["name"])
-    return shlex.quote(parser.parse_known_args(shlex.split(manifest.get("command", "")))[0].model)
 
 
 def _unlike_the_recipe(config: StackConfig) -> list[str]:

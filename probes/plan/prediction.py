@@ -4,7 +4,6 @@ use = Use(steps=50, history=144, tokens=None)
 predict(dense_shape, answer.cut, answer.curves, use, Clock.now("cpu", "float32", dense_shape))
 """
 
-import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from framelens.models.cost.operations import (
     speed_up_bound,
 )
 from framelens.records import now
+from framelens.records.manifest import FILE, BenchManifest
 
 NEARBY = range(-2, 4)
 """The changes of the encoder's depth that are compared."""
@@ -186,19 +186,22 @@ class Clock:
 
     @classmethod
     def read(cls, folder: Path) -> "Clock":
-        """From a benchmark's folder; FileNotFoundError or ValueError where it is not one."""
-        file = folder / "manifest.json"
-        if not file.exists():
-            raise FileNotFoundError(
-                f"{folder} has no manifest.json; make one: python -m framelens.benchmarks.scd"
+        """From a benchmark's folder; FileNotFoundError or ValueError if it is not one."""
+        manifest = BenchManifest.read(folder / FILE)
+        machine, settings = manifest.machine, manifest.settings
+        rates, where = [field.name for field in fields(Machine)], ["device", "dtype", "threads"]
+        missing = [name for name in rates if name not in machine]
+        missing += [name for name in where if settings.get(name) is None]
+        if missing:
+            raise ValueError(
+                f"{folder} does not store its {', '.join(missing)}; make it again: {manifest.command}"
             )
-        manifest = json.loads(file.read_text())
-        stored, settings = manifest.get("machine", {}), manifest.get("settings", {})
-        rates = {field.name: stored.get(field.name) for field in fields(Machine)}
-        where = {name: settings.get(name) for name in ("device", "dtype", "threads")}
-        if None in (*rates.values(), *where.values()):
-            raise ValueError(f"{folder} is not a benchmark's; make one: python -m framelens.benchmarks.scd")
-        return cls(stored["device_name"], **where, measured=manifest["created"], machine=Machine(**rates))
+        return cls(
+            machine["device_name"],
+            **{name: settings[name] for name in where},
+            measured=manifest.created,
+            machine=Machine(**{name: machine[name] for name in rates}),
+        )
 
     def predict(self, dense: Shape, separated: Shape, use: Use) -> dict[str, Any]:
         """Seconds per frame of both, their ratio, and by which rates."""

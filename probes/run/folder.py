@@ -3,10 +3,10 @@
 runs/<model>/<run>/manifest.json   clips/0000/*.nc ...   step_similarity.nc, frame_attention.nc, ...
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.probes import experiments
 from framelens.probes.run.probed_clip import grid_of, probed_frames
 from framelens.probes.run.settings import Settings
-from framelens.records import now, origin, write_json, write_netcdf
+from framelens.records import now, origin, write_netcdf
+from framelens.records.manifest import FILE, ProbedModel, ProbeManifest
 
 VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
 OTHER = {"model": "another model", "settings": "other settings", "sigmas": "other noise levels"}
@@ -30,7 +31,7 @@ Datasets = dict[str, xr.Dataset]
 class RunFolder:
     """Where one run's results live. Everything in it appears whole or not at all."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], is_own: bool = True):
+    def __init__(self, path: Path, manifest: ProbeManifest, is_own: bool = True):
         """Creates the folder, or continues one made by the same settings and model; else ValueError.
 
         A folder that is finished is left as it is, to the last byte.
@@ -39,29 +40,30 @@ class RunFolder:
         self.path, self.manifest, self.is_finished = path, manifest, False
         if not is_own:
             return
-        existing = _read_manifest(path)
+        existing = ProbeManifest.read(path / FILE) if (path / FILE).exists() else None
         if existing is not None:
             self._require_same(existing)
             self.is_finished = self._is_whole(existing)
             if self.is_finished:
                 self.manifest = existing
                 return
-            self.manifest = manifest | {"created": existing["created"], "sessions": existing["sessions"]}
+            self.manifest = replace(manifest, created=existing.created, sessions=existing.sessions)
         (path / "clips").mkdir(parents=True, exist_ok=True)
         for leftover in (path / "clips").glob("partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self.write_manifest(complete=False)
 
-    def _is_whole(self, existing: dict[str, Any]) -> bool:
+    def _is_whole(self, existing: ProbeManifest) -> bool:
         """Whether the run is complete, with the results of every clip, and all of them joined."""
-        if not existing.get("complete") or self.missing(existing["settings"]["clips"]):
+        if not existing.complete or self.missing(existing.settings["clips"]):
             return False
         return all((self.path / file.name).exists() for file in self._clip(0).glob("*.nc"))
 
-    def _require_same(self, existing: dict[str, Any]) -> None:
+    def _require_same(self, existing: ProbeManifest) -> None:
+        before, wanted = asdict(existing), asdict(self.manifest)
         for name in OTHER:
-            if existing.get(name) != self.manifest[name]:
-                found = _describe_differences(existing.get(name), self.manifest[name])
+            if before[name] != wanted[name]:
+                found = _describe_differences(before[name], wanted[name])
                 raise ValueError(
                     f"{self.path} has {OTHER[name]} ({found}); choose another --run or delete it"
                 )
@@ -87,9 +89,7 @@ class RunFolder:
         merged = {
             name: self._join(name, clips) for name in sorted(f.stem for f in self._clip(0).glob("*.nc"))
         }
-        for experiment in map(
-            experiments.load, self.manifest["settings"]["experiments"] or experiments.names()
-        ):
+        for experiment in map(experiments.load, self.manifest.settings["experiments"] or experiments.names()):
             if hasattr(experiment, "conclude"):
                 merged |= experiment.conclude(merged)
         for name, dataset in merged.items():
@@ -101,7 +101,7 @@ class RunFolder:
                 "clips": measured,
                 "seconds": round(seconds, 1),
             }
-            self.manifest["sessions"] = [*self.manifest["sessions"], session]
+            self.manifest = replace(self.manifest, sessions=(*self.manifest.sessions, session))
         self.write_manifest(complete=True)
 
     def _join(self, name: str, clips: int) -> xr.Dataset:
@@ -123,44 +123,41 @@ class RunFolder:
 
     def write_manifest(self, complete: bool) -> None:
         """Writes the manifest; a complete one is what reports look for."""
-        self.manifest["complete"] = complete
-        write_json(self.path / "manifest.json", self.manifest)
+        self.manifest = replace(self.manifest, complete=complete)
+        self.manifest.write(self.path / FILE)
 
 
 def manifest(
-    command: str, model: CausalDiffuser, name: str, settings: Settings, frames: int
-) -> dict[str, Any]:
-    """Everything needed to repeat a run and to know what was measured."""
-    from dataclasses import asdict
-
-    geometry = asdict(model.geometry) | {"tokens_per_frame": model.geometry.tokens_per_frame}
-    declared = traits(model)
-    metadata = declared.source.metadata
-    return {
+    command: str, model: CausalDiffuser, label: str, settings: Settings, frames: int, loaded_from: str
+) -> ProbeManifest:
+    """What repeats a run, and what was measured; `loaded_from` is what --model named."""
+    said = traits(model)
+    metadata = said.source.metadata
+    about = ProbedModel(
+        name=label,
+        file=said.source.file.name,
+        sha256=said.source.sha256,
+        parameters=sum(weight.numel() for weight in module_of(model).parameters()),
+        geometry=asdict(model.geometry) | {"tokens_per_frame": model.geometry.tokens_per_frame},
+        network=metadata.get("network") or type(model).__name__,
+        videos=metadata.get("videos"),
+        training=metadata.get("training"),
+        assumed=metadata.get("assumed"),
+        latent=said.latent,
+        sampling=None if said.sampling is None else said.sampling.describe(),
+        repo=said.source.repo,
+        revision=said.source.revision,
+    )
+    probed = probed_frames(settings, frames, model.geometry.frames_per_chunk)
+    return ProbeManifest(
         **origin(command, *VERSIONS),
-        "model": {
-            "name": name,
-            "file": declared.source.file.name,
-            "sha256": declared.source.sha256,
-            "parameters": sum(weight.numel() for weight in module_of(model).parameters()),
-            "geometry": geometry,
-            "network": metadata.get("network") or type(model).__name__,
-            "videos": metadata.get("videos"),
-            "training": metadata.get("training"),
-            "assumed": metadata.get("assumed"),
-            "latent": declared.latent,
-            "sampling": None if declared.sampling is None else declared.sampling.describe(),
-            "repo": declared.source.repo,
-            "revision": declared.source.revision,
-        },
-        "settings": settings.describe()
-        | {
-            "frames": frames,
-            "probed_frames": probed_frames(settings, frames, model.geometry.frames_per_chunk),
-        },
-        "sigmas": grid_of(settings).tolist(),
-        "sessions": [],
-    }
+        loaded_from=loaded_from,
+        model=about,
+        settings=settings.describe() | {"frames": frames, "probed_frames": probed},
+        sigmas=tuple(grid_of(settings).tolist()),
+        sessions=(),
+        complete=False,
+    )
 
 
 def _describe_differences(was: Any, wanted: Any) -> str:
@@ -187,15 +184,3 @@ def _shorten(value: Any) -> str:
     text = str(value)
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    file = path / "manifest.json"
-    if not file.exists():
-        return None
-    try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file} is not valid JSON ({error}); delete {path} or choose another --run"
-        ) from None

@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from framelens.records.manifest import BenchManifest
 from framelens.reports.runs import Run
 
 DENSE = "dense"
@@ -105,10 +106,11 @@ def integers(axes: Axes, values: np.ndarray, log: bool = False) -> None:
 
 def heading(figure: Figure, title: str, run: Run, spread: str = "span") -> None:
     """Writes the title, what was timed, where and how often; `spread` names the interval over rounds."""
-    settings, timed = run.manifest["settings"], run.manifest["timed"]
-    sliced = f"a slice of {run.manifest['preset']}" if timed["is_slice"] else run.manifest["preset"]
+    manifest = run.manifest_as(BenchManifest)
+    settings, timed = manifest.settings, manifest.timed
+    sliced = f"a slice of {manifest.preset}" if timed["is_slice"] else manifest.preset
     parts = [
-        sliced, run.manifest["machine"]["device_name"], settings["dtype"],
+        sliced, manifest.machine["device_name"], settings["dtype"],
         f"median and {spread} of {settings['repeats']} rounds", "random weights",
     ]  # fmt: skip
     figure.suptitle(f"{title}\n{', '.join(parts)}", x=0.01, ha="left", fontsize=9)

@@ -28,6 +28,7 @@ from PIL import Image
 
 from framelens.analyses.intervals import enough
 from framelens.records import replace_file
+from framelens.records.manifest import TitledManifest
 from framelens.reports.runs import Run
 
 # The palette of Okabe and Ito is distinct for every common colour blindness; the dashes are distinct in grey.
@@ -118,7 +119,7 @@ def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bo
 
 def title(figure: FigureBase, text: str, run: Run) -> None:
     """Writes a title, and below it the summary in the run's manifest, in lines that fit."""
-    below = textwrap.fill(run.manifest["summary"], 100)
+    below = textwrap.fill(run.manifest_as(TitledManifest).summary, 100)
     figure.suptitle(f"{text}\n{below}", x=0.01, ha="left", fontsize=9)
 
 

@@ -111,8 +111,8 @@ def document(name: str, parts: list[Html]) -> Html:
 
 def summary_line(run: Run) -> str:
     """What was run, in one sentence."""
-    settings = run.manifest["settings"]
-    sigmas, scale = run.manifest["sigmas"], settings.get("guidance", 1)
+    settings = run.manifest.settings
+    sigmas, scale = run.probe.sigmas, settings["guidance"]
     guided = "" if scale == 1 else f", guidance scale {scale:g} in rollouts"
     return (
         f"{settings['clips']} clips of {settings['frames']} frames, the first {settings['context']} given; "
@@ -177,18 +177,17 @@ def missing_section(not_drawn: Mapping[str, list[str]]) -> list[Html]:
 
 def settings_section(run: Run) -> list[Html]:
     """Everything that identifies the model and repeats the run."""
-    manifest, model = run.manifest, run.manifest["model"]
-    identity = {key: model[key] for key in IDENTITY if key in model}
-    origin = {key: manifest[key] for key in ("created", "git_commit") if key in manifest}
+    manifest, model = run.probe, run.probe.model
+    identity = {key: getattr(model, key) for key in IDENTITY}
+    origin = {"created": manifest.created, "git_commit": manifest.git_commit}
     groups = {
         "The model": identity,
-        "Its geometry": model["geometry"],
-        "Its training": model.get("training") or {},
-        "Settings": manifest["settings"] | {"sigmas": [round(sigma, 4) for sigma in manifest["sigmas"]]},
-        "Versions": origin | manifest.get("versions", {}),
-        "Timings": manifest.get("timings", {}),
+        "Its geometry": model.geometry,
+        "Its training": model.training or {},
+        "Settings": manifest.settings | {"sigmas": [round(sigma, 4) for sigma in manifest.sigmas]},
+        "Versions": origin | manifest.versions,
     }
-    parts = [fill("<h2>How this was run</h2>\n<p><code>{}</code></p>", manifest["command"])]
+    parts = [fill("<h2>How this was run</h2>\n<p><code>{}</code></p>", manifest.command)]
     for name, values in groups.items():
         if values:
             rows = pairs((key, spell_setting(value)) for key, value in values.items())

@@ -156,4 +156,4 @@ def _remarks(plan: Plan) -> list[Html]:
 
 
 def _clips(run: Run) -> int:
-    return int(run.manifest["settings"]["clips"])
+    return int(run.manifest.settings["clips"])

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from framelens.records.manifest import BenchManifest
 from framelens.reports.drawing import style
 from framelens.reports.drawing.bench import COLOURS, DENSE, arms, curve, heading, integers, table, timings
 from framelens.reports.runs import Run
@@ -39,7 +40,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         if arm != DENSE:
             _arithmetic(right, card["steps"].values, card.sel(arm=arm), str(arm))
     integers(right, np.intersect1d(card["steps"].values, TICKS), log=True)
-    right.set_title(f"By arithmetic, {run.manifest['preset']}", loc="left")
+    right.set_title(f"By arithmetic, {run.manifest_as(BenchManifest).preset}", loc="left")
     for axes in (left, right):
         axes.set_xlabel("denoising steps")
         axes.set_ylabel("speed-up over dense")

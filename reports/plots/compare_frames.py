@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from framelens.analyses.intervals import bootstrap
+from framelens.records.manifest import CompareManifest
 from framelens.reports.drawing import style
 from framelens.reports.runs import Run
 
@@ -36,7 +37,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         axes.set_title(heading, loc="left")
     lines = [("psnr", "PSNR (dB)", "Free run, PSNR")]
     if "state_error" in result:
-        lines.append(("state_error", run.manifest["state_error"], "Free run, state error"))
+        lines.append(("state_error", run.manifest_as(CompareManifest).state_error, "Free run, state error"))
     for axes, (name, unit, heading) in zip(grid[1], lines, strict=False):
         tables.append(_lines(axes, result[name], arms, heading))
         axes.set(xlabel="frame", ylabel="\n".join(_fold(unit)), xticks=result.frame.values)

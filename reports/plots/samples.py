@@ -44,7 +44,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     by_mode = {mode: run.read("samples", mode=mode) for mode in modes}
     previews = {} if run.missing((PREVIEW,)) else {mode: run.read(PREVIEW, mode=mode) for mode in modes}
     stored = by_mode[modes[0]]
-    context = int(run.manifest["settings"]["context"])
+    context = int(run.manifest.settings["context"])
     shown = chosen_frames(stored.frame.values, context)
     strips = pictures(by_mode, previews)
     given = {mode: ~np.isfinite(by_mode[mode].psnr.isel(clip=0)) for mode in modes}
@@ -63,7 +63,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         axes.set_title(f"frame {frame}" if frame == shown[0] else str(frame), pad=3)
     table = ratios(lower.subplots(), by_mode, context)
     remarks = [AS_COLOURS] if stored.attrs.get("latent") and not previews else []
-    remarks += [OWN] if str(run.manifest["settings"].get("videos")).split(":")[0] == "own" else []
+    remarks += [OWN] if str(run.manifest.settings["videos"]).split(":")[0] == "own" else []
     style.heading(upper, ": ".join([title, *("; ".join(remarks),) * bool(remarks)]), run, "samples")
     return figure, table
 

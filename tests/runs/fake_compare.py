@@ -33,6 +33,11 @@ def write(folder: Path, seeds: int = 2, clips: int = 6, state_error: bool = True
     dataset.to_netcdf(folder / "compare.nc", engine="h5netcdf")
     manifest = {
         "kind": "compare",
+        "format": 1,
+        "created": "2000-01-01",
+        "git_commit": None,
+        "versions": {},
+        "device": "cpu",
         "title": "Dense and separated networks at an equal budget: tiles",
         "summary": f"3 networks, {seeds} trainings each of 100 steps; scored on {clips} clips.",
         "command": "python -m framelens.training.compare",

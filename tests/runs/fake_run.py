@@ -5,6 +5,7 @@ from pathlib import Path
 
 import fake_interventions
 import fake_known_state
+import fake_manifest
 import numpy as np
 import xarray as xr
 
@@ -58,22 +59,10 @@ def _sigmas(steps: int) -> list[float]:
 def _manifest(size: dict, complete: bool) -> dict:
     geometry = {"frames_per_chunk": 1, "channels": size["channels"], "height": 16, "width": 24, "patch": 4}
     geometry |= {"tokens_per_frame": 24, "layers": size["layer"], "heads": size["head"], "d_model": 32}
-    model = {"name": "fake", "file": "fake.safetensors", "sha256": "0" * 64, "parameters": 12345}
-    model |= {"geometry": geometry, "network": "trained", "videos": "tiles", "training": {"steps": 1000}}
-    settings = {"clips": size["clip"], "frames": 12, "steps": size["step"], "context": 3, "seed": 0}
-    settings |= {"probed_frames": list(size["frame"]), "dtype": "float32", "device": "cpu"}
-    settings |= {"statistics": ["step_similarity", "frame_attention"], "queries": None}
-    return {
-        "command": "python -m framelens.probes --model fake <b>",
-        "created": "2000-01-01T00:00:00",
-        "model": model,
-        "settings": settings,
-        "sigmas": _sigmas(size["step"]),
-        "versions": {"python": "3.11", "torch": "2"},
-        "git_commit": "abc",
-        "timings": {"total_seconds": 12.5},
-        "complete": complete,
-    }
+    settings = {"clips": size["clip"], "steps": size["step"], "probed_frames": list(size["frame"])}
+    return fake_manifest.probe(
+        {"geometry": geometry}, settings, sigmas=_sigmas(size["step"]), complete=complete
+    )
 
 
 def _layer_coords(size: dict, end: str, embed: bool) -> dict:

@@ -1,0 +1,129 @@
+"""A run's manifest: what was run, of which model, with which settings, and where it was run.
+
+manifest = Manifest.read(folder / "manifest.json")            # of any kind of run
+manifest = ProbeManifest.read(folder / "manifest.json")       # ValueError for another kind
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from framelens.records import typed
+
+FILE = "manifest.json"
+SETTINGS = {
+    "clips": int, "frames": int, "context": int, "steps": int, "probed_frames": tuple[int, ...],
+    "quick": bool, "guidance": float, "videos": str | None, "set": dict, "seed": int, "device": str, "dtype": str,
+}  # fmt: skip
+"""What a probe's settings say at least, of which type."""
+GEOMETRY = {"frames_per_chunk": int, "tokens_per_frame": int, "layers": int}
+"""What the geometry of a probed model says at least, of which type."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What every run says."""
+
+    command: str
+    created: str
+    git_commit: str | None
+    versions: dict[str, Any]
+    settings: dict[str, Any]
+    complete: bool
+    kind: ClassVar[str] = ""
+    """Decides the figures and the page; empty for any."""
+    again: ClassVar[str] = "run the command that made it"
+    """What makes one."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The manifest in that file; FileNotFoundError or ValueError, in one line, where there is none."""
+        if cls.kind:
+            return typed.read(cls, path, cls.kind, cls.again)
+        kind = typed.read_values(path, None, cls.again)["kind"]
+        found = next((each for each in KINDS if each.kind == kind and issubclass(each, cls)), None)
+        if found is None:
+            kinds = ", ".join(each.kind for each in KINDS)
+            raise ValueError(f"{path} is not a manifest but of kind {kind!r}; give one of {kinds}")
+        return found.read(path)
+
+    def write(self, path: Path) -> Path:
+        """Writes it as JSON."""
+        return typed.write(path, self.kind, self)
+
+
+@dataclass(frozen=True)
+class ProbedModel:
+    """What identifies a model."""
+
+    name: str
+    file: str
+    sha256: str
+    parameters: int
+    geometry: dict[str, Any]
+    network: str
+    videos: str | None
+    training: dict[str, Any] | None
+    assumed: Any
+    latent: bool
+    sampling: dict[str, Any] | None
+    repo: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeManifest(Manifest):
+    """The manifest of a probe's run."""
+
+    loaded_from: str
+    """What --model named: a shipped model, a path, a hub id or an adapter's function."""
+    model: ProbedModel
+    sigmas: tuple[float, ...]
+    sessions: tuple[dict[str, Any], ...]
+    """One for each time that clips were measured."""
+    kind: ClassVar[str] = "probe"
+    again: ClassVar[str] = "python -m framelens.probes --model X"
+
+    def __post_init__(self):
+        typed.check_entries(self.settings, SETTINGS, "settings")
+        typed.check_entries(self.model.geometry, GEOMETRY, "model.geometry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TitledManifest(Manifest):
+    """The manifest of a run that is no probe's: it heads its own page."""
+
+    title: str
+    summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchManifest(TitledManifest):
+    """The manifest of a benchmark of dense and separated networks."""
+
+    preset: str
+    timed: dict[str, Any]
+    networks: dict[str, Any]
+    random_weights: bool
+    plan: dict[str, Any] | None
+    """The plan whose split was timed."""
+    machine: dict[str, Any]
+    text: str
+    """As it was printed."""
+    kind: ClassVar[str] = "bench"
+    again: ClassVar[str] = "python -m framelens.benchmarks.scd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareManifest(TitledManifest):
+    """The manifest of a comparison of trainings at an equal budget."""
+
+    state_error: str | None
+    """What the state error of that world is; None where it has none."""
+    device: str
+    kind: ClassVar[str] = "compare"
+    again: ClassVar[str] = "python -m framelens.training.compare"
+
+
+KINDS: tuple[type[Manifest], ...] = (ProbeManifest, BenchManifest, CompareManifest)
+"""Every kind of run."""
