@@ -6,14 +6,16 @@ manifest = ProbeManifest.read(folder / "manifest.json")       # ValueError for a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from framelens.records import typed
 
 FILE = "manifest.json"
+M = TypeVar("M", bound="Manifest")
 SETTINGS = {
     "clips": int, "frames": int, "context": int, "steps": int, "probed_frames": tuple[int, ...],
-    "quick": bool, "guidance": float, "videos": str | None, "set": dict, "seed": int, "device": str, "dtype": str,
+    "quick": bool, "guidance": float, "videos": str | None, "set": dict,
+    "seed": int, "device": str, "dtype": str,
 }  # fmt: skip
 """What a probe's settings say at least, of which type."""
 GEOMETRY = {"frames_per_chunk": int, "tokens_per_frame": int, "layers": int}
@@ -36,7 +38,7 @@ class Manifest:
     """What makes one."""
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls: type[M], path: Path) -> M:
         """The manifest in that file; FileNotFoundError or ValueError, in one line, where there is none."""
         if cls.kind:
             return typed.read(cls, path, cls.kind, cls.again)
