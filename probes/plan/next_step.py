@@ -19,7 +19,7 @@ DECIDED = ("layers", "channels", "height", "width", "conditions")
 
 
 def acting(manifest: ProbeManifest, config: Any, cut: Cut, built: dict[str, Any], file: Path) -> str:
-    """The training command if one of our recipes fits the model; otherwise the layers of encoder and decoder."""
+    """The training command if a recipe of ours fits the model, else the layers of encoder and decoder."""
     model = manifest.model
     is_ours = model.network == "dense" and isinstance(config, StackConfig)
     world = model.videos
