@@ -12,7 +12,7 @@ import torch
 from framelens import models
 from framelens.probes.__main__ import _say_what_was_rounded, main
 from framelens.probes.run import failures, work
-from framelens.probes.run.folder import RunFolder, _describe_differences
+from framelens.probes.run.folder import RunFolder, _describe_differences, manifest
 from framelens.probes.run.options import parser, settings_of
 from framelens.probes.run.settings import Settings
 
@@ -65,10 +65,10 @@ def test_a_broken_model_is_one_line_from_a_worker_too(tmp_path, monkeypatch):
     """What a worker raises is all that it hands on."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     network = models.load("models/adapter_template.py:load")
-    laboratory = work.Session({"trained": network, "random": network}, [], Settings(clips=1), 5)
-    monkeypatch.setattr(
-        work, "_worker", [laboratory, "models/adapter_template.py:load", RunFolder(tmp_path, {}, False)]
-    )
+    name, settings = "models/adapter_template.py:load", Settings(clips=1, steps=2)
+    session = work.Session({"trained": network, "random": network}, [], settings, 5)
+    described = manifest("a command", network, "adapter_template", settings, 5, name)
+    monkeypatch.setattr(work, "_worker", [session, name, RunFolder(tmp_path, described, False)])
     with pytest.raises(ValueError, match="adapter_template.py:load: IndexError: list index .*make check"):
         work._work(0)
 
