@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__: str  # asked for by __getattr__
+__version__: str  # found by __getattr__
 
 if TYPE_CHECKING:
     from framelens.diffusion.sampler import rollout

@@ -31,7 +31,7 @@ def bootstrap(
 ) -> Interval:
     """Mean over the first axis, with the percentile bootstrap interval of that mean.
 
-    Clips are drawn with replacement, the same ones for every entry behind the
+    Clips are drawn with replacement, the same ones for every entry after the
     first axis. NaN is a missing clip: left out of each mean it is drawn into.
     Below two finite clips low and high are NaN, since one clip shows no spread.
     For normal values the 95 % interval covers the true mean in about 84 % of

@@ -80,7 +80,7 @@ class AttentionInstrument(Instrument):
         self._inside: list[str] = []  # watched modules whose forward is running, the innermost last
 
     def _on_call(self, name: str, call: AttentionCall) -> Tensor:
-        """The result that the network continues with, in the place of `call.out`."""
+        """The result that the network continues with, instead of `call.out`."""
         raise NotImplementedError
 
     def __enter__(self: Attached) -> Attached:

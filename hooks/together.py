@@ -48,7 +48,7 @@ class Together:
 
 
 def together(*instruments: Attachable) -> Together:
-    """All of these instruments as one: attached together or not at all, and told of each pass together.
+    """All of these instruments as one: attached together or not at all; each receives every pass together.
 
     An error while one is attached detaches those before it. Each is detached even where another raises
     while it is detached. TypeError for what is not an instrument.

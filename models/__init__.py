@@ -7,7 +7,7 @@
     model = models.load("my_adapter.py:load")                   # what a function of yours returns
 
 A network's file offers `build(config)` and `config(preset, **changes)`; a family's file, which reads other
-people's checkpoints, `CLASSES`, `DEFAULTS`, `recognises(names)` and `read(checkpoint, said)`
+people's checkpoints, `CLASSES`, `DEFAULTS`, `recognises(names)` and `read(checkpoint, options)`
 (models/loading/read.py).
 """
 
@@ -52,7 +52,7 @@ def network(name: str) -> ModuleType:
 
 
 def find(name: str) -> Place:
-    """The place behind a shipped name, a path, a hub id or an adapter; ValueError or FileNotFoundError."""
+    """The place of a shipped name, a path, a hub id or an adapter; ValueError or FileNotFoundError."""
     return find_place(name, {shipped: WEIGHTS / f"{shipped}.safetensors" for shipped in names()})
 
 
@@ -61,10 +61,10 @@ def load(
 ) -> "framelens.diffusion.contract.CausalDiffuser":
     """The model of that name, path, hub id or adapter, ready to sample; `source` tells where it came from.
 
-    `asked` is what a checkpoint does not say. For those of ours: window, the past frames in view (all), and
-    sink, the first frames that stay in view of a window (0). For a family's: what its DEFAULTS name. `device`
-    "auto" takes all GPUs, and the processor where there are none. Where so many `copies` of the weights do
-    not fit, that is said before they are read.
+    `asked` holds options that a checkpoint does not store. For our checkpoints: window, the number of past
+    frames in view (all), and sink, the number of first frames that stay in view of a window (0). For a
+    family: the names in its DEFAULTS. `device` "auto" uses all GPUs, or the processor if there are none. If
+    that many `copies` of the weights do not fit, the call is refused before they are read.
 
     Raises ValueError or OSError with one line that names the file and what is wrong with it.
     """
@@ -85,7 +85,7 @@ def load_shuffled(
 
 
 def save(model: "framelens.diffusion.contract.CausalDiffuser", path: Path | str) -> None:
-    """A loaded model as a checkpoint of ours, which says all that its own file left unsaid."""
+    """Writes a loaded model as one of our checkpoints, with everything that its own file did not store."""
     from framelens.diffusion.contract import module_of, traits
     from framelens.models.loading.checkpoint import write
 

@@ -1,4 +1,4 @@
-"""A template of an adapter: copy this file, put your network in the place of `Net`, and change what differs.
+"""A template of an adapter: copy this file, replace `Net` by your network, and change what differs.
 
     make check MODEL=models/adapter_template.py:load
     make probe MODEL=models/adapter_template.py:load ARGS="--quick"
@@ -72,7 +72,7 @@ class Block(nn.Module):
 
 
 class Adapter(nn.Module):
-    """The network behind the contract of a CausalDiffuser."""
+    """The network with the contract of a CausalDiffuser."""
 
     takes, null_condition = "actions", ACTIONS  # cond is [b f]; the last action stands for none
 
@@ -90,7 +90,7 @@ class Adapter(nn.Module):
 
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:
-        """Where attention is, and how many frames back each key lies: here oldest first, own frame last."""
+        """Where attention is, and how many frames back each key is: here oldest first, own frame last."""
 
         def key_age(frame: int, keys: int) -> Tensor:
             return torch.arange(frame, -1, -1).repeat_interleave(TOKENS)

@@ -91,7 +91,7 @@ class SCD(HookedRootModule, Conditioned):
 
     def _decoder_age(self, frame: int, keys: int) -> Int[Tensor, " {keys}"]:
         is_context = torch.arange(keys) < keys - self.geometry.tokens_per_frame
-        return torch.where(is_context, 1 if frame > 0 else -1, 0)  # before frame 0 lies the start token
+        return torch.where(is_context, 1 if frame > 0 else -1, 0)  # the start token stands before frame 0
 
     def start(self, batch: int, cond: Tensor | None = None) -> SCDContext:
         """A context in which nothing has been seen: the encoder has read its start token.
@@ -147,7 +147,7 @@ class SCD(HookedRootModule, Conditioned):
         return modulations, self.encoder.rotation([frame]), context.cache, context.encoder_text
 
     def query_noise(self, frame: int) -> Float[Tensor, "c h w"]:
-        """The noise with which that frame is asked for, the same in every clip."""
+        """The noise of the query tokens for that frame; the same in every clip."""
         g = self.geometry
         noise = torch.randn(g.channels, g.height, g.width, generator=torch.Generator().manual_seed(frame))
         return noise.to(self.device)
@@ -244,7 +244,7 @@ class SCD(HookedRootModule, Conditioned):
 
 
 def _within(cond: Tensor | None, frame: int) -> Tensor | None:
-    """The condition of a frame; behind the last one, where nothing will be generated, the last one's."""
+    """The condition of a frame. After the last frame, where nothing is generated, that of the last frame."""
     if cond is not None and cond.ndim == 2:
         frame = min(frame, cond.shape[1] - 1)
     return condition_of(cond, frame)

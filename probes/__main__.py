@@ -48,8 +48,8 @@ def probe(
     command: str,
     unasked: Collection[str] = (),
 ) -> Path | None:
-    """The folder of the finished run, for the first of the processes that a launcher started; what was not
-    asked for is as the model is meant to be sampled."""
+    """The folder of the finished run, for the first of the processes that a launcher started. Settings that
+    were not given follow the model's own sampling recipe."""
     from framelens import models
 
     models.find(name)  # before the heavy imports: a misspelt name answers at once
@@ -102,7 +102,7 @@ def probe(
 
 
 def _say_what_was_rounded(asked: Settings, session: Any, unasked: Collection[str]) -> None:
-    """One line on stderr for each count that was asked for and cannot be had: of frames that are no whole
+    """One line on stderr for each requested count that cannot be had: of frames that are no whole
     chunks, of probed frames that are more than chunks."""
     chunk, settings = session.networks["trained"].geometry.frames_per_chunk, session.settings
     pairs = {

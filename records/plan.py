@@ -71,7 +71,7 @@ class PlannedSplit:
     tail: tuple[int, ...]
     decoder: tuple[int, ...]
     threshold: float
-    """The kept share of the past's benefit that was asked for."""
+    """The kept share of the past's benefit that is required."""
     is_provisional: bool
     dispensable: tuple[int, ...]
 

@@ -37,7 +37,7 @@ def read(cls: type[T], path: Path, kind: str, again: str) -> T:
 def read_values(path: Path, kind: str | None, again: str) -> dict[str, Any]:
     """The JSON in a file of that kind, of any kind for None, in today's format; errors as of `read`."""
     if not path.exists():
-        raise FileNotFoundError(f"there is no {kind or 'manifest'} at {path}; make one: {again}")
+        raise FileNotFoundError(f"found no {kind or 'manifest'} at {path}; make one: {again}")
     try:
         values = read_json_object(path)
     except (ValueError, RecursionError) as error:
@@ -49,7 +49,7 @@ def read_values(path: Path, kind: str | None, again: str) -> dict[str, Any]:
     if values.get("format") != FORMAT or found is None:
         version = f"format {values.get('format')}, expected {FORMAT}"
         raise ValueError(
-            f"{path} is no {kind or 'manifest'} of this version ({version}); {_advice(values, again)}"
+            f"{path} is not a {kind or 'manifest'} of this version ({version}); {_advice(values, again)}"
         )
     return values
 

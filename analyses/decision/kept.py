@@ -6,7 +6,7 @@
 
 kept = (E_own - E) / (E_own - E_plain), E_own with cross-frame attention cut in every layer: 1 is the whole
 model, 0 a model without a past. Errors are averaged over clips (and equally likely sigmas) first, and the
-ratio is taken in every resample, so that its interval is that of a ratio of means.
+ratio is computed in every resample, so that its interval is that of a ratio of means.
 """
 
 from typing import Any, NamedTuple
@@ -91,7 +91,7 @@ class Context(Resample):
     def has_benefit(self) -> bool:
         """Whether the past takes away more than BENEFIT of both errors: the whole interval, if there is one.
 
-        Else there is nothing of which a share could be kept.
+        Otherwise the benefit is too small to compute a kept share.
         """
         value = summary(np.minimum(*(self.benefit(measure) for measure in MEASURES)))
         return bool((value.mean if np.isnan(value.low) else value.low) > BENEFIT)

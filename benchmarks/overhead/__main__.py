@@ -45,7 +45,7 @@ class Arms:
         draws = torch.Generator().manual_seed(setting.seed)
         self.setting, self.network = setting, dense.build(setting.config).eval().requires_grad_(False)
         for weight in self.network.parameters():
-            # adaLN starts with closed gates, behind which features would not change at all.
+            # adaLN starts with closed gates; features after a closed gate would not change at all.
             weight.add_(0.02 * torch.randn(weight.shape, generator=draws))
         self.network.to(setting.device)
         shape = (1, setting.frames, costs.CHANNELS, setting.side, setting.side)
@@ -95,7 +95,7 @@ def arms_of(setting: Rollout) -> list[str]:
 def arm_peak_bytes(setting: Rollout, arm: str, threads: int) -> int:
     """The peak memory of one rollout of that arm, its network and its clip included; for a fresh process."""
     torch.set_num_threads(threads)
-    # What the first call of a kernel or of an import leaves behind belongs to no arm; a shorter rollout of
+    # What the first call of a kernel or of an import allocates belongs to no arm; a shorter rollout of
     # as many tokens calls them all and stays below the peak of the longer one.
     Arms(replace(setting, frames=2, steps=2)).run(arm)
     return measure.peak_bytes(lambda: Arms(setting).run(arm), setting.device)
@@ -232,7 +232,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
     if options.json is not None and not options.json.parent.is_dir():
-        raise FileNotFoundError(f"--json {options.json}: there is no folder {options.json.parent}")
+        raise FileNotFoundError(f"--json {options.json}: found no folder {options.json.parent}")
     kind = options.device.partition(":")[0]
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu, cuda or cuda:N, got {options.device!r}")

@@ -38,7 +38,7 @@ def _default(trait: Field) -> str:
 
 
 def main() -> int:
-    """Writes the guide anew."""
+    """Writes the guide again."""
     text = with_table(README.read_text())
     replace_file(README, lambda partial: partial.write_text(text))
     return 0

@@ -1,7 +1,7 @@
 """Experiments, one file each: which passes are run, with which instruments.
 
 A file of this folder is an experiment. It must offer
-- `measure(subject)`: the Datasets of one clip, by name
+- `measure(clip)`: the Datasets of one clip, by name
 - `evaluations(run)`: the layer evaluations of `measure`, as a probes.run.costs.Evaluations, counted from the
   RunShape `run`; 0 for a model for which `measure` measures nothing
 
