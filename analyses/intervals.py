@@ -60,20 +60,20 @@ def _interval(
     columns: Float[np.ndarray, "clip k"], drawn: Float[np.ndarray, "draw clip"], tail: float
 ) -> Float[np.ndarray, "3 k"]:
     present = np.isfinite(columns)
-    mean = _weighted(columns, present, np.ones((1, len(columns))))[0]
+    mean = _average_draws(columns, present, np.ones((1, len(columns))))[0]
     ends = np.full((2, columns.shape[1]), np.nan)
     full = present.all(0) & (len(columns) > 1)
     if full.any():
-        means = _weighted(columns[:, full], present[:, full], drawn)
+        means = _average_draws(columns[:, full], present[:, full], drawn)
         ends[:, full] = np.quantile(means, [tail, 1 - tail], axis=0)
     patchy = ~full & (present.sum(0) > 1)
     if patchy.any():
-        means = _weighted(columns[:, patchy], present[:, patchy], drawn)
+        means = _average_draws(columns[:, patchy], present[:, patchy], drawn)
         ends[:, patchy] = np.nanquantile(means, [tail, 1 - tail], axis=0)
     return np.concatenate([mean[None], ends])
 
 
-def _weighted(
+def _average_draws(
     columns: Float[np.ndarray, "clip k"], present: np.ndarray, weights: Float[np.ndarray, "draw clip"]
 ) -> Float[np.ndarray, "draw k"]:
     """Weighted means of the finite clips, NaN where a draw holds none."""

@@ -1,6 +1,6 @@
 """Time and peak memory of several arms, measured so that the arms can be compared.
 
-    taken = interleaved({"plain": plain, "watched": watched}, repeats=5, device="cpu", seed=0)
+    taken = interleave({"plain": plain, "watched": watched}, repeats=5, device="cpu", seed=0)
     taken["watched"].over(taken["plain"])            # ratios, round by round
     alone(peak_bytes, run, "cpu")                    # of one arm, in a process of its own
 
@@ -54,7 +54,7 @@ def _ratios(mine: list[float], theirs: list[float]) -> list[float]:
     return [a / b for a, b in zip(mine, theirs, strict=True)]
 
 
-def interleaved(
+def interleave(
     arms: Mapping[Name, Arm],
     repeats: int,
     device: str,

@@ -115,7 +115,7 @@ class Adapter(nn.Module):
     def _run(self, x: Tensor, sigma: Tensor, context: Past) -> tuple[Tensor, tuple]:
         now = slice(context.frame, context.frame + 1)
         action = None if context.actions is None else context.actions[:, now]
-        tokens, seen = self.hook_embed(self.net.embedded(x, sigma[:, None], action, context.frame)), []
+        tokens, seen = self.hook_embed(self.net.embed_tokens(x, sigma[:, None], action, context.frame)), []
         for block, past in zip(self.blocks, context.cache, strict=True):
             tokens = block(tokens, past, seen)
         return self.net.frames(tokens), tuple(seen)
@@ -155,7 +155,7 @@ class Net(nn.Module):
         self.blocks = nn.ModuleList(NetBlock() for _ in range(LAYERS))
         self.unembed = nn.Linear(WIDTH, CHANNELS * PATCH**2)
 
-    def embedded(self, x: Tensor, sigma: Tensor, action: Tensor | None, first: int) -> Tensor:
+    def embed_tokens(self, x: Tensor, sigma: Tensor, action: Tensor | None, first: int) -> Tensor:
         """Patches of frames numbered from `first`, with place, noise level and action added."""
         patches = rearrange(x, "b f c (h p) (w q) -> b f (h w) (c p q)", p=PATCH, q=PATCH)
         frame = torch.arange(first, first + x.shape[1], device=x.device).to(x).expand_as(sigma)
@@ -171,7 +171,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, action: Tensor | None = None) -> Tensor:
         """The velocity of every frame [b f c h w] at its own noise level [b f]."""
-        tokens = self.embedded(x, sigma, action, 0)
+        tokens = self.embed_tokens(x, sigma, action, 0)
         frame = torch.arange(tokens.shape[1], device=x.device) // TOKENS
         for block in self.blocks:
             tokens = block(tokens, frame[None] > frame[:, None])

@@ -107,16 +107,16 @@ class SCD(HookedRootModule, Conditioned):
         if self.start_token is None:
             return self.ask(context, batch) if self.asks else context
         tokens = repeat(self.start_token, "d -> b n d", b=batch, n=self.geometry.tokens_per_frame)
-        return self._encoded(self.encoder.hook_embed(tokens), context)
+        return self._encode_tokens(self.encoder.hook_embed(tokens), context)
 
     def encode(self, x: Float[Tensor, "b 1 c h w"], context: SCDContext) -> SCDContext:
         """The context after the encoder has read this finished frame, and the action to the next one."""
         if self.asks:
             return self.ask(self.read(x, context), len(x))
         cache = context.cache.for_appending()
-        return self._encoded(self.encoder.tokens(x), replace(context, cache=cache, modulations=None))
+        return self._encode_tokens(self.encoder.tokens(x), replace(context, cache=cache, modulations=None))
 
-    def _encoded(self, tokens: Tensor, context: SCDContext) -> SCDContext:
+    def _encode_tokens(self, tokens: Tensor, context: SCDContext) -> SCDContext:
         """The context for the next frame, from the tokens of the one before it."""
         frame, n = context.frame + 1, self.geometry.tokens_per_frame
         inputs = self._inputs(self.clean(len(tokens)), frame, context)
@@ -187,11 +187,11 @@ class SCD(HookedRootModule, Conditioned):
         action = condition_of(context.cond, context.frame)
         modulations = context.modulations or self.decoder.modulations(1000 * sigma[:, None], action)
         noisy, text = self.decoder.tokens(x), context.decoder_text
-        return self.decoded(noisy, context.features, modulations, context.place, context.prefix, text)
+        return self.decode(noisy, context.features, modulations, context.place, context.prefix, text)
 
     forward = denoise
 
-    def decoded(
+    def decode(
         self,
         noisy: Float[Tensor, "b n d"],
         features: Float[Tensor, "b n d"],

@@ -93,7 +93,7 @@ class ProbeManifest(Manifest):
 
 @dataclass(frozen=True, kw_only=True)
 class TitledManifest(Manifest):
-    """The manifest of a run that is no probe's: it heads its own page."""
+    """The manifest of a run of another kind than probe, with a title and a summary for its page."""
 
     title: str
     summary: str

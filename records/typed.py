@@ -47,7 +47,7 @@ def read_values(path: Path, kind: str | None, again: str) -> dict[str, Any]:
     if found is not None and kind not in (found, None):
         raise ValueError(f"{path} is not a {kind} but a file of kind {found!r}; make one: {again}")
     if values.get("format") != FORMAT or found is None:
-        version = f"format {values.get('format')}, expected {FORMAT}"
+        version = "it has no kind" if found is None else f"format {values.get('format')}, expected {FORMAT}"
         raise ValueError(
             f"{path} is not a {kind or 'manifest'} of this version ({version}); {_advice(values, again)}"
         )

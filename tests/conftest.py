@@ -20,7 +20,7 @@ from precision import double_precision  # noqa: E402
 
 torch.set_num_threads(THREADS)
 
-# The setting of beartype lets an int stand where a float is asked for, as Python's typing rules do.
+# The setting of beartype lets an int stand where a float is expected, as Python's typing rules do.
 # (pytest's --jaxtyping-packages cannot pass a setting to the checker.)
 install_import_hook("framelens", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-import outsider
+import other_project
 import pytest
 import torch
 from bounds import assert_same
@@ -19,25 +19,25 @@ from framelens.diffusion.schedule import sigma_grid
 from framelens.models.adapter_template import Adapter
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.__main__ import main as probes_main
-from framelens.probes.check.__main__ import failures
 from framelens.probes.check.__main__ import main as check_main
+from framelens.probes.check.examine import failures
 
 ROOT = Path(__file__).parents[1]
-OUTSIDER = f"{ROOT}/tests/networks/outsider_adapter.py:load"
+OTHER = f"{ROOT}/tests/networks/other_adapter.py:load"
 TEMPLATE = f"{ROOT}/models/adapter_template.py:load"
 FRAMES = 4
 
 
 @pytest.fixture(scope="module")
 def adapted():
-    """The outsider's network through the door; no test may change it."""
-    return models.load(OUTSIDER)
+    """The other project's network as loaded; no test may change it."""
+    return models.load(OTHER)
 
 
-def test_the_outsiders_network_keeps_the_contract_through_the_door(adapted):
+def test_the_other_projects_network_keeps_the_contract_through_the_door(adapted):
     assert isinstance(adapted, CausalDiffuser)
     assert not [check.line for check in failures(adapted)]
-    assert adapted.source.metadata["network"] == models.label(OUTSIDER) == "outsider_adapter"
+    assert adapted.source.metadata["network"] == models.label(OTHER) == "other_adapter"
     assert len(adapted.source.sha256) == 64
 
 
@@ -47,7 +47,7 @@ def test_cached_passes_predict_the_noise_that_the_masked_pass_does(adapted):
     net, clip, noise = adapted.net, draw(2, FRAMES, 3, 16, 16), draw(2, 1, 3, 16, 16, seed=1)
     for frame in range(FRAMES):
         t = torch.full((2,), 400.0)
-        share = outsider.alpha_bar(t)[:, None, None, None, None]
+        share = other_project.alpha_bar(t)[:, None, None, None, None]
         noisy = share.sqrt() * clip[:, frame : frame + 1] + (1 - share).sqrt() * noise
         timesteps = torch.cat([torch.zeros(2, frame), t[:, None]], dim=1)
         whole = net(torch.cat([clip[:, :frame], noisy], dim=1), timesteps)[:, -1:]
@@ -79,7 +79,7 @@ def brute_force_timestep(share):
     low, high = torch.tensor(0.0), torch.tensor(999.0)
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if outsider.alpha_bar(middle) > share else (low, middle)
+        low, high = (middle, high) if other_project.alpha_bar(middle) > share else (low, middle)
     return float(low)
 
 
@@ -161,9 +161,9 @@ def test_an_adapters_model_is_probed_like_any_other(tmp_path, capsys):
         "--quick --clips 1 --steps 2 --frames 5 --context 3 --probed 1 --workers 1 --run trial".split()
     )
     arguments += ["--experiments", "rollouts", "noise_invariance"]
-    status = probes_main(["--model", OUTSIDER, "--out", str(tmp_path), *arguments])
+    status = probes_main(["--model", OTHER, "--out", str(tmp_path), *arguments])
     assert status == 0, capsys.readouterr().err
-    run = tmp_path / "outsider_adapter/trial"
+    run = tmp_path / "other_adapter/trial"
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["complete"] and manifest["settings"]["videos"] == "own"
     assert (run / "noise_invariance.nc").exists()
@@ -171,5 +171,5 @@ def test_an_adapters_model_is_probed_like_any_other(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_it_is_checked_by_the_command(capsys):
-    assert check_main(["--model", OUTSIDER]) == 0
-    assert re.search(rf"\b13\b.*\b13\b.*{re.escape(OUTSIDER)}", capsys.readouterr().out.splitlines()[-1])
+    assert check_main(["--model", OTHER]) == 0
+    assert re.search(rf"\b13\b.*\b13\b.*{re.escape(OTHER)}", capsys.readouterr().out.splitlines()[-1])

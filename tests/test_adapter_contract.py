@@ -7,7 +7,7 @@ import tiny
 
 from framelens import models
 from framelens.models import adapter_template
-from framelens.probes.check.__main__ import examine, failures
+from framelens.probes.check.examine import examine, failures
 
 HEAD = (
     "from framelens.diffusion.contract import Geometry\n"

@@ -38,10 +38,10 @@ def checkpoint(network, path="tiny", **changes):
     return Checkpoint(Path(path), weights, json.loads(network.to_json_string()) | changes)
 
 
-def adapted(network, **said):
+def adapted(network, **stated):
     """Our reading of that network's own checkpoint."""
     with single_precision():
-        model, _ = anyflow.read(checkpoint(network), {**anyflow.DEFAULTS, **SAID, **said})
+        model, _ = anyflow.read(checkpoint(network), {**anyflow.DEFAULTS, **SAID, **stated})
     return as_default(model.eval().requires_grad_(False))
 
 
@@ -162,7 +162,7 @@ def test_watching_changes_no_bit_and_every_point_fires_once_a_pass(model):
         with AttentionTap(model.attn_dict, "*", lambda *_: None) as tap:
             watched = teacher_forced(model, clip, trace, tap)
     assert torch.equal(watched, teacher_forced(model, clip))
-    assert set(seen) == {tokens}  # also in passes that make the keys of earlier chunks anew
+    assert set(seen) == {tokens}  # also in passes that make the keys of earlier chunks again
 
 
 def test_patterns_describe_the_calls_and_count_phantoms_as_no_frame(model):
@@ -308,7 +308,7 @@ def test_a_bare_state_dict_says_its_sizes():
 
 
 @pytest.mark.parametrize(
-    "config, said, words",
+    "config, stated, words",
     [
         ({"full_chunk_limit": 1}, {}, "full_chunk_limit.* 1.* 2"),
         ({"compressed_patch_size": [1, 4, 2]}, {}, r"\(1, p, p\)"),
@@ -319,8 +319,8 @@ def test_a_bare_state_dict_says_its_sizes():
         ({}, {"frames_per_chunk": 0}, "frames_per_chunk"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(config, said, words):
+def test_what_does_not_fit_is_refused_in_one_line(config, stated, words):
     network = stock()
     with pytest.raises(ValueError, match=words) as error:
-        anyflow.read(checkpoint(network, **config), {**anyflow.DEFAULTS, **SAID, **said})
+        anyflow.read(checkpoint(network, **config), {**anyflow.DEFAULTS, **SAID, **stated})
     assert "\n" not in str(error.value) and str(error.value).startswith("tiny")

@@ -24,7 +24,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def foreign():
-    """A model that is no HookedRootModule."""
+    """A model that is not a HookedRootModule."""
     return models.load("models/adapter_template.py:load")
 
 

@@ -132,16 +132,16 @@ def test_a_captured_model_refuses_hooks_and_says_why(recorded):
 
 
 @pytest.mark.parametrize(
-    "mode, network, said",
+    "mode, network, stated",
     [
         ("faster", "scd", "graph, compile"),
         ("graph", "scd", "cpu"),
         ("compile", "dense", "compile"),
     ],
 )
-def test_what_cannot_be_captured_is_refused(mode, network, said):
+def test_what_cannot_be_captured_is_refused(mode, network, stated):
     model = separated("prefix") if network == "scd" else tiny.model()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=stated):
         capture(model, mode)
 
 

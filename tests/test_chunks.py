@@ -143,7 +143,7 @@ def test_settings_are_the_models_unless_they_are_asked_for(model):
     asked = Settings(steps=20).of_model(model, ("shift",))
     assert (asked.steps, asked.shift, asked.renoise) == (20, 5.0, False)
     assert whole.slug(model) == "default" and "steps-20" in asked.slug(model)
-    assert "renoise-False" in asked.slug(model), "what differs from the model's own is said"
+    assert "renoise-False" in asked.slug(model), "what differs from the model's own is stated"
     plain = tiny.model()
     plain.source = model.source
     assert Settings(videos="tiles").of_model(plain, OF_THE_MODEL) == Settings(videos="tiles")

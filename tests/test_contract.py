@@ -18,7 +18,7 @@ from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
 from framelens.models import adapter_template, scd
 from framelens.models.loading import guide
-from framelens.probes.check.__main__ import examine, failures
+from framelens.probes.check.examine import examine, failures
 
 ROOT = Path(__file__).parents[1]
 MODELS = ("model", "network")
@@ -230,7 +230,7 @@ def tiny_wrapper():
 
 def test_the_guide_has_the_table_of_traits():
     text = guide.README.read_text()
-    assert guide.traits_table() in text, "python -m framelens.models.loading.guide writes it anew"
+    assert guide.traits_table() in text, "python -m framelens.models.loading.guide writes it again"
     assert guide.with_table(text) == text
 
 

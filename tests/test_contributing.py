@@ -15,7 +15,7 @@ SKIPPED = (".*", "runs", "build", "*.egg-info", "__pycache__", "weights", "tests
 NEW = {
     "models": "def build(config):\n    return config\n",
     "analyses/statistics": "reads = ('*hook_resid_post',)\n",
-    "probes/experiments": "def measure(subject):\n    return {}\n",
+    "probes/experiments": "def measure(clip):\n    return {}\n",
     "reports/plots": "order = 1000\n",
     "videos/worlds": "SHAPE = (1, 4, 4)\n",
 }

@@ -28,7 +28,7 @@ def folder(whole, tmp_path):
 
 
 def leaves(values, path=()):
-    """The path of every value of a JSON file that is no object or list."""
+    """The path of every value of a JSON file that is not an object or a list."""
     items = values.items() if isinstance(values, dict) else enumerate(values)
     for key, value in items:
         if isinstance(value, (dict, list)):

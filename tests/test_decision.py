@@ -1,4 +1,4 @@
-"""One engine decides: what it says of invented runs is what was said before it was one, and it obeys laws."""
+"""One engine decides: its answers for invented runs are recorded, and it obeys laws."""
 
 import json
 from pathlib import Path

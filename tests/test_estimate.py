@@ -1,4 +1,4 @@
-"""What a run is said to take: its parts add up. (That each part is true is tested in test_costs.)"""
+"""What a run is estimated to take: its parts add up. (That each part is true is tested in test_costs.)"""
 
 import re
 from dataclasses import replace
@@ -40,7 +40,7 @@ def test_what_experiments_share_is_counted_once():
     alone, others = shared("controls"), shared("reuse")
     together = shared("controls", "reuse")
     assert max(alone[0], others[0]) <= together[0] < alone[0] + others[0]
-    assert together[1] == alone[1] > others[1], "the other clip's past is taken in once"
+    assert together[1] == alone[1] > others[1], "the other clip's past is read once"
     assert shared("cut", "leave_one_out") == shared("cut")
 
 

@@ -4,7 +4,7 @@ import pytest
 import twins
 
 from framelens import models
-from framelens.probes.check.__main__ import examine
+from framelens.probes.check.examine import examine
 
 pytestmark = pytest.mark.slow
 

@@ -101,7 +101,7 @@ def test_the_reference_reads_every_tensor_whose_output_is_used():
         held, video[:-1], video[-1], 375.0, ACTIONS[0], SHORT, COARSE
     ).square().sum().backward()
     unread = [name for name, weight in held.items() if weight.grad is None or not weight.grad.any()]
-    # The last block's coarse queries lead nowhere but to an output that is not asked for.
+    # The last block's coarse queries lead nowhere but to an output that is not used.
     last = f"transformer_blocks.{LAYERS - 1}.attn"
     theirs = [f"{last}.add_q_proj.bias", f"{last}.add_q_proj.weight", f"{last}.norm_added_q.weight"]
     assert sorted(unread) == ["context_proj_out.bias", "context_proj_out.weight", *theirs]
@@ -202,7 +202,7 @@ def test_patterns_are_whole_know_the_age_of_coarse_keys_and_see_no_future(model)
         tokens = [COARSE_TOKENS] * far + [FINE_TOKENS] * (frame + 1 - far)
         expected = torch.arange(frame, -1, -1).repeat_interleave(torch.tensor(tokens))
         assert torch.equal(ages["denoise", frame], expected)
-    # While frame 4 is taken in, what will be coarse for frame 5 is coarse already.
+    # While frame 4 is read, what will be coarse for frame 5 is coarse already.
     assert torch.bincount(ages["encode", 4]).tolist() == [8, 8, 2, 2, 2]
 
 

@@ -21,7 +21,7 @@ def random(*shape, seed=0):
 
 
 def planted(rows, width, strengths=(9.0, 4.0, 2.0), seed=0):
-    """Rows whose variance lies along three known directions, and their scores there."""
+    """Rows whose variance is along three known directions, and their scores there."""
     directions = torch.linalg.qr(random(width, 3, seed=seed)).Q
     scores = torch.linalg.qr(random(rows, 3, seed=seed + 1) - random(rows, 3, seed=seed + 1).mean(0)).Q
     scores = scores * torch.tensor(strengths) * rows**0.5

@@ -41,7 +41,7 @@ class Rows:
 
 
 def ages(frames, tokens, extra=0):
-    """Keys from the oldest frame to the current one, behind keys that are not frames."""
+    """Keys from the oldest frame to the current one, after keys that are not frames."""
     return torch.cat([torch.full((extra,), -1), torch.arange(frames).flip(0).repeat_interleave(tokens)])
 
 

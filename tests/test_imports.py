@@ -156,7 +156,7 @@ def arrows(file: str) -> set[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Every folder with the folders that its files import. A registry's own file is no arrow."""
+    """Every folder with the folders that its files import. A registry's own file is not an arrow."""
     folders: dict[str, set[str]] = {folder(file): set() for file in FILES}
     for file in FILES:
         folders[folder(file)] |= {folder(target) for target in arrows(file) if not is_registry(file, target)}
@@ -181,7 +181,7 @@ def table() -> str:
 def in_order(found: dict[str, set[str]]) -> list[str]:
     """The folders so that each comes after those it imports; raises CycleError where that cannot be.
 
-    What a folder imports of the files of the folder above it is no arrow here: those serve its siblings too.
+    An import of a file of the folder above is not an arrow here: those files serve its siblings too.
     """
     below = {
         name: {t for t in targets if t and not name.startswith(f"{t}/")} for name, targets in found.items()

@@ -1,4 +1,4 @@
-"""The interventions as the command runs them: those that are named, on the layers that are asked for."""
+"""The interventions as the command runs them: those that are named, on the layers that are requested."""
 
 import re
 

@@ -196,7 +196,7 @@ def test_refreshing_after_the_last_step_is_reusing_the_first(probe):
 
 
 def test_a_hard_reuse_of_all_layers_repeats_the_first_velocity_in_new_modulation(probe):
-    """Behind the last layer only the final norm knows the step: what enters it does not move."""
+    """After the last layer only the final norm knows the step: what enters it does not move."""
     last = LAYERS - 1
     stored = tuple(stored_features.both(part) for part in stored_features.ends(probe.features(0), last))
     a, b = (stored_features.both(probe.noise * scale) for scale in (1, 5))
@@ -339,7 +339,7 @@ def test_a_separated_model_is_measured_in_its_decoder(fusion):
     network.source = Source()
     about = subject(network)
     passed = by_control(controls.measure(about)["controls"], "passed")
-    if fusion == "add":  # the past comes in beside the tokens: there is no attention to cut
+    if fusion == "add":  # the past comes in beside the tokens: nothing attends, so nothing can be cut
         assert np.isnan([passed["own_frame_only"], passed["other_clip_cross"]]).all()
         assert passed["other_clip_features"] == 1
         return

@@ -221,7 +221,7 @@ def test_the_figure_has_a_panel_a_target_with_its_null_and_interval(run, results
 
 
 def words_of(run, results, scores, folder):
-    """What is said of three targets whose scores of the trained network at sigma 1 are these, by layer."""
+    """The words on three targets whose scores of the trained network at sigma 1 are these, by layer."""
     planted = results.isel(target=[0, 7, 9]).copy(deep=True)
     planted["score"].loc[{"network": "trained", "sigma": 1.0}] = np.array(scores)[None, None]
     planted["score_shuffled"][:] = planted.chance + 0 * planted.score_shuffled

@@ -1,4 +1,4 @@
-"""Rates of a machine: what is measured is what they predict, with blocks of the shape that was asked for."""
+"""Rates of a machine: what is measured is what they predict, with blocks of the shape that was requested."""
 
 import math
 from dataclasses import replace
@@ -48,7 +48,7 @@ def test_this_machine_is_measured(changes, monkeypatch):
     shape = Shape(layers=2, d_model=16, heads=2, mlp_width=24, tokens=4, values=3, **changes)
     state = torch.random.get_rng_state()
     machine = calibrate("cpu", "float32", shape)
-    assert torch.equal(torch.random.get_rng_state(), state), "nobody's random numbers change"
+    assert torch.equal(torch.random.get_rng_state(), state), "no random numbers change"
     assert isinstance(machine, Machine) and not machine.hides_launches
     assert machine.frame_seconds(shape, 2, 3) > machine.encode_seconds(shape, 3) > 0
 

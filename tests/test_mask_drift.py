@@ -1,7 +1,9 @@
 """A frame-causal mask changes a bidirectional network, and leaves the first frame as it is alone."""
 
+import json
 import re
 
+import fake_manifest
 import numpy as np
 import pytest
 import tiny
@@ -19,7 +21,7 @@ from framelens.probes.experiments.mask_drift import mask_drift, measure
 from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import Settings
 from framelens.reports.plots import load
-from framelens.reports.runs import Run
+from framelens.reports.runs import open_run
 
 pytestmark = pytest.mark.usefixtures("all_float64")
 
@@ -124,7 +126,7 @@ def test_one_frame_has_no_later_one_to_hide(model):
 
 
 def test_the_masked_stack_is_the_frames_alone(model):
-    """Behind a causal mask the first frame is what it is without the others."""
+    """Under a causal mask the first frame is what it is without the others."""
     x = tiny.draw(1, FRAMES, 8, 2, 2)
     masked = drift_of_first_frame(model, x)
     other = x.clone()
@@ -162,7 +164,10 @@ def test_the_figure_says_which_layer_moves_most_and_how_far_the_last_one_does(mo
     model.source = Source()
     (found,) = measure(subject({"trained": model})).values()
     found.assign_coords(clip=[0]).to_netcdf(tmp_path / "mask_drift.nc", engine="h5netcdf")
-    _, table = load("mask_drift").draw(Run(tmp_path, {"model": {"name": "x"}}))
+    geometry = {"frames_per_chunk": 1, "tokens_per_frame": 4, "layers": LAYERS}
+    manifest = fake_manifest.probe({"name": "x", "geometry": geometry}, {})
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    _, table = load("mask_drift").draw(open_run(tmp_path))
     assert len(table) == 2 * LAYERS and set(table["panel"]) == {"alone", "through"}
     alone = found.relative_l2.sel(scope="alone", network="trained").mean(("clip", "sigma")).values
     said = load("mask_drift").words(table)

@@ -207,7 +207,7 @@ def test_rows_of_a_large_model_share_one_past_and_get_the_same_numbers(network, 
         caches = [context.cache.storage.keys[0] for context in probe._contexts.values()]
         memories = {keys.untyped_storage().data_ptr() for keys in caches}
         assert probe.batch == (1 if tokens == 1 else chunk_probe.ROWS // chunk_probe.DRAWS)
-        assert len(memories) == (1 if tokens == 1 else len(caches)), "the past lies in memory more than once"
+        assert len(memories) == (1 if tokens == 1 else len(caches)), "the past is in memory more than once"
         assert all(past == "own" for _, past in probe._contexts), "the other clip's past is kept"
     for name, expected in measured[512].items():
         for variable, values in expected.data_vars.items():

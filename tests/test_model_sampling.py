@@ -40,7 +40,7 @@ def model():
 
 @pytest.fixture
 def plain():
-    """Without levels of its own, in two steps that noise nothing anew."""
+    """Without levels of its own, in two steps that add no fresh noise."""
     model = chunked_twin.model()
     model.sampling = Sampling(2, 5.0)
     return model

@@ -25,8 +25,8 @@ import xarray as xr
 from framelens.probes.run.costs import ChunkUse, Evaluations
 
 
-def measure(subject):
-    chunk = subject.chunk_probe()
+def measure(clip):
+    chunk = clip.chunk_probe()
     for sigma in (1.0, 0.5):
         chunk.velocity(chunk.noise, sigma)
     return {"newcomer": xr.Dataset({"psnr": ("clip", [0.0])})}

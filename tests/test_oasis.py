@@ -125,7 +125,7 @@ def test_watching_changes_no_bit_and_every_point_fires_once_a_pass(model):
         with AttentionTap(model.attn_dict, "*", lambda *_: None) as tap:
             watched = teacher_forced(model, clip, trace, tap)
     assert torch.equal(watched, teacher_forced(model, clip))
-    assert set(seen) == {(BATCH, PLACES)}  # also where the window slides and its keys are made anew
+    assert set(seen) == {(BATCH, PLACES)}  # also where the window slides and its keys are made again
 
 
 def test_patterns_describe_both_kinds_of_attention_clip_by_clip(model):
@@ -320,7 +320,7 @@ def test_frequencies_may_have_any_of_their_names_or_be_missing():
 
 
 @pytest.mark.parametrize(
-    "changes, said, words",
+    "changes, stated, words",
     [
         ({"external_cond.bias": None}, {}, r"external_cond\.bias"),
         ({"extra": torch.zeros(1)}, {}, "extra"),
@@ -331,8 +331,8 @@ def test_frequencies_may_have_any_of_their_names_or_be_missing():
         ({}, {"stabilization": 0}, "stabilization.* 0"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(weights, changes, said, words):
+def test_what_does_not_fit_is_refused_in_one_line(weights, changes, stated, words):
     held = {name: tensor for name, tensor in (weights | changes).items() if tensor is not None}
     with pytest.raises(ValueError, match=words) as error:
-        oasis.read(Checkpoint(Path("tiny"), held), SAID | said)
+        oasis.read(Checkpoint(Path("tiny"), held), SAID | stated)
     assert "\n" not in str(error.value) and str(error.value).startswith("tiny")

@@ -72,8 +72,8 @@ def assert_agree(ours, theirs):
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_scd_agrees_with_the_released_forward_pass(file, combine, kind):
     weights, (past, noisy), cond = scd_weights(combine, kind), videos(), CONDITIONS[kind]
-    said = {"fusion": "add"} if combine == "add" else {}
-    network = models.load(file(weights), height=HEIGHT, width=WIDTH, **said)
+    stated = {"fusion": "add"} if combine == "add" else {}
+    network = models.load(file(weights), height=HEIGHT, width=WIDTH, **stated)
     assert network.config.fusion == COMBINES[combine]
     theirs = reference.scd(weights, combine, past, noisy, 1000 * SIGMA, cond)
     assert_agree(velocity(network, past, noisy, cond), theirs)
@@ -91,7 +91,7 @@ def test_far_agrees_with_the_released_forward_pass(file, kind, frames):
 
 def test_patches_are_packed_as_in_the_released_code(file):
     past, noisy = videos(patch=2)
-    said = {"height": 2 * HEIGHT, "width": 2 * WIDTH, "patch": 2}
+    stated = {"height": 2 * HEIGHT, "width": 2 * WIDTH, "patch": 2}
     for weights, forward in (
         (
             scd_weights(kind=None, values=4 * CHANNELS),
@@ -99,7 +99,7 @@ def test_patches_are_packed_as_in_the_released_code(file):
         ),
         (far_weights(values=4 * CHANNELS), reference.far),
     ):
-        network = models.load(file(weights), **said)
+        network = models.load(file(weights), **stated)
         assert network.geometry.channels == CHANNELS
         theirs = forward(weights, past, noisy, 1000 * SIGMA, None, 2)
         assert_agree(velocity(network, past, noisy, None), theirs)
@@ -226,13 +226,13 @@ def refused(tmp_path, capsys):
     def line(path, **unsaid):
         with pytest.raises(ValueError) as error:
             models.load(str(path), **unsaid)
-        (said,) = str(error.value).splitlines()
-        assert said.startswith(str(path))
+        (stated,) = str(error.value).splitlines()
+        assert stated.startswith(str(path))
         if not unsaid:
             status = probes_main(["--model", str(path), "--out", str(tmp_path / "runs")])
-            assert status == 2 and capsys.readouterr().err == f"probes: {said}\n"
+            assert status == 2 and capsys.readouterr().err == f"probes: {stated}\n"
             assert not (tmp_path / "runs").exists()
-        return said.removeprefix(str(path))
+        return stated.removeprefix(str(path))
 
     return line
 

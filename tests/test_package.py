@@ -1,4 +1,4 @@
-"""framelens installed: what a wheel holds, what works without the extras, what is said of a missing one."""
+"""framelens installed: what a wheel holds, what works without the extras, the message for a missing one."""
 
 import ast
 import os
@@ -36,7 +36,7 @@ EXTRAS = {
 BASE = {canonicalize_name(Requirement(line).name) for line in SETUP["options"]["install_requires"].split()}
 DISTRIBUTION = {top: canonicalize_name(names[0]) for top, names in packages_distributions().items()}
 OPTIONAL = {"ftfy"}
-"""Asked for by find_spec: prompts are read without it too."""
+"""Found by find_spec: prompts are read without it too."""
 ONE_FRAME = """
 import torch
 import framelens
@@ -51,7 +51,7 @@ assert video.shape == noise.shape and video.isfinite().all()
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel built without the network, from a copy: building leaves a folder build/ behind."""
+    """A wheel built without the network, from a copy: building leaves a folder build/."""
     copy, out = tmp_path_factory.mktemp("copy") / "framelens", tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_IN_A_COPY), symlinks=True)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
@@ -62,7 +62,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """The folder with the wheel's files, inside a git repository of somebody else's."""
+    """The folder with the wheel's files, inside a git repository of another project."""
     folder = tmp_path_factory.mktemp("theirs")
     subprocess.run(["git", "init", "-q", folder], check=True)
     with zipfile.ZipFile(wheel) as archive:

@@ -29,7 +29,7 @@ def condition(model, frames):
 
 
 def velocity(model, dtype):
-    """What it says of the third chunk, behind two in memory."""
+    """Its velocity of the third chunk, after two in memory."""
     g = model.geometry
     chunks = tiny.draw(1, 3 * g.frames_per_chunk, g.channels, g.height, g.width, seed=4).to(dtype)
     cond = condition(model, 3 * g.frames_per_chunk)

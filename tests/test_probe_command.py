@@ -120,7 +120,7 @@ def asked_for(*arguments):
 
 
 def rounded(capsys, *arguments, frames=12):
-    """What is said of the command line's counts to a model of three frames at a time."""
+    """The messages on the command line's counts to a model of three frames at a time."""
     settings, unasked = asked_for(*arguments)
     network = tiny.model()
     network.geometry = replace(network.geometry, frames_per_chunk=3)
@@ -173,7 +173,7 @@ def test_only_what_differs_is_named_and_long_values_are_shortened():
     assert re.search(r"\[1.0, 0.0\].*\[1.0, 0.5, 0.0\]", _describe_differences([1.0, 0.0], [1.0, 0.5, 0.0]))
 
 
-# The door
+# Loading
 
 
 @pytest.mark.parametrize(("behind", "got"), [("", ""), ("load()", "'load()'"), ("a.b", "'a.b'")])

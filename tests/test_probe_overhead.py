@@ -54,7 +54,7 @@ def test_naive_capture_is_left_out_where_it_does_not_fit():
 def test_arms_take_turns_after_a_warm_up():
     ran = []
     arms = {name: partial(ran.append, name) for name in "abc"}
-    taken = measure.interleaved(arms, 3, "cpu", seed=0)
+    taken = measure.interleave(arms, 3, "cpu", seed=0)
     rounds = [ran[start : start + 3] for start in range(0, 12, 3)]
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds) and len(ran) == 12
     assert all(len(each.wall_seconds) == len(each.cpu_seconds) == 3 for each in taken.values())

@@ -168,7 +168,7 @@ def test_too_little_memory_is_said_before_the_weights_are_read(pipeline, monkeyp
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub with one pipeline, org/pipeline, and one VAE, org/vae, that hands out what is asked for alone."""
+    """A hub with one pipeline, org/pipeline, and one VAE, org/vae, that hands out only requested files."""
     import huggingface_hub
     from huggingface_hub.utils import filter_repo_objects
 

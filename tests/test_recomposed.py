@@ -1,4 +1,4 @@
-"""A dense network put together again as a separated one computes what the dense one did, where it can."""
+"""A dense network recomposed as a separated one computes what the dense one did, where it can."""
 
 import pytest
 import torch

@@ -81,7 +81,7 @@ def test_what_is_not_json_or_no_mapping_is_one_line(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ValueError, match="plan.json .*: python -m framelens.probes plan"):
         Plan.read(file)
-    with pytest.raises(FileNotFoundError, match=r"there is no plan at .*other.json; make one: python"):
+    with pytest.raises(FileNotFoundError, match=r"found no plan at .*other.json; make one: python"):
         Plan.read(tmp_path / "other.json")
 
 
@@ -125,7 +125,7 @@ def test_a_manifest_of_another_kind_is_refused():
     ("path", "value", "said"),
     [
         (["format"], None, "format None, expected 1"),
-        (["kind"], None, "no manifest of this version"),
+        (["kind"], None, "not a manifest of this version"),
         (["loaded_from"], None, "it has no loaded_from"),
         (["model", "sha256"], None, "it has no model.sha256"),
         (["settings", "guidance"], None, "it has no settings.guidance"),

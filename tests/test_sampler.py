@@ -187,7 +187,7 @@ def test_frames_that_do_not_fill_the_chunks_are_refused(frames, given):
         rollout(Recorder(video(6), chunk=3), video(frames), sigma_grid(2), given=video(given))
 
 
-# Noised anew between steps
+# Fresh noise between steps
 
 
 def test_noising_anew_is_the_loop_written_by_hand():

@@ -158,10 +158,10 @@ def test_a_plan_is_timed_as_it_was_planned(tmp_path, capsys):
 
 def test_the_arithmetic_of_a_plan_and_of_its_benchmark_is_the_same():
     shipped = Path(__file__).parent.parent / "reports" / "gallery" / "dense-tiles-plan.json"
-    said = read_plan(shipped)
-    preset, _ = choose_preset(said.model, on_gpu=False, split=said.split)
-    shapes = [preset.shape(arm, batch=said.batch) for arm in ("dense", said.fusion)]
-    assert predicted_speed_up(*shapes, said.steps, said.history) == pytest.approx(said.speed_up)
+    stated = read_plan(shipped)
+    preset, _ = choose_preset(stated.model, on_gpu=False, split=stated.split)
+    shapes = [preset.shape(arm, batch=stated.batch) for arm in ("dense", stated.fusion)]
+    assert predicted_speed_up(*shapes, stated.steps, stated.history) == pytest.approx(stated.speed_up)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,12 @@ def test_the_arithmetic_of_a_plan_and_of_its_benchmark_is_the_same():
         ({"tokens": 99}, [], r"\b25\b.*--tokens"),
     ],
 )
-def test_a_plan_that_cannot_be_timed_is_one_line(changes, more, said, tmp_path, capsys):
+def test_a_plan_that_cannot_be_timed_is_one_line(changes, more, stated, tmp_path, capsys):
     plan = plan_of(tiny.checkpoint(tmp_path / "model.safetensors"), **changes)
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     assert main(["--plan", str(tmp_path / "plan.json"), *more, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert re.search(said, error) and error.count("\n") == 1
+    assert re.search(stated, error) and error.count("\n") == 1
 
 
 def test_shapes_can_be_those_of_a_separated_model():
@@ -214,7 +214,7 @@ def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, stated",
     [
         (["--preset", "huge"], "'huge'.*tiny, minecraft, wan-1.3b"),
         (["--fusion", "prefix", "sum"], "'sum'"),
@@ -240,10 +240,10 @@ def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
         (["--device", "tpu"], "'tpu'"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(arguments, said, capsys, tmp_path):
+def test_bad_input_is_one_line_and_status_2(arguments, stated, capsys, tmp_path):
     assert main([*ASKED, "--out", str(tmp_path / "run"), *arguments]) == 2
     printed = capsys.readouterr()
-    assert re.search(said, printed.err) and printed.err.count("\n") == 1 and not printed.out
+    assert re.search(stated, printed.err) and printed.err.count("\n") == 1 and not printed.out
     assert not (tmp_path / "run").exists()
 
 
@@ -259,9 +259,9 @@ def test_what_does_not_fit_is_refused_with_what_would(capsys, tmp_path, monkeypa
     free = memory.needed_bytes(PRESET, arms, "float32", 2, 1)
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
     assert main([*ASKED, "--out", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"small .*\b3 .*\b1 .*\b2 .*\b1\b", said)
-    assert memory.what_fits(PRESET, arms, "float32", 0, 3, 1) not in said
+    stated = capsys.readouterr().err
+    assert re.search(r"small .*\b3 .*\b1 .*\b2 .*\b1\b", stated)
+    assert memory.what_fits(PRESET, arms, "float32", 0, 3, 1) not in stated
 
 
 def test_running_out_of_memory_is_a_line_and_keeps_what_was_finished(capsys, tmp_path, monkeypatch):
@@ -270,8 +270,8 @@ def test_running_out_of_memory_is_a_line_and_keeps_what_was_finished(capsys, tmp
 
     monkeypatch.setattr(Arm, "encode", exhausted)
     assert main([*ASKED, "--out", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err
-    assert "cpu" in said and said.strip().count("\n") == 0
+    stated = capsys.readouterr().err
+    assert "cpu" in stated and stated.strip().count("\n") == 0
     assert (tmp_path / "run" / "bench_card.nc").exists()
     assert not json.loads((tmp_path / "run" / "manifest.json").read_text())["complete"]
 
@@ -304,7 +304,7 @@ def test_an_arm_goes_on_from_where_it_stands_and_stays_there():
 def test_preparation_is_off_the_clock_and_before_every_run():
     done = []
     runs = {"a": lambda: done.append("run a"), "b": lambda: done.append("run b")}
-    measure.interleaved(runs, 2, "cpu", 0, {"a": lambda: done.append("before a")})
+    measure.interleave(runs, 2, "cpu", 0, {"a": lambda: done.append("before a")})
     assert done.count("before a") == done.count("run a") == 3
     assert all(done[place - 1] == "before a" for place, what in enumerate(done) if what == "run a")
 

@@ -90,7 +90,7 @@ def test_one_process_alone_meets_nobody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = join_ranks("cuda:7")
     assert alone == Ranks(0, 1) and alone.is_first and alone.broadcast([1, 2]) == [1, 2]
-    alone.wait(lambda: pytest.fail("there is nobody to wait for"))
+    alone.wait(lambda: pytest.fail("no one is to wait for"))
 
 
 def test_processes_do_not_share_one_named_device(monkeypatch):

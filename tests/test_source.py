@@ -1,4 +1,4 @@
-"""nnsight sees the same values as plain hooks, by standard names, and `read` leaves nothing behind."""
+"""nnsight sees the same values as plain hooks, by standard names, and `read` leaves nothing."""
 
 import pytest
 import torch

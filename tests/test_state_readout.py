@@ -69,7 +69,7 @@ def test_no_fit_sees_a_clip_it_is_scored_on(monkeypatch):
     )
     clip = torch.arange(11.0)[:, None, None].expand(11, 3, 2) + 0 * tiny.draw(11, 3, 2)
     state_readout(clip, tiny.draw(11, 3, 1))
-    assert sorted(sum(seen, [])) == list(range(11)), "each clip lies in one fold"
+    assert sorted(sum(seen, [])) == list(range(11)), "each clip is in one fold"
 
 
 def test_a_wild_clip_changes_only_the_scores_of_clips_whose_fit_saw_it():

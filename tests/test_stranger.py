@@ -1,4 +1,4 @@
-"""A stranger's repository, with folders named as ours are, and what is said of imports that fail in it."""
+"""A stranger's repository, with folders named as ours are, and the messages for imports that fail in it."""
 
 import json
 import subprocess
@@ -22,11 +22,13 @@ def repository(tmp_path):
     """models/ without an __init__.py, hooks/ and training/ with one, and an adapter that imports them."""
     for folder in ("models", "hooks", "training"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "models" / "net.py").write_text((NETWORKS / "outsider.py").read_text())
+    (tmp_path / "models" / "net.py").write_text((NETWORKS / "other_project.py").read_text())
     (tmp_path / "hooks" / "__init__.py").write_text("SEED = 3\n")
-    (tmp_path / "training" / "__init__.py").write_text("raise RuntimeError('nobody asked for it')\n")
-    adapter = (NETWORKS / "outsider_adapter.py").read_text()
-    adapter = adapter.replace("import outsider\n", "import hooks\nfrom models import net as outsider\n")
+    (tmp_path / "training" / "__init__.py").write_text("raise RuntimeError('no one imports it')\n")
+    adapter = (NETWORKS / "other_adapter.py").read_text()
+    adapter = adapter.replace(
+        "import other_project\n", "import hooks\nfrom models import net as other_project\n"
+    )
     (tmp_path / "my_adapter.py").write_text(adapter.replace("def load(seed=0)", "def load(seed=hooks.SEED)"))
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Several instruments at once: all or none, told of each pass, and gone in whatever order they leave."""
+"""Several instruments: all or none, each receives every pass, and none left in any order of leaving."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ FRAMES, STEPS = 3, 2
 
 
 class Noting:
-    """An instrument that notes what happens to it, and fails where it is told to."""
+    """An instrument that notes what happens to it, and fails where it must."""
 
     def __init__(self, log, name, fails=()):
         self.log, self.name, self.fails = log, name, fails
@@ -171,7 +171,7 @@ try:
 except SilentHookError:
     assert torch.equal(run(x), out)
 else:
-    raise AssertionError("nobody noticed")
+    raise AssertionError("not noticed")
 """
     assert_runs(program)
 

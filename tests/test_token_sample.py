@@ -66,30 +66,30 @@ def test_points_of_different_sizes_are_refused_at_once_where_one_is_sampled(orde
 
 
 def test_the_error_of_the_sampled_similarity_is_the_one_reported():
-    made, said = [], []
+    made, stated = [], []
     for seed in range(40):
         maps = features(10 * seed)
         whole = measured(step_similarity.Statistic(), maps)
         part = measured(Sampled(step_similarity.Statistic, 48, seed), maps)
         made.append(part.centred_cosine.values[0, 0, 0, 0, 1:] - whole.centred_cosine.values[0, 0, 0, 0, 1:])
-        said.append(part[f"centred_cosine{STDERR}"].values[0, 0, 0, 0, 1:])
+        stated.append(part[f"centred_cosine{STDERR}"].values[0, 0, 0, 0, 1:])
         assert set(part.data_vars) == set(whole.data_vars) | {f"{name}{STDERR}" for name in whole.data_vars}
-    made, said = (float(np.sqrt(np.mean(np.square(values)))) for values in (made, said))
+    made, stated = (float(np.sqrt(np.mean(np.square(values)))) for values in (made, stated))
     assert made > 1e-4, "there was no error to estimate"
-    assert 0.5 < said / made < 2.5, f"{made} was made, {said} said"
+    assert 0.5 < stated / made < 2.5, f"{made} was made, {stated} stated"
 
 
 def test_the_error_of_the_noise_invariance_is_the_one_reported():
-    made, said = [], []
+    made, stated = [], []
     for seed in range(100):
         a, b, _ = features(10 * seed)[:, 0]
         chosen = spread_tokens(TOKENS, 48, seed)
         of = [noise_invariance.noise_invariance(a[some], b[some]) for some in (chosen[::2], chosen[1::2])]
         whole, part = (noise_invariance.noise_invariance(a[s], b[s]) for s in (slice(None), chosen))
         made.append(float(part - whole))
-        said.append(float(half_difference(*of, 48 / TOKENS)))
-    made, said = (float(np.sqrt(np.mean(np.square(values)))) for values in (made, said))
-    assert made > 1e-4 and 0.5 < said / made < 2.5
+        stated.append(float(half_difference(*of, 48 / TOKENS)))
+    made, stated = (float(np.sqrt(np.mean(np.square(values)))) for values in (made, stated))
+    assert made > 1e-4 and 0.5 < stated / made < 2.5
 
 
 def test_watched_steps_are_spread_with_the_first_and_the_last():

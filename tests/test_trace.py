@@ -1,4 +1,4 @@
-"""Trace hands over every value at its moment, changes nothing, leaves nothing, and is never silently deaf."""
+"""Trace hands over every value at its moment, changes nothing, and never misses a point in silence."""
 
 from types import SimpleNamespace
 

@@ -89,7 +89,7 @@ def rows(out):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a training that nobody disturbed."""
+    """The folder of a training that nothing interrupted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(dense.PRESETS, "test", tiny.config())
         patch.setattr(trainer, "measure_validation_loss", VALIDATION)

@@ -223,7 +223,7 @@ def test_an_edit_at_every_point_changes_the_output(model, role):
     for name in model.hook_dict:
         with Edit(model.hook_dict, {name: partial(spoilt, role)}) as edit:
             changed = largest(watched(model, edit, steps=1), plain)
-        # The last block's output is no part of what finished frames leave in memory.
+        # The last block's output is not a part of what finished frames leave in memory.
         after_last_keys = ("hook_q", "hook_rot_q", "hook_z", "out", "resid_mid", "resid_post")
         if role == "encode" and name.startswith("blocks.1.") and name.endswith(after_last_keys):
             assert changed == 0, name

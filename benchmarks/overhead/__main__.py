@@ -59,13 +59,13 @@ class Arms:
         elif name in (PLAIN, AGAIN):
             self._rollout(lambda at: None)
         else:
-            self._watched(statistics.names() if name == ALL else [name])
+            self._roll_out_watched(statistics.names() if name == ALL else [name])
 
     def _rollout(self, on_pass: Callable) -> None:
         given, sigmas = self.video[:, : self.last], sigma_grid(self.setting.steps)
         rollout(self.network, self.noise, sigmas, given=given, on_pass=on_pass)
 
-    def _watched(self, names: list[str]) -> None:
+    def _roll_out_watched(self, names: list[str]) -> None:
         streams = {name: statistics.new(name, self.setting.probing) for name in names}
         with rollouts.make_instruments(self.network, streams, {self.last}) as attached:
             self._rollout(attached.on_pass)
@@ -101,11 +101,11 @@ def arm_peak_bytes(setting: Rollout, arm: str, threads: int) -> int:
     return measure.peak_bytes(lambda: Arms(setting).run(arm), setting.device)
 
 
-def measured(setting: Rollout, repeats: int, memory: bool) -> dict[str, dict]:
+def measure_arms(setting: Rollout, repeats: int, memory: bool) -> dict[str, dict]:
     """Seconds, bytes and their ratios to the plain arm, by arm; None for what was not measured."""
     arms, names = Arms(setting), arms_of(setting)
     runs = {name: partial(arms.run, name) for name in names}
-    taken = measure.interleaved(runs, repeats, setting.device, setting.seed)
+    taken = measure.interleave(runs, repeats, setting.device, setting.seed)
     del arms, runs
     memory = memory and measure.can_measure_memory(setting.device)
     threads = torch.get_num_threads()
@@ -221,7 +221,7 @@ def benchmark(options: argparse.Namespace) -> dict:
     for setting in settings:
         lines = card(setting)
         print(card_text(setting, lines), flush=True)
-        rows = measured(setting, options.repeats, options.memory)
+        rows = measure_arms(setting, options.repeats, options.memory)
         print(table_text(rows), flush=True)
         results.append({**asdict(setting), "card": lines, "measured": rows})
     network = {"heads": costs.HEADS, "d_model": costs.WIDTH}

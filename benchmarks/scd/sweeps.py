@@ -137,7 +137,7 @@ class Bench:
             runs |= {(name, "sample"): partial(arm.sample, sigmas), (name, "encode"): arm.encode}
             before |= {(name, "sample"): arm.prepare_sample, (name, "encode"): arm.prepare_encode}
         settings = self.settings
-        taken = measure.interleaved(runs, settings.repeats, settings.device, settings.seed, before)
+        taken = measure.interleave(runs, settings.repeats, settings.device, settings.seed, before)
         seconds = {
             f"{part}_seconds": (("arm", "round"), [taken[name, part].wall_seconds for name in arms])
             for part in ("sample", "encode")
@@ -186,7 +186,7 @@ class Bench:
             name: partial(arm.first_frame, arm.sigmas(settings.preset.steps))
             for name, arm in self.arms.items()
         }
-        taken = measure.interleaved(runs, settings.repeats, settings.device, settings.seed)
+        taken = measure.interleave(runs, settings.repeats, settings.device, settings.seed)
         values = [taken[name].wall_seconds for name in runs]
         attrs = {"units": "s", "long_name": "start and first frame"}
         return xr.DataArray(values, {"arm": list(runs)}, ("arm", "round"), attrs=attrs)

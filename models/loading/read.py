@@ -89,7 +89,7 @@ def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         check_shapes(path, {name: tuple(tensor.shape) for name, tensor in weights.items()}, expected)
         model.load_state_dict(weights)
-        model.config = _bounded(model.config, path, reach)
+        model.config = _limit_history(model.config, path, reach)
         model.latent = bool(metadata.get("latent"))
     return model, Source(path, _hash([path]), metadata)
 
@@ -99,7 +99,7 @@ def _by_family(
 ) -> tuple[Any, dict[str, Any]]:
     reach, others = _reach(asked, family.DEFAULTS)
     model, metadata = family.read(checkpoint, complete_options(checkpoint.path, family, others))
-    model.config = _bounded(traits(model).config, checkpoint.path, reach)
+    model.config = _limit_history(traits(model).config, checkpoint.path, reach)
     if "assumed" in metadata:
         stated = ", ".join(f"{name} {value}" for name, value in metadata["assumed"].items())
         print_note(f"{checkpoint.path}: assumed {stated}; --set NAME=VALUE changes it")
@@ -122,7 +122,7 @@ def _reach(asked: dict[str, Any], unsaid: dict[str, Any]) -> tuple[dict[str, int
     return reach, {name: value for name, value in asked.items() if name not in reach}
 
 
-def _bounded(config: Any, path: Path, reach: dict[str, int]) -> Any:
+def _limit_history(config: Any, path: Path, reach: dict[str, int]) -> Any:
     """The configuration with another history in view; ValueError where it has none to bound."""
     if reach and not hasattr(config, "reach"):
         raise ValueError(f"{path}: the history of such a network cannot be bounded by {', '.join(reach)}")

@@ -53,7 +53,7 @@ class Separated(Protocol):
 
     def places(self) -> list[tuple[Tensor, Tensor]]: ...
 
-    def decoded(
+    def decode(
         self,
         noisy: Float[Tensor, "b n d"],
         features: Float[Tensor, "b n d"],
@@ -88,7 +88,7 @@ def teacher_forced(
     def velocity(noisy: Tensor, sigma: Tensor) -> Tensor:
         x = rearrange(noisy, "b f c h w -> (b f) 1 c h w")
         modulations = model.decoder.modulations(1000 * rearrange(sigma, "b f -> (b f) 1"), each)
-        decoded = model.decoded(model.decoder.tokens(x), features, modulations, place, prefix, text)
+        decoded = model.decode(model.decoder.tokens(x), features, modulations, place, prefix, text)
         return rearrange(decoded, "(b f) 1 c h w -> b f c h w", f=frames)
 
     pairs = zip(noisy.chunk(draws, dim=1), sigma.chunk(draws, dim=1), strict=True)

@@ -1,4 +1,4 @@
-"""The sizes a model declares are those that come: by them layers, heads and tokens are told apart."""
+"""Check of the declared sizes, by which layers, heads and tokens are identified."""
 
 import re
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from framelens.hooks import SilentHookError, together
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit
 from framelens.hooks.trace import Trace
-from framelens.probes.check.specimen import Check, Specimen
+from framelens.probes.check.checked_model import Check, CheckedModel
 from framelens.probes.chunk.layers import Layers
 
 
-def geometry(specimen: Specimen) -> Check:
-    """The declared layers, heads, width and tokens are those that fire."""
-    model, declared = specimen.model, specimen.model.geometry
-    streams, heads = _seen(specimen)
+def geometry(checked: CheckedModel) -> Check:
+    """The declared layers, heads, width and tokens equal those of real passes."""
+    model, declared = checked.model, checked.model.geometry
+    streams, heads = _observe(checked)
     extra = {point.own_queries for point in model.attn_dict.values()} - {None}
     layers = {name.rsplit(".", 1)[0] for name in model.hook_dict if re.search(_POST, name)}
     tokens = sorted({n for n, _ in streams if n != declared.tokens_per_chunk})
@@ -21,20 +21,20 @@ def geometry(specimen: Specimen) -> Check:
     others = sorted(heads - {declared.heads})
     faults = []
     if tokens and declared.tokens_per_chunk not in extra:
-        faults.append(f"{declared.tokens_per_chunk} tokens a chunk where {_listed(tokens)} come")
+        faults.append(f"{declared.tokens_per_chunk} tokens a chunk but passes have {_join(tokens)}")
     if widths:
-        faults.append(f"d_model {declared.d_model} where {_listed(widths)} come")
+        faults.append(f"d_model {declared.d_model} but passes have {_join(widths)}")
     if others:
-        faults.append(f"{declared.heads} heads where {_listed(others)} attend")
+        faults.append(f"{declared.heads} heads but passes have {_join(others)}")
     if len(layers) != declared.layers:
-        faults.append(f"{declared.layers} layers where {len(layers)} fire")
+        faults.append(f"{declared.layers} layers but {len(layers)} fire")
     found = (
         f"{declared.layers} layers of {declared.heads} heads, {declared.tokens_per_chunk} tokens a chunk of "
         f"width {declared.d_model}"
     )
     return Check(
         "geometry",
-        "layers, heads, width and tokens are as many as the geometry says",
+        "layers, heads, width and tokens equal the declared geometry",
         "; ".join(faults) or found,
         not faults and bool(streams),
         "tokens a chunk are frames_per_chunk (height / patch) (width / patch); layers are those with "
@@ -45,9 +45,9 @@ def geometry(specimen: Specimen) -> Check:
 _POST = r"blocks\.\d+\.hook_resid_post$"
 
 
-def _seen(specimen: Specimen) -> tuple[set[tuple[int, int]], set[int]]:
+def _observe(checked: CheckedModel) -> tuple[set[tuple[int, int]], set[int]]:
     """Tokens and width of the residual streams, and the heads of attention, of denoising passes."""
-    model = specimen.model
+    model = checked.model
     streams: set[tuple[int, int]] = set()
     heads: set[int] = set()
 
@@ -63,11 +63,11 @@ def _seen(specimen: Specimen) -> tuple[set[tuple[int, int]], set[int]]:
     edit = AttentionEdit(model.attn_dict, {"*": attend}, roles=("denoise",))
     try:
         with together(trace, edit) as both:
-            specimen.walk(specimen.clip(0), specimen.clip(1), specimen.cond(), both.on_pass)
+            checked.walk(checked.clip(0), checked.clip(1), checked.cond(), both.on_pass)
     except SilentHookError:
-        pass  # which `fires` tells
+        pass  # `fires` reports this
     return streams, heads
 
 
-def _listed(numbers: list[int]) -> str:
+def _join(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))

@@ -1,4 +1,4 @@
-"""What instruments need of a model: standard names, points that fire once a pass and are on the way."""
+"""Checks of what instruments need: standard names, points that fire once a pass and change the output."""
 
 import re
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from framelens.hooks.attention import AttentionTap, Pattern
 from framelens.hooks.attention_edit import AttentionEdit
 from framelens.hooks.edit import Edit
 from framelens.hooks.trace import Trace
-from framelens.probes.check.specimen import Check, Specimen, difference
+from framelens.probes.check.checked_model import Check, CheckedModel, difference
 from framelens.probes.chunk.layers import Layers
 
 QUERIES = 32
-"""Queries of a call whose pattern is looked at."""
+"""Number of queries of a call whose pattern is read."""
 DEEP = 16
-"""Networks with more layers are edited in three of them, unless all are asked for."""
+"""Networks with more layers are edited in three of them, unless all are requested."""
 
 
-def names(specimen: Specimen) -> Check:
-    """The names by which experiments tell layers apart."""
-    model, points = specimen.model, specimen.model.hook_dict
+def names(checked: CheckedModel) -> Check:
+    """Layers have the names by which experiments identify them."""
+    model, points = checked.model, checked.model.hook_dict
     layers = Layers(model).names
     missing = [f"{layer}.hook_resid_pre" for layer in layers if f"{layer}.hook_resid_pre" not in points]
     unseen = [layer for layer in layers if f"{layer}.attn" not in model.attn_dict]
@@ -41,11 +41,11 @@ def names(specimen: Specimen) -> Check:
     )
 
 
-def fires(specimen: Specimen) -> Check:
-    """Every point fires once in each announced pass of the kinds in which it fires."""
-    model, passes, faults = specimen.model, [], []
+def fires(checked: CheckedModel) -> Check:
+    """Every point fires once in each announced pass of its kinds."""
+    model, passes, faults = checked.model, [], []
     for instrument in (
-        Trace(model.hook_dict, specimen.points, _ignore),
+        Trace(model.hook_dict, checked.points, _ignore),
         AttentionTap(model.attn_dict, "*", _ignore),
     ):
         passes.clear()
@@ -56,10 +56,10 @@ def fires(specimen: Specimen) -> Check:
 
         try:
             with instrument:
-                specimen.rollout(on_pass)
+                checked.rollout(on_pass)
         except SilentHookError as fault:
             faults.append(str(fault).split(", expected once")[0])
-    points, modules = len(specimen.points), len(model.attn_dict)
+    points, modules = len(checked.points), len(model.attn_dict)
     found = f"{points} points and {modules} attention modules in {len(passes)} passes"
     return Check(
         "fires",
@@ -71,54 +71,54 @@ def fires(specimen: Specimen) -> Check:
     )
 
 
-def watched(specimen: Specimen) -> Check:
-    """Instruments change no bit."""
-    plain, again = specimen.rollout(), specimen.rollout()
-    seen = _watched(specimen)
+def outputs(checked: CheckedModel) -> Check:
+    """Attached instruments change no bit of the output."""
+    plain, again = checked.rollout(), checked.rollout()
+    seen = _roll_out_watched(checked)
     own, found = difference(again, plain), difference(seen, plain)
     is_equal = torch.equal(seen, plain)
     noise = "" if torch.equal(again, plain) else f", without instruments by {own:.1e}: not deterministic"
     return Check(
-        "watched",
+        "outputs",
         "the output is the same bit for bit with Trace and AttentionTap attached",
-        f"{specimen.steps} steps of {specimen.chunks} chunks differ by {found:.1e}{noise}",
+        f"{checked.steps} steps of {checked.chunks} chunks differ by {found:.1e}{noise}",
         is_equal,
-        "no branch may depend on hooks being there, nothing be changed in place behind a hook point, and "
-        "nothing random be drawn in a pass",
+        "no branch may depend on attached hooks, no value may be changed in place after a hook point, and a "
+        "pass may draw no random numbers",
     )
 
 
-def _watched(specimen: Specimen) -> Tensor:
-    model, video = specimen.model, []
+def _roll_out_watched(checked: CheckedModel) -> Tensor:
+    model, video = checked.model, []
 
     def look(_at: Any, _name: str, pattern: Pattern) -> None:
         pattern.subsample(QUERIES, seed=0).statistics()
 
-    trace = Trace(model.hook_dict, specimen.points, _ignore)
+    trace = Trace(model.hook_dict, checked.points, _ignore)
     tap = AttentionTap(model.attn_dict, "*", look)
     try:
         with together(trace, tap) as both:
-            video.append(specimen.rollout(both.on_pass))
-    except SilentHookError:  # which `fires` tells; a refusal to attach has left no video
+            video.append(checked.rollout(both.on_pass))
+    except SilentHookError:  # `fires` reports this; a refusal to attach leaves no video
         if not video:
             raise
     return video[0]
 
 
-def edits(specimen: Specimen) -> Check:
-    """An edit at each point, and of each attention's output, changes what the model says."""
-    roles, model = _roles(specimen), specimen.model
-    wanted = [name for name in roles if specimen.all_layers or _is_chosen(name, roles)]
-    plain = {role: _answer(specimen, role) for role in sorted(set(roles.values()))}
+def edits(checked: CheckedModel) -> Check:
+    """An edit at each point, and of each attention's output, changes the velocity."""
+    roles, model = _roles(checked), checked.model
+    wanted = [name for name in roles if checked.all_layers or _is_chosen(name, roles)]
+    plain = {role: _answer(checked, role) for role in sorted(set(roles.values()))}
     changes: dict[str, float] = {}
     for name in tqdm(wanted, desc="edits", leave=False, disable=None):
         if name in model.hook_dict:
-            edit = Edit(model.hook_dict, {name: lambda at, name, value: _disturbed(value)})
+            edit = Edit(model.hook_dict, {name: lambda at, name, value: _add_noise(value)})
         else:
             edit = AttentionEdit(
-                model.attn_dict, {name: lambda at, name, call: _disturbed(call.out)}, roles=(roles[name],)
+                model.attn_dict, {name: lambda at, name, call: _add_noise(call.out)}, roles=(roles[name],)
             )
-        answer = _answer(specimen, roles[name], edit)
+        answer = _answer(checked, roles[name], edit)
         changes[name] = difference(answer, plain[roles[name]])
     silent = [name for name, change in changes.items() if not change > 0]
     least = min(changes, key=lambda name: changes[name], default=None)
@@ -131,26 +131,26 @@ def edits(specimen: Specimen) -> Check:
         "an edit at each point changes the velocity",
         where + (without if silent else least_of),
         bool(changes) and not silent,
-        "go on with what the hook point returns: x = self.hook(x); a network whose last layer is zero, as "
-        "before any training, answers nothing to any edit",
+        "continue with the value that the hook point returns: x = self.hook(x); a network whose last "
+        "layer is zero, as before training, does not react to any edit",
     )
 
 
-def skips(specimen: Specimen) -> Check:
-    """A layer that is passed over, with its output in its place, changes nothing; without, something."""
-    video, noisy, last = specimen.clip(0), specimen.clip(1), specimen.chunks - 1
-    context, layers = specimen.remembered(video, last, specimen.cond()), Layers(specimen.model)
+def skips(checked: CheckedModel) -> Check:
+    """A layer replaced by its own output changes nothing; a layer that is left out changes something."""
+    video, noisy, last = checked.clip(0), checked.clip(1), checked.chunks - 1
+    context, layers = checked.remember(video, last, checked.cond()), Layers(checked.model)
     with layers.record() as (on_pass, kept):
-        plain = specimen.velocity(noisy, last, context, on_pass)
+        plain = checked.velocity(noisy, last, context, on_pass)
     given, skipped = [], []
-    for layer in _some(range(len(layers)), specimen.all_layers):
+    for layer in _some(range(len(layers)), checked.all_layers):
         for output, into in ((lambda x, at=layer: kept[at + 1], given), (lambda x: x, skipped)):
             with layers.replace_outputs({layer: output}) as on_pass:
-                into.append(difference(specimen.velocity(noisy, last, context, on_pass), plain))
+                into.append(difference(checked.velocity(noisy, last, context, on_pass), plain))
     how = "their blocks not run" if layers.modules is not None else "run, and their output replaced"
     return Check(
         "skips",
-        "a layer replaced by what it gave changes nothing, passed over something",
+        "a layer replaced by its output changes nothing, a layer left out does",
         f"replaced by {max(given):.1e}, passed over by {min(skipped):.1e}, in {len(given)} layers ({how})",
         max(given) == 0 and min(skipped) > 0,
         "the module blocks.{l} takes the residual stream first and returns it alone, hook_resid_pre and "
@@ -158,35 +158,35 @@ def skips(specimen: Specimen) -> Check:
     )
 
 
-def _roles(specimen: Specimen) -> dict[str, str]:
-    """The kind of pass in which to edit each point: the first that it fires in of denoise, ask, encode."""
+def _roles(checked: CheckedModel) -> dict[str, str]:
+    """The kind of pass in which to edit each point: the first of denoise, ask, encode in which it fires."""
     seen: dict[str, set[str]] = {}
 
     def note(at: Any, name: str, _value: Any) -> None:
         seen.setdefault(name, set()).add(at.role)
 
-    model = specimen.model
-    trace = Trace(model.hook_dict, specimen.points, note)
+    model = checked.model
+    trace = Trace(model.hook_dict, checked.points, note)
     tap = AttentionTap(model.attn_dict, "*", note)
     try:
         with together(trace, tap) as both:
-            specimen.rollout(both.on_pass)
+            checked.rollout(both.on_pass)
     except SilentHookError:
-        pass  # which `fires` tells
-    order = [*specimen.points, *model.attn_dict]
+        pass  # `fires` reports this
+    order = [*checked.points, *model.attn_dict]
     kinds = ("denoise", "ask", "encode")
     return {name: next(kind for kind in kinds if kind in seen[name]) for name in order if name in seen}
 
 
-def _answer(specimen: Specimen, role: str, edit: Any = None) -> Tensor:
+def _answer(checked: CheckedModel, role: str, edit: Any = None) -> Tensor:
     """The last chunk's velocity, with the edit in that pass or in the encoding of the chunk before it."""
-    video, noisy, last = specimen.clip(0), specimen.clip(1), specimen.chunks - 1
-    context = specimen.remembered(video, last - 1, specimen.cond())
+    video, noisy, last = checked.clip(0), checked.clip(1), checked.chunks - 1
+    context = checked.remember(video, last - 1, checked.cond())
     if role == "denoise":
-        context = specimen.encoded(video, last - 1, context)
-        return _under(edit, lambda on_pass: specimen.velocity(noisy, last, context, on_pass))
-    context = _under(edit, lambda on_pass: specimen.encoded(video, last - 1, context, on_pass))
-    return specimen.velocity(noisy, last, context)
+        context = checked.encode_chunk(video, last - 1, context)
+        return _under(edit, lambda on_pass: checked.velocity(noisy, last, context, on_pass))
+    context = _under(edit, lambda on_pass: checked.encode_chunk(video, last - 1, context, on_pass))
+    return checked.velocity(noisy, last, context)
 
 
 def _under(edit: Any, run: Any) -> Any:
@@ -203,7 +203,7 @@ def _under(edit: Any, run: Any) -> Any:
 
 
 def _is_chosen(name: str, names: dict[str, str]) -> bool:
-    """Whether the point is in no layer, or in the first, middle or last one of a deep stack."""
+    """Whether the point is outside of layers, or in the first, middle or last layer of a deep stack."""
     place = re.match(r"(.*?blocks\.)(\d+)\.", name)
     if place is None:
         return True
@@ -212,13 +212,13 @@ def _is_chosen(name: str, names: dict[str, str]) -> bool:
 
 
 def _some(layers: Sequence[int], every: bool) -> Sequence[int]:
-    """All layers; of a deep network the first, middle and last, unless every one is asked for."""
+    """All layers. Of a deep network the first, middle and last, unless `every`."""
     if every or len(layers) <= DEEP:
         return layers
     return [layers[0], layers[len(layers) // 2], layers[-1]]
 
 
-def _disturbed(value: Tensor) -> Tensor:
+def _add_noise(value: Tensor) -> Tensor:
     """The value with noise as large as itself on each entry: norms and softmax undo simpler edits."""
     size = value.float().square().mean().sqrt().item() or 1.0
     generator = torch.Generator().manual_seed(0)

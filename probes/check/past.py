@@ -1,4 +1,4 @@
-"""What a model does with the past: contexts are values, rows are apart, nothing comes from later frames."""
+"""Checks of the past: contexts are values, clips of a batch are independent, no later frame leaks."""
 
 import copy
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from framelens.diffusion.contract import module_of
 from framelens.diffusion.guidance import null_like
-from framelens.probes.check.specimen import Check, Specimen, changed, difference
+from framelens.probes.check.checked_model import Check, CheckedModel, difference, replace_frames
 
 
-def velocity(specimen: Specimen) -> Check:
+def velocity(checked: CheckedModel) -> Check:
     """A velocity has the shape of the frames and is finite."""
-    noisy, video = specimen.clip(1), specimen.clip(0)
-    velocities = specimen.walk(video, noisy, specimen.cond())
-    wanted = tuple(noisy[:, specimen.frames(0)].shape)
+    noisy, video = checked.clip(1), checked.clip(0)
+    velocities = checked.walk(video, noisy, checked.cond())
+    wanted = tuple(noisy[:, checked.frames(0)].shape)
     shapes = sorted({tuple(one.shape) for one in velocities})
     finite = all(bool(torch.isfinite(one).all()) for one in velocities)
     size = torch.cat([one.flatten() for one in velocities]).float().square().mean().sqrt().item()
-    first = "" if specimen.first == 0 else "; the first chunk has to be given"
+    first = "" if checked.first == 0 else "; the first chunk has to be given"
     return Check(
         "velocity",
         "denoise gives a finite velocity of the frames' shape",
@@ -28,48 +28,48 @@ def velocity(specimen: Specimen) -> Check:
     )
 
 
-def context(specimen: Specimen) -> Check:
-    """A context gives the same whatever was done with it, and can be gone on from twice."""
-    video, other, last = specimen.clip(0), specimen.clip(2), specimen.chunks - 1
-    cond = specimen.cond()
+def context(checked: CheckedModel) -> Check:
+    """A context gives the same answer after every use, and two futures can start from it."""
+    video, other, last = checked.clip(0), checked.clip(2), checked.chunks - 1
+    cond = checked.cond()
 
-    def asked(of: object) -> Tensor:
-        return specimen.velocity(specimen.clip(1), last - 1, of)
+    def answer(of: object) -> Tensor:
+        return checked.velocity(checked.clip(1), last - 1, of)
 
-    old = specimen.remembered(video, last - 1, cond)
-    before, repeated = asked(old), asked(old)
-    new = specimen.encoded(video, last - 1, old)
-    later = specimen.velocity(specimen.clip(1), last, new)
-    older = asked(old)
-    branch = specimen.encoded(other, last - 1, old)
-    branched = specimen.velocity(specimen.clip(1), last, branch)
-    whole = changed(video, specimen.frames(last - 1), other)
-    fresh = specimen.velocity(specimen.clip(1), last, specimen.remembered(whole, last, cond))
-    still = specimen.velocity(specimen.clip(1), last, new)
+    old = checked.remember(video, last - 1, cond)
+    before, repeated = answer(old), answer(old)
+    new = checked.encode_chunk(video, last - 1, old)
+    later = checked.velocity(checked.clip(1), last, new)
+    older = answer(old)
+    branch = checked.encode_chunk(other, last - 1, old)
+    branched = checked.velocity(checked.clip(1), last, branch)
+    whole = replace_frames(video, checked.frames(last - 1), other)
+    fresh = checked.velocity(checked.clip(1), last, checked.remember(whole, last, cond))
+    still = checked.velocity(checked.clip(1), last, new)
     errors = {
-        "asked again": difference(repeated, before),
+        "used again": difference(repeated, before),
         "after a newer one was made": difference(older, before),
-        "gone on from a second time": difference(branched, fresh),
+        "continued a second time": difference(branched, fresh),
         "after that": difference(still, later),
     }
     return Check(
         "context",
-        "a context is a value: what is done with it changes no later answer",
+        "a context is a value: no use of it changes a later answer",
         ", ".join(f"{name} {error:.1e}" for name, error in errors.items()),
-        errors["asked again"] == 0 and max(errors.values()) <= specimen.round_off,
+        errors["used again"] == 0 and max(errors.values()) <= checked.round_off,
         "keep nothing on the module between calls, change no context in place: encode returns a new one "
         "(models/parts/cache.py has a cache that is a value)",
     )
 
 
-def rows(specimen: Specimen) -> Check:
+def rows(checked: CheckedModel) -> Check:
     """Clips of a batch do not see each other."""
-    video, noisy, cond = specimen.clip(0, 2), specimen.clip(1, 2), specimen.cond(2)
-    together = specimen.walk(video, noisy, cond)
-    other_video, other_noisy = (_second_row(clip, specimen.clip(2, 2)) for clip in (video, noisy))
-    other_cond = None if cond is None else _second_row(cond, specimen.cond(2, 1))
-    swapped = specimen.walk(other_video, other_noisy, other_cond)
-    alone = specimen.walk(video[:1], noisy[:1], None if cond is None else cond[:1])
+    video, noisy, cond = checked.clip(0, 2), checked.clip(1, 2), checked.cond(2)
+    together = checked.walk(video, noisy, cond)
+    other_video, other_noisy = (_second_row(clip, checked.clip(2, 2)) for clip in (video, noisy))
+    other_cond = None if cond is None else _second_row(cond, checked.cond(2, 1))
+    swapped = checked.walk(other_video, other_noisy, other_cond)
+    alone = checked.walk(video[:1], noisy[:1], None if cond is None else cond[:1])
     seen = max(difference(b[:1], a[:1]) for a, b in zip(together, swapped, strict=True))
     other = max(difference(b[1:], a[1:]) for a, b in zip(together, swapped, strict=True))
     apart = max(difference(b, a[:1]) for a, b in zip(together, alone, strict=True))
@@ -77,7 +77,7 @@ def rows(specimen: Specimen) -> Check:
         "rows",
         "clips of a batch do not see each other",
         f"changing the other clip changes {seen:.1e}, leaving it out {apart:.1e}; its own {other:.1e}",
-        max(seen, apart) <= specimen.round_off and other > 0,
+        max(seen, apart) <= checked.round_off and other > 0,
         "norms and attention run within a clip; the batch axis of cond and context is that of x",
     )
 
@@ -87,95 +87,95 @@ def _second_row(clip: Tensor, fresh: Tensor | None) -> Tensor:
     return torch.cat([clip[:1], fresh[1:].to(clip)])
 
 
-def frames(specimen: Specimen) -> Check:
-    """Later frames change nothing earlier, and earlier ones count."""
-    video, noisy, cond, last = specimen.clip(0), specimen.clip(1), specimen.cond(), specimen.chunks - 1
-    before = specimen.walk(video, noisy, cond)
-    middle = specimen.frames(last - 1)
-    later = specimen.walk(changed(video, middle, specimen.clip(2)), noisy, cond)
-    noisier = specimen.walk(video, changed(noisy, specimen.frames(last), specimen.clip(3)), cond)
+def frames(checked: CheckedModel) -> Check:
+    """A later frame changes no earlier velocity; an earlier frame changes later ones."""
+    video, noisy, cond, last = checked.clip(0), checked.clip(1), checked.cond(), checked.chunks - 1
+    before = checked.walk(video, noisy, cond)
+    middle = checked.frames(last - 1)
+    later = checked.walk(replace_frames(video, middle, checked.clip(2)), noisy, cond)
+    noisier = checked.walk(video, replace_frames(noisy, checked.frames(last), checked.clip(3)), cond)
     leak = max(difference(a, b) for a, b in zip(later[:-1], before[:-1], strict=True))
     leak = max(leak, *(difference(a, b) for a, b in zip(noisier[:-1], before[:-1], strict=True)))
     past, own = difference(later[-1], before[-1]), difference(noisier[-1], before[-1])
     return Check(
         "frames",
-        "a later frame changes nothing earlier, an earlier one counts",
+        "a later frame changes no earlier velocity, an earlier frame changes later ones",
         f"earlier frames change by {leak:.1e}; the next one by {past:.1e}, its own noise by {own:.1e}",
         leak == 0 and past > 0 and own > 0,
-        "a leak comes of state that is kept between calls; a past that does not count, of encode",
+        "a leak comes from state that is kept between calls; a past without effect comes from encode",
     )
 
 
-def conditions(specimen: Specimen) -> Check:
-    """An action counts from its own frame on; a label or a prompt counts, and there may be none."""
-    cond, last, takes = specimen.cond(), specimen.chunks - 1, specimen.said.takes
+def conditions(checked: CheckedModel) -> Check:
+    """An action has an effect from its own frame on; a label or a prompt has an effect."""
+    cond, last, takes = checked.cond(), checked.chunks - 1, checked.traits.takes
     if cond is None:
         return Check(
-            "conditions", "conditions count, and no earlier than they are known", "there are none", None
+            "conditions", "conditions have an effect, and none before they are known", "there are none", None
         )
-    fresh, video, noisy = specimen.cond(seed=1), specimen.clip(0), specimen.clip(1)
+    fresh, video, noisy = checked.cond(seed=1), checked.clip(0), checked.clip(1)
     assert fresh is not None
-    before = specimen.walk(video, noisy, cond)
+    before = checked.walk(video, noisy, cond)
     if takes == "actions":
-        after = specimen.walk(video, noisy, changed(cond, specimen.frames(last), fresh))
+        after = checked.walk(video, noisy, replace_frames(cond, checked.frames(last), fresh))
         leak = max((difference(a, b) for a, b in zip(after[:-1], before[:-1], strict=True)))
     else:
-        after, leak = specimen.walk(video, noisy, fresh), 0.0
+        after, leak = checked.walk(video, noisy, fresh), 0.0
     effect, found = difference(after[-1], before[-1]), ""
-    null = specimen.said.null_condition
+    null = checked.traits.null_condition
     if null is not None:
-        nothing = specimen.walk(video, noisy, null_like(cond, null))
+        nothing = checked.walk(video, noisy, null_like(cond, null))
         found = f"; without a condition by {difference(nothing[-1], before[-1]):.1e}"
         leak = leak if torch.isfinite(nothing[-1]).all() else float("inf")
     earlier = f", earlier frames by {leak:.1e}" if takes == "actions" else " (of the whole clip)"
     return Check(
         "conditions",
-        "conditions count, and no earlier than they are known",
+        "conditions have an effect, and none before they are known",
         f"other {takes} change the velocity by {effect:.1e}{earlier}{found}",
         effect > 0 and leak == 0,
         "start keeps cond for the whole clip, denoise and encode take that of their own frames alone",
     )
 
 
-def parallel(specimen: Specimen) -> Check:
-    """The pass over a whole clip, where there is one, says what cached passes say, and leaks nothing."""
+def parallel(checked: CheckedModel) -> Check:
+    """The pass over a whole clip, if there is one, equals cached passes, and no later frame leaks."""
     claim = "teacher_forced equals cached passes, and a later frame changes nothing earlier in it"
-    teacher_forced = specimen.said.teacher_forced
+    teacher_forced = checked.traits.teacher_forced
     if teacher_forced is None:
         return Check("parallel", claim, "the model has no teacher_forced", None)
-    if specimen.first:
+    if checked.first:
         return Check("parallel", claim, "the model has to be given its first chunk", None)
-    video, noisy, cond, last = specimen.clip(0), specimen.clip(1), specimen.cond(), specimen.chunks - 1
-    chunks = torch.arange(specimen.chunks * specimen.chunk) // specimen.chunk
-    sigma = torch.tensor([[specimen.sigma(int(chunk)) for chunk in chunks]], device=specimen.device)
+    video, noisy, cond, last = checked.clip(0), checked.clip(1), checked.cond(), checked.chunks - 1
+    chunks = torch.arange(checked.chunks * checked.chunk) // checked.chunk
+    sigma = torch.tensor([[checked.sigma(int(chunk)) for chunk in chunks]], device=checked.device)
     with torch.no_grad():
         whole = teacher_forced(video, noisy, sigma, cond)
-        clips = (changed(clip, specimen.frames(last), specimen.clip(4)) for clip in (video, noisy))
+        clips = (replace_frames(clip, checked.frames(last), checked.clip(4)) for clip in (video, noisy))
         other = teacher_forced(*clips, sigma, cond)
-    early, cached = slice(0, last * specimen.chunk), torch.cat(specimen.walk(video, noisy, cond), dim=1)
+    early, cached = slice(0, last * checked.chunk), torch.cat(checked.walk(video, noisy, cond), dim=1)
     error, leak = difference(whole, cached), difference(other[:, early], whole[:, early])
-    allowed = specimen.round_off
+    allowed = checked.round_off
     return Check(
         "parallel",
         claim,
-        f"off by {error:.1e}, leaks {leak:.1e} (allowed {allowed:.0e} in {str(specimen.dtype)[6:]})",
+        f"off by {error:.1e}, leaks {leak:.1e} (allowed {allowed:.0e} in {str(checked.dtype)[6:]})",
         max(error, leak) <= allowed,
-        "the mask lets a noisy frame see itself and earlier clean ones alone; positions, noise levels and "
-        "conditions of both ways have to be the same",
+        "the mask lets a noisy frame see only itself and earlier clean frames; positions, noise levels and "
+        "conditions of both ways must be equal",
     )
 
 
-def copies(specimen: Specimen) -> Check:
-    """A copy is a model of its own: the shuffled network, the null of every observation, is one."""
-    model, module = specimen.model, module_of(specimen.model)
+def copies(checked: CheckedModel) -> Check:
+    """A copy shares nothing with its original: the null model is such a copy."""
+    model, module = checked.model, module_of(checked.model)
     kept = {id(weight): weight for weight in [*module.parameters(), *module.buffers()]}
-    twin = copy.deepcopy(model, kept)  # without the weights' memory
-    inside = {id(part) for part in module_of(twin).modules()}
-    points = {**twin.hook_dict, **{name: point.module for name, point in twin.attn_dict.items()}}
+    copied = copy.deepcopy(model, kept)  # without the weights' memory
+    inside = {id(part) for part in module_of(copied).modules()}
+    points = {**copied.hook_dict, **{name: point.module for name, point in copied.attn_dict.items()}}
     foreign = [name for name, module in points.items() if id(module) not in inside]
-    video, noisy, cond = specimen.clip(0), specimen.clip(1), specimen.cond()
-    pairs = zip(Specimen(twin, specimen.chunks, specimen.steps, specimen.seed).walk(video, noisy, cond),
-                specimen.walk(video, noisy, cond), strict=True)  # fmt: skip
+    video, noisy, cond = checked.clip(0), checked.clip(1), checked.cond()
+    pairs = zip(CheckedModel(copied, checked.chunks, checked.steps, checked.seed).walk(video, noisy, cond),
+                checked.walk(video, noisy, cond), strict=True)  # fmt: skip
     error = max(difference(a, b) for a, b in pairs)
     return Check(
         "copies",
@@ -183,6 +183,6 @@ def copies(specimen: Specimen) -> Check:
         f"differs by {error:.1e}; of {len(points)} points {len(foreign)} belong to another model"
         + (f" ({', '.join(foreign[:3])})" if foreign else ""),
         error == 0 and not foreign,
-        "make hook_dict and attn_dict properties that name the model's own modules; keep no function that "
-        "holds on to them",
+        "make hook_dict and attn_dict properties that return the model's own modules; keep no function that "
+        "refers to the modules",
     )

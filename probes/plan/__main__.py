@@ -122,7 +122,7 @@ def _find_run(label: str, run: str, runs: Path) -> Path:
 def _find_largest(name: str, label: str, runs: Path, requested: dict[str, Any]) -> Path:
     """The finished run with cuts of all layers and most clips, the newest of equals.
 
-    A run that cannot be read is passed over; the error names it where there is no other.
+    A run that cannot be read is left out; if there are only such runs, the error names the first.
     """
     ranked, unreadable = [], []
     for path in (runs / label).glob(f"*/{MANIFEST}"):

@@ -2,7 +2,7 @@
 
 Both know the answer, the past frame in the same place, and differ in how they fetch it: `separable` in its
 first layer, by position alone; `entangled` a third of the channels in each layer, and as strongly as the
-noisy token itself says, which its output then undoes, so that it has to be fetched anew at every step.
+noisy token itself says, which its output then undoes, so that it has to be fetched again at every step.
 """
 
 from dataclasses import dataclass, replace

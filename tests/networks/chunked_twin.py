@@ -1,5 +1,5 @@
 """A tiny random network of the contract with all that ours have not: two frames at a time, latents, a prompt,
-a sampler of its own that noises anew. For tests only."""
+a sampler of its own that adds fresh noise. For tests only."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,7 @@ class ChunkedTwin(Dense):
 
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:
-        """Where attention happens; the pairs before in their order, the pair at hand last."""
+        """Where attention happens; the pairs before in their order, the current pair last."""
         return {
             f"blocks.{layer}.attn": AttentionPoint(self.get_submodule(f"blocks.{layer}.attn"), _key_age)
             for layer in range(len(self.blocks))
@@ -61,7 +61,7 @@ class ChunkedTwin(Dense):
     def denoise(
         self, x: Float[Tensor, "b 2 c h w"], sigma: Float[Tensor, " b"], context: DenseContext
     ) -> Float[Tensor, "b 2 c h w"]:
-        """The velocity of the pair at hand, which the context's prompt and past decide."""
+        """The velocity of the current pair, which the context's prompt and past decide."""
         modulations = context.modulations or self.modulations(1000 * sigma[:, None], None)
         tokens = self.through(self.tokens(x), modulations, context.rope, context.cache, context.text)
         return self.velocity(tokens, modulations)

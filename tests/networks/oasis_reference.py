@@ -111,7 +111,7 @@ def shares():
 
 
 def sampled(w, first, noise, actions, levels, max_frames, told=14):
-    """A video behind the first frame: each step computes the whole window, then goes on by DDIM."""
+    """A video after the first frame: each step computes the whole window, then continues by DDIM."""
     share, video = shares(), first
     for frame in range(1, noise.shape[1]):
         x, start = noise[:, frame : frame + 1], max(0, frame + 1 - max_frames)

@@ -62,5 +62,5 @@ def single_precision() -> Iterator[None]:
 
 
 def as_default(network: Network) -> Network:
-    """The network in float64 where that is asked for: its weights are then those of float32, exactly."""
+    """The network in float64 where that is requested: its weights are then those of float32, exactly."""
     return network.to(torch.get_default_dtype()) if torch.get_default_dtype() == torch.float64 else network

@@ -10,7 +10,7 @@ from framelens.models.parts.fusion import FUSIONS
 ASKING = {"query": "noise", "start_token": False}
 WAYS = {fusion: {"fusion": fusion} for fusion in FUSIONS} | {"residual": {"fusion": "residual", "head": 1}}
 WAYS |= {f"{way}, asking": WAYS[way] | ASKING for way in ("prefix", "token_concat", "residual")}
-"""How features are made and taken in."""
+"""How features are made and read."""
 
 
 def model(way: str = "token_concat", conditions: int = 3, std: float = 0.2, **changes) -> scd.SCD:

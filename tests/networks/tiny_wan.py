@@ -60,7 +60,7 @@ def stock(kind: type = WanTransformer3DModel, seed: int = 0, **changes: Any) -> 
 
 
 def skyreels(seed: int = 0, **changes: Any) -> Any:
-    """A stock SkyReels network that is told the frame rate."""
+    """A stock SkyReels network that takes the frame rate."""
     return stock(SkyReelsV2Transformer3DModel, seed, **{"inject_sample_info": True, **changes})
 
 
@@ -101,7 +101,7 @@ def released(path: Path, weights: dict[str, torch.Tensor], **others: Any) -> Pat
 
 
 def load(path: Path, **asked: Any) -> Any:
-    """What the door gives for that path."""
+    """The model that loading gives for that path."""
     with single_precision():
         model = models.load(str(path), **{**SAID, **asked})
     return model if "dtype" in asked else as_default(model)

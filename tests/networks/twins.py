@@ -64,6 +64,6 @@ FAMILIES = {
 
 
 def twin(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
-    """The path of that family's twin, written into the folder, and what `models.load` has to be told."""
+    """The path of that family's twin, written into the folder, and what `models.load` needs."""
     path, said = FAMILIES[name](folder)
     return str(path), (tiny_wan.SAID if name in ("wan", "self_forcing", "skyreels") else {}) | said

@@ -1,6 +1,6 @@
 """What a person reads is plain technical English, and names mean one thing: docs/terms.md has the words.
 
-python tests/language.py [folder ...]      prints every offence with file and line
+python tests/test_language.py [folder ...]      prints every offence with file and line
 """
 
 import ast
@@ -11,9 +11,12 @@ import sys
 import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from framelens.diffusion.contract import Traits
 
 ROOT = Path(__file__).parents[1]
 TERMS = ROOT / "docs/terms.md"
@@ -43,6 +46,9 @@ AVOIDED = re.compile(
     rf"\b({'|'.join(sorted(map(re.escape, WORDS), key=len, reverse=True))})\b", re.IGNORECASE
 )
 READ = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+KEY = re.compile(r"""(['"])\w*\1""")
+"""A string that is one identifier, such as a key of a file."""
+TRAITS = {field.name for field in fields(Traits)}
 REPEATED = {row[0] for row in table("Function names")}
 
 
@@ -58,6 +64,8 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
     if path.suffix == ".py":
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type in READ:
+                if KEY.fullmatch(token.string):
+                    continue
                 for offset, line in enumerate(token.string.splitlines()):
                     yield token.start[0] + offset, line
     elif path.suffix == ".ipynb":
@@ -68,8 +76,8 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def without_identifiers(line: str) -> str:
-    """The line without what is code: dotted or snake_case names, and file names."""
-    return re.sub(r"[\w./-]*(?:_|\.(?=\w)|/)[\w./-]*", " ", line)
+    """The line without what is code: fields of f-strings, dotted or snake_case names, and file names."""
+    return re.sub(r"\{[^{}]*\}|[\w./-]*(?:_|\.(?=\w)|/)[\w./-]*", " ", line)
 
 
 def offences(folder: str) -> list[str]:
@@ -77,6 +85,8 @@ def offences(folder: str) -> list[str]:
     found = []
     for suffix in (".py", ".ipynb", ".md", ".js", ".cfg"):
         for path in files(folder, suffix):
+            if path == Path(__file__):
+                continue
             for number, line in prose(path):
                 for match in AVOIDED.finditer(without_identifiers(line)):
                     found.append(f"{path.relative_to(ROOT)}:{number}: {match[0]!r} in {line.strip()[:90]}")
@@ -94,7 +104,7 @@ def misnamed(folder: str) -> list[str]:
     found = []
     for path in files(folder, ".py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and is_participle(node.name):
+            if isinstance(node, ast.FunctionDef) and is_participle(node.name) and node.name not in TRAITS:
                 kinds = {
                     name.id for d in node.decorator_list for name in ast.walk(d) if isinstance(name, ast.Name)
                 }

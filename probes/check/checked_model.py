@@ -1,4 +1,4 @@
-"""A model under examination: random clips of its own geometry and conditions, and walks through them."""
+"""A model that is checked, with random clips and conditions of its own kind, and passes over them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framelens.diffusion.contract import CausalDiffuser, Traits, module_of, traits
+from framelens.diffusion.contract import CausalDiffuser, Traits, module_of
+from framelens.diffusion.contract import traits as read_traits
 from framelens.diffusion.sampler import ForwardPass, OnPass, announce_as, begin, encode, ignore_pass, rollout
 from framelens.diffusion.schedule import sigma_grid
 
@@ -18,14 +19,14 @@ ROUND_OFF = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torc
 
 @dataclass(frozen=True)
 class Check:
-    """What was examined, what was found, whether it is as it must be (None: there is nothing to examine)."""
+    """One result: what must hold, what was found, and whether it holds (None: not applicable)."""
 
     name: str
     claim: str
     found: str
     holds: bool | None
     remedy: str = ""
-    """What to do where it does not hold."""
+    """What to do if it does not hold."""
 
     @property
     def line(self) -> str:
@@ -36,28 +37,28 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Specimen:
-    """The model, and what it is shown: `chunks` chunks of random frames, `steps` denoising steps."""
+class CheckedModel:
+    """The model, and its inputs: clips of `chunks` chunks of random frames, `steps` denoising steps."""
 
     model: CausalDiffuser
     chunks: int = 3
     steps: int = 2
     seed: int = 0
     all_layers: bool = False
-    """Edit the points of every layer; else, of a deep network, those of three layers."""
+    """Edit the points of every layer. False: of a deep network, those of three layers."""
 
     def __post_init__(self):
         if self.chunks < 3 or self.steps < 1:
             raise ValueError(
                 f"a check needs at least 3 chunks and 1 step, got {self.chunks} and {self.steps}: one chunk "
-                "to change, one before it and one behind it"
+                "to change, one before it and one after it"
             )
-        _ = self.said  # so that what is said wrongly is said before the first check
+        _ = self.traits  # wrong traits are refused before the first check
 
     @cached_property
-    def said(self) -> Traits:
-        """What the model says besides the contract."""
-        return traits(self.model)
+    def traits(self) -> Traits:
+        """The optional attributes of the model."""
+        return read_traits(self.model)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -70,9 +71,9 @@ class Specimen:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where passes begin."""
+        """The device on which passes begin."""
         first = next(module_of(self.model).parameters(), torch.zeros(0)).device
-        return self.said.device or first
+        return self.traits.device or first
 
     @property
     def round_off(self) -> float:
@@ -86,8 +87,8 @@ class Specimen:
 
     @cached_property
     def first(self) -> int:
-        """The first chunk that can be denoised: 1 for a model that must be given what it starts from."""
-        context = self.remembered(self.clip(0), 0, self.cond())
+        """The first chunk that can be denoised: 1 for a model whose first chunk must be given."""
+        context = self.remember(self.clip(0), 0, self.cond())
         try:
             self.velocity(self.clip(1), 0, context)
         except ValueError:
@@ -96,7 +97,7 @@ class Specimen:
 
     @cached_property
     def points(self) -> list[str]:
-        """The hook points but for explicit maps of attention, which would not fit into memory."""
+        """All hook points except explicit attention maps, which may not fit into memory."""
         return [name for name in self.model.hook_dict if "pattern" not in name]
 
     def clip(self, seed: int = 0, batch: int = 1) -> Float[Tensor, "b f c h w"]:
@@ -109,20 +110,20 @@ class Specimen:
         return torch.randn(shape, generator=generator).to(self.device, self.dtype)
 
     def cond(self, batch: int = 1, seed: int = 0) -> Tensor | None:
-        """Random conditions of the model's kind; ValueError where it does not say how many there are."""
-        null, takes, frames = self.said.null_condition, self.said.takes, self.chunks * self.chunk
+        """Random conditions of the model's kind. ValueError if the model does not declare their number."""
+        null, takes, frames = self.traits.null_condition, self.traits.takes, self.chunks * self.chunk
         if takes is None:
             return None
         places = (batch, frames) if takes == "actions" else (batch,)
         if isinstance(null, Tensor):
             return self._random((*places, *null.shape), 100 + seed)
-        said = {} if self.said.describe is None else self.said.describe()
-        if takes == "text" and said.get("text_width"):
-            return self._random((batch, said["text_tokens"], said["text_width"]), 100 + seed)
-        count = max(null or 0, said.get("conditions") or 0)
+        stored = {} if self.traits.describe is None else self.traits.describe()
+        if takes == "text" and stored.get("text_width"):
+            return self._random((batch, stored["text_tokens"], stored["text_width"]), 100 + seed)
+        count = max(null or 0, stored.get("conditions") or 0)
         if takes == "text" or count < 1:
             raise ValueError(
-                f"the model takes {takes}, but neither null_condition nor describe() says of what kind "
+                f"the model takes {takes}, but neither null_condition nor describe() declares their kind "
                 "(conditions, or text_tokens and text_width)"
             )
         return (
@@ -136,20 +137,20 @@ class Specimen:
         return slice(chunk * self.chunk, (chunk + 1) * self.chunk)
 
     def sigma(self, chunk: int) -> float:
-        """The noise level at which that chunk is looked at."""
+        """The noise level at which that chunk is denoised."""
         return 0.9 - 0.6 * chunk / (self.chunks - 1)
 
     @torch.no_grad()
     def rollout(self, on_pass: OnPass = ignore_pass) -> Tensor:
-        """A teacher-forced rollout, every chunk denoised that can be."""
+        """A teacher-forced rollout in which every possible chunk is denoised."""
         wanted = set(range(self.first * self.chunk, self.chunks * self.chunk, self.chunk))
         grid = sigma_grid(self.steps)
         given, noise = self.clip(0), self.clip(1)
         return rollout(self.model, noise, grid, self.cond(), given, True, wanted, on_pass=on_pass)
 
     @torch.no_grad()
-    def remembered(self, video: Tensor, chunks: int, cond: Tensor | None = None) -> Any:
-        """The context in which the first chunks have been seen."""
+    def remember(self, video: Tensor, chunks: int, cond: Tensor | None = None) -> Any:
+        """The context after the first chunks."""
         context = self.model.start(len(video), cond)
         for chunk in range(chunks):
             context = self.model.encode(video[:, self.frames(chunk)], context)
@@ -157,41 +158,43 @@ class Specimen:
 
     @torch.no_grad()
     def velocity(self, noisy: Tensor, chunk: int, context: Any, on_pass: OnPass = ignore_pass) -> Tensor:
-        """The velocity of one chunk of a noisy clip, the pass announced."""
+        """The velocity of one chunk of a noisy clip. The pass is announced."""
         on_pass(ForwardPass(chunk * self.chunk, 0, self.sigma(chunk), "denoise"))
         level = torch.full((len(noisy),), self.sigma(chunk), device=self.device)
         return self.model.denoise(noisy[:, self.frames(chunk)], level, context)
 
     @torch.no_grad()
-    def encoded(self, video: Tensor, chunk: int, context: Any, on_pass: OnPass = ignore_pass) -> Any:
-        """The context after that chunk, the pass announced."""
+    def encode_chunk(self, video: Tensor, chunk: int, context: Any, on_pass: OnPass = ignore_pass) -> Any:
+        """The context after that chunk. The pass is announced."""
         frame = chunk * self.chunk
         announce = announce_as(on_pass, frame, 0, 0.0, "encode", coming=frame + self.chunk)
-        return encode(self.model, self.said, video[:, self.frames(chunk)], context, announce)
+        return encode(self.model, self.traits, video[:, self.frames(chunk)], context, announce)
 
     @torch.no_grad()
     def walk(
         self, video: Tensor, noisy: Tensor, cond: Tensor | None, on_pass: OnPass = ignore_pass
     ) -> list[Tensor]:
-        """The velocity of every chunk that can be denoised, in its true past; every pass announced."""
+        """The velocity of every chunk that can be denoised, given its true past. Every pass is announced."""
         announce = announce_as(on_pass, -1, 0, 0.0, "encode")
-        context, velocities = begin(self.model, self.said, len(video), cond, announce), []
+        context, velocities = begin(self.model, self.traits, len(video), cond, announce), []
         for chunk in range(self.chunks):
             if chunk >= self.first:
                 velocities.append(self.velocity(noisy, chunk, context, on_pass))
-            context = context if chunk == self.chunks - 1 else self.encoded(video, chunk, context, on_pass)
+            context = (
+                context if chunk == self.chunks - 1 else self.encode_chunk(video, chunk, context, on_pass)
+            )
         return velocities
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest expected value; infinite where one is not finite."""
+    """The largest difference, relative to the largest expected value; infinite if one is not finite."""
     if actual.shape != expected.shape or not torch.isfinite(actual).all():
         return float("inf")
     size = expected.abs().max().item() or 1.0
     return ((actual.float() - expected.float()).abs().max() / size).item()
 
 
-def changed(video: Tensor, span: slice, fresh: Tensor) -> Tensor:
+def replace_frames(video: Tensor, span: slice, fresh: Tensor) -> Tensor:
     """The clip with the frames of that span taken from another one."""
     video = video.clone()
     video[:, span] = fresh[:, span]

@@ -1,11 +1,11 @@
-"""An adapter of the outsider's network, reached as MODEL=tests/outsider_adapter.py:load. For tests only.
+"""An adapter of another project's network, MODEL=tests/networks/other_adapter.py:load. For tests only.
 
 The network predicts the noise of a cosine schedule; here sigma and velocities are those of flow matching.
 """
 
 from dataclasses import dataclass
 
-import outsider
+import other_project
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -102,4 +102,4 @@ def timestep(sigma):
 
 
 def load(seed=0):
-    return Adapter(outsider.make(seed))
+    return Adapter(other_project.make(seed))

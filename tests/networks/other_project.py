@@ -1,4 +1,4 @@
-"""A video transformer as somebody else would write it, who has never heard of framelens. For tests only.
+"""A video transformer as another project would write it, who does not know framelens. For tests only.
 
 One forward over a whole clip, frame-causal by a mask, with a timestep for each frame; predicts the noise.
 """
