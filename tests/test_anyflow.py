@@ -101,6 +101,7 @@ def test_a_rollout_is_the_pipelines(pair, shift):
     assert_same(drawn, expected, TABLES)
 
 
+@pytest.mark.slow
 def test_a_step_of_no_length_is_the_pipelines_without_mean_velocity(pair):
     network, model = pair
     frames, noise = model.geometry.frames_per_chunk, latents(pair[1], chunks=4)
@@ -122,6 +123,7 @@ def test_the_step_to_the_same_level_differs_from_a_step_on():
     assert (model.denoise(x, level, step) - model.denoise(x, level, context)).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [2, 3, 4])
 def test_chunks_of_128_tokens_are_as_in_one_masked_pass_over_the_clip(chunks):
     """Nothing is filled up then, and diffusers' training pass over [noisy | clean] is the same function."""

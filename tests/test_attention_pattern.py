@@ -356,6 +356,7 @@ def test_a_module_that_attends_in_another_way_is_not_taken_for_silence(x):
             passes_through(model, x, tap)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", ["model", "block", "function"])
 @torch.no_grad()
 def test_a_compiled_model_is_refused_or_found_out(x, compile):

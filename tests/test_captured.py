@@ -53,6 +53,7 @@ def recorded(monkeypatch):
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_replayed_steps_make_the_same_video(fusion, scale, recorded):
@@ -95,6 +96,7 @@ def test_steps_that_nobody_prepared_run_plainly(recorded):
     assert not recorded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_what_is_compiled_never_sees_another_shape_or_number(fusion, monkeypatch):
     # A change would compile it again, and after some times run it uncompiled without a word.

@@ -335,6 +335,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name", "found"), BROKEN, ids=[f"{k.__name__}-{n}" for k, n, _ in BROKEN])
 def test_each_check_fails_on_the_model_that_was_broken_for_it(kind, name, found):
     failed = {check.name: check for check in failures(made(kind), only=[name])}

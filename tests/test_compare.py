@@ -78,6 +78,7 @@ def test_a_comparison_that_was_stopped_trains_only_what_is_missing(tmp_path, sma
         assert "prefix-8+4" in str(file) or after[file] == before[file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "difference"),
     [
@@ -96,6 +97,7 @@ def test_networks_of_another_recipe_are_never_scored(tmp_path, small, capsys, mo
     assert held(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_first_training_seed_and_decides_the_noise(tmp_path, small):
     assert run(tmp_path / "a", "--seeds", "2") == 0 and run(tmp_path / "b", "--seed", "1") == 0
     a, b = (xr.load_dataset(tmp_path / name / "compare.nc", engine="h5netcdf") for name in "ab")

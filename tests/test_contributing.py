@@ -55,6 +55,7 @@ def found(tmp_path_factory):
     return dict(line.split() for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", NEW)
 def test_one_new_file_is_found(found, folder):
     assert found[folder] == "True" and f"`{folder}/`" in GUIDE

@@ -65,6 +65,7 @@ def after(model, frames):
     return context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, ACTIONS, TEXT, WINDOW], ids=["plain", "actions", "text", "window"])
 @pytest.mark.parametrize("fusion", KINDS)
 def test_the_arithmetic_is_what_torch_counts(fusion, changes):

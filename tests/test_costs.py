@@ -40,6 +40,7 @@ def networks():
     return {kind: make() for kind, make in counted.NETWORKS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", counted.NETWORKS)
 @pytest.mark.parametrize("name", experiments.names())
 def test_an_experiment_runs_the_layers_that_it_says(name, kind, networks):
@@ -47,6 +48,7 @@ def test_an_experiment_runs_the_layers_that_it_says(name, kind, networks):
         assert_claim_is_what_is_run(name, networks[kind], counted.settings())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [QUICK, {"steps": 1, "starts": ()}, {"starts": (0, 1), "layers": (0, 1)}])
 @pytest.mark.parametrize("name", experiments.names())
 def test_an_experiment_knows_what_settings_change(name, changes, networks):
@@ -54,6 +56,7 @@ def test_an_experiment_knows_what_settings_change(name, changes, networks):
         assert_claim_is_what_is_run(name, networks["dense"], counted.settings(**changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", experiments.names())
 def test_one_condition_to_a_batch_shares_one_past(name, networks, monkeypatch):
     with counted.few():
@@ -135,6 +138,7 @@ def held_bytes(value, seen=None):
 RUNS = {"all tokens": {}, "64 tokens": {"tokens": 64}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("settings", RUNS)
 @pytest.mark.parametrize("name", statistics.names())

@@ -33,6 +33,7 @@ def agree(tests, expected):
         np.testing.assert_allclose(found[name][1:], expected_numbers, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN["splits"], ids=lambda case: str(case["chosen"] or case["without"]))
 def test_the_planners_answers_are_those_on_record(case):
     by_layer = {int(layer): share for layer, share in case["chosen"].get("own_work", {}).items()}
@@ -42,6 +43,7 @@ def test_the_planners_answers_are_those_on_record(case):
     agree(found.tests, case["tests"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN["findings"], ids=lambda case: str(case["chosen"] or "default"))
 def test_the_findings_are_those_on_record_and_need_datasets_only(case, tmp_path):
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in case["chosen"].items()}
@@ -53,6 +55,7 @@ def test_the_findings_are_those_on_record_and_need_datasets_only(case, tmp_path)
         agree(finding.tests, each["tests"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_missing_dataset_leaves_its_questions_open(name, tmp_path):
     folder = fake_run.write(tmp_path / "run")

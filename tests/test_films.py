@@ -60,6 +60,7 @@ def count_shown(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [0, 1, 7, 12])
 @pytest.mark.parametrize("gop", [1, 5, 20])
 def test_as_many_windows_are_counted_as_are_read(tmp_path, hidden, gop):
@@ -175,6 +176,7 @@ def test_a_variable_frame_rate_is_noted_once(tmp_path, capsys, times, is_noted):
     assert ["variable" in line for line in notes(capsys)] == [True] * is_noted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [24, 30, 60])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif"])
 def test_a_constant_rate_in_coarse_ticks_is_not_called_variable(tmp_path, capsys, rate, suffix):

@@ -242,6 +242,7 @@ def test_the_files_of_a_folder_import_each_other_in_no_circle():
     ).prepare()
 
 
+@pytest.mark.slow
 def test_a_private_file_is_imported_by_its_own_folder_only():
     offenders = set()
     for file in FILES + TESTS:

@@ -20,6 +20,7 @@ def run(checkpoint, out, *more):
     return main(["--model", str(checkpoint), "--out", str(out), *arguments, *more])
 
 
+@pytest.mark.slow
 def test_named_experiments_are_run_and_joined(checkpoint, tmp_path):
     assert (
         run(checkpoint, tmp_path, "--experiments", "controls", "skip", "--quick", "--layers", "1", "1") == 0

@@ -270,6 +270,7 @@ def test_resumed_behind_a_layer_is_the_whole_stack_without_it_for_less_work(mode
             assert_same(velocity, probe.velocity(x, 0.5, 0, [on_pass]))
 
 
+@pytest.mark.slow
 def test_a_layer_with_closed_gates_can_be_left_out():
     model = tiny.model(layers=LAYERS)
     model.source = Source()

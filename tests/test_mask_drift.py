@@ -160,6 +160,7 @@ def test_a_causal_model_has_nothing_to_mask():
         measure(subject(networks, experiments=("mask_drift",)))
 
 
+@pytest.mark.slow
 def test_the_figure_says_which_layer_moves_most_and_how_far_the_last_one_does(model, tmp_path):
     model.source = Source()
     (found,) = measure(subject({"trained": model})).values()

@@ -267,6 +267,7 @@ def test_a_truncated_file_is_named(refused, tmp_path, file, share, zipped):
     assert models.load(whole) and refused(tmp_path / "half.pth")
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_refused_or_harmless(file, tmp_path):
     """Whatever torch.load raises on a damaged file comes out as one line that names it."""
     generator = torch.Generator().manual_seed(0)

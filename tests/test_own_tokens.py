@@ -55,6 +55,7 @@ def network(request):
     return counted.separated(fusion=request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READS_STREAM)
 def test_what_is_read_of_the_stream_is_of_the_own_tokens(name, network):
     with counted.few():
@@ -74,6 +75,7 @@ def test_two_noise_draws_of_an_untrained_network_have_nothing_in_common():
     assert abs(found.centred_cosine.sel(sigma=1.0)).max() < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [CHUNK - 1, CHUNK, CHUNK + 5, 2 * CHUNK])
 def test_a_sample_may_be_larger_than_a_chunk(tokens):
     network = counted.separated(fusion="token_concat")

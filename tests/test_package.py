@@ -20,6 +20,8 @@ from framelens.probes.run.work import usable_cores
 from framelens.records import origin
 from framelens.records.extras import MissingPackage, extra
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NOT_IN_A_COPY = (".venv", ".git", "runs", "build", "*.egg-info", "__pycache__", ".*_cache")
 FILES = [

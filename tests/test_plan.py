@@ -503,6 +503,7 @@ def test_a_run_of_an_older_version_is_named_where_there_is_no_other(runs, capsys
     assert str(folder) in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

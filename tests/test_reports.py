@@ -26,6 +26,8 @@ from framelens.reports.findings.findings import findings
 from framelens.reports.plots import load, names
 from framelens.reports.runs import open_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 FIGURES = [name for name in names() if kind_of(name) == "probe"]
 SMALL = {"layers": 4, "steps": 4, "heads": 2, "clips": 5}
@@ -65,13 +67,11 @@ def drawn(folder):
     return out / "fake" / "first"
 
 
-@pytest.mark.slow
 def test_every_figure_is_drawn_without_torch(drawn):
     expected = {f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png", "csv")}
     assert {path.name for path in drawn.iterdir()} == expected
 
 
-@pytest.mark.slow
 def test_the_fonts_of_every_pdf_are_whole_truetype(drawn):
     """Type 42, which journals take; Type 3 is refused by many."""
     for name in FIGURES:
@@ -94,7 +94,6 @@ def test_a_figure_is_a_picture_in_a_notebook_and_leaves_the_users_settings(run):
     assert dict(matplotlib.rcParams) == before
 
 
-@pytest.mark.slow
 def test_every_figure_has_numbers_beside_it_and_sentences_about_them(drawn):
     for name in FIGURES:
         table = pd.read_csv(drawn / f"{name}.csv")
@@ -102,7 +101,6 @@ def test_every_figure_has_numbers_beside_it_and_sentences_about_them(drawn):
         assert re.search(r"\d", load(name).words(table)), name
 
 
-@pytest.mark.slow
 def test_the_page_needs_nothing_from_outside(drawn, folder):
     page = (folder / "page.html").read_text()
     assert page.count('src="data:image/png;base64,') == len(FIGURES) == page.count("src=")
@@ -110,7 +108,6 @@ def test_the_page_needs_nothing_from_outside(drawn, folder):
         assert outside not in page
 
 
-@pytest.mark.slow
 def test_the_page_escapes_what_the_manifest_says(drawn, folder):
     page = (folder / "page.html").read_text()
     assert "--model fake &lt;b&gt;" in page

@@ -81,6 +81,7 @@ def test_an_action_is_known_from_its_own_frame_on(way):
     assert not torch.allclose(before[:, 2], after[:, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_encoder_runs_once_per_frame_and_the_decoder_at_every_step(way):
     network, fired = model(way), Counter()
@@ -202,6 +203,7 @@ def test_keys_behind_a_window_know_their_age():
 # Guidance by context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_guidance_by_context_runs_the_encoder_once_per_frame(way):
     network, fired = model(way), Counter()
@@ -215,6 +217,7 @@ def test_guidance_by_context_runs_the_encoder_once_per_frame(way):
     assert fired["decoder", "denoise"] == 2 * 3 * FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_guidance_by_context_moves_away_from_a_disturbed_past(way):
     network = model(way)

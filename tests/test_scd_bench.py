@@ -110,6 +110,7 @@ def test_figures_and_page_are_drawn_from_the_folder(ran):
     assert page.count("data:image/png") == 5 and "small" in page
 
 
+@pytest.mark.slow
 def test_a_split_need_not_have_the_layers_of_the_dense_model(tmp_path, capsys):
     asked = [*ASKED, "--split", "2", "2", "--fusion", "prefix", "--vary", "steps=1", "--repeats", "6"]
     assert main([*asked, "--out", str(tmp_path / "run")]) == 0
@@ -138,6 +139,7 @@ def plan_of(checkpoint, tokens=25, **changes):
     return {"kind": "plan", "format": 1} | plan | changes
 
 
+@pytest.mark.slow
 def test_a_plan_is_timed_as_it_was_planned(tmp_path, capsys):
     checkpoint = tiny.checkpoint(tmp_path / "model.safetensors")
     (tmp_path / "plan.json").write_text(json.dumps(plan_of(checkpoint)))
@@ -156,6 +158,7 @@ def test_a_plan_is_timed_as_it_was_planned(tmp_path, capsys):
     assert re.search(r"\b9\.50\b.*\b1\.50\b", page)
 
 
+@pytest.mark.slow
 def test_the_arithmetic_of_a_plan_and_of_its_benchmark_is_the_same():
     shipped = Path(__file__).parent.parent / "reports" / "gallery" / "dense-tiles-plan.json"
     stated = read_plan(shipped)

@@ -45,6 +45,7 @@ def run(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_repository_with_folders_named_as_ours_is_checked_and_probed(repository):
     done = run(repository, "-m", "framelens.probes.check", "--model", "my_adapter.py:load")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -55,6 +56,7 @@ def test_a_repository_with_folders_named_as_ours_is_checked_and_probed(repositor
     assert sorted(path.name for path in (results / "clips").iterdir()) == ["0000", "0001"]
 
 
+@pytest.mark.slow
 def test_that_adapter_loads_from_the_checkout_too(repository):
     """There framelens' own models/ is on the path, with an __init__.py that theirs lacks."""
     program = f"import framelens; print(framelens.load('{repository}/my_adapter.py:load').net.__module__)"

@@ -117,6 +117,7 @@ def test_it_can_be_attached_again_and_refuses_what_is_no_instrument():
         together(three[0], ignore)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
 def test_taps_that_leave_in_any_order_leave_nothing_and_keep_hearing_until_then(order):
     model, kernel, heard = tiny.model(), F.scaled_dot_product_attention, [0, 0, 0]
@@ -151,6 +152,7 @@ def test_a_function_that_other_code_put_on_top_of_a_tap_stays_and_the_tap_hears_
         assert torch.equal(draw(model), plain) and not heard
 
 
+@pytest.mark.slow
 def test_a_model_compiled_under_a_tap_is_found_out_and_runs_afterwards():
     program = """
 import torch
@@ -217,6 +219,7 @@ print(*sorted(m.__name__ for m in ours if original in [v for v in vars(m).values
 """
 
 
+@pytest.mark.slow
 def test_no_file_that_is_first_imported_under_a_tap_keeps_the_replaced_kernel():
     shown = assert_runs(FIRST_IMPORT)
     assert "framelens.hooks.attention_edit" in shown and "framelens.models.far_long" in shown

@@ -102,6 +102,7 @@ def test_watched_steps_are_spread_with_the_first_and_the_last():
             Settings(**wrong)
 
 
+@pytest.mark.slow
 def test_a_run_on_part_of_tokens_and_steps_says_its_error(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "SIGMAS", (1.0,))
     path = tiny.checkpoint(tmp_path / "tiny.safetensors")

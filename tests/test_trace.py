@@ -259,6 +259,7 @@ def test_a_trace_that_stops_ends_a_rollout_and_later_rollouts_are_whole():
     assert torch.equal(rollout(network, noise, sigma_grid(2)), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["model", "function", "module.compile", "wrapped blocks"])
 @pytest.mark.parametrize("point", [Guarded, nn.Identity])
 @torch.no_grad()
@@ -295,6 +296,7 @@ def compiled(model, how):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["model", "function", "module.compile", "wrapped blocks"])
 @torch.no_grad()
 def test_guarded_points_work_in_a_compiled_model(x, how):

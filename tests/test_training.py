@@ -234,6 +234,7 @@ def test_a_damaged_state_is_named(tmp_path, damage):
     assert str(error.value).startswith(str(state)) and "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("muon", [True, False])
 def test_the_loss_falls(tmp_path, muon):
     settings = {"steps": 30, "batch": 4, "warmup": 5, "save_every": 100, "keep_every": 100, "ema": 0.8}

@@ -217,6 +217,7 @@ def spoilt(role, at, _name, value):
     return 1.5 * value + 0.1 * value.roll(1, dims=1) if at.role == role else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["denoise", "encode"])
 def test_an_edit_at_every_point_changes_the_output(model, role):
     plain = watched(model, steps=1)
