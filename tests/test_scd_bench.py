@@ -168,7 +168,7 @@ def test_the_arithmetic_of_a_plan_and_of_its_benchmark_is_the_same():
 
 
 @pytest.mark.parametrize(
-    ("changes", "more", "said"),
+    ("changes", "more", "stated"),
     [
         ({"architecture": None, "verdict": "not separable"}, [], "not separable"),
         ({"prediction": None}, [], "plan.json"),
