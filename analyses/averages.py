@@ -1,29 +1,26 @@
 """Averages and intervals over clips, and the parts of a dataset that are averaged.
 
-summary(off_diagonal(similarity).mean("frame"))    # mean, low, high by layer
+summary(off_diagonal(similarity).mean("frame"), COSINE)    # mean, low, high by layer
 """
 
 import numpy as np
 import xarray as xr
 
-from framelens.analyses.intervals import bootstrap, enough
+from framelens.analyses.intervals import enough, mean_interval
+from framelens.analyses.scales import PLAIN, Scale
 
-CONFIDENCE = 0.95
-DRAWS = 2000
-SEED = 0
 MODES = ("teacher_forced", "free_running")
 """In order of preference: the first one present is shown and decides."""
 
 
-def summary(array: xr.DataArray) -> xr.Dataset:
-    """Mean over clips and its 95% bootstrap interval: variables mean, low, high.
+def summary(array: xr.DataArray, scale: Scale = PLAIN) -> xr.Dataset:
+    """Mean over clips and its 95% interval, on the scale of the measure: variables mean, low, high.
 
     low and high are NaN where there are too few clips for an interval.
     """
     array = array.transpose("clip", ...)
-    values = np.asarray(array.values, dtype=np.float64)
-    mean, low, high = bootstrap(values, CONFIDENCE, DRAWS, SEED)
-    if not enough(len(values)):
+    mean, low, high = mean_interval(np.asarray(array.values, dtype=np.float64), scale)
+    if not enough(array.sizes["clip"]):
         low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     shape = array.isel(clip=0, drop=True)
     return xr.Dataset(

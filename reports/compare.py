@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from framelens.analyses.intervals import bootstrap
+from framelens.analyses.intervals import mean_interval
 from framelens.records.commands import exits_as
 from framelens.reports.runs import Run, open_run
 
@@ -82,7 +82,7 @@ def table(run: Run) -> pd.DataFrame:
         if "state_error" in own:
             scores["state"] = own.state_error.sel(last)
         for name, values in scores.items():
-            mean, low, high = bootstrap(values.mean("seed").values)
+            mean, low, high = mean_interval(values.mean("seed").values)
             row |= {name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -5,8 +5,9 @@ import numpy as np
 from framelens.analyses.decision.conditions import spell_measures, without_benefit
 from framelens.analyses.decision.engine import Measured, NotMeasured, Question
 from framelens.analyses.decision.evidence import SplitEvidence
-from framelens.analyses.decision.kept import MEASURES, THRESHOLD, summary
+from framelens.analyses.decision.kept import MEASURES, THRESHOLD, mean_of, summary
 from framelens.analyses.decision.words import percent, spell, spell_count, spell_share
+from framelens.analyses.scales import scale_of
 
 MARGIN, SHARP = 0.1, 0.9
 
@@ -54,10 +55,8 @@ def agreement_after_the_encoder(evidence: SplitEvidence) -> Measured:
     stored = evidence.data["noise_invariance"]
     own = stored.isel(sigma=int(np.argmax(stored.sigma.values)))
     own = own.sel(layer=depth - 1, network="trained", drop=True)
-    gain, cosine = (
-        summary(context.rows(values.mean("frame", skipna=False)))
-        for values in (own.centred_cosine - own.other_context, own.centred_cosine)
-    )
+    gain = summary(context.rows((own.centred_cosine - own.other_context).mean("frame", skipna=False)))
+    cosine = mean_of(own.centred_cosine.mean("frame", skipna=False), scale_of("centred_cosine"))
     text = f"Features of two noise draws are more similar by {spell(gain)} with their own past."
     return Measured(gain, text, f"Centred cosine after layer {depth - 1}: {spell(cosine)}.")
 

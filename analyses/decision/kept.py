@@ -1,12 +1,12 @@
-"""How much of what the past gives is kept under an intervention, and from which depth on enough is.
+"""The kept share of the past's benefit under an intervention, and the depth from which on enough is kept.
 
     context = Context(cut)                                   # the run's cut dataset: own-frame-only is in it
     context.kept_share("velocity", reuse, kind="cross", start=0)   # [draw, layer], row 0 the mean over clips
     summary(rows)                                            # mean, low, high
 
 kept = (E_own - E) / (E_own - E_plain), E_own with cross-frame attention cut in every layer: 1 is the whole
-model, 0 a model without a past. Errors are averaged over clips (and equally likely sigmas) first, and the
-ratio is computed in every resample, so that its interval is that of a ratio of means.
+model, 0 a model without a past. Errors are averaged over clips (and equally likely sigmas) first. The
+ratio is computed in every draw of these averages, which gives Fieller's interval of a ratio of means.
 """
 
 from typing import Any, NamedTuple
@@ -15,15 +15,16 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from framelens.analyses.intervals import enough
+from framelens.analyses import averages
+from framelens.analyses.intervals import MeanDraws, interval_of
+from framelens.analyses.scales import PLAIN, Scale
 
 MEASURES = {"velocity": "velocity_error", "frame": "mse"}
-"""The error of each measure: of the velocity at the true frame, and of the frame that is drawn."""
-DRAWS, SEED, TAIL = 1000, 0, 0.025
+"""The error of each measure: of the velocity at the true frame, and of the generated frame."""
 THRESHOLD = 0.9
 """The kept share of the past's benefit that is enough."""
 BENEFIT = 0.05
-"""The least share of the error that the past has to take away for a share of that to mean something."""
+"""The share of the error that the past must remove before kept shares are computed."""
 
 
 class Value(NamedTuple):
@@ -41,32 +42,24 @@ def value_of(stored: xr.Dataset) -> Value:
 
 def summary(rows: Float[np.ndarray, "draw *place"]) -> Value:
     """Row 0 as the mean, and the interval of the other rows."""
-    if len(rows) == 1:
-        nothing = np.full_like(rows[0], np.nan)
-        return Value(rows[0], nothing, nothing)
-    low, high = np.quantile(rows[1:], [TAIL, 1 - TAIL], axis=0)
-    return Value(rows[0], low, high)
+    return Value(*interval_of(rows))
 
 
-class Resample:
-    """Means over clips, then over clips drawn with replacement: the same draws for everything in a run."""
+def mean_of(values: xr.DataArray, scale: Scale = PLAIN) -> Value:
+    """Mean over clips on that scale; no interval where there are too few clips."""
+    return value_of(averages.summary(values, scale))
 
-    def __init__(self, clips: int):
-        self.clips = clips
-        rng = np.random.default_rng(SEED)
-        drawn = rng.multinomial(clips, np.full(clips, 1 / clips), size=DRAWS if enough(clips) else 0)
-        self.weights = np.concatenate([np.ones((1, clips)), drawn]) / clips
+
+class Resample(MeanDraws):
+    """The draws of means over the clips of a run's datasets."""
 
     def rows(self, values: xr.DataArray) -> Float[np.ndarray, "draw *place"]:
-        """Means of `values` [clip, ...]; row 0 over all clips, NaN where a clip is NaN."""
-        array = np.asarray(values.transpose("clip", ...).values, np.float64)
-        if len(array) != self.clips:
-            raise ValueError(f"datasets of one run differ: {len(array)} clips, expected {self.clips}")
-        return np.tensordot(self.weights, array, axes=1)
+        """Means of `values` [clip, ...]; row 0 is the mean over all clips, NaN where a clip is NaN."""
+        return self.average(values.transpose("clip", ...).values)
 
 
 class Context(Resample):
-    """What the past gives: errors of the whole model and of one that sees its own frame only."""
+    """The benefit of the past: errors of the whole model and of one that sees its own frame only."""
 
     def __init__(self, cut: xr.Dataset):
         """ValueError where the cut does not begin with layer 0, and so never is own-frame-only."""
@@ -85,11 +78,11 @@ class Context(Resample):
         )
 
     def benefit(self, measure: str) -> Float[np.ndarray, " draw"]:
-        """The share of own-frame-only's error that the past takes away."""
+        """The share of own-frame-only's error that the past removes."""
         return 1 - self.plain[measure] / self.own[measure]
 
     def has_benefit(self) -> bool:
-        """Whether the past takes away more than BENEFIT of both errors: the whole interval, if there is one.
+        """Whether the past removes more than BENEFIT of both errors: the whole interval, if there is one.
 
         Otherwise the benefit is too small to compute a kept share.
         """

@@ -6,10 +6,11 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
-from framelens.analyses.averages import by_head, by_lag, sees_past, summary, uniform_share
+from framelens.analyses.averages import by_head, by_lag, sees_past, uniform_share
 from framelens.analyses.decision.engine import Evidence, Measured, NotMeasured, Question
-from framelens.analyses.decision.kept import value_of
+from framelens.analyses.decision.kept import Value, mean_of
 from framelens.analyses.depth import Depth, depth_of, mean_of_part
+from framelens.analyses.scales import scale_of
 
 DEEP = 1 / 4
 SHALLOW = 1 / 2
@@ -83,18 +84,17 @@ class AttentionEvidence(Evidence):
 
 def deep_over_uniform(evidence: AttentionEvidence) -> Measured:
     """Attention of deep layers to earlier frames over what uniform attention gives."""
-    trained = evidence.mass["trained"]
-    deep, ratio = (
-        value_of(summary(mean_of_part(values, 1 - DEEP, 1))) for values in (trained, trained / evidence.share)
-    )
-    return Measured(ratio, numbers={"deep": deep, "uniform": float(evidence.share.mean())})
+    deep = mean_of(mean_of_part(evidence.mass["trained"], 1 - DEEP, 1), scale_of("cross_mass"))
+    uniform = float(evidence.share)
+    ratio = Value(*(end / uniform for end in deep))
+    return Measured(ratio, numbers={"deep": deep, "uniform": uniform})
 
 
 def deep_minus_shallow(evidence: AttentionEvidence) -> Measured:
     """Attention of deep layers to earlier frames minus that of shallow ones."""
     trained = evidence.mass["trained"]
     change = mean_of_part(trained, 1 - DEEP, 1) - mean_of_part(trained, 0, SHALLOW)
-    return Measured(value_of(summary(change)))
+    return Measured(mean_of(change))
 
 
 def deep_minus_random(evidence: AttentionEvidence) -> Measured:
@@ -102,7 +102,7 @@ def deep_minus_random(evidence: AttentionEvidence) -> Measured:
     mass = evidence.mass
     if "random" not in mass:
         raise NotMeasured("This run did not measure a network with random weights.")
-    return Measured(value_of(summary(mean_of_part(mass["trained"] - mass["random"], 1 - DEEP, 1))))
+    return Measured(mean_of(mean_of_part(mass["trained"] - mass["random"], 1 - DEEP, 1)))
 
 
 QUESTIONS = (

@@ -8,8 +8,9 @@ import xarray as xr
 
 from framelens.analyses.averages import noisiest, off_diagonal, summary
 from framelens.analyses.decision.engine import Decided, Evidence, Measured, NotMeasured, Question
-from framelens.analyses.decision.kept import value_of
+from framelens.analyses.decision.kept import mean_of, value_of
 from framelens.analyses.depth import Depth, depth_of, mean_of_part
+from framelens.analyses.scales import scale_of
 
 EARLY_AND_MIDDLE = 2 / 3
 REPEATED = 0.8
@@ -89,13 +90,14 @@ class FeatureEvidence(Evidence):
         null = trained.other_context
         if "random" in stored:
             null = np.maximum(null, stored["random"].centred_cosine)
-        cosine, gain = summary(trained.centred_cosine), summary(trained.centred_cosine - null)
+        cosine = summary(trained.centred_cosine, scale_of("centred_cosine"))
+        gain = summary(trained.centred_cosine - null)
         return Agreement(depth_of(gain), float(trained.sigma), cosine, gain)
 
 
 def similarity_of_steps(evidence: FeatureEvidence) -> Measured:
     """The centred cosine of different steps in early and middle layers."""
-    return Measured(value_of(summary(evidence.parts["trained"])))
+    return Measured(mean_of(evidence.parts["trained"], scale_of("centred_cosine")))
 
 
 def gain_over_random_weights(evidence: FeatureEvidence) -> Measured:
@@ -103,8 +105,8 @@ def gain_over_random_weights(evidence: FeatureEvidence) -> Measured:
     parts = evidence.parts
     if "random" not in parts:
         raise NotMeasured("This run did not measure a network with random weights.")
-    gain = value_of(summary(parts["trained"] - parts["random"]))
-    return Measured(gain, numbers={"random": value_of(summary(parts["random"]))})
+    gain = mean_of(parts["trained"] - parts["random"])
+    return Measured(gain, numbers={"random": mean_of(parts["random"], scale_of("centred_cosine"))})
 
 
 def agreement_of_draws(evidence: FeatureEvidence) -> Measured:

@@ -18,10 +18,11 @@ import xarray as xr
 from framelens.analyses.decision.curves import Curves, Cut, Sweep, sweep
 from framelens.analyses.decision.engine import Answer, answers
 from framelens.analyses.decision.evidence import SplitEvidence
-from framelens.analyses.decision.kept import THRESHOLD, Resample, summary
+from framelens.analyses.decision.kept import THRESHOLD, mean_of, summary
 from framelens.analyses.decision.verdict import QUESTIONS, verdict
 from framelens.analyses.decision.words import percent, spell
 from framelens.analyses.intervals import enough
+from framelens.analyses.scales import Scale, scale_of
 
 DATASETS = ("controls", "cut", "reuse", "reuse_controls", "leave_one_out", "noise_invariance")
 """The datasets that decide."""
@@ -194,23 +195,24 @@ def _supporting(data: Mapping[str, xr.Dataset], cut: Cut) -> list[str]:
     if "step_similarity" in data:
         similarity = data["step_similarity"].centred_cosine.sel(layer=cut.encoder_layers - 1)
         different = similarity.step != similarity.step_b
-        text = _by_network(similarity.where(different))
+        text = _by_network(similarity.where(different), scale_of("centred_cosine"))
         remarks.append(f"Similarity (centred cosine) of steps after the encoder's last layer: {text}.")
     if "frame_attention" in data and cut.tail:
         mass = data["frame_attention"].cross_mass
         tail = mass.sel(layer=[layer for layer in cut.tail if layer in mass.layer])
-        remarks.append(f"Attention of the last layers to earlier frames: {_by_network(tail)}.")
+        text = _by_network(tail, scale_of("cross_mass"))
+        remarks.append(f"Attention of the last layers to earlier frames: {text}.")
     return remarks
 
 
-def _by_network(values: xr.DataArray) -> str:
+def _by_network(values: xr.DataArray, scale: Scale) -> str:
     """Means over all but clips, of the trained network first."""
     values = values.mean([dim for dim in values.dims if dim not in ("clip", "network")])
     if "network" not in values.dims:
-        return spell(summary(Resample(values.sizes["clip"]).rows(values)))
+        return spell(mean_of(values, scale))
     named = sorted(map(str, values.network.values), key=lambda name: name != "trained")
-    each = {name: values.sel(network=name, drop=True) for name in named}
-    rows = {name: spell(summary(Resample(v.sizes["clip"]).rows(v))) for name, v in each.items()}
+    by_name = {name: values.sel(network=name, drop=True) for name in named}
+    rows = {name: spell(mean_of(each, scale)) for name, each in by_name.items()}
     words = {"random": "random weights"}
     return "; ".join(f"{text} ({words.get(name, name)})" for name, text in rows.items())
 

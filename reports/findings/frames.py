@@ -9,6 +9,7 @@ from framelens.analyses.decision.engine import Answer
 from framelens.analyses.decision.findings import Finding
 from framelens.analyses.decision.little_attention import DEEP, SHALLOW, AttentionEvidence
 from framelens.analyses.decision.words import spell
+from framelens.analyses.scales import scale_of
 from framelens.reports.drawing import tables
 
 
@@ -33,7 +34,11 @@ def _describe(test: Answer) -> str:
 
 def _peak(evidence: AttentionEvidence) -> str:
     """Where most attention goes to the past, and where it is sharpest on one earlier frame."""
-    depth, value, sharpest = evidence.depth, summary(evidence.mass["trained"]), evidence.sharpest
+    depth, value, sharpest = (
+        evidence.depth,
+        summary(evidence.mass["trained"], scale_of("cross_mass")),
+        evidence.sharpest,
+    )
     most, back = int(np.argmax(value["mean"].values)), sharpest.lag
     return (
         f"Most attention to earlier frames: {depth.name(most)}, {tables.spell(value.isel(layer=most))}. "

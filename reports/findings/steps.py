@@ -8,6 +8,7 @@ from framelens.analyses.decision.findings import Finding
 from framelens.analyses.decision.repeated_features import FeatureEvidence
 from framelens.analyses.decision.words import spell
 from framelens.analyses.depth import depth_of
+from framelens.analyses.scales import scale_of
 from framelens.reports.drawing import tables
 
 
@@ -36,11 +37,11 @@ def _describe(test: Answer, evidence: FeatureEvidence) -> str:
 def _raw(evidence: FeatureEvidence) -> str:
     """Raw similarity of the middle block, and of the embedding, which no layer has changed."""
     raw = evidence.raw
-    depth = depth_of(raw)
+    depth, values = depth_of(raw), summary(raw, scale_of("cosine"))
     middle = depth.blocks[len(depth.blocks) // 2]
-    text = f"Raw cosine at {depth.name(middle)}: {tables.spell(summary(raw.isel(layer=middle)))}"
+    text = f"Raw cosine at {depth.name(middle)}: {tables.spell(values.isel(layer=middle))}"
     if min(depth.layers) < 0:
-        embedding = tables.spell(summary(raw.isel(layer=depth.layers.index(-1))))
+        embedding = tables.spell(values.isel(layer=depth.layers.index(-1)))
         text += f"; at the embedding, where it only shows how similar the noisy inputs are: {embedding}"
     return text + "."
 

@@ -13,6 +13,7 @@ import xarray as xr
 from framelens.analyses.averages import by_head, off_diagonal, summary, uniform_share
 from framelens.analyses.decision.kept import THRESHOLD, Context
 from framelens.analyses.depth import Depth, depth_of
+from framelens.analyses.scales import scale_of
 from framelens.records.plan import Plan
 from framelens.reports.drawing.effects import (
     TRAINED,
@@ -79,7 +80,9 @@ def _similarity(run: Run, where: int | None) -> Small:
     stored = run.read("step_similarity", "centred_cosine").centred_cosine
     stored = stored.isel(layer=depth_of(stored).blocks)
     for network in networks(stored):
-        values[network] = summary(off_diagonal(stored.sel(network=network, drop=True)).mean("frame"))
+        values[network] = summary(
+            off_diagonal(stored.sel(network=network, drop=True)).mean("frame"), scale_of("centred_cosine")
+        )
     takeaway = _compare(values, +1, "More similar than with random weights")
     return Small(*about, takeaway, _chart(values, where, _by_network(values)))
 
@@ -93,7 +96,7 @@ def _sparsity(run: Run, where: int | None) -> Small:
     for network in networks(stored):
         uniform = uniform_share(stored)
         mass = stored.cross_mass.sel(network=network, drop=True)
-        values[network] = summary(by_head(mass, uniform).mean("head"))
+        values[network] = summary(by_head(mass, uniform).mean("head"), scale_of("cross_mass"))
     share = float(uniform.where(uniform.lag >= 1).sum("lag").mean())
     flat = xr.full_like(values[TRAINED], np.nan).assign(mean=xr.full_like(values[TRAINED]["mean"], share))
     takeaway = _compare(values, -1, "Less attention to the past than with random weights")

@@ -4,7 +4,7 @@ plan = read_plan(run)                      # None where the run has no plan.json
 parts = verdict_parts(run, plan, small)    # pieces of HTML
 """
 
-from framelens.analyses.intervals import enough
+from framelens.analyses.intervals import describe_intervals
 from framelens.records.plan import FILE, Plan
 from framelens.reports.page.markup import Html, fill, join, table
 from framelens.reports.page.small_figures import INTERVENTIONS, Small
@@ -76,11 +76,7 @@ def _answer(plan: Plan) -> list[Html]:
 
 def five(small: list[Small], clips: int) -> list[Html]:
     """The five figures side by side, and the meaning of their lines and bands."""
-    bands = (
-        f"Bands: 95 % intervals over {clips} clips."
-        if enough(clips)
-        else f"{clips} clip{'s' * (clips != 1)}: too few for an interval."
-    )
+    bands = describe_intervals(clips)
     has_split = any(figure.chart is not None and figure.chart.split is not None for figure in small)
     edge = "Vertical: where the encoder of the split would end. " * has_split
     return [

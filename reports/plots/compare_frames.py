@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from framelens.analyses.intervals import bootstrap
+from framelens.analyses.intervals import mean_interval
 from framelens.records.manifest import CompareManifest
 from framelens.reports.drawing import style
 from framelens.reports.runs import Run
@@ -59,7 +59,9 @@ def _dots(axes: Axes, values: xr.DataArray, arms: dict, panel: str) -> pd.DataFr
     drawn = values.mean(("frame", "seed"))
     rows = []
     for place, (arm, look) in enumerate(arms.items()):
-        mean, low, high = (float(v) for v in bootstrap(drawn.sel(arm=arm, sampling="teacher_forced").values))
+        mean, low, high = (
+            float(v) for v in mean_interval(drawn.sel(arm=arm, sampling="teacher_forced").values)
+        )
         axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], **look | {"linestyle": ""}, capsize=2)
         rows.append({"panel": panel, "arm": arm, "mean": mean, "low": low, "high": high})
     copied = float(drawn.sel(sampling="copy").mean())
@@ -81,7 +83,7 @@ def _lines(axes: Axes, values: xr.DataArray, arms: dict, panel: str) -> pd.DataF
             if arm in arms
             else drawn.isel(arm=0).sel(sampling="copy of the context")
         )
-        mean, low, high = bootstrap(own.transpose("clip", "frame").values)
+        mean, low, high = mean_interval(own.transpose("clip", "frame").values)
         axes.plot(frames, mean, label=arm, **look)
         if np.isfinite(low).any():
             axes.fill_between(frames, low, high, color=look["color"], alpha=0.07, linewidth=0)

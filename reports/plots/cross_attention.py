@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from framelens.analyses.averages import by_head, summary, uniform_share
 from framelens.analyses.depth import Depth, depth_of
+from framelens.analyses.scales import PLAIN, scale_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
 from framelens.reports.drawing.tables import spell, tidy
@@ -41,8 +42,11 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         if network == "trained":
             tables += [points(top, mass, "cross_mass"), points(bottom, spread, "relative_entropy")]
             tables.append(baseline(top, uniform, depth))
-        for axes, values, panel in ((top, mass, "cross_mass"), (bottom, spread, "relative_entropy")):
-            drawn = summary(values.mean("head"))
+        for axes, values, panel, scale in (
+            (top, mass, "cross_mass", scale_of("cross_mass")),
+            (bottom, spread, "relative_entropy", PLAIN),
+        ):
+            drawn = summary(values.mean("head"), scale)
             style.line(axes, depth.positions, drawn, network, zorder=3)
             tables.append(tidy(drawn, panel=panel, curve=network))
     top.set(ylabel="mass on earlier frames\n(share of attention)", ylim=(0, None))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from framelens.analyses.averages import first_last, noisiest, off_diagonal, summary
 from framelens.analyses.depth import depth_of
+from framelens.analyses.scales import COSINE, PLAIN
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
 from framelens.reports.drawing.tables import spell, tidy
@@ -37,7 +38,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     tables = []
     for axes, (name, unit, curves) in zip(grid.flat, panels(run), strict=True):
         for label, values, colour in curves:
-            drawn = summary(values)
+            drawn = summary(values, COSINE if "cosine" in unit else PLAIN)
             line(axes, label, drawn, colour)
             tables.append(tidy(drawn, panel=name, curve=label))
         mark(axes, depth_of(drawn), ticks=6)

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from framelens.analyses.averages import summary
 from framelens.analyses.depth import depth_of
+from framelens.analyses.scales import scale_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import place
 from framelens.reports.drawing.tables import spell, tidy
@@ -36,7 +37,9 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     grid = figure.subplots(2, 2, sharex=True).flat
     tables = []
     for axes, (name, (panel, unit)) in zip(grid, PANELS.items(), strict=False):
-        drawn = summary(stored[name].isel(layer=chosen).transpose("clip", "checkpoint", "layer"))
+        drawn = summary(
+            stored[name].isel(layer=chosen).transpose("clip", "checkpoint", "layer"), scale_of(name)
+        )
         for line, shade in enumerate(style.ramp(len(chosen))):
             curve = drawn.isel(layer=line)
             if curve["mean"].notnull().any():

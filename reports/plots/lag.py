@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from framelens.analyses.averages import by_lag, summary
 from framelens.analyses.depth import Depth, depth_of
+from framelens.analyses.scales import scale_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
 from framelens.reports.drawing.tables import tidy
@@ -40,7 +41,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     heat(figure, left, relative, depth)
     tables = [tidy(relative.rename("mean").to_dataset(), panel="relative to uniform")]
     chosen = depth.pick(LINES)
-    drawn = summary(mass.isel(layer=chosen))
+    drawn = summary(mass.isel(layer=chosen), scale_of("mass"))
     for line, (position, shade) in enumerate(zip(chosen, style.ramp(len(chosen)), strict=True)):
         style.line(
             right, mass.lag.values, drawn.isel(layer=line), "", label=depth.short(position), color=shade
