@@ -80,9 +80,8 @@ SCALES = {
     "cross_mass": SHARE,
     "mse": LOG,
     "velocity_error": LOG,
-    "state_error": LOG,
+    "sharpness": LOG,
     "psnr": PLAIN,
-    "ssim": COSINE,
 }
 """By variable of a dataset. Differences of two measures are PLAIN; ratios of means need `MeanDraws`."""
 

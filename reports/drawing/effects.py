@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from framelens.analyses.averages import summary as mean_over_clips
 from framelens.analyses.decision.kept import Context, Resample, Value, error, summary
 from framelens.analyses.depth import depth_of
+from framelens.analyses.scales import scale_of
 from framelens.reports.runs import Run
 
 TRAINED = "trained"
@@ -38,7 +39,7 @@ def datasets(run: Run, *names: str) -> dict[str, xr.Dataset]:
 
 def absolute(stored: xr.Dataset, variable: str, **where: Any) -> xr.Dataset:
     """Mean over clips of a variable at a place, and its interval."""
-    return mean_over_clips(_at(stored[variable], where))
+    return mean_over_clips(_at(stored[variable], where), scale_of(variable.removeprefix("plain_")))
 
 
 def plain(stored: xr.Dataset, variable: str) -> xr.Dataset:
