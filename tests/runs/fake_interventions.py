@@ -136,7 +136,12 @@ def plan(size: dict, verdict: str = "separable", controls_hold: bool = True) -> 
     prediction |= {"speed_up": 1.87, "bound": 2.1, "cache_bytes": 3 * 2**20, "dense_cache_bytes": 5 * 2**20}
     prediction |= {"frame_flops": 2e9, "dense_frame_flops": 4e9, "parameters": 4e6, "dense_parameters": 3.6e6}
     nearby = {"encoder_layers": depth, "decoder_layers": 5, "speed_up": 1.87, "cache_bytes": 3e6}
-    nearby |= {"parameters": 4e6, "chosen": True, "clock_speed_up": None, "kept": {"mean": 0.98, "low": None, "high": None}}
+    nearby |= {
+        "parameters": 4e6,
+        "chosen": True,
+        "clock_speed_up": None,
+        "kept": {"mean": 0.98, "low": None, "high": None},
+    }
     found = {
         "created": "2000-01-01", "command": "", "verdict": verdict,
         "reason": "What it fetches <once> serves every later step: 0.98 [0.97, 0.99].",

@@ -179,7 +179,7 @@ def _noise_invariance(size: dict, rng: np.random.Generator) -> xr.Dataset:
     trained = rise + (1 - rise) * (1 - sigma) * 0.9
     random = 0.02 + (1 - sigma) * 0.9 + 0 * depth
     shape = [*shape, layers, len(sigma)]
-    same = np.stack([trained, random])[None, :, None] + _wobble(rng, shape)
+    same = np.clip(np.stack([trained, random])[None, :, None] + _wobble(rng, shape), -1, 1)
     coords |= {"sigma": sigma}
     dims = (*dims, "layer", "sigma")
     return xr.Dataset({"centred_cosine": (dims, same), "other_context": (dims, same * 0.1)}, coords)
