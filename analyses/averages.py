@@ -7,13 +7,13 @@ import numpy as np
 import xarray as xr
 
 from framelens.analyses.intervals import enough, mean_interval
-from framelens.analyses.scales import PLAIN, Scale
+from framelens.analyses.scales import PLAIN, MeasureScale
 
 MODES = ("teacher_forced", "free_running")
 """In order of preference: the first one present is shown and decides."""
 
 
-def summary(array: xr.DataArray, scale: Scale = PLAIN) -> xr.Dataset:
+def summary(array: xr.DataArray, scale: MeasureScale = PLAIN) -> xr.Dataset:
     """Mean over clips and its 95% interval, on the scale of the measure: variables mean, low, high.
 
     low and high are NaN where there are too few clips for an interval.

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import chdtri, stdtrit
 
-from framelens.analyses.scales import PLAIN, Scale
+from framelens.analyses.scales import PLAIN, MeasureScale
 
 ENOUGH = 5
 DRAWS, SEED = 2000, 0
@@ -50,7 +50,7 @@ def describe_intervals(clips: int) -> str:
 
 
 def mean_interval(
-    values: Float[np.ndarray, "clip ..."], scale: Scale = PLAIN, confidence: float = 0.95
+    values: Float[np.ndarray, "clip ..."], scale: MeasureScale = PLAIN, confidence: float = 0.95
 ) -> Interval:
     """Mean over the first axis and Student's t interval of that mean, both taken on the scale.
 

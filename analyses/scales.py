@@ -25,7 +25,7 @@ HALVINGS = 60
 
 
 @dataclass(frozen=True)
-class Scale:
+class MeasureScale:
     """A monotone transformation of a measure and its inverse, and the range of the measure."""
 
     name: str
@@ -64,29 +64,35 @@ def _log(values: np.ndarray) -> np.ndarray:
         return np.log(values)
 
 
-PLAIN = Scale("plain", -np.inf, np.inf, lambda values: values, lambda values: values)
-LOG = Scale("log", 0, np.inf, _log, np.exp)
-SHARE = Scale("share", 0, 1, _fold, _unfold)
-COSINE = Scale("cosine", -1, 1, lambda x: _fold((1 + x) / 2), lambda y: 2 * _unfold(y) - 1)
+PLAIN = MeasureScale("plain", -np.inf, np.inf, lambda values: values, lambda values: values)
+LOG = MeasureScale("log", 0, np.inf, _log, np.exp)
+SHARE = MeasureScale("share", 0, 1, _fold, _unfold)
+COSINE = MeasureScale("cosine", -1, 1, lambda x: _fold((1 + x) / 2), lambda y: 2 * _unfold(y) - 1)
 
 SCALES = {
     "cosine": COSINE,
     "centred_cosine": COSINE,
     "other_context": COSINE,
-    "cka": SHARE,
+    "cka": COSINE,
     "noise_invariance": COSINE,
     "step_similarity_centred": COSINE,
     "mass": SHARE,
     "cross_mass": SHARE,
     "mse": LOG,
     "velocity_error": LOG,
+    "velocity_change": LOG,
+    "change": LOG,
+    "effect": LOG,
+    "relative_loss": PLAIN,
+    "block_share": SHARE,
     "sharpness": LOG,
+    "diversity": LOG,
     "psnr": PLAIN,
 }
 """By variable of a dataset. Differences of two measures are PLAIN; ratios of means need `MeanDraws`."""
 
 
-def scale_of(variable: str) -> Scale:
+def scale_of(variable: str) -> MeasureScale:
     """The scale of a variable; ValueError for one that has none in SCALES."""
     if variable not in SCALES:
         raise ValueError(f"no scale is known for {variable!r}; there are {', '.join(SCALES)}")

@@ -12,6 +12,7 @@ from framelens.analyses.decision.kept import Context
 from framelens.analyses.decision.kept import summary as interval
 from framelens.analyses.intervals import MeanDraws, describe_intervals, enough, mean_interval
 from framelens.analyses.scales import COSINE, LOG, PLAIN, SCALES, SHARE, scale_of
+from framelens.probes.chunk.measures import ABOUT
 
 RUNS = 4000
 """Simulated runs of each case: a coverage of 95 % has a standard error of 0.3 points."""
@@ -180,3 +181,10 @@ def test_reading_intervals_does_not_import_torch():
     check = "import sys\nfrom framelens.analyses import intervals, statistics\nstatistics.names()"
     check += "\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], timeout=60).returncode == 0
+
+
+def test_every_measure_of_an_intervention_has_a_scale():
+    flags = {"must_fire", "passed"}
+    assert all(scale_of(name) for name in ABOUT.keys() - flags)
+    with pytest.raises(ValueError, match="'newcomer'.*mse"):
+        scale_of("newcomer")

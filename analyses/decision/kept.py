@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from framelens.analyses import averages
 from framelens.analyses.intervals import MeanDraws, interval_of
-from framelens.analyses.scales import PLAIN, Scale
+from framelens.analyses.scales import PLAIN, MeasureScale
 
 MEASURES = {"velocity": "velocity_error", "frame": "mse"}
 """The error of each measure: of the velocity at the true frame, and of the generated frame."""
@@ -45,7 +45,7 @@ def summary(rows: Float[np.ndarray, "draw *place"]) -> Value:
     return Value(*interval_of(rows))
 
 
-def mean_of(values: xr.DataArray, scale: Scale = PLAIN) -> Value:
+def mean_of(values: xr.DataArray, scale: MeasureScale = PLAIN) -> Value:
     """Mean over clips on that scale; no interval where there are too few clips."""
     return value_of(averages.summary(values, scale))
 

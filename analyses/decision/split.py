@@ -22,7 +22,7 @@ from framelens.analyses.decision.kept import THRESHOLD, mean_of, summary
 from framelens.analyses.decision.verdict import QUESTIONS, verdict
 from framelens.analyses.decision.words import percent, spell
 from framelens.analyses.intervals import enough
-from framelens.analyses.scales import Scale, scale_of
+from framelens.analyses.scales import MeasureScale, scale_of
 
 DATASETS = ("controls", "cut", "reuse", "reuse_controls", "leave_one_out", "noise_invariance")
 """The datasets that decide."""
@@ -205,7 +205,7 @@ def _supporting(data: Mapping[str, xr.Dataset], cut: Cut) -> list[str]:
     return remarks
 
 
-def _by_network(values: xr.DataArray, scale: Scale) -> str:
+def _by_network(values: xr.DataArray, scale: MeasureScale) -> str:
     """Means over all but clips, of the trained network first."""
     values = values.mean([dim for dim in values.dims if dim not in ("clip", "network")])
     if "network" not in values.dims:

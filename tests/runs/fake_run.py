@@ -228,8 +228,8 @@ def _emergence(size: dict, rng: np.random.Generator) -> xr.Dataset:
     cross[..., np.array(coords["layer"]) < 0] = np.nan
     dims = ("clip", "checkpoint", "layer")
     data = {
-        "noise_invariance": (dims, 0.8 * grown[None] + _wobble(rng, shape)),
-        "step_similarity_centred": (dims, 0.98 - 0.1 * grown[None] + _wobble(rng, shape)),
+        "noise_invariance": (dims, np.clip(0.8 * grown[None] + _wobble(rng, shape), -1, 1)),
+        "step_similarity_centred": (dims, np.clip(0.98 - 0.1 * grown[None] + _wobble(rng, shape), -1, 1)),
         "cross_mass": (dims, cross),
         "val_loss": ("checkpoint", [1.8, 0.3, 0.1, 0.05, 0.02]),
     }
