@@ -195,9 +195,28 @@ def test_films_of_different_rates_are_noted_and_each_rate_is_kept(tmp_path, caps
         film(tmp_path / f"{number}.mp4", counting(6), rate=rate)
     files.clips(tmp_path, 3, (8, 8))
     found = latent_windows.windows(tmp_path, 3, 1, None)
-    assert [w.describe(3, 1)["frame_rate"] for w in found] == [float(r) for r in rates for _ in "ab"]
+    assert [w.describe()["frame_rate"] for w in found] == [float(r) for r in rates for _ in "ab"]
     lines = notes(capsys)
     assert len(lines) == is_noted and all("60" in line and "15" in line for line in lines)
+
+
+def test_films_are_read_in_the_order_of_the_numbers_in_their_names(tmp_path):
+    names = ["clip_1.mp4", "clip_2.mp4", "clip_10.mp4", "clip_10b.mp4", "other.mp4"]
+    for name in reversed(names):
+        film(tmp_path / name, counting(4))
+    assert [file.name for file in files.files_of(tmp_path)] == names
+    assert [window.file.name for window in latent_windows.windows(tmp_path, 4, 1, None)] == names
+
+
+def test_each_clip_of_a_film_says_where_it_is(tmp_path):
+    for name, rate in (("a.mp4", 60), ("b.mp4", 15)):
+        film(tmp_path / name, counting(13), rate=rate)
+    found = [window.describe() for window in files.clips(tmp_path, 3, (8, 8), stride=2).windows]
+    keys = ("file", "first_frame", "frames", "stride", "frame_rate")
+    assert [tuple(place[key] for key in keys) for place in found] == [
+        ("a.mp4", 0, 3, 2, 60.0), ("a.mp4", 6, 3, 2, 60.0),
+        ("b.mp4", 0, 3, 2, 15.0), ("b.mp4", 6, 3, 2, 15.0),
+    ]  # fmt: skip
 
 
 def test_every_kind_of_film_in_a_folder_is_read_and_others_are_named(tmp_path, capsys):

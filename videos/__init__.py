@@ -10,6 +10,8 @@ if __name__ != "framelens.videos":
     raise ImportError("this folder is the package framelens.videos; use that name", name=__name__)
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +20,42 @@ VALIDATION_SEED = 1_000_000_000
 
 
 @dataclass(frozen=True)
+class Window:
+    """The place of a clip in a film: the window number `index` of `frames` consecutive kept frames."""
+
+    file: Path
+    index: int
+    frames: int
+    stride: int = 1
+    """Every `stride`-th frame of the film is kept."""
+    frame_rate: float | None = None
+    """Frames per second of the film, on average; None if the file does not store it."""
+
+    def describe(self) -> dict[str, Any]:
+        """The name of the film, its frame rate, and the frames of it that the clip has, as plain values."""
+        first = self.index * self.frames * self.stride
+        return {
+            "file": self.file.name,
+            "first_frame": first,
+            "frames": self.frames,
+            "stride": self.stride,
+            "frame_rate": self.frame_rate,
+        }
+
+
+@dataclass(frozen=True)
 class Clips:
     """A batch of clips with what is known about them.
 
     video: float32 [b f c h w] in [-1, 1]. actions: int64 [b f]; the action at i leads to frame i,
-    the first is 0. state: arrays [b f ...] in units that the source's file states.
+    the first is 0. state: arrays [b f ...] in units that the source's file states. windows: the place of
+    each clip in its film; empty for clips that are not from films.
     """
 
     video: np.ndarray
     actions: np.ndarray | None = None
     state: dict[str, np.ndarray] = field(default_factory=dict)
+    windows: tuple[Window, ...] = ()
 
     def __len__(self) -> int:
         return len(self.video)

@@ -10,6 +10,7 @@ Notes on stderr name interlaced film, variable and different frame rates, and fi
 """
 
 import mimetypes
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -23,7 +24,7 @@ from framelens.records import replace_file
 from framelens.records.extras import extra
 from framelens.records.notes import print_note
 from framelens.records.untrusted import require_kind
-from framelens.videos import Clips
+from framelens.videos import Clips, Window
 from framelens.videos.encoding import encode, to_bytes
 from framelens.videos.film import frame_rate, pixel_aspect, upright, watch
 
@@ -46,7 +47,7 @@ SAME_RATE = 1.01
 def clips(
     path: str | Path, frames: int, size: tuple[int, int], stride: int = 1, limit: int | None = None
 ) -> Clips:
-    """Clips of `frames` consecutive kept frames, from one file after another in order of name.
+    """Clips of `frames` consecutive kept frames, from one file after another in natural order of name.
 
     Every `stride`-th frame of a file is kept, cropped about its centre to the aspect of `size`
     (height, width) and resized to it. Windows do not overlap; frames at the end of a file that do not
@@ -55,20 +56,21 @@ def clips(
     """
     if min(frames, *size, stride, limit or 1) < 1 or limit == 0:
         raise ValueError(f"expected counts from 1, got {frames=}, {size=}, {stride=}, {limit=}")
-    used: list[Path] = []
 
-    def read_windows() -> Iterator[np.ndarray]:
+    def read_windows() -> Iterator[tuple[Path, int, np.ndarray]]:
         for file in files_of(path):
-            used.append(file)
-            yield from windows(file, frames, size, stride)
+            for index, images in enumerate(windows(file, frames, size, stride)):
+                yield file, index, images
 
-    video = np.stack(list(islice(read_windows(), limit)))
-    note_rates(used)
-    return Clips(video.astype(np.float32) / 127.5 - 1)
+    read = list(islice(read_windows(), limit))
+    rates = note_rates({file: None for file, *_ in read})
+    places = tuple(Window(file, index, frames, stride, rates[file]) for file, index, _ in read)
+    video = np.stack([images for *_, images in read])
+    return Clips(video.astype(np.float32) / 127.5 - 1, windows=places)
 
 
 def files_of(path: str | Path) -> list[Path]:
-    """The video file at that path, or those in the folder there, in order of name.
+    """The video file at that path, or those in the folder there, in natural order of name: 2 before 10.
 
     ValueError for a file of another kind, FileNotFoundError if there are no videos.
     """
@@ -86,8 +88,8 @@ def files_of(path: str | Path) -> list[Path]:
 
 
 def _films_in(folder: Path) -> list[Path]:
-    """The video files in a folder in order of name; hidden files and videos of other kinds are noted."""
-    inside = sorted(file for file in folder.iterdir() if not file.is_dir())
+    """The video files in a folder in natural order; hidden files and videos of other kinds are noted."""
+    inside = sorted((file for file in folder.iterdir() if not file.is_dir()), key=_natural_order)
     films = [file for file in inside if file.suffix.lower() in READABLE and not file.name.startswith(".")]
     others = [file.name for file in inside if file not in films and _looks_like_video(file)]
     if others:
@@ -97,6 +99,12 @@ def _films_in(folder: Path) -> list[Path]:
             f"{folder}: left out {', '.join(others[:NAMED])}{more}; read are {kinds}, not hidden files"
         )
     return films
+
+
+def _natural_order(file: Path) -> tuple[list[str | int], str]:
+    """A sort key by which the numbers in names count as numbers: clip_2 before clip_10."""
+    parts = re.split(r"(\d+)", file.name)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
 
 
 def _looks_like_video(file: Path) -> bool:
@@ -110,15 +118,17 @@ def rate_of(file: Path) -> float | None:
         return frame_rate(container.streams.video[0])
 
 
-def note_rates(films: Iterable[Path]) -> None:
-    """Prints a note if the films have different frame rates: their clips then span different times."""
-    rates = {file: rate for file in films if (rate := rate_of(file)) is not None}
+def note_rates(films: Iterable[Path]) -> dict[Path, float | None]:
+    """The frame rate of each film; prints a note if they differ: their clips then span different times."""
+    found = {file: rate_of(file) for file in films}
+    rates = {file: rate for file, rate in found.items() if rate is not None}
     if rates and max(rates.values()) > SAME_RATE * min(rates.values()):
         low, high = min(rates, key=lambda f: rates[f]), max(rates, key=lambda f: rates[f])
         print_note(
             f"{low.name} has {rates[low]:.4g} frames per second, {high.name} {rates[high]:.4g}: clips of "
             "both have the same number of frames, not the same time; convert them to one rate if time matters"
         )
+    return found
 
 
 def windows(

@@ -26,6 +26,7 @@ from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_ot
 from framelens.models.parts.contexts import widen
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.chunk.scale import Scale
+from framelens.videos import Window
 
 DRAWS = 2
 """Noise draws per clip: two show how much samples from one past differ."""
@@ -46,12 +47,14 @@ def conditions_per_batch(tokens: int) -> int:
 class Clip:
     """One clip as the model reads it: video [1 f c h w] and conditions, such as actions [1 f], or None.
 
-    `negative` is the negative prompt of guidance, where it is not the model's null condition.
+    `negative` is the negative prompt of guidance, where it is not the model's null condition; `window` the
+    place of a clip that is from a film.
     """
 
     video: Float[Tensor, "1 f c h w"]
     cond: Shaped[Tensor, "1 ..."] | None
     negative: Float[Tensor, "tokens width"] | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from framelens.models.encoders.vae import open_vae
 from framelens.models.loading.checkpoint import write
 from framelens.models.loading.devices import check_device
 from framelens.models.loading.files import files_of
-from framelens.probes.latents.windows import Window, read, windows
+from framelens.probes.latents.windows import read, windows
 from framelens.records import origin, write_json
-from framelens.videos import latents
+from framelens.videos import Window, latents
 
 IDENTITY = (
     "dtype", "text_encoder", "prompts", "negative", "vae", "videos", "stride", "frames", "size", "clips",
@@ -76,7 +76,7 @@ def make(request: Request, out: Path, command: str) -> Path:
     folder = _start_folder(out, settings)
     if vae is not None:
         _encode(request, vae, clips, folder)
-        settings["sources"] = [clip.describe(vae.frames_of(request.frames), request.stride) for clip in clips]
+        settings["sources"] = [clip.describe() for clip in clips]
     vae = None
     gc.collect()
     torch.cuda.empty_cache()  # does nothing without a GPU

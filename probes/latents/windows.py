@@ -1,34 +1,17 @@
 """Windows of video files: counted first, then read one at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from framelens.videos import files
-
-
-@dataclass(frozen=True)
-class Window:
-    """The place of a clip: its file, and the number of its window of consecutive kept frames."""
-
-    file: Path
-    index: int
-    frames_per_second: float | None = None
-    """Of the film, on average; None if the file does not store it."""
-
-    def describe(self, frames: int, stride: int) -> dict[str, Any]:
-        """The file's name and its frames per second, and the first frame in it."""
-        first, rate = self.index * frames * stride, self.frames_per_second
-        return {"file": self.file.name, "first_frame": first, "stride": stride, "frame_rate": rate}
+from framelens.videos import Window, files
 
 
 def windows(path: Path, frames: int, stride: int, limit: int | None) -> list[Window]:
-    """The first `limit` windows of a file or folder, in order of file name. Decodes films to count.
+    """The first `limit` windows of a file or folder, in natural order of file name. Decodes films to count.
 
     Raises ValueError or OSError with one line, also for a file shorter than one window.
     """
@@ -38,7 +21,7 @@ def windows(path: Path, frames: int, stride: int, limit: int | None) -> list[Win
     for file in files.files_of(path):
         left = None if limit is None else limit - len(found)
         count, rate = files.count_windows(file, frames, stride, left), files.rate_of(file)
-        found += [Window(file, index, rate) for index in range(count)]
+        found += [Window(file, index, frames, stride, rate) for index in range(count)]
         if limit is not None and len(found) >= limit:
             break
     files.note_rates({window.file: None for window in found})

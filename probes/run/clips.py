@@ -215,7 +215,10 @@ def _make_clips(batch: videos.Clips, settings: Settings, model: CausalDiffuser) 
     video = torch.from_numpy(batch.video).to(settings.device, getattr(torch, settings.dtype))
     cond = move_conditions(conditions_of(batch, model), video)
     negative, rows = negative_of(batch, settings, model), range(len(video))
-    return [Clip(video[i : i + 1], None if cond is None else cond[i : i + 1], negative) for i in rows]
+    windows = batch.windows or [None] * len(video)
+    return [
+        Clip(video[i : i + 1], None if cond is None else cond[i : i + 1], negative, windows[i]) for i in rows
+    ]
 
 
 def move_conditions(cond: Tensor | None, video: Tensor) -> Tensor | None:
