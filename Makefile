@@ -31,33 +31,33 @@ help: ## list the commands
 setup: $(INSTALLED) ## install into .venv; other commands do it by themselves (PYTHON=python3.12 chooses the Python)
 
 check: $(INSTALLED) ## whether a model keeps the contract that every number rests on: MODEL=my_adapter.py:load
-	$(BIN)/python -m framelens.probes.check --model $(MODEL) $(ARGS)
+	$(BIN)/framelens check --model $(MODEL) $(ARGS)
 
 latents: $(INSTALLED) ## encode videos and prompts for probing: MODEL=... ARGS="--videos footage/ --out clips.safetensors"
-	$(BIN)/python -m framelens.probes.latents --model $(MODEL) $(ARGS)
+	$(BIN)/framelens latents --model $(MODEL) $(ARGS)
 
 probe: $(INSTALLED) ## probe a model and write its page: MODEL=dense-tiles ARGS="--clips 8"
-	run=$$($(BIN)/python -m framelens.probes --model $(MODEL) $(ARGS)) && $(BIN)/python -m framelens.reports --run "$$run"
+	run=$$($(BIN)/framelens probe --model $(MODEL) $(ARGS)) && $(BIN)/framelens figures --run "$$run"
 
 figures: $(INSTALLED) ## redraw figures and page from results: RUN=runs/dense-tiles/first, or all runs
-	$(BIN)/python -m framelens.reports $(if $(RUN),--run $(RUN)) $(ARGS)
+	$(BIN)/framelens figures $(if $(RUN),--run $(RUN)) $(ARGS)
 
 train: $(INSTALLED) ## train a network: MODEL=dense-tiles ARGS="--steps 2000"
-	$(BIN)/python -m framelens.training --model $(MODEL) $(ARGS)
+	$(BIN)/framelens train --model $(MODEL) $(ARGS)
 
 evaluate: $(INSTALLED) ## score a model's next frame on held-out clips: MODEL=dense-tiles ARGS="--clips 32"
-	$(BIN)/python -m framelens.training.evaluate --model $(MODEL) $(ARGS)
+	$(BIN)/framelens evaluate --model $(MODEL) $(ARGS)
 
 compare: $(INSTALLED) ## table and figures, dense against separated at an equal budget: RUN=runs/compare/tiles
 	for run in $(or $(RUN),$(COMPARED)); do \
-	  $(BIN)/python -m framelens.reports.compare --run $$run && $(BIN)/python -m framelens.reports --run $$run || exit $$?; done
+	  $(BIN)/framelens compare $$run && $(BIN)/framelens figures --run $$run || exit $$?; done
 
 compare-train: $(INSTALLED) ## train that comparison anew, then draw it: ARGS="--videos tiles --seeds 2"
-	run=$$($(BIN)/python -m framelens.training.compare $(ARGS)) && $(MAKE) compare RUN="$$run"
+	run=$$($(BIN)/framelens compare-train $(ARGS)) && $(MAKE) compare RUN="$$run"
 
 scd-bench: $(INSTALLED) ## cost card and timing of dense against separated: ARGS="--preset minecraft"
 	run=$(or $(RUN),runs/bench/$$(date +%Y%m%d-%H%M%S)) && \
-	  $(BIN)/python -m framelens.benchmarks.scd --out "$$run" $(ARGS) && $(BIN)/python -m framelens.reports --run "$$run"
+	  $(BIN)/framelens bench scd --out "$$run" $(ARGS) && $(BIN)/framelens figures --run "$$run"
 
 test: lint ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
 	$(BIN)/python -m pytest $(ARGS)

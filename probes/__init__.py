@@ -1,6 +1,6 @@
 """Runs of experiments on a model, and what is asked of such runs.
 
-    python -m framelens.probes --model dense-tiles
+    framelens probe --model dense-tiles
 
 experiments/ has one file per experiment, chunk/ probes one chunk again and again, run/ has settings, clips,
 workers and the run's folder. plan/, check/, estimate/ and latents/ are commands of their own.

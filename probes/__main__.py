@@ -1,6 +1,5 @@
-"""python -m framelens.probes --model dense-tiles: probes a model on clips, or resumes a stopped run."""
+"""framelens probe --model dense-tiles: probes a model on clips, or resumes a stopped run."""
 
-import shlex
 import sys
 import time
 from collections.abc import Collection
@@ -9,30 +8,22 @@ from typing import Any
 
 from framelens.probes.run.options import parser, settings_of
 from framelens.probes.run.settings import Settings, refuse_path
-from framelens.records.commands import exits_as
+from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.plan import FILE
 
 
-@exits_as("probes", stopped="the same command goes on from here")
+@exits_as("probe", stopped="the same command goes on from here")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when the run is complete, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["plan"]:
-        from framelens.probes.plan import __main__ as plan
-
-        return plan.main(arguments[1:])
-    if arguments[:1] == ["estimate"]:
-        from framelens.probes.estimate import __main__ as estimate
-
-        return estimate.main(arguments[1:])
-    options = vars(parser().parse_args(arguments))
+    options = vars(read_options(parser(), arguments))
     model, run, out, workers = (options.pop(name) for name in ("model", "run", "out", "workers"))
     if run is not None:
         refuse_path(run)
     settings, unasked = settings_of(options)
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}")
-    command = shlex.join(["python", "-m", "framelens.probes", *arguments])
+    command = command_line("probe", arguments)
     folder = probe(model, settings, out, run, workers, command, unasked)
     if folder is not None:
         print(folder)
@@ -55,7 +46,6 @@ def probe(
     models.find(name)  # before the heavy imports: a misspelt name answers at once
 
     import torch
-    from tqdm import tqdm
 
     from framelens.hooks.attention import self_test
     from framelens.models.loading.devices import device_name
@@ -64,6 +54,7 @@ def probe(
     from framelens.probes.run.folder import RunFolder, manifest
     from framelens.probes.run.ranks import join_ranks
     from framelens.probes.run.work import default_workers, measure_clips, open_session
+    from framelens.records.progress import progress_bar
 
     ranks = join_ranks(settings.device)
     workers = default_workers(settings.device, ranks.size) if workers is None else workers
@@ -82,9 +73,11 @@ def probe(
             session = session.with_own_clips(folder.path)
         missing = ranks.broadcast(missing)
         session = session.with_own_clips(folder.path) if missing else session
-    began, shown = time.perf_counter(), None if ranks.is_first else True
+    began = time.perf_counter()
     done = settings.clips - len(missing)
-    with tqdm(total=settings.clips, initial=done, desc=label, unit="clip", disable=shown) as progress:
+    with progress_bar(
+        total=settings.clips, initial=done, desc=label, unit="clip", is_shown=ranks.is_first
+    ) as progress:
 
         def look() -> None:
             progress.update(settings.clips - len(folder.missing(settings.clips)) - progress.n)
@@ -115,12 +108,15 @@ def _say_what_was_rounded(asked: Settings, session: Any, unasked: Collection[str
         if name not in unasked and was not in (None, now)
     ]
     if changed:
-        print(f"probes: the model makes {chunk} frames at a time: {', '.join(changed)}", file=sys.stderr)
+        print(
+            f"framelens probe: the model makes {chunk} frames at a time: {', '.join(changed)}",
+            file=sys.stderr,
+        )
     drawn = (session.frames - settings.context) // chunk
     if "probed" not in unasked and asked.probed > drawn:
         what = "frames" if chunk == 1 else f"chunks of {chunk} frames"
         print(
-            f"probes: {drawn} {what} follow the context: --probed {asked.probed} becomes {drawn}",
+            f"framelens probe: {drawn} {what} follow the context: --probed {asked.probed} becomes {drawn}",
             file=sys.stderr,
         )
 

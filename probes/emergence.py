@@ -1,4 +1,4 @@
-"""python -m framelens.probes.emergence --checkpoints runs/train/X/checkpoints: the findings during training.
+"""framelens emergence --checkpoints runs/train/X/checkpoints: the findings during training.
 
 For every kept checkpoint, by layer: noise-seed invariance at sigma 1, similarity between denoising steps and
 attention to earlier frames, at the last frame of a few held-out clips, beside the validation loss.
@@ -6,7 +6,6 @@ attention to earlier frames, at the last frame of a few held-out clips, beside t
 
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ import xarray as xr
 
 from framelens.probes.run.settings import Settings
 from framelens.records import origin, write_netcdf
-from framelens.records.commands import exits_as
+from framelens.records.commands import command_line, exits_as, read_options
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m framelens.probes.emergence", description=__doc__)
+    parser = argparse.ArgumentParser(prog="framelens emergence", description=__doc__)
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder of step-*.safetensors")
     parser.add_argument("--out", type=Path, help="netCDF file (default: emergence.nc beside the folder)")
     parser.add_argument("--clips", type=int, default=6, help="held-out clips")
@@ -35,13 +34,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(arguments)
+    options = read_options(parser(), arguments)
     out = options.out or options.checkpoints.parent / "emergence.nc"
     settings = Settings(
         clips=options.clips, steps=options.steps, seed=options.seed, device=options.device, probed=1
     )
     found = _emergence(_checkpoints(options.checkpoints), settings).astype("float32")
-    command = shlex.join(["python", "-m", "framelens.probes.emergence", *arguments])
+    command = command_line("emergence", arguments)
     print(write_netcdf(out, found.assign_attrs(_origin(command, options.checkpoints, settings))))
     return 0
 
@@ -68,9 +67,9 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _emergence(files: list[Path], settings: Settings) -> xr.Dataset:
-    from tqdm import tqdm
+    from framelens.records.progress import progress_bar
 
-    parts = [_at_checkpoint(file, settings) for file in tqdm(files, unit="checkpoint")]
+    parts = [_at_checkpoint(file, settings) for file in progress_bar(files, unit="checkpoint")]
     return xr.concat(parts, "checkpoint", join="outer").transpose("clip", "checkpoint", "layer", ...)
 
 

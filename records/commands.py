@@ -1,25 +1,39 @@
-"""How a command ends: its exit status and, where it fails, one line that says why.
+"""What all commands have in common: their options, how they end, and how they are written in a manifest.
 
-    @exits_as("training", stopped="the same command goes on from here")
-    def main(arguments: list[str] | None = None) -> int: ...
+    @exits_as("train", stopped="the same command resumes here")
+    def main(arguments: list[str] | None = None) -> int:
+        arguments = sys.argv[1:] if arguments is None else arguments
+        options = read_options(parser(), arguments)
+        command = command_line("train", arguments)
 
 Imports nothing heavy: a command's --help answers at once.
 """
 
+import argparse
+import difflib
+import json
+import os
+import shlex
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import ParamSpec
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from framelens.records.notes import VERBOSITY
 
 P = ParamSpec("P")
 
 
-def exits_as(name: str, stopped: str = "") -> Callable[[Callable[P, int]], Callable[P, int]]:
+def exits_as(name: str = "", stopped: str = "") -> Callable[[Callable[P, int]], Callable[P, int]]:
     """A decorator of `main`, which gives its exit status.
 
-    Where it raises ValueError or OSError, `name: why` is printed on stderr and the status is 2; on Ctrl-C
-    `name: stopped; ` and what to do then, and 130. Other errors are mistakes of framelens and pass through.
+    Where it raises ValueError or OSError, `framelens name: why` is printed on stderr and the status is 2; on
+    Ctrl-C `framelens name: stopped; ` and what to do then, and 130. Other errors are mistakes of framelens
+    and pass through.
     """
+    name = f"framelens {name}".strip()
 
     def decorate(main: Callable[P, int]) -> Callable[P, int]:
         @wraps(main)
@@ -36,3 +50,91 @@ def exits_as(name: str, stopped: str = "") -> Callable[[Callable[P, int]], Calla
         return run
 
     return decorate
+
+
+def command_line(name: str, arguments: Sequence[str]) -> str:
+    """The command as a user can give it again, for manifests and messages."""
+    return shlex.join(["framelens", *name.split(), *arguments])
+
+
+def read_options(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line; what stands on it replaces what a --config file gives.
+
+    Adds the options that every command has: --config, -q and -v, of which nothing is left in the result.
+    ValueError for a --config file that cannot be read or that gives an unknown option.
+    """
+    add_common_options(parser)
+    given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    given.add_argument("--config", type=Path)
+    known, _ = given.parse_known_args(arguments)
+    stored = [] if known.config is None else _stored_arguments(known.config, parser)
+    options = parser.parse_args([*stored, *arguments])
+    os.environ[VERBOSITY] = str(int(options.verbose) - int(options.quiet))
+    for name in ("config", "quiet", "verbose"):
+        delattr(options, name)
+    return options
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every command has."""
+    common = parser.add_argument_group("of every command")
+    common.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="options from a TOML file (clips = 4), or those of the command in a manifest.json; options on "
+        "the command line replace them",
+    )
+    how_much = common.add_mutually_exclusive_group()
+    how_much.add_argument("-q", "--quiet", action="store_true", help="print results and errors only")
+    how_much.add_argument("-v", "--verbose", action="store_true", help="print also what each part takes")
+
+
+def _stored_arguments(path: Path, parser: argparse.ArgumentParser) -> list[str]:
+    """The arguments that a file gives, in the order of the file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        stored = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"--config {path} cannot be read as {path.suffix[1:] or 'toml'}: {error}") from None
+    if path.suffix == ".json":
+        return _arguments_of_manifest(path, stored)
+    flags = [flag for flag in _flags(parser) if flag.startswith("--")]
+    arguments: list[str] = []
+    for name, value in stored.items():
+        flag = f"--{name.replace('_', '-')}"
+        if flag not in flags or flag == "--config":
+            near = difflib.get_close_matches(flag, flags, n=1)
+            hint = f"did you mean {near[0][2:]}?" if near else f"there are {', '.join(f[2:] for f in flags)}"
+            raise ValueError(f"--config {path}: found no option {name!r}; {hint}")
+        arguments += _spell(flag, value, flags)
+    return arguments
+
+
+def _arguments_of_manifest(path: Path, stored: Any) -> list[str]:
+    command = stored.get("command") if isinstance(stored, dict) else None
+    words = shlex.split(command) if isinstance(command, str) else []
+    options = [index for index, word in enumerate(words) if word.startswith("--")]
+    if not words:
+        raise ValueError(f"--config {path} stores no command; give a manifest.json of a run, or a .toml file")
+    return words[options[0] :] if options else []
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings]
+
+
+def _spell(flag: str, value: Any, flags: Sequence[str]) -> list[str]:
+    """One option of a TOML file as arguments."""
+    if isinstance(value, bool):
+        no = flag.replace("--", "--no-", 1)
+        return [flag] if value else [no] if no in flags else []
+    if isinstance(value, Mapping):
+        return [
+            flag,
+            *(
+                f"{name}={json.dumps(item) if not isinstance(item, str) else item}"
+                for name, item in value.items()
+            ),
+        ]
+    return [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]

@@ -84,7 +84,7 @@ class ProbeManifest(Manifest):
     sessions: tuple[dict[str, Any], ...]
     """One for each time that clips were measured."""
     kind: ClassVar[str] = "probe"
-    again: ClassVar[str] = "python -m framelens.probes --model X"
+    again: ClassVar[str] = "framelens probe --model X"
 
     def __post_init__(self):
         typed.check_entries(self.settings, SETTINGS, "settings")
@@ -113,7 +113,7 @@ class BenchManifest(TitledManifest):
     text: str
     """As it was printed."""
     kind: ClassVar[str] = "bench"
-    again: ClassVar[str] = "python -m framelens.benchmarks.scd"
+    again: ClassVar[str] = "framelens bench scd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class CompareManifest(TitledManifest):
     """What the state error of that world is; None where it has none."""
     device: str
     kind: ClassVar[str] = "compare"
-    again: ClassVar[str] = "python -m framelens.training.compare"
+    again: ClassVar[str] = "framelens compare-train"
 
 
 KINDS: tuple[type[Manifest], ...] = (ProbeManifest, BenchManifest, CompareManifest)

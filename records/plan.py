@@ -14,7 +14,7 @@ from framelens.records import typed
 
 FILE = "plan.json"
 KIND = "plan"
-AGAIN = "python -m framelens.probes plan --model X --steps T --history F"
+AGAIN = "framelens plan --model X --steps T --history F"
 
 
 @dataclass(frozen=True)

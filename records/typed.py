@@ -1,6 +1,6 @@
 """Frozen dataclasses as JSON files: read with every field there and of its type, written whole or not at all.
 
-    plan = read(Plan, path, "plan", again="python -m framelens.probes plan --model X ...")
+    plan = read(Plan, path, "plan", again="framelens plan --model X ...")
     write(path, "plan", plan)
 
 A file says what `kind` of file it is and in which `format` it was written. Imports nothing heavy.

@@ -1,7 +1,7 @@
 """Draws the figures and the page of finished runs.
 
-    python -m framelens.reports --run runs/dense-tiles/first
-    python -m framelens.reports --run all --figure depth --figure lag
+    framelens figures --run runs/dense-tiles/first
+    framelens figures --run all --figure depth --figure lag
 
 Writes <out>/<model>/<run>/<figure>.png, .pdf and .csv, and page.html into the run folder.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from framelens.records.commands import exits_as
+from framelens.records.commands import exits_as, read_options
 from framelens.reports import plots
 from framelens.reports.damage import NotReadable, NotShown, name_damage
 from framelens.reports.drawing import style
@@ -20,10 +20,10 @@ from framelens.reports.page.plain_page import plain_page
 from framelens.reports.runs import PROBE, Run, find_runs, open_run
 
 
-@exits_as("reports")
+@exits_as("figures")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when everything was drawn, 2 when the request cannot be met or a file is damaged."""
-    options = parser().parse_args(arguments)
+    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
     kinds = {kind_of(figure) for figure in options.figure}
     status = 0
     for run in runs(options.run, kinds):
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         except NotReadable as error:
             if options.run != "all":
                 raise
-            print(f"reports: left out: {error}", file=sys.stderr)
+            print(f"framelens figures: left out: {error}", file=sys.stderr)
             status = 2
     return status
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m framelens.reports", description="figures and page of finished runs"
+        prog="framelens figures", description="figures and page of finished runs"
     )
     parser.add_argument("--run", default="all", help="a run folder, runs/<model>/<run>, or all (default)")
     parser.add_argument("--out", type=Path, default=Path("reports/figures"), help="folder for the figures")
@@ -63,7 +63,7 @@ def runs(wanted: str, kinds: Collection[str] = ()) -> list[Run]:
         try:
             opened.append(open_run(folder))
         except (ValueError, OSError) as error:
-            print(f"reports: left out: {error}", file=sys.stderr)
+            print(f"framelens figures: left out: {error}", file=sys.stderr)
     opened = [run for run in opened if not kinds or run.kind in kinds]
     if not opened:
         raise FileNotFoundError("no finished run in runs/; make one with `make probe` or `make scd-bench`")

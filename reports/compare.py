@@ -1,120 +1,35 @@
-"""python -m framelens.reports.compare --run runs/compare/tiles: the equal-budget comparison as a table.
+"""framelens compare RUN: the comparison of trainings at an equal budget as a table.
 
-Budgets: equal steps, and equal time, in units of dense steps: what a step costs was measured with all
-networks interleaved, so the unit does not depend on the load of the machine.
+framelens compare runs/compare/tiles
 """
 
 import argparse
 import sys
 
-import numpy as np
-import pandas as pd
-import xarray as xr
-
-from framelens.analyses.intervals import mean_interval
-from framelens.records.commands import exits_as
-from framelens.reports.runs import Run, open_run
-
-COLUMNS = {
-    "parameters": "parameters",
-    "cost": "cost of a step (dense = 1)",
-    "loss": "loss, equal steps",
-    "loss_time": "loss, equal time",
-    "psnr": "next frame PSNR (dB)",
-    "gain": "the same minus dense, clip by clip (dB)",
-    "ssim": "next frame SSIM",
-    "rollout": "free run, last frame PSNR (dB)",
-    "state": "free run, last frame state error",
-}
+from framelens.records.commands import exits_as, read_options
+from framelens.records.manifest import CompareManifest
+from framelens.records.runs import find_run
+from framelens.reports.budget import markdown, table
+from framelens.reports.runs import open_run
 
 
-@exits_as("reports")
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="framelens compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="model/run or path of a comparison of trainings")
+    return parser
+
+
+@exits_as("compare")
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the table as Markdown; exit status 2 where the run does not exist."""
-    parser = argparse.ArgumentParser(prog="python -m framelens.reports.compare", description=__doc__)
-    parser.add_argument("--run", required=True, help="folder of a comparison")
-    options = parser.parse_args(arguments)
-    print(markdown(table(open_run(options.run))))
+    """Exit status: 0, or 2 where a run is unknown or of another kind."""
+    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
+    run = open_run(find_run(options.run))
+    run.manifest_as(CompareManifest)
+    print(markdown(table(run)))
     return 0
-
-
-def costs(result: xr.Dataset) -> xr.DataArray:
-    """What a step of each arm costs, in steps of the first (arm, round)."""
-    return result.step_seconds / result.step_seconds.isel(arm=0)
-
-
-def losses(result: xr.Dataset) -> xr.DataArray:
-    """Validation loss, mean over noise levels (arm, seed, checkpoint)."""
-    return result.loss.mean("sigma")
-
-
-def at_equal_time(result: xr.Dataset) -> xr.DataArray:
-    """Loss of every arm and seed when the arm whose training was cheapest ended (arm, seed)."""
-    cost, loss = costs(result).median("round"), losses(result)
-    budget = float(cost.min()) * int(result.checkpoint[-1])
-    values = [
-        [np.exp(np.interp(budget / float(cost[a]), result.checkpoint, np.log(loss[a, s])))
-         for s in range(result.sizes["seed"])]
-        for a in range(result.sizes["arm"])
-    ]  # fmt: skip
-    return xr.DataArray(values, dims=("arm", "seed"))
-
-
-def table(run: Run) -> pd.DataFrame:
-    """One row per arm: mean over seeds and clips; `_low` and `_high` are 95 % intervals over clips."""
-    result = run.read("compare")
-    cost, equal_time, final = costs(result).median("round"), at_equal_time(result), losses(result)[..., -1]
-    rows = []
-    for index, arm in enumerate(result.arm.values):
-        own = result.sel(arm=arm)
-        row = {
-            "arm": str(arm),
-            "parameters": int(own.parameters.isel(seed=0)),
-            "cost": float(cost[index]),
-            "loss": float(final[index].mean()),
-            "loss_time": float(equal_time[index].mean()),
-        }
-        last = {"sampling": "free_running", "frame": int(result.frame[-1])}
-        scores = {"psnr": own.psnr.sel(sampling="teacher_forced").mean("frame")}
-        scores["gain"] = scores["psnr"] - result.isel(arm=0).psnr.sel(sampling="teacher_forced").mean("frame")
-        scores["ssim"] = own.ssim.sel(sampling="teacher_forced").mean("frame")
-        scores["rollout"] = own.psnr.sel(last)
-        if "state_error" in own:
-            scores["state"] = own.state_error.sel(last)
-        for name, values in scores.items():
-            mean, low, high = mean_interval(values.mean("seed").values)
-            row |= {name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table for a README."""
-    columns = [name for name in COLUMNS if name in frame]
-    lines = ["| network | " + " | ".join(COLUMNS[name] for name in columns) + " |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
-    for _, row in frame.iterrows():
-        lines.append(f"| {row['arm']} | " + " | ".join(_cell(row, name) for name in columns) + " |")
-    return "\n".join(lines)
-
-
-def _cell(row: pd.Series, name: str) -> str:
-    if name == "parameters":
-        return f"{row[name] / 1e6:.3f} M"
-    digits = {
-        "cost": 2,
-        "loss": 4,
-        "loss_time": 4,
-        "psnr": 1,
-        "gain": 2,
-        "ssim": 3,
-        "rollout": 1,
-        "state": 2,
-    }[name]
-    text = f"{row[name]:.{digits}f}"
-    if f"{name}_low" in row:
-        text += f" [{row[f'{name}_low']:.{digits}f}, {row[f'{name}_high']:.{digits}f}]"
-    return text
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def results(out):
     return found + manifests + [clip for clip in out.rglob("clips/*") if clip.is_dir()]
 
 
-# python -m framelens.probes
+# framelens probe
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_misspelt_model_is_answered_at_once_and_by_the_exit_status(tmp_path):
     }
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 2 and len(said) == 1
-    assert said[0].startswith("probes: ") and "'tinny'" in said[0]
+    assert said[0].startswith("framelens probe: ") and "'tinny'" in said[0]
     assert "torch" not in imported and not (tmp_path / "runs").exists()
 
 
@@ -230,7 +230,7 @@ def test_numbers_are_asked_for_where_numbers_belong(capsys):
         )
 
 
-# python -m framelens.training
+# framelens train
 
 
 @pytest.fixture(autouse=True)

@@ -422,7 +422,7 @@ def test_a_bad_request_gets_status_2_and_one_line(command, arguments, message):
     status, lines, errors = command(*arguments)
     assert status == 2 and not lines
     (line,) = errors
-    assert line.startswith("check: ") and re.search(message, line)
+    assert line.startswith("framelens check: ") and re.search(message, line)
 
 
 def test_the_template_is_neither_a_network_nor_a_family():

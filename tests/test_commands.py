@@ -25,14 +25,14 @@ def test_a_command_that_ends_by_itself_keeps_its_status_and_its_name(capsys):
 @pytest.mark.parametrize("error", [ValueError("no such run"), FileNotFoundError("no such run")])
 def test_what_cannot_be_done_is_said_in_one_line(capsys, error):
     assert ended(error)() == 2
-    assert capsys.readouterr() == ("", "draw: no such run\n")
+    assert capsys.readouterr() == ("", "framelens draw: no such run\n")
 
 
 @pytest.mark.parametrize("options", [{}, {"stopped": "the same command goes on"}])
 def test_a_stopped_command_says_so_and_what_then(capsys, options):
     assert ended(KeyboardInterrupt(), **options)() == 130
     out, err = capsys.readouterr()
-    assert not out and err.startswith("draw: ") and err.endswith(f"{options.get('stopped', '')}\n")
+    assert not out and err.startswith("framelens draw: ") and err.endswith(f"{options.get('stopped', '')}\n")
     assert err.count("\n") == 1
 
 

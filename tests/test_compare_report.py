@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from framelens.reports import __main__ as command
-from framelens.reports import compare
+from framelens.reports import budget, compare
 from framelens.reports.plots import compare_frames, compare_training
 from framelens.reports.runs import open_run
 
@@ -18,7 +18,7 @@ def run(tmp_path_factory):
 
 
 def test_the_table_counts_steps_and_time(run):
-    table = compare.table(run).set_index("arm")
+    table = budget.table(run).set_index("arm")
     assert table.cost.tolist() == pytest.approx([1, 0.5, 0.775])
     # The cheapest arm ends after the time of 50 dense steps, where dense stands at its middle checkpoint.
     assert table.loss_time["dense 12"] == pytest.approx(0.4)
@@ -29,7 +29,7 @@ def test_the_table_counts_steps_and_time(run):
 
 
 def test_differences_to_dense_are_taken_clip_by_clip(run):
-    table, result = compare.table(run).set_index("arm"), run.read("compare")
+    table, result = budget.table(run).set_index("arm"), run.read("compare")
     mean = result.psnr.sel(sampling="teacher_forced").mean(("frame", "seed", "clip"))
     assert table.gain["prefix 8+4"] == pytest.approx(float(mean[1] - mean[0]))
     assert table.gain["dense 12"] == table.gain_low["dense 12"] == table.gain_high["dense 12"] == 0
@@ -37,10 +37,10 @@ def test_differences_to_dense_are_taken_clip_by_clip(run):
 
 
 def test_the_command_prints_one_row_per_network(run, capsys):
-    assert compare.main(["--run", str(run.folder)]) == 0
+    assert compare.main([str(run.folder)]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 2 + len(fake_compare.ARMS) and len({line.count("|") for line in lines}) == 1
-    assert compare.main(["--run", str(run.folder / "nothing")]) == 2
+    assert compare.main([str(run.folder / "nothing")]) == 2
     assert str(run.folder / "nothing") in capsys.readouterr().err
 
 
@@ -55,7 +55,7 @@ def test_figures_and_page_are_drawn_from_the_folder_alone(run, tmp_path, capsys)
 def test_a_world_without_a_state_has_three_panels(tmp_path):
     run = open_run(fake_compare.write(tmp_path / "compare" / "films", seeds=1, clips=2, state_error=False))
     figure, table = compare_frames.draw(run)
-    assert len(figure.axes) == 3 and "state" not in compare.table(run)
+    assert len(figure.axes) == 3 and "state" not in budget.table(run)
     assert "PSNR" in compare_frames.words(table)
 
 

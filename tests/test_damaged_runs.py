@@ -142,7 +142,7 @@ def test_a_damaged_dataset_is_named_with_what_to_do(damage, folder, capsys):
     damage(folder / "block_norms.nc")
     status, error = report(folder, capsys, "--figure", "norms")
     assert status == 2 and error.count("\n") == 1
-    assert "block_norms.nc" in error and "run again: python -m framelens.probes" in error
+    assert "block_norms.nc" in error and "run again: framelens probe" in error
 
 
 def test_flipped_bytes_are_named_or_drawn(folder, capsys):

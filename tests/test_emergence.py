@@ -31,7 +31,7 @@ def test_the_file_says_how_to_repeat_it(found):
     stored, folder = found
     settings = json.loads(stored.attrs["settings"])
     assert (settings["clips"], settings["steps"], settings["seed"]) == (1, 2, 3) and stored.attrs["seed"] == 3
-    assert stored.attrs["command"].startswith("python -m framelens.probes.emergence --checkpoints ")
+    assert stored.attrs["command"].startswith("framelens emergence --checkpoints ")
     assert stored.attrs["checkpoints"] == str(folder) and "torch" in json.loads(stored.attrs["versions"])
 
 

@@ -94,4 +94,4 @@ def test_a_model_is_estimated_as_it_would_be_run(tmp_path, capsys):
     out = capsys.readouterr().out
     assert re.search(r"\b2 .*\b16, .*\b25 .*\b6 .*\b10 .*float32", out)
     assert main(["estimate", "--model", str(tmp_path / "none.safetensors")]) == 2
-    assert re.match("estimate: .*none.safetensors", capsys.readouterr().err)
+    assert re.match("framelens estimate: .*none.safetensors", capsys.readouterr().err)

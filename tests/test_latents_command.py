@@ -203,7 +203,7 @@ def test_bad_requests_are_one_line(command, footage, prompts, capsys, arguments,
     places = {"FOOTAGE": str(footage), "PROMPTS": str(prompts), "FOOTAGE/two.mp4": str(footage / "two.mp4")}
     assert command(*(places.get(word, word) for word in arguments)) == 2
     error = capsys.readouterr().err.strip()
-    assert re.search(said, error) and error.startswith("latents: ") and "\n" not in error
+    assert re.search(said, error) and error.startswith("framelens latents: ") and "\n" not in error
 
 
 def test_latents_of_another_vae_and_runs_of_pixels_are_refused(command, run, tmp_path, capsys):

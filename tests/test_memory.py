@@ -80,7 +80,7 @@ def test_too_little_memory_is_one_line_before_anything_is_read(
     command = ["--model", str(checkpoint), "--out", str(tmp_path), "--run", "a", "--workers", "1"]
     assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("probes: ") and re.search(r"\b2 ", line)
+    assert line.startswith("framelens probe: ") and re.search(r"\b2 ", line)
     assert "--dtype bfloat16" in line and not list(tmp_path.iterdir())
 
 

@@ -221,7 +221,7 @@ def test_a_model_of_the_released_code_goes_on_from_a_given_frame_only(file):
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """The line with which `python -m framelens.probes` and `models.load` refuse a file."""
+    """The line with which `framelens probe` and `models.load` refuse a file."""
 
     def line(path, **unsaid):
         with pytest.raises(ValueError) as error:
@@ -230,7 +230,7 @@ def refused(tmp_path, capsys):
         assert stated.startswith(str(path))
         if not unsaid:
             status = probes_main(["--model", str(path), "--out", str(tmp_path / "runs")])
-            assert status == 2 and capsys.readouterr().err == f"probes: {stated}\n"
+            assert status == 2 and capsys.readouterr().err == f"framelens probe: {stated}\n"
             assert not (tmp_path / "runs").exists()
         return stated.removeprefix(str(path))
 

@@ -156,7 +156,7 @@ def test_the_installed_package_says_where_the_other_models_are(installed, tmp_pa
     assert "'dense-digits' is not in the installed package, which holds dense-tiles" in line
     assert "models/weights/dense-digits.safetensors" in line and (ROOT / "models/weights").is_dir()
     out, err = python([tmp_path, "-m", "framelens.probes", "--model", "dense-digits"], installed, 2)
-    assert not out and err.count("\n") == 1 and err.startswith("probes: 'dense-digits' is not in")
+    assert not out and err.count("\n") == 1 and err.startswith("framelens probe: 'dense-digits' is not in")
 
 
 def test_the_installed_package_knows_its_version_and_no_commit(installed, tmp_path):

@@ -179,11 +179,11 @@ def test_failed_controls_are_said_in_red_before_anything_else(tmp_path):
 
 def test_without_a_plan_the_page_says_what_to_run(tmp_path):
     run = write(tmp_path, verdict=None)
-    assert "python -m framelens.probes plan --model fake" in verdict_parts(run, None, [])[0]
+    assert "framelens plan --model fake" in verdict_parts(run, None, [])[0]
     for name in fake_interventions.datasets({"clip": 1, "layer": 4, "head": 1}):
         (run.folder / f"{name}.nc").unlink()
     html = page(run, [], {})
-    assert "python -m framelens.probes --model fake" in html
+    assert "framelens probe --model fake" in html
     assert "<svg" not in html
 
 

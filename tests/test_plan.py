@@ -432,7 +432,7 @@ def test_a_clock_predicts_seconds(runs, tmp_path, capsys):
     bench = tmp_path / "bench"
     bench.mkdir()
     command = [*runs.command, "--clock", str(bench), "--out", str(tmp_path / "plan.json")]
-    assert plan.main(command) == 2 and "python -m framelens.benchmarks.scd" in capsys.readouterr().err
+    assert plan.main(command) == 2 and "framelens bench scd" in capsys.readouterr().err
     rates = vars(Machine(1e12, 1e12, 1e15, 0.0, False))
     where = {"device": "cuda", "dtype": "float32", "threads": 4}
     shipped = BenchManifest.read(ROOT / "reports" / "gallery" / "bench-tiny-manifest.json")
@@ -523,7 +523,7 @@ def test_what_cannot_be_planned_is_one_line(runs, capsys, arguments, line):
     runs()
     assert plan.main([*runs.command, *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("plan: ") and re.search(line, error) and error.count("\n") == 1
+    assert error.startswith("framelens plan: ") and re.search(line, error) and error.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`python -m framelens.probes`: a model's mistakes and wrong options are one line with the remedy."""
+"""`framelens probe`: a model's mistakes and wrong options are one line with the remedy."""
 
 import re
 import tempfile
@@ -55,7 +55,7 @@ def test_a_model_that_breaks_its_contract_ends_in_one_line(probed, tmp_path, kin
     body, found = BROKEN[kind]
     status, (line,) = probed(body, "--set", "seed=1")
     name = f"{tmp_path}/mine.py:load"
-    assert status == 2 and re.match(f"probes: {name}: {found}", line)
+    assert status == 2 and re.match(f"framelens probe: {name}: {found}", line)
     assert f"make check MODEL={name} ARGS='--set seed=1'" in line
     trace = Path(re.search(r"(/[^ ]+?)\W*$", line)[1]).read_text()
     assert trace.startswith("Traceback") and re.search("^(\\w+\\.)*\\w+Error: ", trace, re.MULTILINE)
@@ -93,7 +93,7 @@ def test_what_says_itself_what_to_do_is_left_as_it_is():
 def test_the_name_of_a_run_does_not_lead_out_of_the_models_folder(tmp_path, capsys, run):
     assert main(["--out", str(tmp_path / "runs" / "here"), "--run", run]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("probes: --run") and repr(run) in line
+    assert line.startswith("framelens probe: --run") and repr(run) in line
     assert not list(tmp_path.iterdir())
 
 
@@ -154,7 +154,7 @@ def test_help_names_the_other_commands_and_those_show_their_own_options(capsys):
             assert stop.code == 0
         said["".join(command)] = capsys.readouterr().out
     for other in (" plan", " estimate", ".check", ".latents", ".emergence"):
-        assert f"python -m framelens.probes{other} " in said[""]
+        assert f"framelens probe{other} " in said[""]
     assert "adapter.py:function" in said[""]
     assert "--preset" in said["estimate"] and "--quick" in said["estimate"]
 

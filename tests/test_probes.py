@@ -180,7 +180,7 @@ def test_samples_stand_beside_the_truth(results, checkpoint):
 def test_the_manifest_says_what_was_measured(whole, checkpoint):
     about = manifest(whole)
     model = models.load(str(checkpoint))
-    assert about["complete"] is True and about["command"].startswith("python -m framelens.probes")
+    assert about["complete"] is True and about["command"].startswith("framelens probe")
     assert about["model"]["name"] == "tiny" and about["model"]["sha256"] == model.source.sha256
     assert about["model"]["parameters"] == sum(weight.numel() for weight in model.parameters())
     assert about["model"]["geometry"]["tokens_per_frame"] == 25
@@ -292,7 +292,7 @@ def test_a_run_stopped_by_hand_says_how_to_go_on(checkpoint, tmp_path, monkeypat
 
     monkeypatch.setattr(work.Session, "measure", stop)
     assert run(checkpoint, tmp_path, ONE) == 130
-    assert capsys.readouterr().err.splitlines()[-1].startswith("probes: ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("framelens probe: ")
 
 
 def test_a_worker_that_dies_is_one_line(checkpoint, tmp_path, monkeypatch, capsys):

@@ -80,7 +80,7 @@ def refused(tmp_path, capsys):
         out = tmp_path / "train"
         assert main(["--model", "short", "--out", str(out), "--set", *settings]) == 2
         said = capsys.readouterr()
-        assert said.out == "" and said.err.startswith("training: ") and said.err.count("\n") == 1
+        assert said.out == "" and said.err.startswith("framelens train: ") and said.err.count("\n") == 1
         assert not list(tmp_path.iterdir())
         return said.err
 
@@ -100,7 +100,7 @@ def test_a_hostile_value_of_every_field_is_one_line(refused, setting):
 
 @pytest.mark.parametrize("setting", MORE)
 def test_numbers_out_of_range_and_values_of_other_types_are_named(refused, setting):
-    assert refused(setting).startswith(f"training: {setting.partition('=')[0]} must be ")
+    assert refused(setting).startswith(f"framelens train: {setting.partition('=')[0]} must be ")
 
 
 @pytest.mark.parametrize("setting", OTHERS)

@@ -66,20 +66,20 @@ def changed(values, path, value):
     ],
 )
 def test_what_is_not_a_whole_plan_is_one_line_with_the_command(plan, tmp_path, path, value, said):
-    file = replace(plan, command="python -m framelens.probes plan --steps 4").write(tmp_path / "plan.json")
+    file = replace(plan, command="framelens plan --steps 4").write(tmp_path / "plan.json")
     file.write_text(json.dumps(changed(json.loads(file.read_text()), path, value)))
     with pytest.raises(ValueError) as error:
         Plan.read(file)
     line = str(error.value)
     assert line.startswith(str(file)) and said in line and "\n" not in line
-    assert "python -m framelens.probes plan --" in line
+    assert "framelens plan --" in line
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\x00"])
 def test_what_is_not_json_or_no_mapping_is_one_line(tmp_path, text):
     file = tmp_path / "plan.json"
     file.write_text(text)
-    with pytest.raises(ValueError, match="plan.json .*: python -m framelens.probes plan"):
+    with pytest.raises(ValueError, match="plan.json .*: framelens plan"):
         Plan.read(file)
     with pytest.raises(FileNotFoundError, match=r"found no plan at .*other.json; make one: python"):
         Plan.read(tmp_path / "other.json")
@@ -142,4 +142,4 @@ def test_what_is_not_a_whole_manifest_is_one_line_with_the_command(tmp_path, pat
         Manifest.read(file)
     line = str(error.value)
     assert line.startswith(str(file)) and said in line and "\n" not in line
-    assert line.endswith("make it again: python -m framelens.probes --model fake <b>")
+    assert line.endswith("make it again: framelens probe --model fake <b>")

@@ -91,7 +91,7 @@ def test_the_folder_says_what_was_done_and_holds_named_dimensions(ran):
     folder, _ = ran
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"] and manifest["kind"] == "bench" and "small" in manifest["text"]
-    assert manifest["command"].startswith("python -m framelens.benchmarks.scd --preset small")
+    assert manifest["command"].startswith("framelens bench scd --preset small")
     with xr.open_dataset(folder / "bench_history.nc", engine="h5netcdf") as stored:
         assert stored.sample_seconds.dims == ("history", "arm", "round")
         assert dict(stored.sizes) == {"history": 2, "arm": 3, "round": 2}
@@ -235,7 +235,7 @@ def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
         (["--preset", "minecraft", "--split", "6", "9"], "minecraft"),
         (
             ["--plan", "nowhere.json"],
-            "nowhere.json.*python -m framelens.probes plan",
+            "nowhere.json.*framelens plan",
         ),
         (["--repeats", "0"], "--repeats .* 1"),
         (["--threads", "0"], "--threads .* 1"),

@@ -78,7 +78,7 @@ def test_a_killed_process_loses_its_clip_and_the_others_say_so(checkpoint, tmp_p
             process.kill()
             process.communicate()
     assert ranks[0].returncode == 2 and not out
-    assert complaint.strip().splitlines()[-1] == f"probes: {_ranks.DIED.format(size=2)}"
+    assert complaint.strip().splitlines()[-1] == f"framelens probe: {_ranks.DIED.format(size=2)}"
     assert json.loads((folder / "manifest.json").read_text())["complete"] is False
     assert not list(folder.glob("*.nc"))
     finished = {file.name for file in folder.glob("clips/[0-9]*")}

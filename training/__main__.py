@@ -1,4 +1,4 @@
-"""python -m framelens.training --model dense-tiles: trains a model, or resumes a stopped training."""
+"""framelens train --model dense-tiles: trains a model, or resumes a stopped training."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 from framelens.records.assignments import convert, parse_assignments
 from framelens.records.checks import at_least, check, optional, spell_as_flag
-from framelens.records.commands import exits_as
+from framelens.records.commands import exits_as, read_options
 from framelens.records.plan import Plan
 from framelens.training.recipes import RECIPES, RELEASED, Recipe, recipe
 
@@ -18,7 +18,7 @@ OPTIONS = {name: optional(at_least(1)) for name in ("steps", "batch", "threads")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m framelens.training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="framelens train", description=__doc__)
     parser.add_argument("--model", default="dense-tiles", help=f"a recipe: {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/train/<model>)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the recipe's)")
@@ -32,19 +32,17 @@ def parser() -> argparse.ArgumentParser:
         "--released", action=argparse.BooleanOptionalAction, default=False,
         help="optimiser, averaging and noise as in the released recipe for Minecraft",
     )  # fmt: skip
-    parser.add_argument(
-        "--plan", type=Path, help="architecture of `python -m framelens.probes plan`, for a scd recipe"
-    )
+    parser.add_argument("--plan", type=Path, help="architecture of `framelens plan`, for a scd recipe")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and noise (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     return parser
 
 
-@exits_as("training", stopped="the same command goes on from here")
+@exits_as("train", stopped="the same command goes on from here")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when trained, 2 when the request cannot be met, 130 when stopped."""
-    options = parser().parse_args(arguments)
+    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
     chosen = _recipe(options)
     out = options.out or Path("runs/train") / options.model
     print(_train(chosen, out, options.device, options.threads))

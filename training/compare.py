@@ -1,4 +1,4 @@
-"""python -m framelens.training.compare --videos tiles: dense and separated networks at an equal budget.
+"""framelens compare-train --videos tiles: dense and separated networks at an equal budget.
 
 Trains every arm (training/arms.py) on the same clips for the same number of steps, measures the seconds of a
 step, all arms interleaved in this process, and scores samples: the next frame from its true past, and free
@@ -7,12 +7,11 @@ comparison; a folder whose networks were trained with other settings is refused.
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 from framelens.records.checks import Rule, at_least, check, each, one_of, spell_as_flag
-from framelens.records.commands import exits_as
+from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.manifest import FILE, CompareManifest
 from framelens.training.arms import ARMS, recipe_of
 from framelens.training.recipes import Recipe
@@ -31,7 +30,7 @@ Trainings = dict[tuple[str, int], tuple[Recipe, Path]]
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m framelens.training.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="framelens compare-train", description=__doc__)
     parser.add_argument("--videos", default="tiles", help="a world of videos/")
     parser.add_argument("--steps", type=int, default=500, help="optimiser steps per network (default: 500)")
     parser.add_argument(
@@ -51,14 +50,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-@exits_as("compare", stopped="the same command goes on from here")
+@exits_as("compare-train", stopped="the same command goes on from here")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when compared, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(arguments)
+    options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
     options.arms = list(dict.fromkeys(options.arms))
-    command = shlex.join(["python", "-m", "framelens.training.compare", *arguments])
+    command = command_line("compare-train", arguments)
     print(compare(options, options.out or Path("runs/compare") / options.videos, command))
     return 0
 

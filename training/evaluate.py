@@ -1,31 +1,29 @@
-"""python -m framelens.training.evaluate --model dense-tiles: how well a model predicts held-out clips.
+"""framelens evaluate --model dense-tiles: how well a model predicts held-out clips.
 
 The next frame, sampled from its true past, beside a copy of the last frame and the mean frame of the past;
 in a world with memory also by when the place that a pixel shows was last in view. Then a free run from the
 first frames and, where the world's state can be read off a frame, its distance from the true one.
 
-    python -m framelens.training.evaluate --model dense-tiles runs/train/dense-tiles-cut --cut-from 5
+    framelens evaluate --model dense-tiles runs/train/dense-tiles-cut --cut-from 5
 
 Scores every model whole and with layers 5 and deeper cut off from the past: what such a cut costs before and
 after a fine-tune under it.
 
-    python -m framelens.training.evaluate --model dense-tiles --seed 1 --out scores.json
+    framelens evaluate --model dense-tiles --seed 1 --out scores.json
 
 Writes the scores with the command, the seed, all settings, the models' files and hashes, and versions.
 """
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from framelens.records.checks import Rule, at_least, check, optional, spell_as_flag
-from framelens.records.commands import exits_as
+from framelens.records.commands import command_line, exits_as, read_options
+from framelens.records.progress import progress_bar
 
 if TYPE_CHECKING:  # it imports torch, which --help does without
     import framelens.diffusion.contract
@@ -40,7 +38,7 @@ RULES: dict[str, Rule] = {
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m framelens.training.evaluate",
+        prog="framelens evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -73,19 +71,18 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 2 when the request cannot be met. The last line is JSON."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(arguments)
+    options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; give the path of a JSON file")
     networks = open_models(options)
     scored = {
-        name: evaluate(networks[name], options)
-        for name in tqdm(networks, unit="model", leave=False, disable=None)
+        name: evaluate(networks[name], options) for name in progress_bar(networks, unit="model", leave=False)
     }
     print(format_table(scored))
     print(json.dumps(scored if len(scored) > 1 else next(iter(scored.values()))))
     if options.out is not None:
-        command = shlex.join(["python", "-m", "framelens.training.evaluate", *arguments])
+        command = command_line("evaluate", arguments)
         write_scores(options, networks, scored, command)
     return 0
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser
@@ -22,6 +21,7 @@ from framelens.diffusion.schedule import TrainingDensity, add_noise
 from framelens.models.dense import Dense
 from framelens.models.scd import SCD
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
+from framelens.records.progress import progress_bar
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
 from framelens.training.build import build
@@ -45,7 +45,7 @@ def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path
     training = Training(recipe, build(recipe).to(device), device)
     folder.resume(training)
     with finish_step_on_interrupt() as is_interrupted:
-        with tqdm(total=recipe.steps, initial=training.step, unit="step", disable=not progress) as bar:
+        with progress_bar(total=recipe.steps, initial=training.step, unit="step", is_shown=progress) as bar:
             while training.step < recipe.steps:
                 folder.write_what_is_due(training)
                 loss = training.advance()

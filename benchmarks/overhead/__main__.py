@@ -1,10 +1,10 @@
 """What watching costs: a rollout under all streaming statistics, beside the plain rollout and naive capture.
 
-    python -m framelens.benchmarks.overhead --tokens 64 256 1024 --steps 8
+    framelens bench overhead --tokens 64 256 1024 --steps 8
 
 A network of fixed width with random weights and open gates reads frames - 1 given frames and samples the
 last. Arms: plain; plain once more, whose ratio shows the noise of the clock; all statistics, attached as
-`python -m framelens.probes` attaches them, with their results tabulated; each statistic alone; and naive
+`framelens probe` attaches them, with their results tabulated; each statistic alone; and naive
 capture, which keeps every tensor that the statistics read and every attention map, and reduces nothing.
 
 Times are ratios to the plain arm of the same round. Memory is the peak above an empty process.
@@ -31,7 +31,7 @@ from framelens.hooks.trace import Trace
 from framelens.models import dense
 from framelens.models.loading.devices import device_name
 from framelens.probes.experiments import rollouts
-from framelens.records.commands import exits_as
+from framelens.records.commands import exits_as, read_options
 
 PLAIN, AGAIN, ALL, NAIVE = "plain", "plain again", "all statistics", "naive capture"
 NAIVE_LIMIT_BYTES = 4 * 2**30
@@ -175,7 +175,7 @@ def _cell(value: float | None, scale: float, form: str) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m framelens.benchmarks.overhead", description=summary)
+    parser = argparse.ArgumentParser(prog="framelens bench overhead", description=summary)
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 256, 1024], help="tokens per frame")
     parser.add_argument("--frames", type=int, default=5, help="frames; the last is sampled (default: 5)")
     parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
@@ -193,10 +193,10 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-@exits_as("probe_overhead")
+@exits_as("bench overhead")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
-    options = parser().parse_args(arguments)
+    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
     document = benchmark(options)
     if options.json is not None:
         options.json.write_text(json.dumps(document, indent=1) + "\n")

@@ -1,9 +1,9 @@
 """What separation saves: a dense causal diffuser and its separated twin, by arithmetic and by measured time.
 
-    python -m framelens.benchmarks.scd                                       # tiny, on a CPU
-    python -m framelens.benchmarks.scd --preset minecraft --device cuda --fusion token_concat prefix
-    python -m framelens.benchmarks.scd --plan runs/dense-tiles/default/plan.json --repeats 25
-    python -m framelens.benchmarks.scd --preset dense-tiles --split 7 8 --vary steps=1,10,20
+    framelens bench scd                                       # tiny, on a CPU
+    framelens bench scd --preset minecraft --device cuda --fusion token_concat prefix
+    framelens bench scd --plan runs/dense-tiles/default/plan.json --repeats 25
+    framelens bench scd --preset dense-tiles --split 7 8 --vary steps=1,10,20
 
 The command first prints the cost card, from shapes alone. Then dense and separated networks with random
 weights take turns in one process, through the contract that samplers use. It measures the time of `encode`,
@@ -19,7 +19,6 @@ VAE and text encoder are not part of any time. The last line of the output is on
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from tqdm import tqdm
 
 from framelens.benchmarks import measure
 from framelens.benchmarks.scd.card import card, card_rows, card_text
@@ -51,7 +49,8 @@ from framelens.models.cost.calibration import calibrate
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import parameters
 from framelens.models.loading.devices import device_name
-from framelens.records.commands import exits_as
+from framelens.records.commands import command_line, exits_as, read_options
+from framelens.records.progress import progress_bar
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "terminated abruptly")
 UNSTEADY = 1.25
@@ -64,12 +63,12 @@ UNPRINTED = ("title", "summary", "text", "complete")
 """What of the manifest the JSON document leaves out."""
 
 
-@exits_as("scd_bench", stopped="finished sweeps are in the results folder")
+@exits_as("bench scd", stopped="finished sweeps are in the results folder")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if everything was measured, 2 if the request is not possible."""
-    options = parser().parse_args(arguments)
-    given = sys.argv[1:] if arguments is None else arguments
-    document = benchmark(options, shlex.join(["python", "-m", "framelens.benchmarks.scd", *given]))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = read_options(parser(), arguments)
+    document = benchmark(options, command_line("bench scd", arguments))
     print(json.dumps(document))
     return 0
 
@@ -113,7 +112,9 @@ def measure_arms(settings: BenchSettings, machine: Machine, folder: Folder, memo
     common = (settings.device, settings.dtype, settings.seed, threads)
     peaks = {
         arm: _peak(settings, network, mode, *common) if is_measured else None
-        for arm, (network, mode) in tqdm(settings.arms.items(), desc="peak memory", unit="arm", leave=False)
+        for arm, (network, mode) in progress_bar(
+            settings.arms.items(), desc="peak memory", unit="arm", leave=False
+        )
     }
     bench, sweeps = Bench(settings, machine), {}
     own = compare_split(bench.own(), settings)

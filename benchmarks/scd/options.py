@@ -29,7 +29,7 @@ FIELDS = {
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m framelens.benchmarks.scd",
+        prog="framelens bench scd",
         description="compares dense and separated networks, by arithmetic and by measured time",
     )
     parser.add_argument(

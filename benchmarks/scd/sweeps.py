@@ -13,7 +13,6 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from framelens.benchmarks import measure
 from framelens.benchmarks.scd.arms import PLAIN, Arm, network
@@ -28,6 +27,7 @@ from framelens.models.cost.operations import (
     frame_cost,
     speed_up_bound,
 )
+from framelens.records.progress import progress_bar
 
 DENSE = "dense"
 VARIED = {
@@ -103,7 +103,7 @@ class Bench:
         """Each sweep's name and dataset, as soon as it is finished."""
         preset = self.settings.preset
         total, about = sum(map(len, preset.varied.values())), f"timing {preset.name}"
-        with tqdm(total=total, unit="point", desc=about, leave=False, disable=not total) as bar:
+        with progress_bar(total=total, unit="point", desc=about, leave=False, is_shown=bool(total)) as bar:
             for varied, values in preset.varied.items():
                 points = []
                 for value in sorted(set(values)):

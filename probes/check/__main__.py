@@ -1,4 +1,4 @@
-"""python -m framelens.probes.check --model dense-tiles: does a model keep the contract of every number?
+"""framelens check --model dense-tiles: does a model keep the contract of every number?
 
 The model gets random frames of its own size. The checks do not measure how good the model is. In Python:
 `framelens.probes.check.examine.failures(model)` is a list that should be empty.
@@ -8,13 +8,13 @@ import argparse
 import sys
 
 from framelens.records.assignments import parse_assignments
-from framelens.records.commands import exits_as
+from framelens.records.commands import exits_as, read_options
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m framelens.probes.check",
+        prog="framelens check",
         description="Checks a model against the contract that every number rests on. Each check prints one "
         "line: what was found and, if the check fails, what to do (models/README.md). The model gets random "
         "frames of its own size; how good the model is, is not measured. An adapter is code, and it is run.",
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 @exits_as("check")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if every check holds, 1 if one does not, 2 if the request cannot be met."""
-    options = parser().parse_args(arguments)
+    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
     answer = parse_assignments(options.set)
     from framelens import models
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from framelens.hooks import SilentHookError, together
 from framelens.hooks.attention import AttentionTap, Pattern
@@ -15,6 +14,7 @@ from framelens.hooks.edit import Edit
 from framelens.hooks.trace import Trace
 from framelens.probes.check.checked_model import Check, CheckedModel, difference
 from framelens.probes.chunk.layers import Layers
+from framelens.records.progress import progress_bar
 
 QUERIES = 32
 """Number of queries of a call whose pattern is read."""
@@ -111,7 +111,7 @@ def edits(checked: CheckedModel) -> Check:
     wanted = [name for name in roles if checked.all_layers or _is_chosen(name, roles)]
     plain = {role: _answer(checked, role) for role in sorted(set(roles.values()))}
     changes: dict[str, float] = {}
-    for name in tqdm(wanted, desc="edits", leave=False, disable=None):
+    for name in progress_bar(wanted, desc="edits", leave=False):
         if name in model.hook_dict:
             edit = Edit(model.hook_dict, {name: lambda at, name, value: _add_noise(value)})
         else:

@@ -1,10 +1,11 @@
-"""python -m framelens.probes estimate --preset wan-1.3b --dtype bfloat16: what a probe run will need.
+"""framelens estimate --preset wan-1.3b --dtype bfloat16: what a probe run will need.
 
 Computed from shapes: memory by what uses it, and block evaluations by experiment with their operations and
 the time at a given speed. The flags of a run (--steps, --frames, --quick, --tokens, ...) mean the same here.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,14 +14,14 @@ from framelens.probes.estimate.presets import PRESETS, STEPS, shape_of_preset
 from framelens.probes.run.options import parser as run_parser
 from framelens.probes.run.options import settings_of
 from framelens.probes.run.settings import Settings
-from framelens.records.commands import exits_as
+from framelens.records.commands import exits_as, read_options
 
 if TYPE_CHECKING:
     from framelens.probes.run.shape import RunShape
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options besides those of a run."""
+    """The command line: the options of a run, and those of an estimate."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--preset", choices=PRESETS, help="instead of --model: a network of known size, without weights"
@@ -29,14 +30,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--teraflops", type=float, default=300, help="assumed speed, in 1e12 operations per second"
     )
-    return parser
+    return run_parser("framelens estimate", __doc__, [parser])
 
 
 @exits_as("estimate")
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
-    whole = run_parser("python -m framelens.probes estimate", __doc__, [parser()])
-    options = vars(whole.parse_args(arguments))
+    options = vars(read_options(parser(), sys.argv[1:] if arguments is None else arguments))
     model, preset, chunk, teraflops, *_ = (
         options.pop(name) for name in ("model", "preset", "chunk", "teraflops", "run", "out", "workers")
     )
@@ -100,3 +100,7 @@ def _of_model(name: str, settings: Settings, unasked: Sequence[str]) -> tuple[st
     model = models.load(name, "cpu", settings.dtype, **dict(settings.set))
     settings = settings.of_model(model, unasked)
     return models.label(name), shape_of_run(model, settings, frames_of(settings, model))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

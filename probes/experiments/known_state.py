@@ -13,7 +13,6 @@ import xarray as xr
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from framelens.analyses.points import layer_of
 from framelens.analyses.readout import shuffle_clips
@@ -33,6 +32,7 @@ from framelens.probes.run.world_features import (
     seeds,
     sigmas_of,
 )
+from framelens.records.progress import progress_bar
 from framelens.videos import worlds
 from framelens.videos.targets import Target
 
@@ -116,7 +116,7 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     shape = (*by_layer.shape[:2], len(targets) + 1, *by_layer.shape[2:4])  # [network layer target clip sigma]
     score, shuffled = np.full(shape, np.nan, np.float32), np.full(shape[1:], np.nan, np.float32)
     trained = stored.network.values.tolist().index("trained")
-    for network, layer in tqdm(list(np.ndindex(shape[:2])), desc="known state", leave=False, disable=None):
+    for network, layer in progress_bar(list(np.ndindex(shape[:2])), desc="known state", leave=False):
         x = torch.from_numpy(by_layer[network, layer])
         score[network, layer] = [*(target.scores(x) for target in targets), _noise_scores(x)]
         if network == trained:

@@ -13,7 +13,6 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from framelens.analyses.noise_invariance import noise_invariance
 from framelens.diffusion.contract import CausalDiffuser, traits
@@ -26,6 +25,7 @@ from framelens.probes.run.costs import Evaluations
 from framelens.probes.run.probed_clip import ProbedClip, training_density
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
+from framelens.records.progress import progress_bar
 
 ABOUT = {
     "relative_l2": "distance from the unmasked residual stream after a layer, over the norm of that stream",
@@ -106,7 +106,7 @@ def mask_drift(
         return _residual(model, layers, x.shape[1], sigma, lambda: velocity(x, level), masked)
 
     plain, through = residual([]), residual(every)
-    bar = tqdm(every, desc=f"mask drift, sigma {sigma:.2f}", unit="layer", leave=False, disable=None)
+    bar = progress_bar(every, desc=f"mask drift, sigma {sigma:.2f}", unit="layer", leave=False)
     alone = [residual([layer])[layer] for layer in bar]
     scopes = {"alone": alone, "through": through}
     by_scope = [

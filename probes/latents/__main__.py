@@ -1,18 +1,17 @@
-"""python -m framelens.probes.latents: encodes videos and prompts into a file, and decodes latents.
+"""framelens latents: encodes videos and prompts into a file, and decodes latents.
 
-    python -m framelens.probes.latents --model pipeline/ --videos a/ --prompts b.txt --out x.safetensors
-    python -m framelens.probes.latents --vae pipeline/ --decode x.safetensors --out shown/
-    python -m framelens.probes.latents --vae pipeline/ --preview runs/model/run
+    framelens latents --model pipeline/ --videos a/ --prompts b.txt --out x.safetensors
+    framelens latents --vae pipeline/ --decode x.safetensors --out shown/
+    framelens latents --vae pipeline/ --preview runs/model/run
 
-Probing then needs no VAE and no text encoder: python -m framelens.probes --model X --videos x.safetensors
+Probing then needs no VAE and no text encoder: framelens probe --model X --videos x.safetensors
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
-from framelens.records.commands import exits_as
+from framelens.records.commands import command_line, exits_as, read_options
 
 DEFAULT_SIZE = (480, 832)
 
@@ -20,7 +19,7 @@ DEFAULT_SIZE = (480, 832)
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m framelens.probes.latents",
+        prog="framelens latents",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
@@ -72,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if everything is written, 2 if the request is not possible, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(arguments)
-    for path in _run(options, shlex.join(["python", "-m", "framelens.probes.latents", *arguments])):
+    options = read_options(parser(), arguments)
+    for path in _run(options, command_line("latents", arguments)):
         print(path)
     return 0
 

@@ -17,7 +17,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from framelens.models.encoders.latents import Latents
 from framelens.models.encoders.prompts import TextEncoder, find_text_encoder, open_text_encoder, read_prompts
@@ -27,6 +26,7 @@ from framelens.models.loading.devices import check_device
 from framelens.models.loading.files import files_of
 from framelens.probes.latents.windows import read, windows
 from framelens.records import origin, write_json
+from framelens.records.progress import progress_bar
 from framelens.videos import Window, latents
 
 IDENTITY = (
@@ -146,7 +146,7 @@ def _encode(request: Request, vae: Latents, clips: list[Window], folder: Path) -
     pixels = read([clips[index] for index in missing], frames, (height, width), request.stride)
     done = (len(clips) - len(missing)) * request.frames
     total = len(clips) * request.frames
-    with tqdm(total=total, initial=done, desc="encoding", unit="latent frame", disable=None) as progress:
+    with progress_bar(total=total, initial=done, desc="encoding", unit="latent frame") as progress:
         for index, video in zip(missing, pixels, strict=True):
             parts = []
             for part in vae.stream_encode(video):
@@ -171,7 +171,7 @@ def _embed(request: Request, prompts: Sequence[str], folder: Path) -> dict[str, 
     for note in notes:
         tqdm.write(f"latents: {note}", file=sys.stderr)
     named = list(zip(names, texts, strict=True))
-    for name, text in tqdm(named, desc="embedding", unit="prompt", disable=None):
+    for name, text in progress_bar(named, desc="embedding", unit="prompt"):
         file = folder / f"{name}.safetensors"
         if not file.exists():
             write(file, {"text": encoder.embed([text])[0]}, {})

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import xarray as xr
-from tqdm import tqdm
 
 from framelens.models.encoders.latents import Latents
 from framelens.records import write_netcdf
+from framelens.records.progress import progress_bar
 from framelens.videos import files, latents
 
 SAMPLES = "samples.nc"
@@ -36,7 +36,7 @@ def decode(
     out = out or (source if source.is_dir() else source.parent) / "videos"
     total = sum(len(video) for _, video in named)
     written = []
-    with tqdm(total=total, desc="decoding", unit="latent frame", disable=None) as progress:
+    with progress_bar(total=total, desc="decoding", unit="latent frame") as progress:
         for name, video in named:
             pixels = torch.cat(list(_stream_pixels(vae, video, progress))).numpy()
             written.append(files.write(out / f"{name}.{suffix}", pixels, frames_per_second=rate))
@@ -55,7 +55,7 @@ def preview(run: Path, vae: Latents, longest: int = 192, command: str = "") -> P
     dataset = _read_samples(run)
     video, truth = dataset.video.transpose("clip", "mode", ...).values, dataset.truth.values
     total = truth.shape[0] * truth.shape[1] * (1 + video.shape[1])
-    with tqdm(total=total, desc="decoding", unit="latent frame", disable=None) as progress:
+    with progress_bar(total=total, desc="decoding", unit="latent frame") as progress:
         generated = [[_shrink(vae, mode, longest, progress) for mode in clip] for clip in video]
         true = [_shrink(vae, clip, longest, progress) for clip in truth]
     frames = truth.shape[1]

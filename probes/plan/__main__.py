@@ -1,32 +1,31 @@
-"""python -m framelens.probes plan --model X --steps T --history F: can X be separated, where, and why?
+"""framelens plan --model X --steps T --history F: can X be separated, where, and why?
 
-Reads a finished run of the model (python -m framelens.probes --model X) and prints the verdict with its
+Reads a finished run of the model (framelens probe --model X) and prints the verdict with its
 evidence. The saving of the split is predicted from rates measured on this machine, and from operations.
-The JSON's `architecture` is what models/scd.py's config and `python -m framelens.training --plan` take.
+The JSON's `architecture` is what models/scd.py's config and `framelens train --plan` take.
 """
 
 import argparse
-import shlex
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framelens.models.cost.operations import VALUE_BYTES
-from framelens.probes.plan.build import Clocks, plan
-from framelens.probes.plan.prediction import Clock, Use, describe
-from framelens.probes.plan.text import text
 from framelens.records.assignments import parse_assignments
-from framelens.records.commands import exits_as
+from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.manifest import FILE as MANIFEST
 from framelens.records.manifest import ProbeManifest
 from framelens.records.plan import FILE
 
+if TYPE_CHECKING:  # it imports torch, which --help does without
+    from framelens.probes.plan.build import Clocks
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m framelens.probes plan", description=__doc__)
+    parser = argparse.ArgumentParser(prog="framelens plan", description=__doc__)
     parser.add_argument("--model", default="dense-tiles", help="a shipped model or the path of a checkpoint")
     parser.add_argument(
         "--set",
@@ -58,20 +57,26 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when a plan was made, whatever its verdict, 2 when the request cannot be met."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(arguments)
+    options = read_options(parser(), arguments)
+    from framelens.probes.plan.build import plan
+    from framelens.probes.plan.prediction import Use
+    from framelens.probes.plan.text import text
+
     use = Use(options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion)
     clocks = _clocks(options)
     folder, config = _subject(options.model, options.run, options.runs, parse_assignments(options.set))
     file = options.out or folder / FILE
-    command = shlex.join(["python", "-m", "framelens.probes", "plan", *arguments])
+    command = command_line("plan", arguments)
     found = replace(plan(folder, config, use, clocks, file), command=command)
     print(text(found))
     print(found.write(file))
     return 0
 
 
-def _clocks(options: argparse.Namespace) -> Clocks | None:
+def _clocks(options: argparse.Namespace) -> "Clocks | None":
     """The source of rates: this machine, a benchmark's folder, or None."""
+    from framelens.probes.plan.prediction import Clock
+
     if options.no_clock:
         return None
     if options.clock is not None:
@@ -94,6 +99,7 @@ def _clocks(options: argparse.Namespace) -> Clocks | None:
 def _subject(name: str, run: str | None, runs: Path, requested: dict[str, Any]) -> tuple[Path, Any]:
     """The folder of a finished run, and the model's description."""
     from framelens import models
+    from framelens.probes.plan.prediction import describe
 
     label = models.label(name)
     folder = _find_run(label, run, runs) if run else _find_largest(name, label, runs, requested)
@@ -142,7 +148,7 @@ def _find_largest(name: str, label: str, runs: Path, requested: dict[str, Any]) 
     if not ranked:
         raise ValueError(
             f"no finished run of {label} with interventions under {runs}; make one: "
-            f"python -m framelens.probes --model {name} --out {runs}"
+            f"framelens probe --model {name} --out {runs}"
         )
     return max(ranked)[1]
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser, traits
@@ -22,6 +21,7 @@ from framelens.probes.run.finite import require_finite
 from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
 from framelens.probes.run.probed_clip import grid_of, recipe_of
 from framelens.probes.run.settings import OWN, Settings
+from framelens.records.progress import progress_bar
 from framelens.videos import latents, worlds
 
 OWN_FILE = "own.safetensors"
@@ -72,7 +72,7 @@ def read_clips(settings: Settings, model: CausalDiffuser, frames: int) -> list[C
             raise FileNotFoundError(f"{source} does not exist; expected a file of latents")
         raise ValueError(
             f"the model takes latents, {source} is video; encode it first "
-            f"(python -m framelens.probes.latents) and give the file it "
+            f"(framelens latents) and give the file it "
             f"writes, or --videos {OWN} for samples of the model itself"
         )
     elif source in worlds.names():
@@ -96,7 +96,7 @@ def own_clips(settings: Settings, model: CausalDiffuser, frames: int, file: Path
     drawn, count = list(kept[: settings.clips + 1]), settings.clips + 1
     prompts, texts, negative = _read_prompts(settings, model)
     texts = texts if texts is None else _repeat(texts, count)
-    for index in tqdm(range(len(drawn), count), desc="own samples", unit="clip", leave=False, disable=None):
+    for index in progress_bar(range(len(drawn), count), desc="own samples", unit="clip", leave=False):
         text = None if texts is None else texts[index : index + 1]
         drawn.append(own_sample(settings, model, frames, index, text, negative))
         about = {"sampled_by": "the model itself", "prompts": prompts, "seed": settings.seed}

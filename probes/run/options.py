@@ -12,16 +12,10 @@ from framelens.probes.run.settings import OF_THE_MODEL, QUICK, Settings
 from framelens.records.assignments import parse_assignments
 
 ABOUT = "Probes a model on held-out clips, or resumes a stopped run."
-OTHERS = """other commands, each with a --help of its own:
-  python -m framelens.probes plan        whether a probed model can be separated, where, and what it saves
-  python -m framelens.probes estimate    memory and passes of a run, before it is started
-  python -m framelens.probes.check       whether a model keeps the contract that every number rests on
-  python -m framelens.probes.latents     encodes videos and prompts for probing, decodes generated videos
-  python -m framelens.probes.emergence   at which training step each probed quantity appears"""
 
 
 def parser(
-    prog: str = "python -m framelens.probes",
+    prog: str = "framelens probe",
     about: str | None = ABOUT,
     beside: Sequence[argparse.ArgumentParser] = (),
 ) -> argparse.ArgumentParser:
@@ -30,9 +24,7 @@ def parser(
     parser = argparse.ArgumentParser(
         prog=prog,
         description=about,
-        epilog=None if beside else OTHERS,
         parents=beside,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--model",

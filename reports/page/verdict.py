@@ -47,13 +47,11 @@ def verdict_parts(run: Run, plan: Plan | None, small: list[Small]) -> list[Html]
 def _without(run: Run) -> Html:
     if run.missing(("cut",)):
         why = "it has observations only, and only interventions decide. To measure both and make a plan"
-        command = f"python -m framelens.probes --model {run.model}"
+        command = f"framelens probe --model {run.model}"
     else:
         why = "it has no plan. To make one and write this page again"
-        command = (
-            f"python -m framelens.probes plan --model {run.model} --run {run.folder} --steps 50 --history 16"
-        )
-        command += f" && python -m framelens.reports --run {run.folder}"
+        command = f"framelens plan --model {run.model} --run {run.folder} --steps 50 --history 16"
+        command += f" && framelens figures --run {run.folder}"
     return fill('<p class="nothing">This run has no verdict: {}, run <code>{}</code></p>', why, command)
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from framelens.reports.compare import at_equal_time, costs, losses
+from framelens.reports.budget import at_equal_time, costs, losses
 from framelens.reports.drawing import style
 from framelens.reports.runs import Run
 

@@ -1,4 +1,4 @@
-"""A comparison's folder with invented numbers, as `python -m framelens.training.compare` writes it."""
+"""A comparison's folder with invented numbers, as `framelens compare-train` writes it."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def write(folder: Path, seeds: int = 2, clips: int = 6, state_error: bool = True
         "device": "cpu",
         "title": "Dense and separated networks at an equal budget: tiles",
         "summary": f"3 networks, {seeds} trainings each of 100 steps; scored on {clips} clips.",
-        "command": "python -m framelens.training.compare",
+        "command": "framelens compare-train",
         "state_error": "agent's distance from its true place (tiles)" if state_error else None,
         "settings": {"seeds": seeds, "steps": 100},
         "complete": True,

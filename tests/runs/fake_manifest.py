@@ -11,7 +11,7 @@ SETTINGS |= {"statistics": ["step_similarity", "frame_attention"], "queries": No
 def probe(model: dict, settings: dict, **changes) -> dict:
     """With these entries of the model and of the settings, and these fields, in place of invented ones."""
     fields = {
-        "kind": "probe", "format": 1, "command": "python -m framelens.probes --model fake <b>",
+        "kind": "probe", "format": 1, "command": "framelens probe --model fake <b>",
         "created": "2000-01-01T00:00:00", "git_commit": "abc", "versions": {"python": "3.11", "torch": "2"},
         "loaded_from": "fake", "model": MODEL | model, "settings": SETTINGS | settings, "sigmas": [1.0, 0.0],
         "sessions": [], "complete": True,
