@@ -44,7 +44,7 @@ def complaint(capsys, program):
     """What a command says on stderr beside its progress bar: one line."""
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line]
     (line,) = [line for line in lines if "%|" not in line]
-    assert line.startswith(f"{program}: ")
+    assert line.startswith(f"framelens {program}: ")
     return line
 
 
@@ -66,7 +66,7 @@ def refused(checkpoint, tmp_path, capsys):
         status = probes_main(["--model", str(model), "--out", str(out), *SMALL, *map(str, arguments)])
         assert status == 2
         assert not results(tmp_path)
-        return complaint(capsys, "probes")
+        return complaint(capsys, "probe")
 
     return run
 
@@ -147,7 +147,7 @@ def test_a_context_as_long_as_the_clips_of_training_is_refused(checkpoint, tmp_p
     for context in ("6", "9"):
         arguments = ["--model", str(checkpoint), "--out", str(tmp_path), *small, "--context", context]
         assert probes_main(arguments) == 2
-        assert "--context" in complaint(capsys, "probes") and not results(tmp_path)
+        assert "--context" in complaint(capsys, "probe") and not results(tmp_path)
 
 
 def test_videos_that_cannot_be_read_are_refused(refused, footage):
@@ -249,7 +249,7 @@ def untrained(tmp_path, capsys):
     def run(*arguments, out=tmp_path / "train"):
         assert training_main(["--model", "short", "--out", str(out), *map(str, arguments)]) == 2
         assert not list(tmp_path.rglob("model.safetensors"))
-        return complaint(capsys, "training")
+        return complaint(capsys, "train")
 
     return run
 
@@ -287,7 +287,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path, untrained, capsys, mo
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Training, "advance", stop)
         assert training_main(["--model", "short", "--out", str(out)]) == 130
-    assert complaint(capsys, "training")
+    assert complaint(capsys, "train")
     line = untrained("--steps", 3)
     assert re.search(rf"{re.escape(str(out))}.*steps=2.* 3.*--out", line)
     (out / "state.pt").write_bytes(b"half")

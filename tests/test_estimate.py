@@ -7,8 +7,8 @@ import pytest
 import tiny
 import torch
 
+from framelens.__main__ import main
 from framelens.probes import experiments
-from framelens.probes.__main__ import main
 from framelens.probes.estimate.memory import room
 from framelens.probes.estimate.presets import PRESETS, shape_of_preset
 from framelens.probes.estimate.work import evaluations

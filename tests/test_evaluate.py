@@ -53,8 +53,8 @@ def test_a_file_of_scores_holds_what_is_needed_to_repeat_them(dense, tmp_path, c
     assert held["versions"].keys() >= {"python", "torch"} and "git_commit" in held
     again = str(tmp_path / "again.json")
     command = shlex.split(held["command"])
-    assert command[:3] == ["python", "-m", "framelens.training.evaluate"]
-    assert evaluate.main([again if part == str(out) else part for part in command[3:]]) == 0
+    assert command[:2] == ["framelens", "evaluate"]
+    assert evaluate.main([again if part == str(out) else part for part in command[2:]]) == 0
     assert json.loads((tmp_path / "again.json").read_text())["scores"] == printed
 
 

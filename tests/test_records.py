@@ -81,7 +81,7 @@ def test_what_is_not_json_or_no_mapping_is_one_line(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ValueError, match="plan.json .*: framelens plan"):
         Plan.read(file)
-    with pytest.raises(FileNotFoundError, match=r"found no plan at .*other.json; make one: python"):
+    with pytest.raises(FileNotFoundError, match=r"found no plan at .*other.json; make one: framelens"):
         Plan.read(tmp_path / "other.json")
 
 
@@ -115,7 +115,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
 
 def test_a_manifest_of_another_kind_is_refused():
     (bench,) = shipped("bench-*-manifest.json")
-    with pytest.raises(ValueError, match="is not a probe but a file of kind 'bench'; make one: python"):
+    with pytest.raises(ValueError, match="is not a probe but a file of kind 'bench'; make one: framelens"):
         ProbeManifest.read(bench)
     with pytest.raises(ValueError, match="is not a manifest but of kind 'plan'"):
         Manifest.read(shipped("*-plan.json")[0])
