@@ -8,16 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from framelens.records.identity import CodeFile
+
 
 @dataclass(frozen=True)
 class Source:
-    """Where a loaded model came from: its file, the SHA-256 of its weights, its metadata, its commit."""
+    """Where a loaded model came from: its file, the SHA-256 of that, its metadata, its commit."""
 
     file: Path = Path()
     sha256: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     repo: str | None = None
     revision: str | None = None
+    weights: str = ""
+    """The SHA-256 of all parameters and buffers, as they were loaded."""
+    code: tuple[CodeFile, ...] = ()
+    """The source files of an adapter."""
 
     @property
     def videos(self) -> str:

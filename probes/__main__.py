@@ -6,7 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from framelens.probes.run.options import parser, settings_of
+from framelens.probes.run.options import BESIDE, parser, settings_of
+from framelens.probes.run.resume import Resume
 from framelens.probes.run.settings import Settings, refuse_path
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.plan import FILE
@@ -17,14 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when the run is complete, 2 when the request cannot be met, 130 when stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = vars(read_options(parser(), arguments))
-    model, run, out, workers = (options.pop(name) for name in ("model", "run", "out", "workers"))
+    model, run, out, workers, fresh, same_code = (options.pop(name) for name in BESIDE)
     if run is not None:
         refuse_path(run)
     settings, unasked = settings_of(options)
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}")
-    command = command_line("probe", arguments)
-    folder = probe(model, settings, out, run, workers, command, unasked)
+    command, resume = command_line("probe", arguments), Resume(fresh, same_code)
+    folder = probe(model, settings, out, run, workers, command, unasked, resume)
     if folder is not None:
         print(folder)
     return 0
@@ -38,6 +39,7 @@ def probe(
     workers: int | None,
     command: str,
     unasked: Collection[str] = (),
+    resume: Resume | None = None,
 ) -> Path | None:
     """The folder of the finished run, for the first of the processes that a launcher started. Settings that
     were not given follow the model's own sampling recipe."""
@@ -65,8 +67,8 @@ def probe(
     settings, model = session.settings, session.networks["trained"]
     self_test(settings.device, getattr(torch, settings.dtype))
     label = models.label(name)
-    described = manifest(command, model, label, settings, session.frames, name)
-    folder = RunFolder(out / label / (run or settings.slug(model)), described, ranks.is_first)
+    described = manifest(command, model, label, settings, session.frames, name, session.clips)
+    folder = RunFolder(out / label / (run or settings.slug(model)), described, ranks.is_first, resume)
     missing = folder.missing(settings.clips)
     with in_one_line(name, settings):
         if missing and ranks.is_first:  # the others read what it draws

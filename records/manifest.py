@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from framelens.records import typed
+from framelens.records.identity import Identity
 
 FILE = "manifest.json"
 M = TypeVar("M", bound="Manifest")
@@ -83,6 +84,10 @@ class ProbeManifest(Manifest):
     sigmas: tuple[float, ...]
     sessions: tuple[dict[str, Any], ...]
     """One for each time that clips were measured."""
+    identity: Identity | None = None
+    """What the run is computed on; None in a run of an older version, which is not resumed."""
+    windows: tuple[dict[str, Any], ...] = ()
+    """Of clips from films, in order with the last control: film, first frame, frames, stride, frame rate."""
     kind: ClassVar[str] = "probe"
     again: ClassVar[str] = "framelens probe --model X"
 

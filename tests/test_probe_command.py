@@ -13,9 +13,10 @@ from framelens import models
 from framelens.__main__ import main as framelens_main
 from framelens.probes.__main__ import _say_what_was_rounded, main
 from framelens.probes.run import failures, work
-from framelens.probes.run.folder import RunFolder, _describe_differences, manifest
+from framelens.probes.run.folder import RunFolder, manifest
 from framelens.probes.run.options import parser, settings_of
 from framelens.probes.run.settings import Settings
+from framelens.records.identity import describe_differences
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--clips 1 --steps 2 --frames 5 --context 3 --probed 1 --workers 1 --run trial".split()
@@ -163,10 +164,10 @@ def test_only_what_differs_is_named_and_long_values_are_shortened():
     wanted = {"name": "a", "sha256": "1" * 64, "geometry": {"layers": 6, "heads": 4}}
     shortened = [rf"{digit * 16}\.\.\.{digit * 16}" for digit in "01"]
     found = rf"^sha256 {'.* '.join(shortened)}; geometry\.layers 12\b.* 6; old None\b[^;]*$"
-    assert re.search(found, _describe_differences(was, wanted))
+    assert re.search(found, describe_differences(was, wanted))
     many = {str(index): index for index in range(6)}
-    assert re.search(r"; 3 3\b.* 9 .*\b2\b[^;]*$", _describe_differences(many, dict.fromkeys(many, 9)))
-    assert re.search(r"\[1.0, 0.0\].*\[1.0, 0.5, 0.0\]", _describe_differences([1.0, 0.0], [1.0, 0.5, 0.0]))
+    assert re.search(r"; 3 3\b.* 9 .*\b2\b[^;]*$", describe_differences(many, dict.fromkeys(many, 9)))
+    assert re.search(r"\[1.0, 0.0\].*\[1.0, 0.5, 0.0\]", describe_differences([1.0, 0.0], [1.0, 0.5, 0.0]))
 
 
 # Loading

@@ -19,14 +19,24 @@ from framelens.models.loading.declared import refuse_undeclared
 from framelens.models.loading.import_remedy import ROOT, remedy
 from framelens.models.loading.locate import Place
 from framelens.models.loading.model_errors import error_line
+from framelens.models.loading.sources import read_sources
+from framelens.records.identity import CodeFile
 
 OWN_MESSAGE = (ValueError, OSError, torch.OutOfMemoryError)  # pyright: ignore[reportPrivateImportUsage]
 """Errors of an adapter whose message is shown unchanged: it says why the adapter gives no model."""
 
 
-def make_model(place: Place, asked: dict[str, Any]) -> Any:
-    """The model from the adapter's function. ValueError, in one line, for a wrong file, setting or model."""
+_imported: dict[Path, set[str]] = {}
+"""The modules that were imported while an adapter ran, by its file: Python imports them once."""
+
+
+def make_model(place: Place, asked: dict[str, Any]) -> tuple[Any, tuple[CodeFile, ...]]:
+    """The model from the adapter's function, and the source files that it is made of.
+
+    ValueError, in one line, for a wrong file, setting or model.
+    """
     assert place.function is not None
+    before = set(sys.modules)
     with _import_path(place.path.resolve().parent):
         try:
             function = _find_function(_import_file(place.path), place.path, place.function)
@@ -39,7 +49,9 @@ def make_model(place: Place, asked: dict[str, Any]) -> Any:
         except Exception as error:
             raise ValueError(f"{place.name} raised {error_line(error)}") from error
     refuse_undeclared(model, place.name)
-    return model
+    imported = _imported.setdefault(place.path.resolve(), set())
+    imported |= sys.modules.keys() - before
+    return model, read_sources(place.path, imported)
 
 
 @contextmanager

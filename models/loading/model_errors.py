@@ -36,7 +36,7 @@ def is_of_model(error: BaseException) -> bool:
     return bool(owners) and owners[-1][0] != "around"
 
 
-def _owner(file: Path) -> Literal["around", "models", "user"] | None:
+def owner_of(file: Path) -> Literal["around", "models", "user"] | None:
     """The owner of a file: code that runs and watches models, our models, or the user; None for a library."""
     if ROOT / "tests" not in file.parents and ROOT in file.parents and (ROOT / ".venv") not in file.parents:
         return "models" if ROOT / "models" in file.parents else "around"
@@ -49,7 +49,7 @@ def _list_owners(error: BaseException) -> list[tuple[Literal["around", "models",
     owners, trace = [], error.__traceback__
     while trace is not None:
         file = Path(trace.tb_frame.f_code.co_filename)
-        whose = _owner(file)
+        whose = owner_of(file)
         if whose is not None:
             owners.append((whose, f" at {file.name}:{trace.tb_lineno}"))
         trace = trace.tb_next

@@ -25,6 +25,7 @@ from framelens.models.loading.locate import Place
 from framelens.models.loading.memory import require_memory
 from framelens.models.loading.multi_device import spread
 from framelens.models.loading.shuffled import shuffle
+from framelens.models.loading.weights import hash_weights
 from framelens.records import read_json_object
 from framelens.records.assignments import convert
 from framelens.records.notes import print_note
@@ -57,19 +58,26 @@ def read(
         place, asked, lambda files: require_memory(place.name, files, device, dtype, copies)
     )
     model.source = replace(source, repo=place.repo, revision=place.revision)
-    _put_on_device(model, device, getattr(torch, dtype), seed)
+    _convert(model, getattr(torch, dtype))
+    if seed is not None:
+        shuffle(module_of(model).requires_grad_(False), seed)
+    model.source = replace(model.source, weights=hash_weights(module_of(model)))
+    _put_on_device(model, device)
     module_of(model).eval().requires_grad_(False)
     return model
 
 
-def _put_on_device(model: CausalDiffuser, device: str, dtype: torch.dtype, seed: int | None) -> None:
-    """Puts the model on its device or devices. Tensors named in its `keeps_float32` keep their dtype."""
+def _convert(model: CausalDiffuser, dtype: torch.dtype) -> None:
+    """Converts the weights in place. Tensors named in the model's `keeps_float32` keep their dtype."""
     exact, module = traits(model).keeps_float32, module_of(model)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and not any(part in name for part in exact):
             tensor.data = tensor.data.to(dtype)
-    if seed is not None:
-        shuffle(module.requires_grad_(False), seed)
+
+
+def _put_on_device(model: CausalDiffuser, device: str) -> None:
+    """Puts the model on its device or devices."""
+    module = module_of(model)
     if device == AUTO:
         spread(model)
     else:
@@ -172,9 +180,9 @@ def _network_folder(folder: Path, asked: dict[str, Any]) -> Path:
 
 def _from_adapter(place: Place, asked: dict[str, Any], _: RequireRoom) -> tuple[Any, Source]:
     """The model that a function of the user's file returns. The file is code, and it is run."""
-    model = make_model(place, asked)
+    model, code = make_model(place, asked)
     metadata = {"network": place.label, "origin": str(place.path)} | dict(traits(model).metadata)
-    return model, Source(place.path, _hash([place.path]), metadata)
+    return model, Source(place.path, _hash([place.path]), metadata, code=code)
 
 
 def families() -> dict[str, ModuleType]:

@@ -24,7 +24,6 @@ from framelens.probes.run.settings import OWN, Settings
 from framelens.records.progress import progress_bar
 from framelens.videos import latents, worlds
 
-OWN_FILE = "own.safetensors"
 OWN_SAMPLE = "own_sample"
 """The name of the noise that a model's own clips start from."""
 CHUNKS = 8
@@ -39,6 +38,13 @@ def source_of(settings: Settings, model: CausalDiffuser) -> str:
 def is_own(settings: Settings, model: CausalDiffuser) -> bool:
     """Whether the clips are samples of the model itself."""
     return source_of(settings, model).split(":")[0] == OWN
+
+
+def prompts_file(settings: Settings, model: CausalDiffuser) -> str:
+    """The file of prompts that the model's own samples follow; empty for none, and for other clips."""
+    if not is_own(settings, model):
+        return ""
+    return source_of(settings, model).removeprefix(OWN).removeprefix(":")
 
 
 def frames_of(settings: Settings, model: CausalDiffuser) -> int:
@@ -116,7 +122,7 @@ def _read_prompts(
     settings: Settings, model: CausalDiffuser
 ) -> tuple[str, np.ndarray | None, np.ndarray | None]:
     """The file of prompts that own samples follow, "" for none, its embeddings and the negative one."""
-    file = source_of(settings, model).removeprefix(OWN).removeprefix(":")
+    file = prompts_file(settings, model)
     return (file, *latents.read_prompts(file)) if file else ("", None, None)
 
 

@@ -5,25 +5,23 @@ runs/<model>/<run>/manifest.json   clips/0000/*.nc ...   step_similarity.nc, fra
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.probes import experiments
+from framelens.probes.chunk.chunk_probe import Clip
+from framelens.probes.run.identity import identity_of, windows_of
 from framelens.probes.run.probed_clip import grid_of, probed_frames
+from framelens.probes.run.resume import Resume, measured_by
 from framelens.probes.run.settings import Settings
 from framelens.records import now, origin, write_netcdf
 from framelens.records.manifest import FILE, ProbedModel, ProbeManifest
 
 VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
-OTHER = {"model": "another model", "settings": "other settings", "sigmas": "other noise levels"}
-"""What must agree before a run is continued, and what it has where it does not."""
-SHOWN, LONGEST, NOT_STORED = 4, 32, "not stored"
-"""Differences named in a message, letters of a value in it, and what is not there."""
 
 Datasets = dict[str, xr.Dataset]
 
@@ -31,8 +29,10 @@ Datasets = dict[str, xr.Dataset]
 class RunFolder:
     """Where one run's results live. Everything in it appears whole or not at all."""
 
-    def __init__(self, path: Path, manifest: ProbeManifest, is_own: bool = True):
-        """Creates the folder, or continues one made by the same settings and model; else ValueError.
+    def __init__(
+        self, path: Path, manifest: ProbeManifest, is_own: bool = True, resume: Resume | None = None
+    ):
+        """Creates the folder, or resumes a run that was computed on the same; else ValueError.
 
         A folder that is finished is left as it is, to the last byte.
         With `is_own` False another process does this, and this process only adds clips.
@@ -40,10 +40,11 @@ class RunFolder:
         self.path, self.manifest, self.is_finished = path, manifest, False
         if not is_own:
             return
-        existing = ProbeManifest.read(path / FILE) if (path / FILE).exists() else None
+        resume = resume or Resume()
+        existing = resume.find(path, manifest)
         if existing is not None:
-            self._require_same(existing)
             self.is_finished = self._is_whole(existing)
+            resume.require_same(path, existing, manifest, self.is_finished)
             if self.is_finished:
                 self.manifest = existing
                 return
@@ -59,15 +60,6 @@ class RunFolder:
             return False
         return all((self.path / file.name).exists() for file in self._clip(0).glob("*.nc"))
 
-    def _require_same(self, existing: ProbeManifest) -> None:
-        before, wanted = asdict(existing), asdict(self.manifest)
-        for name in OTHER:
-            if before[name] != wanted[name]:
-                found = _describe_differences(before[name], wanted[name])
-                raise ValueError(
-                    f"{self.path} has {OTHER[name]} ({found}); choose another --run or delete it"
-                )
-
     def missing(self, clips: int) -> list[int]:
         """The clips that have no results yet."""
         return [clip for clip in range(clips) if not self._clip(clip).exists()]
@@ -78,7 +70,9 @@ class RunFolder:
         try:
             partial.mkdir(parents=True)
             for name, dataset in datasets.items():
-                described = dataset.assign_coords(clip=[clip]).assign_attrs(seconds=round(seconds, 2))
+                described = dataset.assign_coords(clip=[clip]).assign_attrs(
+                    measured_by(self.manifest), seconds=round(seconds, 2)
+                )
                 write_netcdf(partial / f"{name}.nc", described)
             os.replace(partial, self._clip(clip))
         finally:
@@ -100,7 +94,7 @@ class RunFolder:
                 "device": device_name,
                 "clips": measured,
                 "seconds": round(seconds, 1),
-            }
+            } | measured_by(self.manifest)
             self.manifest = replace(self.manifest, sessions=(*self.manifest.sessions, session))
         self.write_manifest(complete=True)
 
@@ -128,9 +122,16 @@ class RunFolder:
 
 
 def manifest(
-    command: str, model: CausalDiffuser, label: str, settings: Settings, frames: int, loaded_from: str
+    command: str,
+    model: CausalDiffuser,
+    label: str,
+    settings: Settings,
+    frames: int,
+    loaded_from: str,
+    clips: Sequence[Clip] = (),
 ) -> ProbeManifest:
     """What repeats a run, and what was measured; `loaded_from` is what --model named."""
+    identity, windows = identity_of(model, settings, clips), windows_of(clips)
     said = traits(model)
     metadata = said.source.metadata
     about = ProbedModel(
@@ -150,37 +151,13 @@ def manifest(
     )
     probed = probed_frames(settings, frames, model.geometry.frames_per_chunk)
     return ProbeManifest(
-        **origin(command, *VERSIONS),
+        **origin(command, *VERSIONS, *(["av"] if windows else [])),
         loaded_from=loaded_from,
         model=about,
         settings=settings.describe() | {"frames": frames, "probed_frames": probed},
         sigmas=tuple(grid_of(settings).tolist()),
         sessions=(),
         complete=False,
+        identity=identity,
+        windows=tuple(window.describe() for window in windows),
     )
-
-
-def _describe_differences(was: Any, wanted: Any) -> str:
-    """What was and what is wanted, by name where they differ: steps 20, not 10; seed 0, not 1."""
-    found = list(_find_differences("", was, wanted))
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return (
-        "; ".join(f"{name} {_shorten(a)}, not {_shorten(b)}".strip() for name, a, b in found[:SHOWN]) + more
-    )
-
-
-def _find_differences(name: str, was: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
-    if not (isinstance(was, dict) and isinstance(wanted, dict)):
-        yield name, was, wanted
-        return
-    for part in (*wanted, *(was.keys() - wanted.keys())):
-        before, after = was.get(part, NOT_STORED), wanted.get(part, NOT_STORED)
-        if before != after:
-            yield from _find_differences(f"{name}.{part}".strip("."), before, after)
-
-
-def _shorten(value: Any) -> str:
-    """The value, of a long one its two ends."""
-    text = str(value)
-    half = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"

@@ -11,6 +11,8 @@ from typing import Any
 from framelens.probes.run.settings import OF_THE_MODEL, QUICK, Settings
 from framelens.records.assignments import parse_assignments
 
+BESIDE = ("model", "run", "out", "workers", "fresh", "same_code")
+"""Options that decide none of the settings."""
 ABOUT = "Probes a model on held-out clips, or resumes a stopped run."
 
 
@@ -42,6 +44,16 @@ def parser(
         "--run", help="name of the run (default: from the settings that differ from the defaults)"
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="measure again where the run exists; the old one is kept under a name with its date",
+    )
+    parser.add_argument(
+        "--same-code",
+        action="store_true",
+        help="resume a run although code or versions have changed, where the weights and inputs are the same",
+    )
     for name, text in {
         "clips": "held-out clips",
         "queries": "queries per frame whose attention is read",
@@ -128,7 +140,8 @@ def parser(
 
 def settings_of(options: dict[str, Any]) -> tuple[Settings, list[str]]:
     """The settings in a parsed command line, and the names of those that it leaves open."""
-    options = options | {name: tuple(options[name]) for name in ("experiments", "starts", "statistics")}
+    options = {name: value for name, value in options.items() if name not in BESIDE}
+    options |= {name: tuple(options[name]) for name in ("experiments", "starts", "statistics")}
     options["layers"] = options["layers"] and tuple(options["layers"])
     default = {name: getattr(Settings, name) for name in ("context", *QUICK, *OF_THE_MODEL)}
     unasked = [name for name in default if options[name] is None]

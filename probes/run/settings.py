@@ -18,6 +18,8 @@ QUICK: dict[str, Any] = {"steps": 10, "probed": 2}
 """Defaults of a quick run."""
 OF_THE_MODEL = ("steps", "shift", "renoise")
 """Settings whose default is the model's own sampling recipe."""
+OWN_FILE = "own.safetensors"
+"""The file of a run with samples of the model itself."""
 OWN = "own"
 """As `videos`: the clips are samples of the model itself; "own:FILE" has them follow a file's prompts."""
 

@@ -20,11 +20,11 @@ from framelens.models.loading.multi_device import is_spread
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import experiments
 from framelens.probes.chunk.layers import Layers
-from framelens.probes.run.clips import OWN_FILE, check_own, frames_of, is_own, own_clips, read_clips
+from framelens.probes.run.clips import check_own, frames_of, is_own, own_clips, read_clips
 from framelens.probes.run.failures import in_one_line
 from framelens.probes.run.folder import RunFolder
 from framelens.probes.run.probed_clip import Clip, ProbedClip
-from framelens.probes.run.settings import NETWORKS, Settings
+from framelens.probes.run.settings import NETWORKS, OWN_FILE, Settings
 
 
 @dataclass(frozen=True)
