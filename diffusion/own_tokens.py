@@ -15,14 +15,21 @@ from framelens.diffusion.contract import CausalDiffuser
 
 
 def own_tokens(
-    model: CausalDiffuser, name: str, value: Shaped[Tensor, "b m *d"], frames: int | None = None
+    model: CausalDiffuser,
+    name: str,
+    value: Shaped[Tensor, "b m *d"],
+    frames: int | None = None,
+    clips: int | None = None,
 ) -> Shaped[Tensor, "b n *d"]:
     """The tokens of the frames that the pass denoises, of a value at the hook point `name`.
 
     A view; the value itself where there are no other tokens. `frames` is how many frames the pass denoises,
     by default one chunk. ValueError where there are more tokens than these frames have and no attention of
-    that layer (before the layers: of that stack) says by `own_queries` which are their own.
+    that layer (before the layers: of that stack) says by `own_queries` which are their own, and where the
+    value has another number of rows than the given one of clips.
     """
+    if clips is not None:
+        require_rows(name, value.shape[0], clips)
     chunk = model.geometry.frames_per_chunk
     chunks = 1 if frames is None else frames // chunk
     own = chunks * model.geometry.tokens_per_chunk
@@ -35,6 +42,15 @@ def own_tokens(
             "AttentionPoint of that layer own_queries, the number of last tokens that are the current chunk's"
         )
     return value[:, -chunks * declared :]
+
+
+def require_rows(name: str, rows: int, clips: int) -> None:
+    """ValueError unless a value at that point has a row for each clip."""
+    if rows != clips:
+        raise ValueError(
+            f"{name} gives {rows} rows for {clips} clip{'s' * (clips > 1)}: a network that runs several "
+            "branches as one batch cannot be probed; give --guidance, which makes a pass of each branch"
+        )
 
 
 def _own_queries(model: CausalDiffuser, name: str) -> int | None:

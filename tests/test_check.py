@@ -2,13 +2,16 @@
 
 import copy
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from carried import Carried
 from torch import nn
 from torch.nn import functional as F
+from variants import Doubled
 
 from framelens import models
 from framelens.diffusion.source import Source
@@ -217,6 +220,26 @@ def aged(change):
     return Aged
 
 
+def carried_and_aged(change, layer=0):
+    """An adapter that carries its past in the pass, and whose ages are so changed from that layer on."""
+
+    class Aged(Carried):
+        @property
+        def attn_dict(self):
+            def wrong(frame, keys):
+                return change(self.key_age(frame, keys))
+
+            points = super().attn_dict
+            return {n: replace(p, key_age=wrong) if int(n[7]) >= layer else p for n, p in points.items()}
+
+    return Aged
+
+
+def swap_frames(ages):
+    """The two frames of the past exchanged."""
+    return torch.where(ages > 0, 3 - ages, ages)
+
+
 class ChangesContext(Adapter):
     def start(self, batch, cond=None):
         self.own = super().start(batch, cond)
@@ -323,10 +346,14 @@ BROKEN = [
     (aged(lambda ages: ages.flip(0)), "key_age", "[12] "),
     (aged(lambda ages: ages + 1), "key_age", "3 .*2 "),
     (aged(lambda ages: (ages - 1).clamp(min=0)), "key_age", r"\b1 "),
+    (aged(lambda ages: ages.where(ages != 1, -1)), "key_age", "no frame.* [12] back"),
+    (carried_and_aged(swap_frames), "key_age", r"blocks\.0\.attn.*\b[12] "),
+    (carried_and_aged(swap_frames, layer=2), "key_age", r"blocks\.2\.attn.*\b[12] "),
     (ChangesContext, "context", lambda *found: max(found) > 1e-3),
     (Remembers, "context", lambda *found: max(found) > 1e-3),
     (Remembers, "frames", lambda earlier, following, own: earlier > 0),
     (Forgets, "frames", lambda earlier, following, own: following == 0),
+    (Doubled, "rows", "hook_embed .*2 rows for 1 clip"),
     (Mixes, "rows", lambda changed, apart, own: changed > 0),
     (Foresees, "conditions", lambda effect, earlier, *_: earlier > 0),
     (IgnoresActions, "conditions", lambda effect, *_: effect == 0),

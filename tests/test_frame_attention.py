@@ -96,6 +96,24 @@ def test_a_lag_without_keys_is_missing_not_zero():
     assert_same(seen.mean_lag, 2, bound=BOUND)
 
 
+def test_layers_that_see_different_frames_have_a_uniform_share_each():
+    statistic = Statistic()
+    for layer, seen in enumerate([ages(3, 4), ages(2, 4), ages(1, 4)]):
+        statistic.add(At(2, 0, 1.0), f"blocks.{layer}.attn", uniform(4, seen))
+    found = statistic.result().squeeze()
+    third, half = [1 / 3] * 3, [0.5, 0.5, np.nan]
+    assert_same(found.uniform.transpose("layer", "lag"), [third, half, [1, np.nan, np.nan]], bound=BOUND)
+    assert_same(found.mass.isel(head=0), found.uniform, bound=BOUND)
+    assert_same(found.cross_mass.isel(head=0), [2 / 3, 0.5, 0], bound=BOUND)
+
+
+def test_layers_that_see_their_own_frame_alone_have_the_share_of_the_others():
+    statistic = Statistic()
+    for layer, seen in enumerate([ages(1, 4), ages(2, 4), ages(2, 4)]):
+        statistic.add(At(1, 0, 1.0), f"blocks.{layer}.attn", uniform(4, seen))
+    assert statistic.result().uniform.dims == ("frame", "lag")
+
+
 def test_the_standard_error_describes_the_scatter_of_subsampled_masses():
     age = ages(2, 32)
     rows = torch.softmax(2 * torch.randn(1, 1, 200, 64, generator=torch.Generator().manual_seed(0)), -1)
@@ -117,5 +135,5 @@ def test_mistakes_are_refused_with_the_remedy():
     with pytest.raises(ValueError, match="key_age"):
         statistic.add(At(1, 0, 1.0), "blocks.0.attn", Rows(torch.ones(1, 1, 1, 1), None))
     statistic.add(At(1, 1, 0.5), "blocks.0.attn", uniform(4, ages(2, 4)))
-    with pytest.raises(ValueError):
-        statistic.add(At(1, 1, 0.5), "blocks.1.attn", uniform(4, ages(3, 4)))
+    with pytest.raises(ValueError, match="twice"):
+        statistic.add(At(1, 1, 0.5), "blocks.0.attn", uniform(4, ages(2, 4)))

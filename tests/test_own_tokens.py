@@ -114,3 +114,8 @@ def test_one_pass_gives_the_own_tokens_of_every_layer():
     context = model.start(1, subject.clip.cond)
     kept = residual_stream(model, subject.clip.video[:, :1], 1.0, context, 0)
     assert {value.shape[0] for value in kept.values()} == {CHUNK} and len(kept) == 3
+
+
+def test_two_rows_for_one_clip_are_refused():
+    with pytest.raises(ValueError, match=r"blocks.0.hook_resid_post.* 2 rows.* 1 clip.*--guidance"):
+        own_tokens(counted.dense(), "blocks.0.hook_resid_post", torch.zeros(2, CHUNK, 16), clips=1)

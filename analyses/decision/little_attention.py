@@ -65,7 +65,7 @@ class AttentionEvidence(Evidence):
 
     @property
     def share(self) -> xr.DataArray:
-        """What uniform attention would give."""
+        """What uniform attention would give, by layer where layers see different frames."""
         return self._read[1]
 
     @property
@@ -85,7 +85,8 @@ class AttentionEvidence(Evidence):
 def deep_over_uniform(evidence: AttentionEvidence) -> Measured:
     """Attention of deep layers to earlier frames over what uniform attention gives."""
     deep = mean_of(mean_of_part(evidence.mass["trained"], 1 - DEEP, 1), scale_of("cross_mass"))
-    uniform = float(evidence.share)
+    share = evidence.share
+    uniform = float(mean_of_part(share, 1 - DEEP, 1) if "layer" in share.dims else share)
     ratio = Value(*(end / uniform for end in deep))
     return Measured(ratio, numbers={"deep": deep, "uniform": uniform})
 

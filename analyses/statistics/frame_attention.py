@@ -71,22 +71,22 @@ class Statistic:
         """mass, uniform, entropy, uniform_entropy, mean_lag, cross_mass and mass_stderr.
 
         A lag at which a frame has no keys is NaN in mass and in uniform. Some layers may see only the keys of
-        their own frame: `uniform` is that of the layers that see earlier frames, and `uniform_entropy`
-        has the axis `layer` where the numbers of keys differ.
+        their own frame: `uniform` is that of the layers that see others. It has the axis `layer` where these
+        differ, as an encoder and a decoder do, and `uniform_entropy` where the numbers of keys differ.
         """
         coords = self._labels.coords()
         axes = self._labels.frames, self._labels.points, self._labels.steps
         table = {name: np.moveaxis(tabulate(cells, *axes), 4, 3) for name, cells in self._cells.items()}
         uniform, entropy = self._uniform(), np.log(self._number_of_keys())
-        table["mass"] = np.where(uniform[:, None, None, None] > 0, table["mass"], np.nan)
-        lag = np.arange(uniform.shape[1], dtype=np.float32)
+        table["mass"] = np.where(uniform[:, :, None, None] > 0, table["mass"], np.nan)
+        lag = np.arange(uniform.shape[-1], dtype=np.float32)
         variables = {
             name: variable(*about[:1], table[name], *about[1:], SPARSITY) for name, about in _MEASURED.items()
         }
         variables |= _sum_over_lags(table["mass"], lag)
-        variables["uniform"] = variable(
-            "frame lag", uniform, "1", "share of keys: the mass if uniform", SPARSITY
-        )
+        shared = _share_of_all(uniform)
+        dims, uniform = ("frame layer lag", uniform) if shared is None else ("frame lag", shared)
+        variables["uniform"] = variable(dims, uniform, "1", "share of keys: the mass if uniform", SPARSITY)
         long_name = "entropy of uniform attention, log(keys)"
         most = np.nanmax(entropy, axis=1)
         is_one = (np.nanmin(entropy, axis=1) == most).all()
@@ -113,24 +113,18 @@ class Statistic:
             raise ValueError(f"the age of the keys of {name} is not known; give its AttentionPoint a key_age")
         lags = torch.bincount(age[age >= 0]).cpu()
         counts = torch.cat([lags, torch.tensor([age.numel() - int(lags.sum())])])
-        others = [seen for (place, _), seen in self._keys.items() if place == frame and not _is_own(seen)]
-        if not _is_own(counts) and others and not torch.equal(others[0], counts):
-            raise ValueError(
-                f"{name} has {counts.tolist()} keys by lag at frame {frame}, expected {others[0].tolist()} "
-                "as in other layers; watch layers with different windows in separate statistics"
-            )
         self._keys[frame, name] = counts
         self._checked.add((frame, name))
 
-    def _uniform(self) -> Float[np.ndarray, "f lag"]:
-        """Share of the keys by frame and lag in the layers that see the most; NaN where there are none."""
-        counts = []
-        for frame in self._labels.frames:
-            seen = [count for (place, _), count in self._keys.items() if place == frame]
-            counts.append(max(seen, key=len).numpy().astype(np.float32))
-        share = np.full((len(counts), max(len(c) for c in counts) - 1), np.nan, np.float32)
-        for row, count in zip(share, counts, strict=True):
-            row[: len(count) - 1] = np.where(count[:-1] > 0, count[:-1] / count.sum(), np.nan)
+    def _uniform(self) -> Float[np.ndarray, "f layer lag"]:
+        """Share of the keys by frame, layer and lag; NaN where there are none."""
+        frames, points = self._labels.frames, self._labels.points
+        lags = max(len(counts) for counts in self._keys.values()) - 1
+        share = np.full((len(frames), len(points), lags), np.nan, np.float32)
+        for (frame, name), counts in self._keys.items():
+            keys = counts.numpy().astype(np.float32)
+            place = frames.index(frame), points.index(name)
+            share[place][: len(keys) - 1] = np.where(keys[:-1] > 0, keys[:-1] / keys.sum(), np.nan)
         return share
 
     def _number_of_keys(self) -> Float[np.ndarray, "f layer"]:
@@ -141,9 +135,17 @@ class Statistic:
         return np.array(sums, np.float32)
 
 
-def _is_own(counts: Int[Tensor, " lags_and_1"]) -> bool:
-    """Whether all keys are of the current frame."""
-    return len(counts) == 2 and int(counts[-1]) == 0
+def _share_of_all(uniform: Float[np.ndarray, "f layer lag"]) -> Float[np.ndarray, "f lag"] | None:
+    """The share that all layers have which see more than their own frame; None where they differ."""
+    shares = []
+    for by_layer in uniform:
+        seen = by_layer[np.isfinite(by_layer).any(-1)]
+        beyond = seen[seen[:, 0] != 1]
+        first, *others = next(some for some in (beyond, seen, by_layer) if len(some))
+        if any(not np.array_equal(other, first, equal_nan=True) for other in others):
+            return None
+        shares.append(first)
+    return np.stack(shares)
 
 
 def for_run(settings: Any) -> Statistic:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from framelens.hooks import SilentHookError
 from framelens.hooks.attention import Pattern
-from framelens.hooks.attention_edit import AttentionCall, AttentionEdit
+from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
 from framelens.probes.check.checked_model import ROUND_OFF, Check, CheckedModel, difference, replace_frames
 
 QUERIES = 32
@@ -72,7 +72,8 @@ def key_age(checked: CheckedModel) -> Check:
 
     One frame is replaced. The keys and values of each attention module in the last chunk's passes are then
     compared with those before. Keys of that frame must change; keys of later frames may change through
-    deeper layers; keys of earlier frames cannot.
+    deeper layers; keys of earlier frames cannot, nor can those that are of no frame. Where a pass carries
+    tokens of several frames, they attend to their own frame alone here: in deeper layers each has seen all.
     """
     last = checked.chunks - 1
     before, faults, compared = _prints(checked, checked.clip(0), checked.clip(1)), [], 0
@@ -91,7 +92,8 @@ def key_age(checked: CheckedModel) -> Check:
         f"{faults[0]}{more}" if faults else f"{compared} keys compared under changes of {frame + 1} frames",
         not faults and compared > 0,
         "key_age(frame, keys) counts frames back from the chunk's first frame, in the order of the keys: 0 "
-        "for all keys of the current chunk, -1 for keys that are not of a frame (registers, padding)",
+        "for all keys of the current chunk, -1 for keys that are not of a frame (registers, padding); a key "
+        "that remembers several frames has the age of the newest one",
     )
 
 
@@ -99,10 +101,11 @@ def _faults(checked: CheckedModel, frame: int, ages: list[int], moved: list[bool
     """The faults of these ages, given which keys changed with that frame."""
     here = (checked.chunks - 1) * checked.chunk
     age, oldest = max(0, here - frame), max(0, here - frame // checked.chunk * checked.chunk)
-    early = [place for place, is_moved in enumerate(moved) if is_moved and ages[place] > oldest]
-    if early:
-        declared = ages[early[0]]
-        yield f"key {early[0]} is declared {declared} frames back, but changed with the frame {age} back"
+    for place, is_moved in enumerate(moved):
+        if is_moved and not 0 <= ages[place] <= oldest:
+            declared = f"{ages[place]} frames back" if ages[place] >= 0 else "of no frame"
+            yield f"key {place} is declared {declared}, but changed with the frame {age} back"
+            break
     own = [is_moved for place, is_moved in enumerate(moved) if ages[place] == age]
     some_suffice = age == 0  # the other frames of the current chunk did not change
     if own and any(moved) and not (any(own) if some_suffice else all(own)):
@@ -117,7 +120,8 @@ def _prints(checked: CheckedModel, video: Tensor, noisy: Tensor) -> Prints:
     def note(at: Any, name: str, call: AttentionCall) -> Tensor:
         assert call.key_age is not None
         prints[at.role, name] = (call.key_age.tolist(), _sums(call.k) + _sums(call.v))
-        return call.out
+        carried = call.key_age[-call.q.shape[2] :]
+        return mask_other_frames(call) if (carried != 0).any() else call.out
 
     last = checked.chunks - 1
     context = checked.remember(video, last, checked.cond())

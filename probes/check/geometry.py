@@ -69,5 +69,25 @@ def _observe(checked: CheckedModel) -> tuple[set[tuple[int, int]], set[int]]:
     return streams, heads
 
 
+def count_rows(checked: CheckedModel) -> dict[str, int]:
+    """The hook points and attention modules that have another number of rows than 1 for one clip, and it."""
+    model, rows = checked.model, {}
+
+    def note(_at: Any, name: str, value: Any) -> None:
+        rows[name] = value.shape[0]
+
+    def attend(at: Any, name: str, call: AttentionCall) -> Any:
+        note(at, name, call.out)
+        return call.out
+
+    trace, edit = Trace(model.hook_dict, checked.points, note), AttentionEdit(model.attn_dict, {"*": attend})
+    try:
+        with together(trace, edit) as both:
+            checked.walk(checked.clip(0), checked.clip(1), checked.cond(), both.on_pass)
+    except SilentHookError:
+        pass  # `fires` reports this
+    return {name: count for name, count in rows.items() if count != 1}
+
+
 def _join(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))

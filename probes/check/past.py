@@ -8,6 +8,7 @@ from torch import Tensor
 from framelens.diffusion.contract import module_of
 from framelens.diffusion.guidance import null_like
 from framelens.probes.check.checked_model import Check, CheckedModel, difference, replace_frames
+from framelens.probes.check.geometry import count_rows
 
 
 def velocity(checked: CheckedModel) -> Check:
@@ -63,7 +64,7 @@ def context(checked: CheckedModel) -> Check:
 
 
 def rows(checked: CheckedModel) -> Check:
-    """Clips of a batch do not see each other."""
+    """Clips of a batch do not see each other, and each has one row of what instruments read."""
     video, noisy, cond = checked.clip(0, 2), checked.clip(1, 2), checked.cond(2)
     together = checked.walk(video, noisy, cond)
     other_video, other_noisy = (_second_row(clip, checked.clip(2, 2)) for clip in (video, noisy))
@@ -73,12 +74,18 @@ def rows(checked: CheckedModel) -> Check:
     seen = max(difference(b[:1], a[:1]) for a, b in zip(together, swapped, strict=True))
     other = max(difference(b[1:], a[1:]) for a, b in zip(together, swapped, strict=True))
     apart = max(difference(b, a[:1]) for a, b in zip(together, alone, strict=True))
+    strange = count_rows(checked)
+    found = f"changing the other clip changes {seen:.1e}, leaving it out {apart:.1e}; its own {other:.1e}"
+    if strange:
+        name, count = next(iter(strange.items()))
+        found = f"{name} and {len(strange) - 1} more have {count} rows for 1 clip; {found}"
     return Check(
         "rows",
-        "clips of a batch do not see each other",
-        f"changing the other clip changes {seen:.1e}, leaving it out {apart:.1e}; its own {other:.1e}",
-        max(seen, apart) <= checked.round_off and other > 0,
-        "norms and attention run within a clip; the batch axis of cond and context is that of x",
+        "clips of a batch do not see each other, and have one row each",
+        found,
+        max(seen, apart) <= checked.round_off and other > 0 and not strange,
+        "norms and attention run within a clip; the batch axis of hook points, attention, cond and context "
+        "is that of x: run guidance by --guidance, which makes a pass of each branch, not as one batch",
     )
 
 

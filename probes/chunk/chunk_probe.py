@@ -20,6 +20,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser
+from framelens.diffusion.own_tokens import require_rows
 from framelens.diffusion.sampler import ForwardPass, fresh_noise, sample
 from framelens.diffusion.schedule import add_noise
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
@@ -198,6 +199,7 @@ class ChunkProbe:
             AttentionEdit(self.model.attn_dict, edits) as edit,
         ):
             velocity = self.velocity(x, sigma, step, (on_pass, edit.on_pass), past)
+        require_rows(self.layers.points[0], len(residual[0]), len(x))
         return velocity, Features(residual, cross)
 
     @cached_property

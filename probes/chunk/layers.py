@@ -6,8 +6,9 @@ with layers.replace_outputs({0: lambda x: x, 1: lambda x: stored}) as on_pass:  
     velocity = model.denoise(x, sigma, context)
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import filter as match
 from functools import cached_property, partial
 from typing import Any
 
@@ -122,3 +123,8 @@ def _note(entered: dict[str, Tensor], _at: Any, name: str, value: Tensor) -> Ten
 
 def _give(entered: dict[str, Tensor], output: Output, at: Any, name: str, value: Tensor) -> Tensor:
     return output(entered.pop(name.removesuffix(".hook_resid_post"))) if at.role == "denoise" else value
+
+
+def select_patterns(model: CausalDiffuser, patterns: Iterable[str]) -> list[str]:
+    """Those of the patterns that match a hook point: what a model leaves out, statistics leave out."""
+    return [pattern for pattern in patterns if match(model.hook_dict, pattern)]

@@ -20,6 +20,7 @@ from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import add_noise
 from framelens.hooks.trace import Trace
+from framelens.probes.chunk.layers import select_patterns
 from framelens.probes.run.costs import Evaluations
 from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import Settings
@@ -158,11 +159,12 @@ def residual_stream(
     """The chunk's own tokens in every layer that runs in one denoising pass of one clip, {point: [n d]}."""
     kept: dict[str, Tensor] = {}
     stack = traits(model).denoising_stack
+    points = select_patterns(model, [stack + point for point in POINTS])
 
     def keep(_at, name: str, value: Tensor) -> None:
-        kept[name] = own_tokens(model, name, value)[0].float().clone()
+        kept[name] = own_tokens(model, name, value, clips=1)[0].float().clone()
 
-    with Trace(model.hook_dict, [stack + point for point in POINTS], keep) as trace:
+    with Trace(model.hook_dict, points, keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
         model.denoise(x, torch.full((1,), sigma, device=x.device), context)
     return kept

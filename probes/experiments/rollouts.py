@@ -14,12 +14,13 @@ from torch import Tensor
 
 from framelens.analyses import statistics
 from framelens.analyses.cost import WatchedShape
-from framelens.diffusion.contract import CausalDiffuser
-from framelens.diffusion.own_tokens import own_tokens
+from framelens.diffusion.contract import CausalDiffuser, traits
+from framelens.diffusion.own_tokens import own_tokens, require_rows
 from framelens.diffusion.sampler import ForwardPass, rollout
 from framelens.hooks import Together, together
 from framelens.hooks.attention import AttentionTap
 from framelens.hooks.trace import Trace
+from framelens.probes.chunk.layers import select_patterns
 from framelens.probes.chunk.scale import Scale
 from framelens.probes.run.costs import Evaluations
 from framelens.probes.run.finite import require_finite
@@ -88,7 +89,7 @@ def watched_rollout(
 ) -> tuple[Tensor, dict[str, xr.Dataset]]:
     """The video that the model generates for the clip, and the chosen statistics of its passes."""
     settings, draw = subject.settings, partial(_rollout, subject, model, mode)
-    streams = {name: statistics.new(name, settings) for name in chosen}
+    streams = {name: statistics.new(name, settings) for name in chosen if _is_readable(name, model, settings)}
     try:
         with make_instruments(model, streams, set(subject.probed), set(settings.watched_steps)) as attached:
             video = draw(attached.on_pass)
@@ -98,6 +99,19 @@ def watched_rollout(
         raise
     require_finite(model, video, draw)
     return video, {name: statistic.result() for name, statistic in streams.items()}
+
+
+def _is_readable(name: str, model: CausalDiffuser, settings: Settings) -> bool:
+    """Whether the model offers a point that the statistic reads; ValueError if none and it was requested."""
+    reads = statistics.load(name).reads
+    if reads == "attention" or select_patterns(model, reads):
+        return True
+    if name in settings.statistics:
+        raise ValueError(
+            f"{name} reads {' and '.join(reads)}, and the model has no such hook point: add it to "
+            "hook_dict, or leave the statistic out of --statistics"
+        )
+    return False
 
 
 def _rollout(
@@ -122,25 +136,31 @@ def make_instruments(
 ) -> Together:
     """The instruments that feed the statistics from denoising passes of those frames, at those steps.
 
-    Values are the tokens of the current chunk (`own_tokens`). Attention is also read where an encoder asks
-    for such a frame, at sigma 1 as the first step.
+    Values are the tokens of the current chunk (`own_tokens`). Attention of an encoder that asks for such a
+    frame is read in the `ask` pass, at sigma 1 as the first step; layers that denoise are read only there.
     """
     made = []
     for name, statistic in streams.items():
         reads = statistics.load(name).reads
-        is_attention = reads == "attention"
-        roles = {"denoise", "ask"} if is_attention else {"denoise"}
-        if is_attention:
-            sink = _of_probed_frames(statistic.add, frames, steps, roles)
+        if reads == "attention":
+            add = partial(_add_once, traits(model).denoising_stack, statistic)
+            sink = _of_probed_frames(add, frames, steps, {"denoise", "ask"})
             made.append(AttentionTap(model.attn_dict, "*", sink))
         else:
-            sink = _of_probed_frames(partial(_add_own_tokens, model, statistic), frames, steps, roles)
-            made.append(Trace(model.hook_dict, reads, sink))
+            sink = _of_probed_frames(partial(_add_own_tokens, model, statistic), frames, steps, {"denoise"})
+            made.append(Trace(model.hook_dict, select_patterns(model, reads), sink))
     return together(*made)
 
 
+def _add_once(stack: str, statistic: Any, at: ForwardPass, name: str, pattern: Any) -> None:
+    """Adds the pattern, unless the module also denoises: an `ask` pass may run the decoder for its prefix."""
+    require_rows(name, len(pattern.q) // pattern.fold, clips=1)
+    if at.role == "denoise" or not name.startswith(stack):
+        statistic.add(at, name, pattern)
+
+
 def _add_own_tokens(model: CausalDiffuser, statistic: Any, at: ForwardPass, name: str, value: Tensor) -> None:
-    statistic.add(at, name, own_tokens(model, name, value))
+    statistic.add(at, name, own_tokens(model, name, value, clips=1))
 
 
 def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None, roles: set[str]) -> Callable:

@@ -18,7 +18,7 @@ from framelens.diffusion.own_tokens import own_tokens
 from framelens.diffusion.sampler import ForwardPass
 from framelens.diffusion.schedule import add_noise
 from framelens.hooks.trace import Trace
-from framelens.probes.chunk.layers import Layers
+from framelens.probes.chunk.layers import Layers, select_patterns
 from framelens.probes.run.clips import conditions_of, move_conditions, source_of
 from framelens.probes.run.noise import seed_of
 from framelens.probes.run.probed_clip import ProbedClip
@@ -69,10 +69,12 @@ def seeds(probed_clip: ProbedClip) -> Iterator[int]:
 
 
 def _points(probed_clip: ProbedClip, model: CausalDiffuser) -> list[str]:
-    """The embedding and the residual stream after each layer; in a quick run, after every second one."""
+    """The embedding, where there is a point for it, and the residual stream after each layer; in a quick run,
+    after every second one."""
     stack = traits(model).denoising_stack
     layers = [f"{name}.hook_resid_post" for name in Layers(model).names]
-    return [f"{stack}hook_embed", *(layers[::-2][::-1] if probed_clip.settings.quick else layers)]
+    embedding = select_patterns(model, [f"{stack}hook_embed"])
+    return [*embedding, *(layers[::-2][::-1] if probed_clip.settings.quick else layers)]
 
 
 @torch.no_grad()
@@ -114,7 +116,7 @@ def _read_tokens(
     chosen = chosen_tokens(model)
 
     def keep(_read_tokens: Any, name: str, value: Tensor) -> None:
-        own = own_tokens(model, name, value)[:, chosen].float().cpu()
+        own = own_tokens(model, name, value, clips=len(x))[:, chosen].float().cpu()
         kept[name] = _round(_project(own).numpy())
 
     with Trace(model.hook_dict, points, keep) as trace:

@@ -97,8 +97,8 @@ def _sparsity(run: Run, where: int | None) -> Small:
         uniform = uniform_share(stored)
         mass = stored.cross_mass.sel(network=network, drop=True)
         values[network] = summary(by_head(mass, uniform).mean("head"), scale_of("cross_mass"))
-    share = float(uniform.where(uniform.lag >= 1).sum("lag").mean())
-    flat = xr.full_like(values[TRAINED], np.nan).assign(mean=xr.full_like(values[TRAINED]["mean"], share))
+    share = uniform.where(uniform.lag >= 1).sum("lag").mean("frame")
+    flat = xr.full_like(values[TRAINED], np.nan).fillna({"mean": share})
     takeaway = _compare(values, -1, "Less attention to the past than with random weights")
     curves = [*_by_network(values), Curve("uniform", "level", flat)]
     return Small(*about, takeaway, _chart(values, where, curves))

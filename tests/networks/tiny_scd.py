@@ -9,7 +9,7 @@ from framelens.models.parts.fusion import FUSIONS
 
 ASKING = {"query": "noise", "start_token": False}
 WAYS = {fusion: {"fusion": fusion} for fusion in FUSIONS} | {"residual": {"fusion": "residual", "head": 1}}
-WAYS |= {f"{way}, asking": WAYS[way] | ASKING for way in ("prefix", "token_concat", "residual")}
+WAYS |= {f"{way}, asking": WAYS[way] | ASKING for way in FUSIONS}
 """How features are made and read."""
 
 

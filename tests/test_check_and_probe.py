@@ -1,0 +1,35 @@
+"""`check` and `probe` agree: what check lets pass is probed, and what it does not let pass is not."""
+
+import pytest
+import variants
+
+from framelens.probes.__main__ import main as probe_main
+from framelens.probes.check.__main__ import main as check_main
+from framelens.records.plan import FILE
+
+pytestmark = pytest.mark.slow
+
+MODEL = f"{variants.__file__}:load"
+SMALL = "--quick --clips 1 --frames 3 --context 2 --steps 2 --probed 1 --workers 1 --run trial".split()
+
+
+def check(name, capsys):
+    """The exit status of check and what it printed."""
+    status = check_main(["--model", MODEL, "--set", f"kind={name}"])
+    return status, capsys.readouterr().out
+
+
+def probe(name, folder, capsys):
+    """The exit status of a small whole run, whether its plan is there, and the last line that it printed."""
+    status = probe_main(["--model", MODEL, "--set", f"kind={name}", *SMALL, "--out", str(folder)])
+    said = capsys.readouterr().err.strip().splitlines()
+    return status, bool(list(folder.rglob(FILE))), said[-1] if said else ""
+
+
+@pytest.mark.parametrize("name", [*variants.SOUND, *variants.BROKEN])
+def test_what_check_lets_pass_is_probed_and_the_other_way_round(name, tmp_path, capsys):
+    checked, found = check(name, capsys)
+    assert (checked == 0) == (name in variants.SOUND), found
+    probed, is_planned, error = probe(name, tmp_path, capsys)
+    assert (probed, is_planned) == ((0, True) if checked == 0 else (2, False)), error
+    assert checked == 0 or error.startswith("probes: ")
