@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from framelens.analyses.intervals import enough, mean_interval
+from framelens.analyses.sample import per_film
 from framelens.analyses.scales import PLAIN, MeasureScale
 
 MODES = ("teacher_forced", "free_running")
@@ -16,9 +17,10 @@ MODES = ("teacher_forced", "free_running")
 def summary(array: xr.DataArray, scale: MeasureScale = PLAIN) -> xr.Dataset:
     """Mean over clips and its 95% interval, on the scale of the measure: variables mean, low, high.
 
-    low and high are NaN where there are too few clips for an interval.
+    Clips of one film are averaged first; the mean and the interval are then over films. low and high are NaN
+    where there are too few for an interval.
     """
-    array = array.transpose("clip", ...)
+    array = per_film(array).transpose("clip", ...)
     mean, low, high = mean_interval(np.asarray(array.values, dtype=np.float64), scale)
     if not enough(array.sizes["clip"]):
         low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)

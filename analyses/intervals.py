@@ -17,13 +17,14 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import chdtri, stdtrit
 
+from framelens.analyses.sample import Sample
 from framelens.analyses.scales import PLAIN, MeasureScale
 
 ENOUGH = 5
 DRAWS, SEED = 2000, 0
 """Pairs of draws of the means of a run: each draw has its mirror image."""
 METHOD = (
-    "Bands and brackets are 95 % intervals over {clips} clips: Student's t on a scale on which the measure "
+    "Bands and brackets are 95 % intervals over {count}: Student's t on a scale on which the measure "
     "is nearly symmetric (log for errors, a folded root for shares and cosines), and Fieller's method for "
     "ratios of means."
 )
@@ -38,15 +39,16 @@ class Interval(NamedTuple):
 
 
 def enough(clips: int) -> bool:
-    """Whether an interval over this many clips is worth drawing: five or more."""
+    """Whether an interval over this many clips, or films, is worth drawing: five or more."""
     return clips >= ENOUGH
 
 
-def describe_intervals(clips: int) -> str:
-    """The number of clips and the method of the intervals, as a sentence."""
-    if enough(clips):
-        return METHOD.format(clips=clips)
-    return f"{clips} clip{'s' * (clips != 1)}: too few for an interval."
+def describe_intervals(sample: Sample) -> str:
+    """The number of clips, or of films and clips, and the method of the intervals, as sentences."""
+    if not enough(sample.count):
+        return f"{sample.describe()}: too few for an interval."
+    over = f"{sample.units} (clips of one film are averaged first)" if sample.films > 1 else sample.units
+    return METHOD.format(count=over)
 
 
 def mean_interval(

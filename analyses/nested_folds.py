@@ -7,12 +7,12 @@ Each fold is left out in turn. Its penalty is the one with the smallest error on
 which is predicted by a fit without it (nested cross-validation): no fit sees a clip that it is scored on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 FOLDS = 5
@@ -21,10 +21,24 @@ LEAST = 4
 Fit = TypeVar("Fit")
 
 
-def split_clips(clips: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The indices of clips in random FOLDS, one clip each where there are fewer; always the same."""
-    order = torch.randperm(clips, generator=torch.Generator().manual_seed(0)).to(device)
-    return order.tensor_split(min(FOLDS, clips))
+def split_clips(clips: int, device: torch.device, films: Sequence[str] | None = None) -> tuple[Tensor, ...]:
+    """The indices of clips in random FOLDS, one clip each where there are fewer; always the same.
+
+    With the film of each clip, films are split, and all clips of a film are in one fold.
+    """
+    groups = torch.arange(clips) if films is None else number_films(films)
+    count = int(groups.max()) + 1
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    folds = order.tensor_split(min(FOLDS, count))
+    if films is None:
+        return tuple(fold.to(device) for fold in folds)
+    return tuple(torch.isin(groups, fold).nonzero()[:, 0].to(device) for fold in folds)
+
+
+def number_films(films: Sequence[str]) -> Int[Tensor, " clip"]:
+    """The film of each clip as a number, in order of appearance."""
+    numbers = {film: number for number, film in enumerate(dict.fromkeys(films))}
+    return torch.tensor([numbers[film] for film in films])
 
 
 def choose_penalties(

@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framelens.analyses.nested_folds import LEAST, choose_penalties, inverse_spread, split_clips
+from framelens.analyses.nested_folds import LEAST, choose_penalties, inverse_spread, number_films, split_clips
 
 ALPHAS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 
-def ridge_readout(features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n m"]) -> Float[Tensor, " c"]:
+def ridge_readout(
+    features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n m"], films: Sequence[str] | None = None
+) -> Float[Tensor, " c"]:
     """R² of a ridge regression from tokens to targets, per clip, on clips left out of the fit.
 
     R² = 1 - Σ|y - ŷ|² / Σ|y - ȳ|² with sums over the tokens of one clip and ȳ
@@ -26,13 +28,15 @@ def ridge_readout(features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n 
     are divided by their standard deviation. The penalty is alpha times the
     number of training tokens; alpha, one of ALPHAS, is chosen inside the training
     clips, by leaving each of their groups out in turn. All in float64. NaN for a
-    clip whose targets equal the mean. ValueError below LEAST clips.
+    clip whose targets equal the mean. With the film of each clip, whole films are left out. ValueError below
+    LEAST clips, or films.
     """
-    clips = len(features)
-    if clips < LEAST:
-        raise ValueError(f"a readout needs at least {LEAST} clips, got {clips} clips")
+    clips, unit = len(features), "clips" if films is None else "films"
+    count = clips if films is None else len(set(films))
+    if count < LEAST:
+        raise ValueError(f"a readout needs at least {LEAST} {unit}, got {count} {unit}")
     x, y = (values.double() - values.double().mean(0) for values in (features, targets))
-    folds = split_clips(clips, x.device)
+    folds = split_clips(clips, x.device, films)
     groups = [_sum_up(fold, x[fold], y[fold]) for fold in folds]
 
     def without(*left_out: int) -> list[_Group]:
@@ -51,11 +55,21 @@ def ridge_readout(features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n 
     return r2
 
 
-def shuffle_clips(targets: Float[Tensor, "c ..."], seed: int = 0) -> Float[Tensor, "c ..."]:
-    """The targets in one random cycle over the clips, so that every clip gets another one's."""
-    cycle = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).to(targets.device)
+def shuffle_clips(
+    targets: Float[Tensor, "c ..."], seed: int = 0, films: Sequence[str] | None = None
+) -> Float[Tensor, "c ..."]:
+    """The targets in one random cycle over the clips, so that every clip gets another one's.
+
+    With the film of each clip, it gets that of another film, unless more than half of the clips are of one.
+    """
+    cycle, shift = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)), 1
+    if films is not None:
+        # Clips in order of film, shifted by the number of clips of the largest film.
+        numbers = number_films(films)
+        cycle, shift = cycle[numbers[cycle].argsort(stable=True)], int(numbers.bincount().max())
+    cycle = cycle.to(targets.device)
     shuffled = torch.empty_like(targets)
-    shuffled[cycle] = targets[cycle.roll(1)]
+    shuffled[cycle] = targets[cycle.roll(shift)]
     return shuffled
 
 

@@ -80,6 +80,7 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     from framelens.probes.experiments import noise_invariance
     from framelens.probes.experiments.rollouts import watched_rollout
     from framelens.probes.run.clips import read_clips
+    from framelens.probes.run.pairing import control_of, film_coords
     from framelens.probes.run.probed_clip import ProbedClip, recipe_of
 
     model = models.load(str(file), settings.device, settings.dtype)
@@ -92,7 +93,9 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     clips = read_clips(settings, model, frames)
     rows = []
     for index in range(settings.clips):
-        subject = ProbedClip(index, {"trained": model}, clips[index], clips[index + 1], settings, frames)
+        subject = ProbedClip(
+            index, {"trained": model}, clips[index], control_of(clips, index), settings, frames
+        )
         _, watched = watched_rollout(subject, model, "teacher_forced", ("step_similarity", "frame_attention"))
         invariance = noise_invariance.measure(subject)["noise_invariance"].isel(network=0, frame=-1)
         similarity = watched["step_similarity"].centred_cosine.isel(frame=-1)
@@ -105,7 +108,7 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
             "cross_mass": mass,
         }
         bare = {name: values.reset_coords(drop=True) for name, values in row.items()}
-        rows.append(xr.Dataset(bare).assign_coords(clip=[index]))
+        rows.append(xr.Dataset(bare).assign_coords(clip=[index], **film_coords(clips, index)))
     dataset = xr.concat(rows, "clip").assign_coords(checkpoint=training["step"])
     dataset["val_loss"] = float(training["validation"]["loss"])
     identity = {"file": file.name, "sha256": traits(model).source.sha256}

@@ -88,12 +88,21 @@ class ProbeManifest(Manifest):
     """What the run is computed on; None in a run of an older version, which is not resumed."""
     windows: tuple[dict[str, Any], ...] = ()
     """Of clips from films, in order with the last control: film, first frame, frames, stride, frame rate."""
+    control_films: tuple[str, ...] = ()
+    """The film of each clip's control; empty where clips are of no films."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers should know, as sentences."""
     kind: ClassVar[str] = "probe"
     again: ClassVar[str] = "framelens probe --model X"
 
     def __post_init__(self):
         typed.check_entries(self.settings, SETTINGS, "settings")
         typed.check_entries(self.model.geometry, GEOMETRY, "model.geometry")
+
+    @property
+    def clip_films(self) -> list[str]:
+        """The film that each clip is a part of; empty where clips are of no films."""
+        return [str(window["file"]) for window in self.windows[: self.settings["clips"]]]
 
 
 @dataclass(frozen=True, kw_only=True)

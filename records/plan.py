@@ -40,6 +40,9 @@ class PlannedRun:
     folder: str
     clips: int
     quick: bool
+    films: int = 0
+    """The films that the clips are parts of; 0 where clips share no films."""
+    is_one_film: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TypeVar
 import xarray as xr
 
 from framelens.analyses.averages import MODES, first_mode, sees_past
+from framelens.analyses.sample import Sample, sample_of, sample_of_films
 from framelens.records.manifest import FILE, Manifest, ProbeManifest
 from framelens.reports.damage import NotReadable, name_damage
 
@@ -133,10 +134,16 @@ class Run:
             modes = [str(mode) for mode in stored["mode"].values]
         return sorted(modes, key=lambda mode: (mode not in MODES, mode != MODES[0], mode))
 
-    def clips(self, dataset: str) -> int:
-        """How many clips were measured."""
+    def sample(self, dataset: str) -> Sample:
+        """The clips that were measured, and their films."""
         with self._while_open(dataset) as stored:
-            return stored.sizes["clip"]
+            return sample_of(stored)
+
+    @property
+    def probed_sample(self) -> Sample:
+        """The clips of a probe's run, and their films, by its manifest."""
+        probe = self.probe
+        return sample_of_films(int(probe.settings["clips"]), probe.clip_films, probe.control_films)
 
     def sigma(self, step: int) -> float:
         """Noise level of a denoising step."""

@@ -97,7 +97,7 @@ def test_an_answer_needs_the_whole_interval_strictly_on_its_side(low, high, abov
 
 
 def test_the_threshold_may_follow_from_the_evidence():
-    found = asked(measured(0.6, 0.65, 0.7), threshold=lambda evidence: 2 + evidence.clips)
+    found = asked(measured(0.6, 0.65, 0.7), threshold=lambda evidence: 2 + evidence.sample.clips)
     assert found.threshold == 2 and found.asked == "more than 2" and found.passed is False
 
 

@@ -11,6 +11,7 @@ from framelens.analyses.averages import summary
 from framelens.analyses.decision.kept import Context
 from framelens.analyses.decision.kept import summary as interval
 from framelens.analyses.intervals import MeanDraws, describe_intervals, enough, mean_interval
+from framelens.analyses.sample import Sample
 from framelens.analyses.scales import COSINE, LOG, PLAIN, SCALES, SHARE, scale_of
 from framelens.probes.chunk.measures import ABOUT
 
@@ -173,8 +174,10 @@ def test_equal_clips_have_an_interval_of_no_width():
 
 
 def test_the_sentence_on_intervals_has_the_clips_and_the_method():
-    assert "8 clips" in describe_intervals(8) and "Student" in describe_intervals(8)
-    assert "3 clips" in describe_intervals(3) and "Student" not in describe_intervals(3)
+    assert "over 8 clips:" in describe_intervals(Sample(8)) and "Student" in describe_intervals(Sample(8))
+    assert "3 clips" in describe_intervals(Sample(3)) and "Student" not in describe_intervals(Sample(3))
+    assert "over 6 films " in describe_intervals(Sample(12, 6))
+    assert describe_intervals(Sample(12, 3)) == "3 films, 12 clips: too few for an interval."
 
 
 def test_reading_intervals_does_not_import_torch():

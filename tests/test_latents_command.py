@@ -68,8 +68,8 @@ def test_one_file_holds_latents_prompts_and_their_origin(command, footage, promp
     said = reader.about(tmp_path / "clips.safetensors")
     assert said["prompts"] == ["a red ball", "the green cat"] and said["negative"] == ""
     assert said["sources"] == [
-        {"file": "one.mp4", "first_frame": first, "frames": 5, "stride": 1, "frame_rate": 8.0}
-        for first in (0, 5)
+        {"file": f"{film}.mp4", "first_frame": 0, "frames": 5, "stride": 1, "frame_rate": 8.0}
+        for film in ("one", "two")
     ]
     assert said["vae"]["class"] == "AutoencoderKLWan" and said["text"]["class"] == "UMT5EncoderModel"
     assert said["versions"]["torch"] == torch.__version__ and said["size"] == [16, 24]

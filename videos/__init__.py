@@ -9,6 +9,7 @@
 if __name__ != "framelens.videos":
     raise ImportError("this folder is the package framelens.videos; use that name", name=__name__)
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,36 @@ class Window:
     frame_rate: float | None = None
     """Frames per second of the film, on average; None if the file does not store it."""
 
+    @property
+    def film(self) -> str:
+        """The film's file name."""
+        return self.file.name
+
+    @property
+    def first_frame(self) -> int:
+        """The number of the clip's first frame in the film."""
+        return self.index * self.frames * self.stride
+
     def describe(self) -> dict[str, Any]:
         """The name of the film, its frame rate, and the frames of it that the clip has, as plain values."""
-        first = self.index * self.frames * self.stride
         return {
-            "file": self.file.name,
-            "first_frame": first,
+            "file": self.film,
+            "first_frame": self.first_frame,
             "frames": self.frames,
             "stride": self.stride,
             "frame_rate": self.frame_rate,
         }
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> "Window":
+        """The window that `describe` gave; KeyError, TypeError or ValueError for other values."""
+        names = ("first_frame", "frames", "stride")
+        first, frames, stride = (int(described[name]) for name in names)
+        if min(frames, stride) < 1:
+            raise ValueError(f"expected counts from 1, got {frames=}, {stride=}")
+        return cls(
+            Path(described["file"]), first // (frames * stride), frames, stride, described["frame_rate"]
+        )
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ Notes on stderr name interlaced film, variable and different frame rates, and fi
 
 import mimetypes
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,15 @@ from framelens.records.extras import extra
 from framelens.records.notes import print_note
 from framelens.records.untrusted import require_kind
 from framelens.videos import Clips, Window
+from framelens.videos.choice import choose_films, choose_windows
 from framelens.videos.encoding import encode, to_bytes
-from framelens.videos.film import frame_rate, pixel_aspect, upright, watch
+from framelens.videos.film import frame_rate, pixel_aspect, watch
+from framelens.videos.fitting import fit
 
 with extra("videos"):
     import av
     from av.container import InputContainer
     from av.error import FFmpegError
-    from av.video.reformatter import Interpolation
 
 READABLE = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 WRITABLE = (".gif", ".mp4")
@@ -47,26 +48,40 @@ SAME_RATE = 1.01
 def clips(
     path: str | Path, frames: int, size: tuple[int, int], stride: int = 1, limit: int | None = None
 ) -> Clips:
-    """Clips of `frames` consecutive kept frames, from one file after another in natural order of name.
+    """Clips of `frames` consecutive kept frames, and the place of each in its film.
 
     Every `stride`-th frame of a file is kept, cropped about its centre to the aspect of `size`
     (height, width) and resized to it. Windows do not overlap; frames at the end of a file that do not
-    fill a window are dropped. At most `limit` windows are read. ValueError or FileNotFoundError for counts
-    below 1 and for files without a window.
+    fill a window are dropped. At most `limit` windows are read, chosen as by `windows_of`. ValueError or
+    FileNotFoundError for counts below 1 and for files without a window.
     """
     if min(frames, *size, stride, limit or 1) < 1 or limit == 0:
         raise ValueError(f"expected counts from 1, got {frames=}, {size=}, {stride=}, {limit=}")
+    chosen = windows_of(path, frames, stride, limit)
+    read = {}
+    for file in dict.fromkeys(window.file for window in chosen):
+        own = sorted(window.index for window in chosen if window.file == file)
+        images = windows(file, frames, size, stride, own)
+        read |= {(file, index): video for index, video in zip(own, images, strict=True)}
+    video = np.stack([read[window.file, window.index] for window in chosen])
+    return Clips(video.astype(np.float32) / 127.5 - 1, windows=tuple(chosen))
 
-    def read_windows() -> Iterator[tuple[Path, int, np.ndarray]]:
-        for file in files_of(path):
-            for index, images in enumerate(windows(file, frames, size, stride)):
-                yield file, index, images
 
-    read = list(islice(read_windows(), limit))
-    rates = note_rates({file: None for file, *_ in read})
-    places = tuple(Window(file, index, frames, stride, rates[file]) for file, index, _ in read)
-    video = np.stack([images for *_, images in read])
-    return Clips(video.astype(np.float32) / 127.5 - 1, windows=places)
+def windows_of(path: str | Path, frames: int, stride: int = 1, limit: int | None = None) -> list[Window]:
+    """The windows of a file or folder: all, film by film, or `limit` of them.
+
+    `limit` windows are of as many films as there are, and far apart within each film (videos/choice.py).
+    Films are decoded to count their windows unless one of each is enough. ValueError for a film without any.
+    """
+    films = files_of(path)
+    if limit is not None and limit <= len(films):
+        places = [(film, 0) for film in choose_films(len(films), limit)]
+    else:
+        counts = [count_windows(file, frames, stride) for file in films]
+        places = choose_windows(counts, sum(counts) if limit is None else limit)
+        places = sorted(places) if limit is None else places
+    rates = note_rates(dict.fromkeys(films[film] for film, _ in places))
+    return [Window(films[film], index, frames, stride, rates[films[film]]) for film, index in places]
 
 
 def files_of(path: str | Path) -> list[Path]:
@@ -132,15 +147,28 @@ def note_rates(films: Iterable[Path]) -> dict[Path, float | None]:
 
 
 def windows(
-    file: Path, frames: int, size: tuple[int, int], stride: int = 1
+    file: Path, frames: int, size: tuple[int, int], stride: int = 1, chosen: Collection[int] | None = None
 ) -> Iterator[UInt8[np.ndarray, "f c h w"]]:
-    """The windows of one file as `clips` cuts them, read one at a time. ValueError if it has none."""
-    images = (_fit(frame, size, aspect) for frame, aspect in islice(_decode(file), 0, None, stride))
-    window = list(islice(images, frames))
-    _require_window(file, len(window), frames, stride)
-    while len(window) == frames:
-        yield np.stack(window)
-        window = list(islice(images, frames))
+    """The windows of one file, read one at a time: all, or those with the numbers `chosen`, in order.
+
+    ValueError for a file without a window, and for one that ends before the last chosen one.
+    """
+    last = -1 if chosen is None else max(chosen)
+    with closing(_decode(file)) as decoded:
+        kept = islice(decoded, 0, None, stride)
+        for index in count():
+            is_read = chosen is None or index in chosen
+            window = [fit(image, size, aspect) if is_read else None for image, aspect in islice(kept, frames)]
+            if index == 0:
+                _require_window(file, len(window), frames, stride)
+            if len(window) < frames:
+                break
+            if is_read:
+                yield np.stack([image for image in window if image is not None])
+            if index == last:
+                return
+    if chosen is not None:
+        raise ValueError(f"{file} ends before its last frame: it is damaged; remove or repair it")
 
 
 def count_windows(file: Path, frames: int, stride: int = 1, limit: int | None = None) -> int:
@@ -189,7 +217,7 @@ def _require_window(file: Path, kept: int, frames: int, stride: int) -> None:
         )
 
 
-def _decode(file: Path) -> Iterator[tuple[av.VideoFrame, float]]:
+def _decode(file: Path) -> Generator[tuple[av.VideoFrame, float], None, None]:
     """The frames of a file, with the aspect of their pixels."""
     with _open(file) as container:
         aspect = pixel_aspect(file, container.streams.video[0])
@@ -211,20 +239,3 @@ def _open(file: Path) -> Iterator[InputContainer]:
             yield container
     except FFmpegError as error:
         raise ValueError(f"cannot read {file}: {error.strerror}") from error
-
-
-def _fit(frame: av.VideoFrame, size: tuple[int, int], aspect: float) -> UInt8[np.ndarray, "c h w"]:
-    """The largest centred part that looks like `size` on a screen, upright, resized to `size`.
-
-    `aspect` is the width of the frame's pixels over their height, before they are turned.
-    """
-    image, aspect = upright(frame.to_ndarray(format="rgb24"), frame, aspect)
-    (height, width), (rows, columns) = image.shape[:2], size
-    crop_height = min(height, max(1, round(width * aspect * rows / columns)))
-    crop_width = min(width, max(1, round(height / aspect * columns / rows)))
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    image = np.ascontiguousarray(image[top : top + crop_height, left : left + crop_width])
-    # Averaging over the area avoids aliasing, but is right only if the number of pixels decreases.
-    how = Interpolation.AREA if crop_height >= rows and crop_width >= columns else Interpolation.BICUBIC
-    fitted = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(columns, rows, interpolation=how)
-    return fitted.to_ndarray().transpose(2, 0, 1)

@@ -19,8 +19,9 @@ import numpy as np
 
 from framelens.records import replace_file
 from framelens.records.notes import print_note
-from framelens.videos import Clips
+from framelens.videos import Clips, Window
 from framelens.videos._arrays import ALONGSIDE, READABLE, read_named_arrays
+from framelens.videos.choice import choose_clips
 
 SHAPES = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "labels": "[clips]"}
 """The shapes of arrays that have one entry per clip; `negative` is one for all clips."""
@@ -46,6 +47,7 @@ def is_file(source: str) -> bool:
 def read(path: str | Path, frames: int | None = None, limit: int | None = None) -> LatentClips:
     """The first `limit` clips of a file, cut to their first `frames` frames. The default is all.
 
+    Where the file says of which film each clip is, the `limit` clips are of as many films as there are.
     Raises FileNotFoundError, or ValueError for a file that is damaged, of another shape or type, not finite,
     or too short.
     """
@@ -59,11 +61,18 @@ def read(path: str | Path, frames: int | None = None, limit: int | None = None) 
     _note_order(path, video)
     negative = _read_negative(path, held)
     beside = {name: _check_alongside(path, name, held[name], video) for name in SHAPES if name in held}
+    windows = _windows_of(path, len(video))
+    rows = list(range(len(video)))[:limit]
+    if windows and limit is not None:
+        rows = choose_clips([window.film for window in windows], limit)
+        windows = tuple(windows[row] for row in rows)
     actions = beside.pop("actions", None)
-    actions = actions if actions is None else actions[:limit, :frames]
-    beside = {name: values[:limit] for name, values in beside.items()}
+    actions = actions if actions is None else actions[rows, :frames]
+    beside = {name: values[rows] for name, values in beside.items()}
     text, labels = beside.get("text"), beside.get("labels")
-    return LatentClips(video[:limit, :frames], actions, text=text, labels=labels, negative=negative)
+    return LatentClips(
+        video[rows, :frames], actions, windows=windows, text=text, labels=labels, negative=negative
+    )
 
 
 def read_prompts(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -110,6 +119,17 @@ def about(path: str | Path) -> dict[str, Any]:
         return {}
     with safe_open(path, framework="np") as file:
         return json.loads((file.metadata() or {}).get("framelens", "{}"))
+
+
+def _windows_of(path: Path, clips: int) -> tuple[Window, ...]:
+    """Where each clip is in a film, as `make latents` writes it under `sources`; empty where it does not."""
+    sources = about(path).get("sources")
+    if not isinstance(sources, list) or len(sources) != clips:
+        return ()
+    try:
+        return tuple(Window.of(source) for source in sources)
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _check_array(path: Path, name: str, values: np.ndarray, rank: int, shape: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import xarray as xr
 
 from framelens.analyses.averages import of_network
 from framelens.analyses.decision.kept import Value
+from framelens.analyses.sample import Sample, sample_of
 
 
 class NotMeasured(Exception):
@@ -31,9 +32,9 @@ class Evidence:
     data: Mapping[str, xr.Dataset]
 
     @property
-    def clips(self) -> int:
-        """How many clips were measured; 0 where nothing was."""
-        return next((stored.sizes["clip"] for stored in self.data.values()), 0)
+    def sample(self) -> Sample:
+        """The clips that were measured, and their films; none where nothing was."""
+        return next((sample_of(stored) for stored in self.data.values()), Sample(0))
 
     def require(self, *names: str) -> None:
         """Raises NotMeasured with those of the named datasets that the run does not have."""
@@ -170,12 +171,12 @@ def _answer(question: Question[E], evidence: E) -> Answer:
     answer = Answer(question, threshold, *value, passed, found.text, found.beside, found.numbers)
     if isinstance(found, Decided) or not found.text or passed is not None:
         return answer
-    return _open(answer, evidence.clips)
+    return _open(answer, evidence.sample)
 
 
-def _open(answer: Answer, clips: int) -> Answer:
+def _open(answer: Answer, sample: Sample) -> Answer:
     """The same with the reason why its value does not decide."""
     why = f"The threshold is: {answer.asked}; the interval includes it, so this test is open."
     if np.isnan(answer.low):
-        why = f"{clips} clips are too few for an interval: probe at least 5."
+        why = f"{sample.units} are too few for an interval: probe at least 5."
     return replace(answer, measured=f"{answer.measured} {why}")

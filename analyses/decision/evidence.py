@@ -12,6 +12,7 @@ import numpy as np
 from framelens.analyses.decision.curves import Curves, curves
 from framelens.analyses.decision.engine import Evidence, NotMeasured
 from framelens.analyses.decision.kept import MEASURES, THRESHOLD, Context
+from framelens.analyses.sample import Sample, sample_of
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class SplitEvidence(Evidence):
     layers: int
 
     @property
-    def clips(self) -> int:
-        """How many clips the cuts were measured on; 0 where own-frame-only was not measured."""
-        return 0 if self.maybe_context is None else self.maybe_context.clips
+    def sample(self) -> Sample:
+        """The clips that the cuts were measured on; none where own-frame-only was not measured."""
+        return Sample(0) if self.maybe_context is None else sample_of(self.data["cut"])
 
     @cached_property
     def maybe_context(self) -> Context | None:

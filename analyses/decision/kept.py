@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from framelens.analyses import averages
 from framelens.analyses.intervals import MeanDraws, interval_of
+from framelens.analyses.sample import per_film, sample_of
 from framelens.analyses.scales import PLAIN, MeasureScale
 
 MEASURES = {"velocity": "velocity_error", "frame": "mse"}
@@ -51,11 +52,13 @@ def mean_of(values: xr.DataArray, scale: MeasureScale = PLAIN) -> Value:
 
 
 class Resample(MeanDraws):
-    """The draws of means over the clips of a run's datasets."""
+    """The draws of means over the clips of a run's datasets, or over the films that they are of."""
 
     def rows(self, values: xr.DataArray) -> Float[np.ndarray, "draw *place"]:
-        """Means of `values` [clip, ...]; row 0 is the mean over all clips, NaN where a clip is NaN."""
-        return self.average(values.transpose("clip", ...).values)
+        """Means of `values` [clip, ...], over films where clips share them; row 0 is the mean over all.
+        NaN where a clip is NaN.
+        """
+        return self.average(per_film(values, skipna=False).transpose("clip", ...).values)
 
 
 class Context(Resample):
@@ -63,7 +66,7 @@ class Context(Resample):
 
     def __init__(self, cut: xr.Dataset):
         """ValueError where the cut does not begin with layer 0, and so never is own-frame-only."""
-        super().__init__(cut.sizes["clip"])
+        super().__init__(sample_of(cut).count)
         if 0 not in cut.layer:
             raise ValueError(
                 f"the cut begins with layer {int(cut.layer.min())}: own-frame-only everywhere is not "

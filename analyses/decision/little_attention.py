@@ -10,6 +10,7 @@ from framelens.analyses.averages import by_head, by_lag, sees_past, uniform_shar
 from framelens.analyses.decision.engine import Evidence, Measured, NotMeasured, Question
 from framelens.analyses.decision.kept import Value, mean_of
 from framelens.analyses.depth import Depth, depth_of, mean_of_part
+from framelens.analyses.sample import per_film
 from framelens.analyses.scales import scale_of
 
 DEEP = 1 / 4
@@ -77,7 +78,7 @@ class AttentionEvidence(Evidence):
     def sharpest(self) -> Sharpest:
         """Where attention is sharpest on one earlier frame."""
         mass, share = by_lag(self.of("frame_attention"))
-        relative = (mass.mean("clip") / share).where(mass.lag >= 1).transpose("layer", "lag")
+        relative = (per_film(mass).mean("clip") / share).where(mass.lag >= 1).transpose("layer", "lag")
         layer, lag = np.unravel_index(int(np.nanargmax(relative.values)), relative.shape)
         return Sharpest(int(layer), int(relative.lag[lag]), float(relative[layer, lag]))
 

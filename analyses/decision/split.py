@@ -22,6 +22,7 @@ from framelens.analyses.decision.kept import THRESHOLD, mean_of, summary
 from framelens.analyses.decision.verdict import QUESTIONS, verdict
 from framelens.analyses.decision.words import percent, spell
 from framelens.analyses.intervals import enough
+from framelens.analyses.sample import Sample
 from framelens.analyses.scales import MeasureScale, scale_of
 
 DATASETS = ("controls", "cut", "reuse", "reuse_controls", "leave_one_out", "noise_invariance")
@@ -47,7 +48,7 @@ class Split:
     curves: Curves
     sweep: Sweep | None
     """None where the benefit of the past is too small to compute a kept share, or a control failed."""
-    clips: int
+    sample: Sample
 
 
 def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
@@ -62,7 +63,7 @@ def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
                 f"{name} has a layer {last}, the model denoises in layers 0 to {layers - 1}; give a run of it"
             )
     evidence = SplitEvidence(data, layers)
-    found, context, clips = evidence.curves, evidence.maybe_context, evidence.clips
+    found, context, sample = evidence.curves, evidence.maybe_context, evidence.sample
     tests = answers(QUESTIONS, evidence)
     answer = verdict(tests)
     by_name = {test.name: test for test in tests}
@@ -72,16 +73,17 @@ def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
     cut = found.cut(THRESHOLD) if is_placed else None
     thresholds = sweep(found) if is_readable else None
     sentences = [] if thresholds is None else [thresholds.sentence]
-    reason, decides = _reason(answer, by_name, cut, layers, clips), _would_decide(answer, by_name, clips)
-    remarks = [*sentences, *_remarks(data, found, cut)]
-    return Split(answer, reason, tests, remarks, decides, cut, found, thresholds, clips)
+    reason, decides = _reason(answer, by_name, cut, layers, sample), _would_decide(answer, by_name, sample)
+    remarks = [*filter(None, [sample.note]), *sentences, *_remarks(data, found, cut)]
+    return Split(answer, reason, tests, remarks, decides, cut, found, thresholds, sample)
 
 
-def _reason(answer: str, tests: dict[str, Answer], cut: Cut | None, layers: int, clips: int) -> str:
+def _reason(answer: str, tests: dict[str, Answer], cut: Cut | None, layers: int, sample: Sample) -> str:
     """A few sentences under the verdict."""
     failed = [test for test in tests.values() if test.passed is False]
-    if answer == "open" and clips and not enough(clips):
-        return f"Not decided: {clips} clips are too few for an interval; probe at least 5 (--clips 8)."
+    if answer == "open" and sample.clips and not enough(sample.count):
+        few = f"{sample.units} are too few for an interval"
+        return f"Not decided: {few}; probe at least 5 ({_more(sample, 8)})."
     if answer == "open":
         controls = tests["controls"]
         undecided = [test for test in tests.values() if test.passed is None]
@@ -105,17 +107,23 @@ def _failing(tests: list[Answer]) -> str:
     return f"{', and '.join(test.question.failing for test in tests)}. {tests[0].measured}"
 
 
-def _would_decide(answer: str, tests: dict[str, Answer], clips: int) -> str:
+def _more(sample: Sample, clips: int) -> str:
+    """The option that gives more clips, or where all films were probed, more films."""
+    return f"--clips {clips}" if sample.count == sample.clips else "--videos, a folder of more films"
+
+
+def _would_decide(answer: str, tests: dict[str, Answer], sample: Sample) -> str:
     """What to do next where the verdict is open, in one or two sentences."""
     if answer != "open":
         return ""
     if tests["controls"].passed is False:
         return "To decide: find out why a control failed (make check MODEL=...), then probe again."
-    if clips and not enough(clips):
-        return "To decide: probe at least 5 clips (--clips 8)."
+    if sample.clips and not enough(sample.count):
+        return f"To decide: probe at least 5 {sample.unit}s ({_more(sample, 8)})."
     straddling = [test for test in tests.values() if test.passed is None and not np.isnan(test.low)]
     is_unmeasured = any(test.passed is None and np.isnan(test.low) for test in tests.values())
-    steps = [f"probe more clips (--clips {4 * clips} halves the intervals, roughly)"] * bool(straddling)
+    more = f"{_more(sample, 4 * sample.clips)}; 4 times as many halve the intervals, roughly"
+    steps = [f"probe more {sample.unit}s ({more})"] * bool(straddling)
     if is_unmeasured and tests["uses_past"] not in straddling:
         steps.append("measure what is missing (a run without --quick, --layers and --experiments)")
     return f"To decide: {', and '.join(steps)}."

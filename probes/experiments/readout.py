@@ -6,8 +6,10 @@ import xarray as xr
 from einops import rearrange
 from torch import Tensor
 
+from framelens.analyses.nested_folds import LEAST
 from framelens.analyses.points import layer_of
 from framelens.analyses.readout import ridge_readout, shuffle_clips
+from framelens.analyses.sample import CONTROL_FILM, FILM, sample_of
 from framelens.diffusion.contract import CausalDiffuser
 from framelens.probes.experiments.noise_invariance import residual_stream
 from framelens.probes.run.costs import Evaluations
@@ -52,15 +54,17 @@ def kept_bytes(run: RunShape) -> int:
 
 
 def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """`readout` with dims (clip, network, layer): r2 and r2_shuffled, cross-validated by clip.
+    """`readout` with dims (clip, network, layer): r2 and r2_shuffled, cross-validated by clip or film.
 
-    Empty for fewer than four clips.
+    Whole films are left out where clips are of several. Empty for fewer than four clips, or films.
     """
     stored = datasets.pop("readout_features")
-    if stored.sizes["clip"] < 4:
+    sample = sample_of(stored)
+    if sample.count < LEAST:
         return {}
+    films = [str(film) for film in stored[FILM].values] if sample.unit == "film" else None
     target = torch.from_numpy(rearrange(stored.target.values, "c f n v -> c (f n) v"))
-    targets = {"r2": target, "r2_shuffled": shuffle_clips(target)}
+    targets = {"r2": target, "r2_shuffled": shuffle_clips(target, films=films)}
     features = rearrange(stored.features.values, "c w f l n d -> w l c (f n) d")
     dims = ("clip", "network", "layer")
     about = {
@@ -70,12 +74,13 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     variables = {}
     for name, text in about.items():
         r2 = [
-            [ridge_readout(torch.from_numpy(x), targets[name]).numpy() for x in network]
+            [ridge_readout(torch.from_numpy(x), targets[name], films).numpy() for x in network]
             for network in features
         ]
         values = np.array(r2, np.float32).transpose(2, 0, 1)
         variables[name] = (dims, values, {"units": "1", "long_name": text})
-    coords = {name: stored[name] for name in ("clip", "network", "layer", "point")}
+    kept = ("clip", "network", "layer", "point", FILM, CONTROL_FILM)
+    coords = {name: stored[name] for name in kept if name in stored.coords}
     return {"readout": xr.Dataset(variables, coords)}
 
 

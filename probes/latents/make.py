@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from tqdm import tqdm
 
 from framelens.models.encoders.latents import Latents
 from framelens.models.encoders.prompts import TextEncoder, find_text_encoder, open_text_encoder, read_prompts

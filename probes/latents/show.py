@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from tqdm import tqdm
 
 from framelens.models.encoders.latents import Latents
 from framelens.records import write_netcdf

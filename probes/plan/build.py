@@ -25,6 +25,7 @@ from framelens.analyses.decision.split import (
     split,
 )
 from framelens.analyses.decision.verdict import DECISION
+from framelens.analyses.sample import sample_of_films
 from framelens.diffusion.contract import CausalDiffuser
 from framelens.models.cost.operations import Shape
 from framelens.probes.plan.next_step import acting
@@ -85,6 +86,7 @@ def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file
         raise ValueError(f"no fusion is called {use.fusion!r}; there are {', '.join(FUSIONS)}")
     manifest = ProbeManifest.read(folder / MANIFEST)
     model, settings = manifest.model, manifest.settings
+    sample = sample_of_films(settings["clips"], manifest.clip_films, manifest.control_films)
     geometry = model.geometry
     chunk = geometry["frames_per_chunk"]
     use = replace(use, history=max(1, use.history // chunk))
@@ -97,6 +99,8 @@ def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file
             "folder": str(folder),
             "clips": settings["clips"],
             "quick": settings["quick"],
+            "films": sample.films,
+            "is_one_film": sample.is_one_film,
         },
         "decision": DECISION,
     }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from framelens.analyses.decision.curves import spans
+from framelens.analyses.sample import Sample
 from framelens.records.plan import Plan, PlannedClock, PlannedSplit, PlannedSweep, Prediction
 
 MARKS = {True: "passed", False: "FAILED", None: "open"}
@@ -14,7 +15,8 @@ def text(plan: Plan) -> str:
     quick = ", a quick run" if run.quick else ""
     lines = [f"{model.name}: {plan.verdict.upper()}", plan.reason]
     lines += [plan.would_decide] * bool(plan.would_decide)
-    lines += ["", f"evidence: {run.clips} clip{'s' * (run.clips != 1)}{quick}, {run.folder}"]
+    sample = Sample(run.clips, run.films, run.is_one_film)
+    lines += ["", f"evidence: {sample.describe()}{quick}, {run.folder}"]
     for test in plan.tests:
         lines += [f"  {MARKS[test.passed]:7} {test.question}"]
         lines += [f"          {test.measured} {test.beside}".rstrip()]

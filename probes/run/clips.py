@@ -66,7 +66,7 @@ def frames_of(settings: Settings, model: CausalDiffuser) -> int:
 
 
 def read_clips(settings: Settings, model: CausalDiffuser, frames: int) -> list[Clip]:
-    """One clip more than requested, so that every clip has another one as control.
+    """One clip more than requested, so that every clip has another one as control (pairing.py).
 
     Raises ValueError or FileNotFoundError if the source cannot give clips of the model's size.
     """

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import xarray as xr
 
+from framelens.analyses.sample import sample_of_films
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.probes import experiments
 from framelens.probes.chunk.chunk_probe import Clip
 from framelens.probes.run.identity import identity_of, windows_of
+from framelens.probes.run.pairing import control_films
 from framelens.probes.run.probed_clip import grid_of, probed_frames
 from framelens.probes.run.resume import Resume, measured_by
 from framelens.probes.run.settings import Settings
@@ -132,6 +134,9 @@ def manifest(
 ) -> ProbeManifest:
     """What repeats a run, and what was measured; `loaded_from` is what --model named."""
     identity, windows = identity_of(model, settings, clips), windows_of(clips)
+    controls = control_films(clips, settings.clips)
+    sample = sample_of_films(settings.clips, [window.film for window in windows[: settings.clips]], controls)
+    has_films = any(each.kind == "film" for each in identity.inputs)
     said = traits(model)
     metadata = said.source.metadata
     about = ProbedModel(
@@ -151,7 +156,7 @@ def manifest(
     )
     probed = probed_frames(settings, frames, model.geometry.frames_per_chunk)
     return ProbeManifest(
-        **origin(command, *VERSIONS, *(["av"] if windows else [])),
+        **origin(command, *VERSIONS, *(["av"] if has_films else [])),
         loaded_from=loaded_from,
         model=about,
         settings=settings.describe() | {"frames": frames, "probed_frames": probed},
@@ -160,4 +165,6 @@ def manifest(
         complete=False,
         identity=identity,
         windows=tuple(window.describe() for window in windows),
+        control_films=controls,
+        notes=tuple(filter(None, [sample.note])),
     )

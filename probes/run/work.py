@@ -23,6 +23,7 @@ from framelens.probes.chunk.layers import Layers
 from framelens.probes.run.clips import check_own, frames_of, is_own, own_clips, read_clips
 from framelens.probes.run.failures import in_one_line
 from framelens.probes.run.folder import RunFolder
+from framelens.probes.run.pairing import control_of, film_coords
 from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import NETWORKS, OWN_FILE, Settings
 
@@ -38,12 +39,13 @@ class Session:
 
     def measure(self, index: int) -> dict[str, xr.Dataset]:
         """Every experiment's Datasets for one clip."""
-        clip, other = self.clips[index], self.clips[index + 1]
+        clip, other = self.clips[index], control_of(self.clips, index)
         probed_clip = ProbedClip(index, self.networks, clip, other, self.settings, self.frames)
         datasets = {}
         for experiment in self.settings.experiments or experiments.names():
             datasets |= experiments.load(experiment).measure(probed_clip)
-        return datasets
+        films = film_coords(self.clips, index)
+        return {name: dataset.assign_coords(films) for name, dataset in datasets.items()}
 
     def with_own_clips(self, folder: Path) -> "Session":
         """The same with the model's own samples, kept in that folder, if that is what its clips are."""

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from framelens.analyses.averages import summary as mean_over_clips
 from framelens.analyses.decision.kept import Context, Resample, Value, error, summary
 from framelens.analyses.depth import depth_of
+from framelens.analyses.sample import sample_of
 from framelens.analyses.scales import scale_of
 from framelens.reports.runs import Run
 
@@ -83,7 +84,7 @@ def frame_ratio(stored: xr.Dataset, **where: Any) -> xr.Dataset:
 
 def _ratio(changed: xr.DataArray, whole: xr.DataArray) -> xr.Dataset:
     """The ratio of means over clips, resampled together: what clips have in common cancels."""
-    resample = Resample(changed.sizes["clip"])
+    resample = Resample(sample_of(changed).count)
     rows, base = resample.rows(changed), resample.rows(whole)
     # Where sigma is kept, it is the last axis of both.
     base = base.reshape(len(base), *[1] * (rows.ndim - base.ndim), *base.shape[1:])

@@ -108,12 +108,13 @@ def canvas(height: float, width: float = WIDTH) -> Picture:
 
 def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bool = True) -> None:
     """Writes the title, the model, the clips, the mode where one was chosen, and what the band is."""
-    clips, mode = run.clips(dataset), run.mode(dataset)
-    parts = [run.model, f"{clips} clip{'s' * (clips != 1)}"]
+    sample, mode = run.sample(dataset), run.mode(dataset)
+    parts = [run.model, sample.describe()]
     if mode and dataset != "samples":
         parts.append(mode.replace("_", " "))
     if interval:
-        parts.append("band: 95% interval over clips" if enough(clips) else "too few clips for an interval")
+        over = f"band: 95% interval over {sample.unit}s"
+        parts.append(over if enough(sample.count) else f"too few {sample.unit}s for an interval")
     figure.suptitle(f"{title}\n{', '.join(parts)}", x=0.01, ha="left", fontsize=9)
 
 

@@ -50,7 +50,8 @@ def _agreement(evidence: FeatureEvidence) -> str:
     """The layer from which on noise draws agree more than their nulls."""
     found = evidence.agreement
     if not found.is_measured:
-        return "There are too few clips to find the layer from which on noise draws agree."
+        few = f"too few {evidence.sample.unit}s"
+        return f"There are {few} to find the layer from which on noise draws agree."
     if not found.risen:
         return "In no layer do noise draws agree more than their nulls."
     first = found.risen[0]

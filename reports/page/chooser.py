@@ -13,6 +13,7 @@ import xarray as xr
 
 from framelens.analyses.decision.kept import Context
 from framelens.analyses.depth import depth_of
+from framelens.analyses.sample import per_film
 from framelens.reports.drawing import style
 from framelens.reports.drawing.effects import (
     REUSED,
@@ -62,7 +63,7 @@ def _similarity(run: Run) -> dict[str, Any]:
         kept_steps = np.unique(
             np.linspace(0, stored.sizes["step"] - 1, min(STEPS, stored.sizes["step"])).astype(int)
         )
-        mean = stored.mean(("clip", "frame")).isel(step=kept_steps, step_b=kept_steps)
+        mean = per_film(stored).mean(("clip", "frame")).isel(step=kept_steps, step_b=kept_steps)
         mean = mean.transpose("layer", "step", "step_b")
         matrices[network] = [
             [None if np.isnan(value) else round(1000 * float(value)) for value in matrix.ravel()]

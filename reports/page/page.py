@@ -60,6 +60,7 @@ def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) 
         *banner(run, plan),
         fill("<h1>{}</h1>", name),
         fill('<p class="quiet">{}</p>', summary_line(run)),
+        *(fill("<p>{}</p>", note) for note in run.probe.notes),
         *verdict_parts(run, plan, small),
         *chooser_section(data),
         fill('<h2 id="findings">Two findings, tested on this run</h2>\n<div class="findings">'),
@@ -111,11 +112,11 @@ def document(name: str, parts: list[Html]) -> Html:
 
 def summary_line(run: Run) -> str:
     """What was run, in one sentence."""
-    settings = run.manifest.settings
+    settings, sample = run.manifest.settings, run.probed_sample
     sigmas, scale = run.probe.sigmas, settings["guidance"]
     guided = "" if scale == 1 else f", guidance scale {scale:g} in rollouts"
     return (
-        f"{settings['clips']} clips of {settings['frames']} frames, the first {settings['context']} given; "
+        f"{sample.describe()} of {settings['frames']} frames, the first {settings['context']} given; "
         f"{settings['steps']} denoising steps from sigma {max(sigmas):.2g} (noise) to {min(sigmas):.2g} "
         f"(clean){guided}; probed frames {', '.join(str(frame) for frame in settings['probed_frames'])}."
     )

@@ -5,6 +5,7 @@ parts = verdict_parts(run, plan, small)    # pieces of HTML
 """
 
 from framelens.analyses.intervals import describe_intervals
+from framelens.analyses.sample import Sample
 from framelens.records.plan import FILE, Plan
 from framelens.reports.page.markup import Html, fill, join, table
 from framelens.reports.page.small_figures import INTERVENTIONS, Small
@@ -38,7 +39,7 @@ def verdict_parts(run: Run, plan: Plan | None, small: list[Small]) -> list[Html]
     """Everything above the findings; without a plan, one line with the command to run."""
     parts = [_without(run)] if plan is None else _answer(plan)
     if plan is not None or any(not run.missing((name,)) for name in INTERVENTIONS):
-        parts += five(small, _clips(run))
+        parts += five(small, run.probed_sample)
     if plan is not None:
         parts += split_parts(plan) + _tests(plan) + _remarks(plan) + sweep_parts(plan)
     return parts
@@ -72,9 +73,9 @@ def _answer(plan: Plan) -> list[Html]:
     ]
 
 
-def five(small: list[Small], clips: int) -> list[Html]:
+def five(small: list[Small], sample: Sample) -> list[Html]:
     """The five figures side by side, and the meaning of their lines and bands."""
-    bands = describe_intervals(clips)
+    bands = describe_intervals(sample)
     has_split = any(figure.chart is not None and figure.chart.split is not None for figure in small)
     edge = "Vertical: where the encoder of the split would end. " * has_split
     return [
@@ -147,7 +148,3 @@ def _tests(plan: Plan) -> list[Html]:
 def _remarks(plan: Plan) -> list[Html]:
     items = join(fill("<li>{}</li>", remark) for remark in plan.remarks)
     return [fill("<h3>Remarks</h3>\n<ul>\n{}\n</ul>", items)] if items else []
-
-
-def _clips(run: Run) -> int:
-    return int(run.manifest.settings["clips"])

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from framelens.analyses.averages import by_head, summary, uniform_share
 from framelens.analyses.depth import Depth, depth_of
+from framelens.analyses.sample import per_film
 from framelens.analyses.scales import PLAIN, scale_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
@@ -60,7 +61,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 def points(axes: Axes, values: xr.DataArray, panel: str) -> pd.DataFrame:
     """Every head of every layer as a thin point; returns what was drawn."""
-    heads = values.mean("clip").transpose("layer", "head")
+    heads = per_film(values).mean("clip").transpose("layer", "head")
     aside = np.linspace(-0.2, 0.2, heads.sizes["head"])
     x = np.arange(heads.sizes["layer"])[:, None] + aside
     axes.plot(x.ravel(), heads.values.ravel(), ".", markersize=2.5, color="#8FB8D8", zorder=1,

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from framelens.analyses.averages import by_head, uniform_share
 from framelens.analyses.depth import depth_of
+from framelens.analyses.sample import per_film
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
 from framelens.reports.drawing.tables import tidy
@@ -29,7 +30,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     for network in run.networks("frame_attention"):
         stored = run.read("frame_attention", "cross_mass", "uniform", network=network)
         mass = by_head(stored.cross_mass, uniform_share(stored))
-        maps[network] = mass.mean("clip").transpose("head", "layer")
+        maps[network] = per_film(mass).mean("clip").transpose("head", "layer")
     shown = {"trained": (maps["trained"], style.SEQUENTIAL, 0, 1, "mass on earlier frames (share)")}
     if "random" in maps:
         change = maps["trained"] - maps["random"].values

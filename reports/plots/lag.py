@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from framelens.analyses.averages import by_lag, summary
 from framelens.analyses.depth import Depth, depth_of
+from framelens.analyses.sample import per_film
 from framelens.analyses.scales import scale_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.layers import mark, place
@@ -34,7 +35,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     stored = run.read("frame_attention", "mass", "uniform", network="trained")
     mass, share = by_lag(stored)
     depth = depth_of(mass)
-    relative = (mass.mean("clip") / share).transpose("layer", "lag")
+    relative = (per_film(mass).mean("clip") / share).transpose("layer", "lag")
 
     figure = style.canvas(height=3.4)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))

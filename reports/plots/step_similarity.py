@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from framelens.analyses.depth import depth_of
+from framelens.analyses.sample import per_film
 from framelens.reports.drawing import style
 from framelens.reports.drawing.tables import tidy
 from framelens.reports.runs import Run
@@ -27,9 +28,9 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     networks = run.networks("step_similarity")[:2]
     means = {}
     for network in networks:
-        stored = run.read("step_similarity", *MEASURES, network=network).mean(("clip", "frame"))
+        stored = run.read("step_similarity", *MEASURES, network=network)
         chosen = depth_of(stored).pick(PANELS)
-        means[network] = stored.isel(layer=chosen)
+        means[network] = stored.isel(layer=chosen).map(per_film).mean(("clip", "frame"))
     depth = depth_of(means["trained"])
     rows = [(measure, network) for measure in MEASURES for network in networks]
     lowest = min(float(mean[measure].min()) for mean in means.values() for measure in MEASURES)
