@@ -12,12 +12,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from framelens.records.commands import exits_as, read_options
+from framelens.records.runs import run_folders
 from framelens.reports import plots
 from framelens.reports.damage import NotReadable, NotShown, name_damage
 from framelens.reports.drawing import style
 from framelens.reports.page.page import PageFigure, page, write_page
 from framelens.reports.page.plain_page import plain_page
-from framelens.reports.runs import PROBE, Run, find_runs, open_run
+from framelens.reports.runs import PROBE, Run, open_run
 
 
 @exits_as("figures")
@@ -59,7 +60,7 @@ def runs(wanted: str, kinds: Collection[str] = ()) -> list[Run]:
     if wanted != "all":
         return [open_run(wanted)]
     opened = []
-    for folder in find_runs():
+    for folder in run_folders():
         try:
             opened.append(open_run(folder))
         except (ValueError, OSError) as error:

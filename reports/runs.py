@@ -1,6 +1,6 @@
 """A finished run folder, opened for reading: a manifest.json, and a netCDF file for each dataset.
 
-run = open_run("runs/grid_dit/default")
+run = open_run("dense-tiles/default")
 run.read("frame_attention", "cross_mass", network="trained")    # loaded, the file is closed again
 """
 
@@ -11,11 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+import pandas as pd
 import xarray as xr
 
 from framelens.analyses.averages import MODES, first_mode, sees_past
 from framelens.analyses.sample import Sample, sample_of, sample_of_films
 from framelens.records.manifest import FILE, Manifest, ProbeManifest
+from framelens.records.plan import FILE as PLAN
+from framelens.records.plan import Plan
+from framelens.records.runs import find_run
 from framelens.reports.damage import NotReadable, name_damage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,12 +28,50 @@ M = TypeVar("M", bound=Manifest)
 ATTENTION = "frame_attention"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A complete run: its folder and its manifest; datasets are read on request."""
 
     folder: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        """Folder, kind and datasets in one line."""
+        return f"<{self.kind} run {self.folder}: {', '.join(self.datasets) or 'no datasets'}>"
+
+    @property
+    def datasets(self) -> list[str]:
+        """The names of the datasets that the run has, which `read` takes."""
+        return sorted(path.stem for path in self.folder.glob("*.nc"))
+
+    @property
+    def similarity(self) -> xr.Dataset:
+        """Similarity of features between denoising steps: `step_similarity`, all networks and modes."""
+        return self._whole("step_similarity")
+
+    @property
+    def attention(self) -> xr.Dataset:
+        """Share of attention by frame, with entropy and uniform share: `frame_attention`, all networks."""
+        return self._whole(ATTENTION)
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The verdict, its evidence and the split; None where the run has no plan.json."""
+        path = self.folder / PLAN
+        return Plan.read(path) if path.exists() else None
+
+    def to_pandas(self, dataset: str, *variables: str) -> pd.DataFrame:
+        """A dataset as a table with one row per place (clip, layer, step, ...) and one column per variable.
+
+        Without names all variables that have the most axes are taken, so that each row has every value.
+        """
+        whole = self._whole(dataset)
+        sizes = {name: len(whole[name].dims) for name in whole.data_vars}
+        names = variables or [name for name, size in sizes.items() if size == max(sizes.values())]
+        for name in names:
+            if name not in sizes:
+                raise NotReadable(f"{self.path(dataset)} has no {name!r}; there are {list(sizes)}")
+        return whole[list(names)].to_dataframe().reset_index()
 
     @property
     def kind(self) -> str:
@@ -154,6 +196,10 @@ class Run:
         """What a user can do about a damaged file of this run."""
         return f"put back a whole copy, or delete {self.folder} and run again: {self.manifest.command}"
 
+    def _whole(self, dataset: str) -> xr.Dataset:
+        with self._while_open(dataset) as stored:
+            return stored.load()
+
     @contextmanager
     def _while_open(self, dataset: str) -> Iterator[xr.Dataset]:
         """The dataset, open; ValueError, which names the file and the remedy, where it cannot be read."""
@@ -168,20 +214,10 @@ class Run:
             return xr.open_dataset(self.path(dataset), engine="h5netcdf")
 
 
-def open_run(folder: str | Path) -> Run:
-    """The run in `folder`; a missing, unreadable or unfinished one raises."""
-    folder = Path(folder)
-    path = folder / FILE
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{folder} is not a run: it has no manifest.json; make one with `make probe` or `make scd-bench`"
-        )
-    manifest = Manifest.read(path)
+def open_run(run: str | Path) -> Run:
+    """The finished run that a path, `model/run` or a name of its own names; any other raises ValueError."""
+    folder = find_run(run)
+    manifest = Manifest.read(folder / FILE)
     if not manifest.complete:
         raise ValueError(f"{folder} is incomplete; run again: {manifest.command}")
     return Run(folder, manifest)
-
-
-def find_runs(root: str | Path = "runs") -> list[Path]:
-    """Every run folder `<root>/<model or kind>/<run>`, finished or not."""
-    return sorted(path.parent for path in Path(root).glob(f"*/*/{FILE}"))

@@ -68,7 +68,8 @@ INSIDE = {
     "reports/plots": {"reports/drawing", "reports"},
     "reports/findings": {"reports/drawing", "reports"},
     "reports/page": {"reports/drawing", "reports/plots", "reports/findings", "reports"},
-    "reports": {"reports/page", "reports/plots", "reports/drawing"},
+    "reports/comparison": {"reports/page", "reports/findings", "reports/drawing", "reports"},
+    "reports": {"reports/comparison", "reports/page", "reports/plots", "reports/drawing"},
     "videos/worlds": {"videos"},
 }
 """What a folder may import of the other folders of its package."""

@@ -18,7 +18,7 @@ from framelens.reports.drawing.effects import datasets, kept_share_of_random, ra
 from framelens.reports.page.page import page, summary_line
 from framelens.reports.page.small_figures import INTERVENTIONS, small_figures
 from framelens.reports.page.split_section import of_bytes, of_many, split_parts
-from framelens.reports.page.verdict import BANNER, banner, read_plan, verdict_parts
+from framelens.reports.page.verdict import BANNER, banner, verdict_parts
 from framelens.reports.runs import open_run
 
 pytestmark = pytest.mark.slow
@@ -136,7 +136,7 @@ def test_the_verdict_comes_first_with_its_reason_and_five_figures(html):
 
 
 def test_every_small_figure_has_its_null_and_its_interval(run):
-    for small in small_figures(run, datasets(run, *INTERVENTIONS), read_plan(run)):
+    for small in small_figures(run, datasets(run, *INTERVENTIONS), run.plan):
         assert small.chart is not None
         roles = {curve.role for curve in small.chart.curves}
         assert {"trained", "null"} <= roles, small.name
@@ -200,10 +200,10 @@ def test_a_damaged_plan_is_one_line(tmp_path):
     run = write(tmp_path)
     (run.folder / "plan.json").write_text("{")
     with pytest.raises(ValueError, match="plan.json"):
-        read_plan(run)
+        run.plan  # noqa: B018
     (run.folder / "plan.json").write_text("{}")
     with pytest.raises(ValueError, match="plan.json"):
-        read_plan(run)
+        run.plan  # noqa: B018
 
 
 def test_numbers_for_the_script_are_rounded_and_cannot_end_it(html):

@@ -18,7 +18,7 @@ from framelens.reports.findings.findings import findings
 from framelens.reports.page.chooser import choices, chooser_section
 from framelens.reports.page.markup import Html, fill, join, own_file, pairs
 from framelens.reports.page.small_figures import INTERVENTIONS, Small, small_figures
-from framelens.reports.page.verdict import banner, read_plan, verdict_parts
+from framelens.reports.page.verdict import banner, verdict_parts
 from framelens.reports.runs import Run
 
 IDENTITY = ("name", "network", "file", "sha256", "parameters", "videos")
@@ -53,7 +53,7 @@ def write_page(
 
 def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) -> Html:
     """The whole page."""
-    name, plan = f"{run.model}, run {run.name}", read_plan(run)
+    name, plan = f"{run.model}, run {run.name}", run.plan
     measured = datasets(run, *INTERVENTIONS)
     small, data = small_figures(run, measured, plan), choices(run, measured)
     parts = [

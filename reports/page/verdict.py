@@ -1,12 +1,11 @@
 """The top of a run's page: the verdict and its reason, five small figures, the split, the tests.
 
-plan = read_plan(run)                      # None where the run has no plan.json
-parts = verdict_parts(run, plan, small)    # pieces of HTML
+parts = verdict_parts(run, run.plan, small)    # pieces of HTML
 """
 
 from framelens.analyses.intervals import describe_intervals
 from framelens.analyses.sample import Sample
-from framelens.records.plan import FILE, Plan
+from framelens.records.plan import Plan
 from framelens.reports.page.markup import Html, fill, join, table
 from framelens.reports.page.small_figures import INTERVENTIONS, Small
 from framelens.reports.page.split_section import TERMS, split_parts, sweep_parts
@@ -16,12 +15,6 @@ from framelens.reports.runs import Run
 OUTCOMES = {True: "passed", False: "failed", None: "open"}
 UNDECIDED = "Not decided"
 BANNER = "Controls failed: the numbers below do not count."
-
-
-def read_plan(run: Run) -> Plan | None:
-    """The plan in a run's folder; None where there is none, ValueError where it is damaged."""
-    path = run.folder / FILE
-    return Plan.read(path) if path.exists() else None
 
 
 def banner(run: Run, plan: Plan | None) -> list[Html]:

@@ -1,0 +1,1 @@
+"""Two or more probe runs on one page: what is compared, the differences, figures, the page."""
