@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from framelens.analyses.averages import summary
 from framelens.analyses.depth import depth_of
 from framelens.analyses.differences import mean_difference
+from framelens.analyses.sample import per_film
 from framelens.reports.comparison.compared import Compared, positions, share_places
 from framelens.reports.comparison.measures import Measure
 from framelens.reports.drawing import style
@@ -64,7 +65,7 @@ def _differences(
     tables = []
     for name, each in others:
         clips = min(base.sizes["clip"], each.sizes["clip"]) if is_paired else None
-        pair = [part.isel(clip=slice(clips)) for part in (base, each)]
+        pair = [per_film(part.isel(clip=slice(clips))) for part in (base, each)]
         found = mean_difference(pair[0].values, pair[1].values, measure.scale, is_paired)
         shape = each.isel(clip=0, drop=True)
         drawn = xr.Dataset({key: shape.copy(data=part) for key, part in found._asdict().items()})
