@@ -3,14 +3,20 @@
 import sys
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framelens.probes.run.options import BESIDE, parser, settings_of
 from framelens.probes.run.resume import Resume
 from framelens.probes.run.settings import Settings, refuse_path
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.plan import FILE
+
+if TYPE_CHECKING:  # they import torch, which --help does without
+    import framelens.probes.run.ranks
+    import framelens.probes.run.work
+    import framelens.records.manifest
 
 
 @exits_as("probe", stopped="the same command goes on from here")
@@ -50,13 +56,10 @@ def probe(
     import torch
 
     from framelens.hooks.attention import self_test
-    from framelens.models.loading.devices import device_name
-    from framelens.probes.plan.build import write_plan
-    from framelens.probes.run.failures import in_one_line
-    from framelens.probes.run.folder import RunFolder, manifest
+    from framelens.probes.run.folder import manifest
     from framelens.probes.run.ranks import join_ranks
-    from framelens.probes.run.work import default_workers, measure_clips, open_session
-    from framelens.records.progress import progress_bar
+    from framelens.probes.run.work import default_workers, open_session
+    from framelens.records.lock import hold_folder
 
     ranks = join_ranks(settings.device)
     workers = default_workers(settings.device, ranks.size) if workers is None else workers
@@ -68,7 +71,31 @@ def probe(
     self_test(settings.device, getattr(torch, settings.dtype))
     label = models.label(name)
     described = manifest(command, model, label, settings, session.frames, name, session.clips)
-    folder = RunFolder(out / label / (run or settings.slug(model)), described, ranks.is_first, resume)
+    path = out / label / (run or settings.slug(model))
+    with hold_folder(path) if ranks.is_first else nullcontext():
+        _measure(name, session, path, described, ranks, workers, resume)
+    return path if ranks.is_first else None
+
+
+def _measure(
+    name: str,
+    session: "framelens.probes.run.work.Session",
+    path: Path,
+    described: "framelens.records.manifest.ProbeManifest",
+    ranks: "framelens.probes.run.ranks.Ranks",
+    workers: int,
+    resume: Resume | None,
+) -> None:
+    """Measures the clips that the folder lacks, and completes it when all ranks have measured theirs."""
+    from framelens.models.loading.devices import device_name
+    from framelens.probes.plan.build import write_plan
+    from framelens.probes.run.failures import in_one_line
+    from framelens.probes.run.folder import RunFolder
+    from framelens.probes.run.work import measure_clips
+    from framelens.records.progress import progress_bar
+
+    settings = session.settings
+    folder = RunFolder(path, described, ranks.is_first, resume)
     missing = folder.missing(settings.clips)
     with in_one_line(name, settings):
         if missing and ranks.is_first:  # the others read what it draws
@@ -78,11 +105,11 @@ def probe(
     began = time.perf_counter()
     done = settings.clips - len(missing)
     with progress_bar(
-        total=settings.clips, initial=done, desc=label, unit="clip", is_shown=ranks.is_first
+        total=settings.clips, initial=done, desc=described.model.name, unit="clip", is_shown=ranks.is_first
     ) as progress:
 
         def look() -> None:
-            progress.update(settings.clips - len(folder.missing(settings.clips)) - progress.n)
+            progress.update(folder.count_clips() - progress.n)
 
         for _ in measure_clips(session, name, missing[ranks.rank :: ranks.size], folder, workers):
             look()
@@ -92,8 +119,7 @@ def probe(
         if not folder.is_finished:
             folder.complete(settings.clips, device_name(settings.device), len(missing), seconds)
         if not folder.is_finished or not (folder.path / FILE).exists():
-            write_plan(folder.path, model)
-    return folder.path if ranks.is_first else None
+            write_plan(folder.path, session.networks["trained"])
 
 
 def _say_what_was_rounded(asked: Settings, session: Any, unasked: Collection[str]) -> None:

@@ -11,6 +11,7 @@ if __name__ != "framelens.records":
     raise ImportError("this folder is the package framelens.records; use that name", name=__name__)
 
 import configparser
+import errno
 import json
 import os
 import platform
@@ -23,27 +24,51 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 """The folder of the package: the checkout, or a folder in site-packages."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, a used up quota, and a file that is larger than may be."""
 
 
 def replace_file(path: Path, fill: Callable[[Path], object]) -> Path:
-    """Lets `fill` write a temporary neighbour, then renames it to `path`: old or new content."""
+    """Lets `fill` write a temporary neighbour, then renames it to `path`: old or new content, after a power
+    cut too. OSError, which names `path`, where the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         fill(partial)
+        sync_to_disk(partial)
         os.replace(partial, path)
+        sync_to_disk(path.parent)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        why = f"{error.strerror}; make room, then give the same command"
+        raise OSError(error.errno, why, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def sync_to_disk(path: Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on disk and survive a power cut."""
+    if path.is_dir() and os.name == "nt":  # which cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that do without
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_netcdf(path: Path, dataset: Any) -> Path:
     """An xarray Dataset as netCDF, its floats compressed."""
     floats = [name for name, variable in dataset.variables.items() if variable.dtype.kind == "f"]
     encoding = {name: {"zlib": True, "complevel": 4} for name in floats}
-    return replace_file(
-        path, lambda partial: dataset.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
-    )
+    # In memory first: HDF5 ends the interpreter where it cannot write a file to its end.
+    content = dataset.to_netcdf(None, engine="h5netcdf", encoding=encoding)
+    return replace_file(path, lambda partial: partial.write_bytes(content))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:

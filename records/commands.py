@@ -14,11 +14,15 @@ import difflib
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import Any, ParamSpec
 
 from framelens.records.notes import VERBOSITY
@@ -30,8 +34,8 @@ def exits_as(name: str = "", stopped: str = "") -> Callable[[Callable[P, int]], 
     """A decorator of `main`, which gives its exit status.
 
     Where it raises ValueError or OSError, `framelens name: why` is printed on stderr and the status is 2; on
-    Ctrl-C `framelens name: stopped; ` and what to do then, and 130. Other errors are mistakes of framelens
-    and pass through.
+    Ctrl-C `framelens name: stopped; ` and what to do then, and 130. A second Ctrl-C is ignored. Other errors
+    are mistakes of framelens and pass through.
     """
     name = f"framelens {name}".strip()
 
@@ -39,7 +43,8 @@ def exits_as(name: str = "", stopped: str = "") -> Callable[[Callable[P, int]], 
         @wraps(main)
         def run(*arguments: P.args, **options: P.kwargs) -> int:
             try:
-                return main(*arguments, **options)
+                with _interrupts_once(until_exit=not arguments and not options):
+                    return main(*arguments, **options)
             except (ValueError, OSError) as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 return 2
@@ -50,6 +55,30 @@ def exits_as(name: str = "", stopped: str = "") -> Callable[[Callable[P, int]], 
         return run
 
     return decorate
+
+
+@contextmanager
+def _interrupts_once(until_exit: bool) -> Iterator[None]:
+    """Within it, the first Ctrl-C raises KeyboardInterrupt and later ones are ignored, so that files and
+    processes are cleaned up; with `until_exit` also after it, for a process that ends with this command."""
+    if threading.current_thread() is not threading.main_thread():  # which cannot receive signals
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if not until_exit or signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, before)
 
 
 def command_line(name: str, arguments: Sequence[str]) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from framelens.records.commands import exits_as, read_options
+from framelens.records.damage import NotReadable, NotShown, name_damage
 from framelens.records.runs import run_folders
 from framelens.reports import plots
-from framelens.reports.damage import NotReadable, NotShown, name_damage
 from framelens.reports.drawing import style
 from framelens.reports.page.page import PageFigure, page, write_page
 from framelens.reports.page.plain_page import plain_page

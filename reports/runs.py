@@ -16,11 +16,11 @@ import xarray as xr
 
 from framelens.analyses.averages import MODES, first_mode, sees_past
 from framelens.analyses.sample import Sample, sample_of, sample_of_films
+from framelens.records.damage import NotReadable, name_damage
 from framelens.records.manifest import FILE, Manifest, ProbeManifest
 from framelens.records.plan import FILE as PLAN
 from framelens.records.plan import Plan
 from framelens.records.runs import find_run
-from framelens.reports.damage import NotReadable, name_damage
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = ProbeManifest.kind

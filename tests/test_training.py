@@ -166,11 +166,11 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, monkeypa
 def test_a_process_that_dies_while_saving_leaves_the_last_state(tmp_path, whole, monkeypatch):
     save = torch.save
 
-    def die_at_step_four(state, path):
+    def die_at_step_four(state, file):
         if state["step"] == 4:
-            path.write_bytes(b"half")
+            file.write(b"half")
             raise SystemExit(-9)
-        save(state, path)
+        save(state, file)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", die_at_step_four)

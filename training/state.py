@@ -116,7 +116,7 @@ class TrainingFolder:
             "average": training.average,
             "optimizers": [optimizer.state_dict() for optimizer in training.optimizers],
         }
-        replace_file(self.state, lambda path: torch.save(state, path))
+        replace_file(self.state, lambda path: _save(state, path))
 
     def finish(self, training: Any) -> Path:
         """The final weights, log and sample, then the last state."""
@@ -168,6 +168,17 @@ class TrainingFolder:
         video = np.repeat(video, 3 // video.shape[1], axis=1)  # grey as RGB
         path = self.out / "samples" / f"step-{training.step:06d}.gif"
         write_video(path, video, frames_per_second=3, scale=6)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """torch.save, with OSError where the file cannot be written to its end."""
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 @contextmanager

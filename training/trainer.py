@@ -21,6 +21,7 @@ from framelens.diffusion.schedule import TrainingDensity, add_noise
 from framelens.models.dense import Dense
 from framelens.models.scd import SCD
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
+from framelens.records.lock import hold_folder, remove_stale_files
 from framelens.records.progress import progress_bar
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
@@ -43,10 +44,19 @@ def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path
     if folder.is_finished():
         return folder.weights
     training = Training(recipe, build(recipe).to(device), device)
-    folder.resume(training)
+    with hold_folder(out, "--out gives another folder"):
+        remove_stale_files(out)
+        folder.resume(training)
+        _advance(training, folder, progress)
+        return folder.finish(training)
+
+
+def _advance(training: "Training", folder: TrainingFolder, progress: bool) -> None:
+    """Trains to the recipe's last step and writes what is due; KeyboardInterrupt after Ctrl-C or SIGTERM."""
+    steps = training.recipe.steps
     with finish_step_on_interrupt() as is_interrupted:
-        with progress_bar(total=recipe.steps, initial=training.step, unit="step", is_shown=progress) as bar:
-            while training.step < recipe.steps:
+        with progress_bar(total=steps, initial=training.step, unit="step", is_shown=progress) as bar:
+            while training.step < steps:
                 folder.write_what_is_due(training)
                 loss = training.advance()
                 bar.update()
@@ -54,7 +64,6 @@ def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path
                 if is_interrupted():
                     folder.save_state(training)
                     raise KeyboardInterrupt
-    return folder.finish(training)
 
 
 class Training:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from framelens.records import replace_file
 from framelens.records.notes import print_note
+from framelens.records.tensors import write_tensors
 from framelens.videos import Clips, Window
 from framelens.videos._arrays import ALONGSIDE, READABLE, read_named_arrays
 from framelens.videos.choice import choose_clips
@@ -103,12 +103,7 @@ def write(
         raise ValueError(f"latents may come with {', '.join(ALONGSIDE)}, got {', '.join(unknown)}")
     arrays = {"latents": latents} | {name: values for name, values in beside.items() if values is not None}
     contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-
-    def fill(partial: Path) -> None:
-        save_file(contiguous, partial, metadata={"framelens": json.dumps(dict(about or {}))})
-        partial.chmod(0o644)  # safetensors makes files that only their owner can read
-
-    return replace_file(path, fill)
+    return write_tensors(path, save_file, contiguous, about or {})
 
 
 def about(path: str | Path) -> dict[str, Any]:

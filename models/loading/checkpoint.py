@@ -1,6 +1,5 @@
 """Checkpoints: what a family file receives, where a model came from, and how our checkpoints are written."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from framelens.records import replace_file
+from framelens.records.tensors import write_tensors
 
 NAMED = 10
 """At most this number of tensors are named in a message."""
@@ -36,12 +35,7 @@ class Checkpoint:
 def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Writes weights and metadata as safetensors, atomically: the file is always the whole old or new one."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-
-    def fill(partial: Path) -> None:
-        save_file(tensors, partial, metadata={"framelens": json.dumps(metadata)})
-        partial.chmod(0o644)  # safetensors makes files that only their owner can read
-
-    replace_file(path, fill)
+    write_tensors(path, save_file, tensors, metadata)
 
 
 def check_shapes(

@@ -104,9 +104,10 @@ def _make(options: argparse.Namespace, command: str) -> Path:
         if path is not None:
             _check_exists(path)
     from framelens.probes.latents.make import Request, make
+    from framelens.records.lock import hold_folder
 
-    return make(
-        Request(
+    with hold_folder(options.out, "--out gives another file"):
+        request = Request(
             videos=options.videos,
             prompts=options.prompts,
             negative=options.negative,
@@ -118,10 +119,8 @@ def _make(options: argparse.Namespace, command: str) -> Path:
             clips=options.clips,
             device=options.device,
             dtype=options.dtype,
-        ),
-        options.out,
-        command,
-    )
+        )
+        return make(request, options.out, command)
 
 
 def _check_exists(path: Path) -> None:

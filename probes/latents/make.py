@@ -27,6 +27,7 @@ from framelens.models.loading.devices import check_device
 from framelens.models.loading.files import files_of
 from framelens.probes.latents.windows import read, windows
 from framelens.records import origin, write_json
+from framelens.records.lock import remove_stale_files
 from framelens.records.progress import progress_bar
 from framelens.videos import Window, latents
 
@@ -137,6 +138,8 @@ def _start_folder(out: Path, settings: dict[str, Any]) -> Path:
     if record.exists() and not _agree(json.loads(record.read_text(encoding="utf-8")), settings):
         raise ValueError(f"{folder} was started with other settings; delete it or choose another --out")
     write_json(record, settings)
+    remove_stale_files(folder)
+    remove_stale_files(out.parent, out.name)
     return folder
 
 

@@ -1,6 +1,8 @@
 """A run's folder: one atomic folder of results per clip, then the merged files; resuming skips what is there.
 
 runs/<model>/<run>/manifest.json   clips/0000/*.nc ...   step_similarity.nc, frame_attention.nc, ...
+
+Each clip's content.json has the names and sizes of its files: a clip that lost one is measured again.
 """
 
 import os
@@ -20,10 +22,14 @@ from framelens.probes.run.pairing import control_films
 from framelens.probes.run.probed_clip import grid_of, probed_frames
 from framelens.probes.run.resume import Resume, measured_by
 from framelens.probes.run.settings import Settings
-from framelens.records import now, origin, write_netcdf
+from framelens.records import now, origin, read_json_object, sync_to_disk, write_json, write_netcdf
+from framelens.records.damage import name_damage
+from framelens.records.lock import remove_stale_files
 from framelens.records.manifest import FILE, ProbedModel, ProbeManifest
 
 VERSIONS = ("torch", "transformer-lens", "numpy", "xarray", "safetensors")
+CONTENT = "content.json"
+"""The file of a clip with the sizes of its other files, in bytes by name."""
 
 Datasets = dict[str, xr.Dataset]
 
@@ -36,7 +42,8 @@ class RunFolder:
     ):
         """Creates the folder, or resumes a run that was computed on the same; else ValueError.
 
-        A folder that is finished is left as it is, to the last byte.
+        A folder that is finished is left as it is, to the last byte. What killed processes left, and clips
+        that have lost files, are removed from another one: only one process may hold it (records/lock.py).
         With `is_own` False another process does this, and this process only adds clips.
         """
         self.path, self.manifest, self.is_finished = path, manifest, False
@@ -52,8 +59,10 @@ class RunFolder:
                 return
             self.manifest = replace(manifest, created=existing.created, sessions=existing.sessions)
         (path / "clips").mkdir(parents=True, exist_ok=True)
-        for leftover in (path / "clips").glob("partial-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_stale_files(path)
+        for clip in (path / "clips").iterdir():
+            if not _is_measured(clip):
+                shutil.rmtree(clip, ignore_errors=True)
         self.write_manifest(complete=False)
 
     def _is_whole(self, existing: ProbeManifest) -> bool:
@@ -63,8 +72,12 @@ class RunFolder:
         return all((self.path / file.name).exists() for file in self._clip(0).glob("*.nc"))
 
     def missing(self, clips: int) -> list[int]:
-        """The clips that have no results yet."""
-        return [clip for clip in range(clips) if not self._clip(clip).exists()]
+        """The clips that have no results yet, or not all of them."""
+        return [clip for clip in range(clips) if not _is_measured(self._clip(clip))]
+
+    def count_clips(self) -> int:
+        """How many clips have results; clips that have lost files are not looked for."""
+        return len(list((self.path / "clips").glob("[0-9]*")))
 
     def write_clip(self, clip: int, datasets: Datasets, seconds: float) -> None:
         """One clip's results, all of its files at once."""
@@ -76,7 +89,9 @@ class RunFolder:
                     measured_by(self.manifest), seconds=round(seconds, 2)
                 )
                 write_netcdf(partial / f"{name}.nc", described)
+            write_json(partial / CONTENT, {file.name: file.stat().st_size for file in partial.glob("*.nc")})
             os.replace(partial, self._clip(clip))
+            sync_to_disk(partial.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -101,11 +116,8 @@ class RunFolder:
         self.write_manifest(complete=True)
 
     def _join(self, name: str, clips: int) -> xr.Dataset:
-        parts = [xr.load_dataset(self._clip(clip) / f"{name}.nc", engine="h5netcdf") for clip in range(clips)]
-        for part in parts:
-            del part.attrs["seconds"]
         return xr.concat(
-            parts,
+            [self._load(clip, name) for clip in range(clips)],
             "clip",
             data_vars="minimal",
             coords="minimal",
@@ -114,6 +126,14 @@ class RunFolder:
             combine_attrs="drop_conflicts",
         )
 
+    def _load(self, clip: int, name: str) -> xr.Dataset:
+        """The results of one clip; ValueError, which names the file and what to do, for a damaged one."""
+        file = self._clip(clip) / f"{name}.nc"
+        with name_damage(str(file), f"delete {file.parent} and give the same command again"):
+            part = xr.load_dataset(file, engine="h5netcdf")
+            del part.attrs["seconds"]
+            return part
+
     def _clip(self, clip: int) -> Path:
         return self.path / "clips" / f"{clip:04d}"
 
@@ -121,6 +141,15 @@ class RunFolder:
         """Writes the manifest; a complete one is what reports look for."""
         self.manifest = replace(self.manifest, complete=complete)
         self.manifest.write(self.path / FILE)
+
+
+def _is_measured(clip: Path) -> bool:
+    """Whether the folder of a clip has all the files that were written into it, whole."""
+    try:
+        content = read_json_object(clip / CONTENT)
+        return all((clip / name).stat().st_size == size for name, size in content.items())
+    except (OSError, ValueError):
+        return False
 
 
 def manifest(

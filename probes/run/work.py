@@ -1,12 +1,16 @@
 """The clips of a run, measured one after the other or by several processes; each writes its results whole."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +120,13 @@ def _by_processes(
 ) -> Iterator[int]:
     # Spawned: a forked process cannot use the threads that torch has already started.
     context = get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_open_worker, initargs=(name, settings, folder))
+    watched, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        workers, context, initializer=_open_worker, initargs=(watched, name, settings, folder)
+    )
     try:
-        futures = {pool.submit(_work, index): index for index in missing}
+        with _without_interrupts():
+            futures = {pool.submit(_work, index): index for index in missing}
         for future in as_completed(futures):
             future.result()
             yield futures[future]
@@ -128,15 +136,38 @@ def _by_processes(
             "give the same command with fewer --workers"
         ) from None
     finally:
+        held.close()  # ends workers that are still measuring; a clip appears whole or not at all
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Within it, Ctrl-C waits; the processes that are started never receive it, as it is for their parent."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: list[Any] = []
 
 
-def _open_worker(name: str, settings: Settings, folder: RunFolder) -> None:
+def _open_worker(watched: Connection, name: str, settings: Settings, folder: RunFolder) -> None:
+    threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
     torch.set_num_threads(1)
     _worker[:] = [open_session(name, settings).with_own_clips(folder.path), name, folder]
+
+
+def _end_with_parent(watched: Connection) -> None:
+    """Ends this process when its parent closes its end of the pipe, or ends, however that happens."""
+    try:
+        watched.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
 
 
 def _work(index: int) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from framelens.records import replace_file
+from framelens.records.damage import NotReadable, NotShown
 from framelens.reports.comparison import curves
 from framelens.reports.comparison.compared import Compared
 from framelens.reports.comparison.measures import MEASURES
-from framelens.reports.damage import NotReadable, NotShown
 from framelens.reports.drawing import style
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.markup import Html, fill, join, table

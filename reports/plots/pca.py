@@ -6,7 +6,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from framelens.analyses.depth import depth_of
-from framelens.reports.damage import NotShown
+from framelens.records.damage import NotShown
 from framelens.reports.drawing import style
 from framelens.reports.runs import Run
 
