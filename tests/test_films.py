@@ -168,6 +168,16 @@ def test_interlaced_film_is_noted_once(tmp_path, capsys):
     assert [("interlaced" in line, str(path) in line) for line in notes(capsys)] == [(True, True)]
 
 
+@pytest.mark.parametrize(("transfer", "named"), [(16, "PQ"), (18, "HLG"), (1, None), (2, None)])
+def test_film_of_high_dynamic_range_is_noted_once(tmp_path, capsys, transfer, named):
+    path = film(tmp_path / "a.mp4", counting(6), color_trc=transfer)
+    files.clips(path, 2, (8, 8))
+    files.clips(path, 2, (8, 8))
+    lines = notes(capsys)
+    assert len(lines) == (named is not None)
+    assert all(f"{path} is HDR ({named})" in line for line in lines)
+
+
 @pytest.mark.parametrize(("times", "is_noted"), [((0, 1, 2, 3, 4), False), ((0, 1, 2, 7, 8), True)])
 def test_a_variable_frame_rate_is_noted_once(tmp_path, capsys, times, is_noted):
     path = film(tmp_path / "a.mp4", counting(5), times=times)

@@ -110,6 +110,18 @@ def test_quantised_weights_are_refused_with_name_and_type(tmp_path, network, dty
     assert str(dtype) in str(error.value) and "blocks.0" in str(error.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float16])
+def test_weights_of_eight_bits_without_a_scale_are_noted(tmp_path, network, dtype, capsys):
+    plain = tiny_wan.original(network)
+    stored = {n: t.to(dtype) if t.ndim > 1 and "blocks" in n else t for n, t in plain.items()}
+    save_file({name: tensor.contiguous() for name, tensor in stored.items()}, tmp_path / "a.safetensors")
+    model = tiny_wan.load(tmp_path / "a.safetensors", heads=2)
+    assert model.state_dict()["blocks.0.ffn.net.2.weight"].dtype == torch.float32
+    lines = [line for line in capsys.readouterr().err.splitlines() if "without a scale" in line]
+    is_small = torch.finfo(dtype).bits == 8
+    assert [str(dtype) in line and "blocks.0" in line for line in lines] == [True] * is_small
+
+
 def test_a_configuration_that_says_quantised_is_refused_before_the_weights(tmp_path, network):
     folder = tiny_wan.folder(tmp_path / "wan", network)
     config = json.loads((folder / "config.json").read_text())

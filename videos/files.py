@@ -6,7 +6,7 @@
 Reads the kinds of READABLE, one file or a folder of them; writes .mp4 and .gif. Needs the extra `videos`.
 
 Frames are read as a player shows them: upright, with square pixels, without frames that an edit list hides.
-Notes on stderr name interlaced film, variable and different frame rates, and files that are left out.
+Notes on stderr name interlaced and HDR film, variable and different frame rates, and files left out.
 """
 
 import mimetypes

@@ -1,7 +1,7 @@
 """How a video file says that its frames are shown: orientation, shape of pixels, frame rate.
 
 image, pixel = upright(image, frame, pixel_aspect(stream))
-frames = watch(file, container.decode(video=0))             # notes interlaced film, uneven times
+frames = watch(file, container.decode(video=0))             # notes interlaced or HDR film, uneven times
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,8 @@ from framelens.records.notes import print_note
 
 WIDEST = 20
 """A pixel is not wider, relative to its height, in any real film."""
+HDR = {16: "PQ", 18: "HLG"}
+"""The transfer functions of film with a high dynamic range, by their number in video files."""
 UNEVEN, TICKS = 0.2, 1.5
 """At a constant rate, times between frames differ by less than this share, or this number of ticks."""
 
@@ -64,9 +66,14 @@ def _display_matrix(frame: Any) -> tuple[float, float, float, float] | None:
 
 
 def watch(file: Path, frames: Iterator[Any]) -> Iterator[Any]:
-    """The frames as they come; prints a note where they are interlaced or not evenly spaced in time."""
+    """The frames as they come; prints a note for interlaced, HDR and unevenly spaced ones."""
     last = first = None
     for frame in frames:
+        if frame.color_trc in HDR:
+            print_note(
+                f"{file} is HDR ({HDR[frame.color_trc]}) and read without tone mapping, which makes it pale; "
+                "convert it first (ffmpeg -vf zscale and tonemap)"
+            )
         if frame.interlaced_frame:
             print_note(
                 f"{file} is interlaced: each frame mixes two moments; deinterlace it first (ffmpeg -vf yadif)"

@@ -25,6 +25,7 @@ from framelens.models.loading.locate import Place
 from framelens.models.loading.memory import require_memory
 from framelens.models.loading.multi_device import spread
 from framelens.models.loading.shuffled import shuffle
+from framelens.models.loading.stored_types import UNQUANTISED, check_types
 from framelens.models.loading.weights import hash_weights
 from framelens.records import read_json_object
 from framelens.records.assignments import convert
@@ -35,7 +36,6 @@ REACH = ("window", "sink")
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 """The folders of a pipeline that has one network for high and one for low noise levels."""
 GUIDE = "another network comes through an adapter, file.py:function (the guide is models/README.md)"
-UNQUANTISED = "give the original weights, in float32, bfloat16 or float16"
 RequireRoom = Callable[[list[Path]], None]
 """Raises ValueError if the tensors in these files do not fit the device."""
 
@@ -88,7 +88,7 @@ def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -
     path = place.path
     require_room([path])
     metadata, weights, keys = read_file(path)
-    _refuse_whole_numbers(path, weights)
+    check_types(path, weights)
     if metadata is None:
         model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights, keys=keys), asked)
     else:
@@ -114,16 +114,6 @@ def _by_family(
     return model, metadata
 
 
-def _refuse_whole_numbers(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Raises ValueError, which names the first, for matrices of whole numbers: quantised weights."""
-    whole = [name for name, tensor in weights.items() if tensor.ndim > 1 and not tensor.is_floating_point()]
-    if whole:
-        raise ValueError(
-            f"{path} holds {len(whole)} quantised tensors, as {whole[0]} of {weights[whole[0]].dtype}; "
-            f"{UNQUANTISED}"
-        )
-
-
 def _reach(asked: dict[str, Any], unsaid: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
     """The options that bound the history, if the family does not define them; and all other options."""
     reach = {name: convert(name, asked[name], int) for name in REACH if name in asked and name not in unsaid}
@@ -143,7 +133,7 @@ def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom)
     complete_options(folder, family, _reach(asked, family.DEFAULTS)[1])  # before gigabytes are read
     require_room(files_of(folder))
     weights = read_folder(folder)
-    _refuse_whole_numbers(folder, weights)
+    check_types(folder, weights)
     model, metadata = _by_family(family, Checkpoint(folder, weights, config), asked)
     return model, Source(folder, _hash(files_of(folder)), metadata)
 
