@@ -363,7 +363,8 @@ AXES = {
     "cut": ({"network": 2, "where": 3, "layer": 3}, SAMPLED | VELOCITY | PLAIN),
     "cut_heads": ({"layer": 3, "head": 2}, SAMPLED | VELOCITY | PLAIN),
     "leave_one_out": ({"network": 2, "layer": 3}, SAMPLED | VELOCITY | PLAIN | {"relative_loss"}),
-    "controls": ({"control": 5}, {"effect", "must_fire", "passed"}),
+    "controls": ({"control": 5}, {"effect", "must_fire", "passed", "past_effect"}),
+    "other_past": ({}, SAMPLED | VELOCITY),
 }
 
 

@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 
 from framelens.analyses.decision.kept import Context, depth_from, summary
-from framelens.analyses.decision.split import DATASETS, split
+from framelens.analyses.decision.split import DATASETS, NEWER, split
 from framelens.analyses.decision.verdict import QUESTIONS
 from framelens.benchmarks.scd import __main__ as scd_bench
 from framelens.diffusion.source import Source
@@ -80,7 +80,7 @@ NOT = "not separable"
         ({"other_clip": 0.9}, NOT, {"own_past"}),
         ({"once": 0.3, "live": EVERY_LAYER}, NOT, {"once", "depth"}),
         ({"live": EVERY_LAYER}, "partly separable", {"depth"}),
-        ({"once": 0.6}, "partly separable", {"once"}),
+        ({"once": 0.6}, "partly separable", {"once", "decoder"}),
         ({"agreement": 0.0}, "partly separable", {"invariant"}),
         ({"sharpness": 0.5}, "partly separable", {"sharp"}),
         ({"own_work": dict.fromkeys(range(LAYERS), 0.5)}, "partly separable", {"decoder"}),
@@ -240,10 +240,12 @@ def evidence(network, clips):
     for index in range(CLIPS):
         own, other = (Clip(clips(FRAMES, seed), None) for seed in (index, index + 100))
         about = probed_clip.ProbedClip(index, networks, own, other, settings, FRAMES)
-        found.append({name: load(name).measure(about)[name] for name in DATASETS})
+        found.append({})
+        for name in DATASETS:
+            found[-1] |= load(name).measure(about)
     return {
         name: xr.concat([each[name] for each in found], "clip", data_vars="minimal", combine_attrs="override")
-        for name in DATASETS
+        for name in (*DATASETS, *NEWER)
     }
 
 
@@ -269,6 +271,40 @@ def test_a_network_that_fetches_its_past_in_the_first_layer_is_separable(fewer_n
     found = split(evidence(by_hand.separable(), by_hand.clip), by_hand.LAYERS)
     assert found.verdict == "separable", found.reason
     assert found.cut is not None and found.cut.encoder_layers == 1 and found.cut.head == []
+
+
+@pytest.mark.slow
+def test_a_network_that_needs_its_past_late_only_gets_no_split_and_is_told_so(fewer_noise_levels):
+    found = split(evidence(by_hand.late(), by_hand.clip), by_hand.LAYERS)
+    outcome = passed(found)
+    assert outcome["controls"] and outcome["uses_past"] and outcome["own_past"], found.reason
+    assert outcome["once"] is False and outcome["depth"] and found.verdict == "partly separable"
+    assert found.cut is None and re.search("needed late only.*no split is placed", found.reason)
+
+
+@pytest.mark.slow
+def test_a_network_that_ignores_its_past_is_said_to(fewer_noise_levels):
+    found = split(evidence(by_hand.forgetful(), by_hand.clip), by_hand.LAYERS)
+    outcome = passed(found)
+    assert outcome["controls"] and outcome["uses_past"] is False and outcome["own_past"] is None
+    assert found.verdict == NOT and "control failed" not in found.reason
+
+
+def test_where_nothing_changes_without_the_past_the_reason_is_that_it_is_not_used():
+    data = fake_evidence.datasets(benefit=0.0, failing="own_frame_only")
+    assert split(data, LAYERS).verdict == "open"
+    data["controls"]["past_effect"] = ("clip", np.zeros(8))
+    found = split(data, LAYERS)
+    assert passed(found)["controls"] and found.verdict == NOT
+    assert "does not use its past" in found.reason and "do not apply" in found.tests[0].measured
+
+
+def test_whose_past_it_is_is_measured_with_that_past_at_every_step_where_a_run_has_it():
+    data = fake_evidence.datasets(other_clip=-0.5)
+    cut = data["cut"].sel(network="trained", where="from")
+    data["other_past"] = cut[["mse", "velocity_error"]].sel(layer=LAYERS - 1)  # as good as its own past
+    found = split(data, LAYERS)
+    assert passed(found)["own_past"] is False and found.verdict == NOT
 
 
 # The command

@@ -5,7 +5,7 @@ import numpy as np
 from framelens.analyses.decision.engine import Decided, Measured, NotMeasured, Question
 from framelens.analyses.decision.evidence import SplitEvidence
 from framelens.analyses.decision.kept import BENEFIT, MEASURES, Value, error, summary
-from framelens.analyses.decision.outcomes import control_outcomes
+from framelens.analyses.decision.outcomes import control_outcomes, ignores_past
 from framelens.analyses.decision.words import percent, spell_share
 
 PREDICTS, OTHER = 0.5, 0.5
@@ -26,6 +26,8 @@ def controls_hold(evidence: SplitEvidence) -> Decided:
     ]
     share = 1 - len(failed) / max(1, applying)
     text = f"Failed: {', '.join(failed)}." if failed else f"All {applying} controls passed."
+    if ignores_past(controls):
+        text += " Controls that remove the past do not apply: after another clip's frames, nothing changes."
     return Decided(Value(share, share, share), text, passed=not failed if applying else None)
 
 
@@ -49,13 +51,19 @@ def benefit_of_the_past(evidence: SplitEvidence) -> Measured:
 
 
 def kept_by_another_clip(evidence: SplitEvidence) -> Measured:
-    """The share of the benefit that another clip's past gives, the larger of the two measures."""
-    context, last = evidence.context_for("reuse_controls"), evidence.layers - 1
-    controls = evidence.data["reuse_controls"]
-    if last not in controls.layer:
-        raise NotMeasured(f"Reuse in all layers was not measured: layer {last} is missing.")
-    place = {"source": "other_clip", "kind": "cross", "layer": last}
-    rows = {measure: context.kept_share(measure, controls, **place) for measure in MEASURES}
+    """The share of the benefit that another clip's past gives, the larger of the two measures.
+
+    Measured with that past at every step. In older runs it was fetched once, at the first step.
+    """
+    name = "other_past" if "other_past" in evidence.data else "reuse_controls"
+    context, place = evidence.context_for(name), {}
+    if name == "reuse_controls":
+        last = evidence.layers - 1
+        if last not in evidence.data[name].layer:
+            raise NotMeasured(f"Reuse in all layers was not measured: layer {last} is missing.")
+        place = {"source": "other_clip", "kind": "cross", "layer": last}
+    stored = evidence.data[name]
+    rows = {measure: context.kept_share(measure, stored, **place) for measure in MEASURES}
     value = summary(np.maximum(*rows.values()))
     beside = f"{spell_measures(rows)}; the larger counts. Below 0: worse than no past."
     return Measured(value, f"Another clip's past gives {spell_share(value)} of the benefit.", beside)

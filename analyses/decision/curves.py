@@ -45,7 +45,7 @@ class Curves:
     """The same where it is fetched at every step."""
     work: tuple[np.ndarray, dict[str, np.ndarray]] | None
     """Layers, and shares of the past's benefit to the velocity: cut_only and left_out, which are kept, and
-    own_work, which leaving the layer out costs beyond its cross-frame part."""
+    own_work, which leaving the layer out costs beyond the cross-frame part that fetching once serves."""
 
     def depth(self, threshold: float, curve: str = "once") -> np.ndarray | None:
         """The encoder depth of each resample; layers + 1 where no depth is enough."""
@@ -61,9 +61,29 @@ class Curves:
         return once if once is None or live is None else np.where(once > self.layers, live, once)
 
     def cut(self, threshold: float) -> Cut | None:
-        """The split that is deep enough, and complete enough, in 97.5 % of the resamples; None for none."""
-        depth = self.placed_depth(threshold)
-        return None if depth is None else self.cut_at(int(np.ceil(_safe(depth.astype(float)))), threshold)
+        """The split that is deep enough, and complete enough, in 97.5 % of the resamples; None for none.
+
+        None too where fetching once keeps nothing at that depth: such an encoder would have nothing to give.
+        """
+        placed = self.placed_depth(threshold)
+        if placed is None:
+            return None
+        depth = int(np.ceil(_safe(placed.astype(float))))
+        return None if self.keeps_nothing(depth) else self.cut_at(depth, threshold)
+
+    def kept_once(self, depth: int) -> Value | None:
+        """What is kept where the past is fetched once by an encoder of that depth, of the worse measure; None
+        where it was not measured."""
+        if self.once is None or depth not in self.once[0]:
+            return None
+        place = int(np.flatnonzero(self.once[0] == depth)[0])
+        return summary(np.minimum(*(self.once[1][measure][:, place] for measure in MEASURES)))
+
+    def keeps_nothing(self, depth: int) -> bool:
+        """Whether an encoder of that depth (or of the next measured one), run once, may give nothing."""
+        deeper = [] if self.once is None else [int(at) for at in self.once[0] if at >= depth]
+        kept = self.kept_once(min(deeper)) if deeper else None
+        return kept is not None and not (kept.mean if np.isnan(kept.low) else kept.low) > 0
 
     def cut_at(self, depth: int, threshold: float) -> Cut | None:
         """The split at a given depth, complete enough in 97.5 % of the resamples; None for none."""
@@ -119,8 +139,19 @@ def curves(data: Mapping[str, xr.Dataset], context: Context | None, layers: int)
             both = np.intersect1d(cut.layer.values, data["leave_one_out"].layer.values)
             alone = context.kept_share("velocity", cut.sel(layer=both), where="only")
             out = context.kept_share("velocity", data["leave_one_out"].sel(layer=both))
-            work = (both, {"cut_only": alone, "left_out": out, "own_work": alone - out})
+            with np.errstate(invalid="ignore"):  # shares of no benefit are infinite
+                own = alone - out + _not_served(once, layers) * np.maximum(0, 1 - alone)
+            work = (both, {"cut_only": alone, "left_out": out, "own_work": own})
     return Curves(layers, once, live, work)
+
+
+def _not_served(once: tuple[np.ndarray, dict[str, np.ndarray]] | None, layers: int) -> np.ndarray:
+    """The share of the benefit to the velocity that fetching once in all layers loses, [draw, 1]; 0 where
+    it was not measured."""
+    if once is None or layers not in once[0]:
+        return np.zeros((1, 1))
+    lost = 1 - once[1]["velocity"][:, once[0] == layers]
+    return np.clip(lost, 0, 1)
 
 
 def _by_measure(context: Context, dataset: xr.Dataset, **where: Any) -> dict[str, np.ndarray]:

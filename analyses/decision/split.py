@@ -19,6 +19,7 @@ from framelens.analyses.decision.curves import Curves, Cut, Sweep, sweep
 from framelens.analyses.decision.engine import Answer, answers
 from framelens.analyses.decision.evidence import SplitEvidence
 from framelens.analyses.decision.kept import THRESHOLD, mean_of, summary
+from framelens.analyses.decision.late import describe_late
 from framelens.analyses.decision.verdict import QUESTIONS, verdict
 from framelens.analyses.decision.words import percent, spell
 from framelens.analyses.intervals import enough
@@ -27,6 +28,8 @@ from framelens.analyses.scales import MeasureScale, scale_of
 
 DATASETS = ("controls", "cut", "reuse", "reuse_controls", "leave_one_out", "noise_invariance")
 """The datasets that decide."""
+NEWER = ("other_past",)
+"""The datasets that decide in place of one of these where a run has them."""
 SUPPORTING = ("step_similarity", "frame_attention")
 """The datasets of remarks only: similarity and attention mass are not evidence of use."""
 
@@ -44,7 +47,8 @@ class Split:
     """What to do where the verdict is open; empty otherwise."""
     cut: Cut | None
     """Where to cut; provisional where the verdict is open. None where no depth is enough or was measured,
-    where the model is not separable, and where a condition was measured and did not pass."""
+    where fetching once keeps nothing, where the model is not separable, and where a condition was measured
+    and did not pass."""
     curves: Curves
     sweep: Sweep | None
     """None where the benefit of the past is too small to compute a kept share, or a control failed."""
@@ -73,9 +77,10 @@ def split(data: Mapping[str, xr.Dataset], layers: int) -> Split:
     cut = found.cut(THRESHOLD) if is_placed else None
     thresholds = sweep(found) if is_readable else None
     sentences = [] if thresholds is None else [thresholds.sentence]
+    late = describe_late(evidence) if is_placed else ""
     reason, decides = _reason(answer, by_name, cut, layers, sample), _would_decide(answer, by_name, sample)
     remarks = [*filter(None, [sample.note]), *sentences, *_remarks(data, found, cut)]
-    return Split(answer, reason, tests, remarks, decides, cut, found, thresholds, sample)
+    return Split(answer, f"{reason} {late}".strip(), tests, remarks, decides, cut, found, thresholds, sample)
 
 
 def _reason(answer: str, tests: dict[str, Answer], cut: Cut | None, layers: int, sample: Sample) -> str:
@@ -90,7 +95,7 @@ def _reason(answer: str, tests: dict[str, Answer], cut: Cut | None, layers: int,
         first = controls if controls.passed is False or not undecided else undecided[0]
         return f"Not decided: {first.measured[0].lower()}{first.measured[1:]}"
     if answer == "not separable":
-        conditions = [test for test in failed if _is_condition(test)]
+        conditions = [test for test in failed if _is_condition(test) and test.name != "controls"]
         return f"Not separable: {_failing(conditions[:1] or failed)}"
     where = "" if cut is None else _describe_cut(cut, layers)
     if answer == "separable":

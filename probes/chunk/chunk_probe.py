@@ -11,6 +11,7 @@ any instrument is attached: interventions change the current chunk, never the me
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,12 +26,10 @@ from framelens.diffusion.sampler import ForwardPass, fresh_noise, sample
 from framelens.diffusion.schedule import add_noise
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
 from framelens.models.parts.contexts import widen
+from framelens.probes.chunk.features import DRAWS, Features
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.chunk.scale import Scale
 from framelens.videos import Window
-
-DRAWS = 2
-"""Noise draws per clip: two show how much samples from one past differ."""
 
 ROWS, TOKENS = 16, 512
 """Most rows of a batch of conditions, and most tokens (but never fewer than DRAWS rows). On one CPU core
@@ -58,20 +57,6 @@ class Clip:
     window: Window | None = None
 
 
-@dataclass(frozen=True)
-class Features:
-    """What one pass computed, a row per noise draw: the residual stream before layer 0 and after each layer,
-    and the cross-frame part of attention by module (with a row per place where its attention has one)."""
-
-    residual: list[Float[Tensor, "b n d"]]
-    cross: dict[str, Float[Tensor, "b head q dh"]]
-
-    def of_other_draw(self) -> "Features":
-        """The same features with the two noise draws exchanged."""
-        cross = {name: _of_other_draw(part) for name, part in self.cross.items()}
-        return Features([_of_other_draw(part) for part in self.residual], cross)
-
-
 class ChunkProbe:
     """The chunk after the given past of a clip, for one model; a second past serves as control."""
 
@@ -85,7 +70,8 @@ class ChunkProbe:
         levels: Float[Tensor, " sigma"],
         renoise: tuple[int, ...] | None = None,
     ):
-        """`pasts` holds the clips "own" and "other_clip"; the truth is own's chunk from `frame` on.
+        """`pasts` holds the clips "own", "other_clip", and "other_frames", which is the other clip's frames
+        under own's conditions. The truth is own's chunk from `frame` on.
 
         `renoise` holds a seed per noise draw where each step adds new noise to the predicted frames.
         """
@@ -188,8 +174,11 @@ class ChunkProbe:
     ) -> tuple[Float[Tensor, "b f c h w"], Features]:
         """The plain velocity, and the features of the pass."""
         cross: dict[str, Tensor] = {}
+        ages: set[int] = set()
 
         def keep(_at: Any, name: str, call: AttentionCall) -> Tensor:
+            assert call.key_age is not None
+            ages.update(call.key_age.unique().tolist())
             cross[name] = call.out - mask_other_frames(call)
             return call.out
 
@@ -200,7 +189,7 @@ class ChunkProbe:
         ):
             velocity = self.velocity(x, sigma, step, (on_pass, edit.on_pass), past)
         require_rows(self.layers.points[0], len(residual[0]), len(x))
-        return velocity, Features(residual, cross)
+        return velocity, Features(residual, cross, max(ages, default=0) > 0)
 
     @cached_property
     def path(self) -> list[Float[Tensor, "draw f c h w"]]:
@@ -215,12 +204,20 @@ class ChunkProbe:
     def features(self, step: int = 0, past: str = "own") -> Features:
         """The plain model's features at that step of its path; at step 0 also with the other clip's past."""
         if (step, past) not in self._features:
-            others = {} if past == "own" else self._remember(past, {DRAWS})  # freed after it was read
-            self._contexts |= others
-            self._features[step, past] = self.record(self.path[step], self.sigma(step), step, past)[1]
+            with self.remember(past):
+                self._features[step, past] = self.record(self.path[step], self.sigma(step), step, past)[1]
+        return self._features[step, past]
+
+    @contextmanager
+    def remember(self, past: str) -> Iterator[None]:
+        """That past in memory, for passes of one condition; freed afterwards."""
+        others = {} if past == "own" else self._remember(past, {DRAWS})
+        self._contexts |= others
+        try:
+            yield
+        finally:
             for key in others:
                 del self._contexts[key]
-        return self._features[step, past]
 
     def at_level(self, sigma: float) -> Float[Tensor, "draw f c h w"]:
         """The true frames at that noise level, with each noise draw."""
@@ -237,11 +234,6 @@ class ChunkProbe:
     def target(self) -> Float[Tensor, "draw f c h w"]:
         """The true velocity of each noise draw."""
         return self.noise - self.truth
-
-
-def _of_other_draw(rows: Tensor) -> Tensor:
-    """The rows of the two draws exchanged; a draw may have several neighbouring rows."""
-    return rows.unflatten(0, (DRAWS, -1)).flip(0).flatten(0, 1)
 
 
 def _within(block: str, name: str) -> bool:

@@ -28,6 +28,7 @@ ABOUT = {
     "relative_loss": ("1", "velocity error over that of the whole model at this sigma, minus 1"),
     "block_share": ("1", "share of the plain sampler's blocks that this sampler runs per frame"),
     "effect": ("1", "root mean square change of the frame over the root mean square of the plain one"),
+    "past_effect": ("1", "effect of another clip's frames as past; no instrument is attached"),
     "must_fire": ("1", "1 for a control that must change the frame, 0 for one that must not"),
     "passed": ("1", "1 where the control had the effect that it must have"),
 }

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe, Features
+from framelens.probes.chunk.chunk_probe import ChunkProbe
+from framelens.probes.chunk.features import DRAWS, Features
 from framelens.probes.chunk.layers import Output
 
 KINDS = ("hard", "delta")

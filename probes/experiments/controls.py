@@ -2,11 +2,14 @@
 
 Must not, to the last bit: the residual stream and attention replaced by their own values. Must: attention to
 the own frame only in all layers, another clip's cross-frame part, another clip's features. If a control
-fails, the instrument is not attached properly or the model does not use its past; then no other result of the
-run can be interpreted.
+fails, the instrument is not attached properly; then no other result of the run can be interpreted.
+
+What another clip's frames change as past, under this clip's conditions and without any instrument, tells a
+model that ignores its past, whose frame no control could change, from an instrument that is not attached.
 """
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -22,10 +25,14 @@ from framelens.probes.run.shape import RunShape
 
 THRESHOLD = 0.01
 """The least effect of a control that must fire."""
+OTHER = "other_frames"
 
 
 def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
-    """`controls`, (clip, control): effect, must_fire, passed; NaN where a control does not apply."""
+    """`controls`, (clip, control): effect, must_fire, passed; NaN where a control does not apply. With
+    past_effect, (clip): the effect of another clip's frames as past. `other_past`, (clip): the measures of
+    the frame and the velocities with that past.
+    """
     probe = subject.chunk_probe()
     table = Table(probe, control=list(CONTROLS))
     for name, (generate, must_fire) in CONTROLS.items():
@@ -34,24 +41,50 @@ def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
         effect = _effect(generate(probe), probe.sample) if applies else np.nan
         passed = (effect > THRESHOLD if must_fire else effect == 0) if applies else np.nan
         table.put({"effect": effect, "must_fire": must_fire, "passed": passed}, control=name)
-    return {"controls": table.dataset().assign_attrs(threshold=THRESHOLD)}
+    other, effect = measure_other_past(probe)
+    table.put({"past_effect": effect})
+    return {"controls": table.dataset().assign_attrs(threshold=THRESHOLD), "other_past": other}
+
+
+def measure_other_past(probe: ChunkProbe) -> tuple[xr.Dataset, float]:
+    """The measures after another clip's frames, at every step, and how much they change the frame."""
+    table = Table(probe)
+    with probe.remember(OTHER):
+        levels = enumerate(probe.levels.tolist())
+        velocities = [probe.velocity(probe.at_level(s), s, step, past=OTHER) for step, s in levels]
+        drawn = probe.generate(
+            probe.noise, lambda x, step: probe.velocity(x, probe.sigma(step), step, past=OTHER)
+        )
+    table.put_frames(drawn)
+    table.put_velocities(torch.stack(velocities))
+    return table.dataset(), _effect(drawn, probe.sample)
 
 
 def evaluations(run: RunShape) -> Evaluations:
-    """A frame generated for each control that applies; the last one (features) runs no layer."""
+    """A frame generated for each control that applies; the last one (features) runs no layer. A frame and
+    velocities after another clip's frames, which are encoded."""
     controls = [drawn for drawn, _ in CONTROLS.values() if run.attends_to_past or drawn not in OF_ATTENTION]
     drawn = len(controls) - (other_clip_features in controls)
-    use = ChunkUse(velocities=False, features=frozenset({0}), other_past=True)
-    return Evaluations(drawn * run.steps * DRAWS * run.layers, chunk=use)
+    use = ChunkUse(features=frozenset({0}), other_past=True)
+    passes = drawn * run.steps + run.steps + run.levels
+    encoding = run.encoding(run.chunks - 1, 1 if run.batch == 1 else DRAWS)
+    return Evaluations(passes * DRAWS * run.layers, encoding, chunk=use)
+
+
+def kept_bytes(run: RunShape) -> int:
+    """Another clip's frames in memory."""
+    one = run.batch == 1
+    return run.cache_bytes(run.chunks - one, 1 if one else DRAWS)
 
 
 def has_cross_frame_part(probe: ChunkProbe) -> bool:
     """Whether any key that a denoising pass attends to is of an earlier frame."""
-    return any(part.any() for part in probe.features().cross.values())
+    return probe.features().sees_past
 
 
 def _effect(drawn: Tensor, plain: Tensor) -> float:
-    return ((drawn - plain).square().mean() / plain.square().mean()).sqrt().item()
+    change = (drawn - plain).square().mean()
+    return (change / plain.square().mean()).sqrt().item() if change > 0 else change.item()
 
 
 def identity_edit(probe: ChunkProbe) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import xarray as xr
 
 from framelens.probes.chunk import cross_frame, stored_features
-from framelens.probes.chunk.chunk_probe import DRAWS, Features
 from framelens.probes.chunk.cross_frame import CUT, STORED
+from framelens.probes.chunk.features import DRAWS, Features
 from framelens.probes.chunk.measures import Table
 from framelens.probes.experiments.reuse import put_layer_velocities
 from framelens.probes.run.costs import ChunkUse, Evaluations

@@ -18,6 +18,7 @@ from framelens.analyses.decision.engine import Answer
 from framelens.analyses.decision.kept import THRESHOLD, summary
 from framelens.analyses.decision.split import (
     DATASETS,
+    NEWER,
     SUPPORTING,
     Split,
     Sweep,
@@ -107,7 +108,9 @@ def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file
     if hasattr(config, "encoder_layers"):
         return build(Plan, _plain(found | _separated_already(config, geometry, use, clocks)))
     data = {
-        name: _read(folder, name) for name in (*DATASETS, *SUPPORTING) if (folder / f"{name}.nc").exists()
+        name: _read(folder, name)
+        for name in (*DATASETS, *NEWER, *SUPPORTING)
+        if (folder / f"{name}.nc").exists()
     }
     answer = split(data, geometry["layers"])
     built = prediction = None

@@ -9,10 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from framelens.analyses.decision.curves import Curves, Cut
-from framelens.analyses.decision.kept import MEASURES, THRESHOLD, summary
+from framelens.analyses.decision.kept import THRESHOLD
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import (
@@ -154,11 +152,8 @@ def of_shapes(dense: Shape, separated: Shape, use: Use, clock: "Clock | None") -
 
 def _summarise_kept(curves: Curves, depth: int) -> dict[str, float] | None:
     """The kept share at that encoder depth, of the worse measure; None where it was not measured."""
-    if curves.once is None or depth not in curves.once[0]:
-        return None
-    at = list(curves.once[0]).index(depth)
-    value = summary(np.minimum(*(curves.once[1][measure][:, at] for measure in MEASURES)))
-    return {name: float(getattr(value, name)) for name in ("mean", "low", "high")}
+    value = curves.kept_once(depth)
+    return None if value is None else {name: float(end) for name, end in value._asdict().items()}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One clip, the networks that are shown it, and the noise they start from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class ProbedClip:
             model, frame = self.networks[network], self.chunks[-1]
             noise = torch.cat([self.noise(CHUNK_PROBE, draw)[:, frame:] for draw in range(DRAWS)])
             pasts = {"own": self.clip, "other_clip": self.other}
+            pasts["other_frames"] = replace(self.clip, video=self.other.video)
             grid = grid_of(self.settings, self.settings.drawn_steps)
             levels = training_density(self.networks["trained"]).quantiles(LEVELS)
             seeds = [self.renoise_seed(CHUNK_PROBE, draw) for draw in range(DRAWS)]

@@ -28,6 +28,8 @@ class Past:
     """Clean patches seen so far."""
 
     patches: Tensor
+    late: Tensor | None = None
+    """Where there is little noise, [b]; None: nothing depends on it."""
 
     @property
     def frames(self) -> int:
@@ -46,6 +48,8 @@ class Fetch(nn.Module):
     def forward(self, x: Tensor, past: Past) -> Tensor:
         place = F.one_hot(torch.arange(TOKENS), VALUES).float()
         own_logit = sway(x) if self.swayed else torch.full(x.shape[:2], -SURE)
+        if past.late is not None:
+            own_logit = torch.where(past.late[:, None], own_logit, 2 * SURE)
         q = SURE * place + F.one_hot(torch.tensor(VALUES - 1), VALUES) * own_logit[..., None]
         own = place + F.one_hot(torch.tensor(VALUES - 1), VALUES)
         k = torch.cat([place.repeat(past.frames, 1), own]).expand(len(x), -1, -1)
@@ -77,8 +81,10 @@ class ByHand(nn.Module):
 
     null_condition = None
 
-    def __init__(self, channels: list[slice], swayed: bool):
+    def __init__(self, channels: list[slice], swayed: bool, from_sigma: float = 1.0):
+        """It fetches at that noise level and below; there alone it predicts the noise."""
         super().__init__()
+        self.from_sigma = from_sigma
         self.geometry = Geometry(1, 1, SIDE, SIDE, PATCH, LAYERS, 1, 2 * VALUES)
         self.hook_embed, self.swayed = nn.Identity(), swayed
         self.blocks = nn.ModuleList(Block(own, swayed) for own in channels)
@@ -102,7 +108,8 @@ class ByHand(nn.Module):
         return replace(context, patches=torch.cat([context.patches, _patches(x)], dim=1))
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Past) -> Tensor:
-        noisy = _patches(x)
+        noisy, late = _patches(x), sigma <= self.from_sigma
+        context = context if self.from_sigma == 1 else replace(context, late=late)
         tokens = self.hook_embed(torch.cat([noisy, torch.zeros_like(noisy)], dim=-1))
         for block in self.blocks:
             tokens = block(tokens, context)
@@ -126,6 +133,17 @@ def entangled() -> ByHand:
     """Fetches a part in every layer, and again at every step."""
     thirds = [slice(0, 5), slice(5, 10), slice(10, VALUES)]
     return ByHand(thirds, swayed=True).requires_grad_(False)
+
+
+def late() -> ByHand:
+    """Fetches everything in layer 0, but only where half of what it sees or less is noise."""
+    channels = [slice(0, VALUES), slice(0, 0), slice(0, 0)]
+    return ByHand(channels, swayed=False, from_sigma=0.5).requires_grad_(False)
+
+
+def forgetful() -> ByHand:
+    """Attends to its past, whose values are zero."""
+    return ByHand([slice(0, 0)] * LAYERS, swayed=False).requires_grad_(False)
 
 
 def clip(frames: int, seed: int) -> Tensor:
