@@ -14,7 +14,7 @@ from framelens.analyses.decision.words import spell_share
 
 
 def describe_late(evidence: SplitEvidence) -> str:
-    """That the past is needed late only, or at every step anew; empty where fetching it once keeps something.
+    """That the past is needed late only, or again at every step; empty where fetching once keeps any of it.
 
     Needed late only: at the noisiest of the levels the past removes no more than BENEFIT of the error.
     """
