@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framelens.probes.run.options import BESIDE, parser, settings_of
-from framelens.probes.run.resume import Resume
+from framelens.probes.run.resume import Resume, require_unchanged
 from framelens.probes.run.settings import Settings, refuse_path
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.plan import FILE
@@ -100,7 +100,9 @@ def _measure(
     with in_one_line(name, settings):
         if missing and ranks.is_first:  # the others read what it draws
             session = session.with_own_clips(folder.path)
-        missing = ranks.broadcast(missing)
+        missing, first = ranks.broadcast((missing, folder.manifest.identity))
+        if missing:
+            require_unchanged(first, folder.manifest.identity)
         session = session.with_own_clips(folder.path) if missing else session
     began = time.perf_counter()
     done = settings.clips - len(missing)

@@ -265,6 +265,16 @@ def test_a_changed_adapter_is_refused_or_resumed_by_what_changed(command, adapte
     assert "has other code" in command.refuse(adapter(scale="100.0")), "finished, yet of another network"
 
 
+@pytest.mark.slow
+def test_processes_that_load_different_weights_are_refused(command, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom framelens.models.adapter_template import Adapter, Net\n\n\n"
+        "def load():\n    torch.seed()\n    return Adapter(Net())\n"
+    )
+    status, (line,) = command(f"{tmp_path}/mine.py:load", "--workers", "2")
+    assert status == 2 and "the weights differ" in line and "seed" in line
+
+
 # Versions
 
 

@@ -129,6 +129,26 @@ def test_other_settings_never_mix(command, footage, monkeypatch, capsys, tmp_pat
     assert "new.safetensors" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("change", ["film", "torch"])
+def test_a_stopped_file_is_not_resumed_on_another_film_or_version(
+    command, footage, monkeypatch, capsys, tmp_path, change
+):
+    film = tmp_path / "one.mp4"
+    film.write_bytes((footage / "one.mp4").read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(make, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command("--videos", film) == 130
+    if change == "film":
+        film.write_bytes(film.read_bytes() + b"\0")
+    else:
+        record = tmp_path / "clips.safetensors.partial" / "settings.json"
+        record.write_text(record.read_text().replace(f'"torch": "{torch.__version__}"', '"torch": "1.0.0"'))
+    capsys.readouterr()
+    assert command("--videos", film) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("framelens latents")]
+    assert ("one.mp4" if change == "film" else "torch 1.0.0") in line
+
+
 def test_decoded_files_show_what_the_vae_decodes(command, footage, tmp_path, pipeline):
     command("--videos", footage, "--clips", 1)
     source, shown = tmp_path / "clips.safetensors", tmp_path / "shown"

@@ -70,7 +70,7 @@ def test_a_broken_model_is_one_line_from_a_worker_too(tmp_path, monkeypatch):
     name, settings = "models/adapter_template.py:load", Settings(clips=1, steps=2)
     session = work.Session({"trained": network, "random": network}, [], settings, 5)
     described = manifest("a command", network, "adapter_template", settings, 5, name)
-    monkeypatch.setattr(work, "_worker", [session, name, RunFolder(tmp_path, described, False)])
+    monkeypatch.setattr(work, "_worker", [session, name, RunFolder(tmp_path, described, False), None])
     with pytest.raises(ValueError, match="adapter_template.py:load: IndexError: list index .*make check"):
         work._work(0)
 

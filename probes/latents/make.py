@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from framelens.models.loading.devices import check_device
 from framelens.models.loading.files import files_of
 from framelens.probes.latents.windows import read, windows
 from framelens.records import origin, write_json
+from framelens.records.identity import Input, describe_differences, framelens_code
 from framelens.records.lock import remove_stale_files
 from framelens.records.progress import progress_bar
 from framelens.videos import Window, latents
@@ -34,7 +36,9 @@ from framelens.videos import Window, latents
 IDENTITY = (
     "dtype", "text_encoder", "prompts", "negative", "vae", "videos", "stride", "frames", "size", "clips",
 )  # fmt: skip
-"""Settings that must agree before a file is resumed; some exist only with videos or with prompts."""
+"""Settings that must agree with those of a finished file; some exist only with videos or with prompts."""
+STARTED = (*IDENTITY, "made_by")
+"""Those that must agree before a file is resumed."""
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "av")
 
 
@@ -59,7 +63,7 @@ def make(request: Request, out: Path, command: str) -> Path:
     """Writes the file `out`; finished clips are stored beside it, so that a stopped command resumes."""
     check_device(request.device, request.dtype)
     prompts = read_prompts(request.prompts) if request.prompts else []
-    settings: dict[str, Any] = {"dtype": request.dtype}
+    settings: dict[str, Any] = {"dtype": request.dtype, "made_by": _made_by()}
     if prompts:
         assert request.text_encoder is not None
         part = find_text_encoder(request.text_encoder)
@@ -67,13 +71,13 @@ def make(request: Request, out: Path, command: str) -> Path:
     vae, clips = None, []
     if request.videos:
         vae, clips = _open_vae(request, len(prompts))
-        files = {clip.file.name: clip.file.stat().st_size for clip in clips}
+        films = [Input.read("film", film) for film in dict.fromkeys(clip.file for clip in clips)]
+        files = {film.name: {"bytes": film.bytes, "sha256": film.sha256} for film in films}
         settings |= {"vae": _describe_vae(vae), "videos": files, "stride": request.stride}
         settings |= {"frames": request.frames, "size": list(request.size), "clips": len(clips)}
 
     if out.exists():
-        if not _agree(_read_metadata(out), settings):
-            raise ValueError(f"{out} was made with other settings; delete it or choose another --out")
+        _require_same(f"{out} was made", _read_metadata(out), settings, IDENTITY)
         return out
     folder = _start_folder(out, settings)
     if vae is not None:
@@ -127,16 +131,27 @@ def _read_metadata(out: Path) -> dict[str, Any]:
         return {}
 
 
-def _agree(found: dict[str, Any], settings: dict[str, Any]) -> bool:
-    return all(found.get(key) == settings.get(key) for key in IDENTITY)
+def _made_by() -> dict[str, str]:
+    """The versions of what encodes."""
+    return {"framelens": framelens_code()} | {name: version(name) for name in PACKAGES}
+
+
+def _require_same(what: str, found: dict[str, Any], settings: dict[str, Any], keys: tuple[str, ...]) -> None:
+    """ValueError, which names the differences, unless both have the same under these keys."""
+    was, wanted = ({key: each[key] for key in keys if key in each} for each in (found, settings))
+    if was != wanted:
+        differences = describe_differences(was, wanted)
+        raise ValueError(f"{what} with other settings ({differences}); delete it or choose another --out")
 
 
 def _start_folder(out: Path, settings: dict[str, Any]) -> Path:
     """The folder of finished clips; ValueError if it was started with other settings."""
     folder = out.with_name(f"{out.name}.partial")
     record = folder / "settings.json"
-    if record.exists() and not _agree(json.loads(record.read_text(encoding="utf-8")), settings):
-        raise ValueError(f"{folder} was started with other settings; delete it or choose another --out")
+    if record.exists():
+        _require_same(
+            f"{folder} was started", json.loads(record.read_text(encoding="utf-8")), settings, STARTED
+        )
     write_json(record, settings)
     remove_stale_files(folder)
     remove_stale_files(out.parent, out.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from framelens.probes.run.settings import OWN_FILE
-from framelens.records.identity import Differences, compare, describe_differences
+from framelens.records.identity import Differences, Identity, compare, describe_differences
 from framelens.records.manifest import FILE, ProbeManifest
 from framelens.records.notes import print_note
 
@@ -72,6 +72,16 @@ class Resume:
         elif found.texts:
             files = ", ".join(found.texts)
             print_note(f"framelens probe: {path} is resumed: in {files} only comments or docstrings differ")
+
+
+def require_unchanged(first: Identity | None, own: Identity | None) -> None:
+    """ValueError if this process has other weights or inputs than the first process of the run."""
+    found = [] if first is None or own is None else compare(first, own).numbers
+    if found:
+        raise ValueError(
+            f"processes of this run loaded different things: {'; '.join(found)}; do not change files while "
+            "a run is measured, and seed the weights that an adapter makes"
+        )
 
 
 def measured_by(manifest: ProbeManifest) -> dict[str, str]:

@@ -27,8 +27,10 @@ from framelens.probes.chunk.layers import Layers
 from framelens.probes.run.clips import check_own, frames_of, is_own, own_clips, read_clips
 from framelens.probes.run.failures import in_one_line
 from framelens.probes.run.folder import RunFolder
+from framelens.probes.run.identity import identity_of
 from framelens.probes.run.pairing import control_of, film_coords
 from framelens.probes.run.probed_clip import Clip, ProbedClip
+from framelens.probes.run.resume import require_unchanged
 from framelens.probes.run.settings import NETWORKS, OWN_FILE, Settings
 
 
@@ -159,7 +161,9 @@ _worker: list[Any] = []
 def _open_worker(watched: Connection, name: str, settings: Settings, folder: RunFolder) -> None:
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
     torch.set_num_threads(1)
-    _worker[:] = [open_session(name, settings).with_own_clips(folder.path), name, folder]
+    session = open_session(name, settings)
+    own = identity_of(session.networks["trained"], session.settings, session.clips)
+    _worker[:] = [session.with_own_clips(folder.path), name, folder, own]
 
 
 def _end_with_parent(watched: Connection) -> None:
@@ -171,5 +175,6 @@ def _end_with_parent(watched: Connection) -> None:
 
 
 def _work(index: int) -> None:
-    session, name, folder = _worker
+    session, name, folder, own = _worker
+    require_unchanged(folder.manifest.identity, own)  # here its message reaches the parent
     _measure(session, name, folder, index)
