@@ -60,38 +60,55 @@ def cut(
 ) -> AttentionEdit:
     """An AttentionEdit under which the matching modules, or only these heads, attend to their own frame.
 
-    ValueError for a head that a module does not have, raised in its first pass.
+    Registers, tokens of no frame that the pass carries, are hidden from frames too where a module before it
+    (in the order of `points`) is not cut in all heads: there they have read the past. ValueError for a head
+    that a module does not have, raised in its first pass.
     """
     chosen = None if heads is None else sorted(set(heads))
+    matching = match_names(points, patterns)
+    order = list(points)
+    clean = {name for name in matching if chosen is None and set(order[: order.index(name)]) <= {*matching}}
+    clean |= {*matching[:1]} & {*order[:1]}
 
     def edit(_at: Any, name: str, call: AttentionCall) -> Tensor:
         if chosen is None:
-            return mask_other_frames(call)
+            return mask_other_frames(call, name in clean)
         if not chosen or min(chosen) < 0 or max(chosen) >= call.q.shape[1]:
             raise ValueError(f"{name!r} has heads 0 to {call.q.shape[1] - 1}, got {chosen}")
         out = call.out.clone()
-        out[:, chosen] = mask_other_frames(call)[:, chosen]
+        out[:, chosen] = mask_other_frames(call, name in clean)[:, chosen]
         return out
 
-    return AttentionEdit(points, dict.fromkeys(match_names(points, patterns), edit), roles)
+    return AttentionEdit(points, dict.fromkeys(matching, edit), roles)
 
 
-def mask_other_frames(call: AttentionCall) -> Float[Tensor, "b h q d"]:
+def carries_registers(call: AttentionCall) -> bool:
+    """Whether tokens of no frame are among the queries, beside older keys from which they read the past."""
+    assert call.key_age is not None
+    return bool((call.key_age[-call.q.shape[2] :] == -1).any() and (call.key_age > 0).any())
+
+
+def mask_other_frames(call: AttentionCall, registers: bool = True) -> Float[Tensor, "b h q d"]:
     """The call's result under a frame-diagonal mask: the softmax runs over the keys of a query's own frame.
 
     The queries are the last of the keys' tokens, so a query has the age of its own key. Keys of age -1 (text,
-    a start token) belong to no frame and stay visible; a query of age -1 sees only those. Where nothing is
-    masked, this is the call's own result. ValueError where there are more queries than keys.
+    a start token) belong to no frame and stay visible; a query of age -1 sees only those. Where the pass
+    carries tokens of no frame (`carries_registers`), these stay visible to frames only if `registers`: they
+    hold the past unless they were cut off from it in every layer before. Where nothing is masked, this is the
+    call's own result. ValueError where there are more queries than keys.
     """
     assert call.key_age is not None
     ages, queries, out = call.key_age.cpu(), call.q.shape[2], split_rows(call.out, call.fold)
     if queries > len(ages):
         raise ValueError(f"{queries} queries over {len(ages)} keys are not self-attention and cannot be cut")
+    hidden = torch.zeros(len(ages), dtype=torch.bool)
+    if not registers and carries_registers(call):
+        hidden[-queries:] = ages[-queries:] == -1
     runs, lengths = ages[-queries:].unique_consecutive(return_counts=True)
     parts, start = [], 0
     for age, length in zip(runs.tolist(), lengths.tolist(), strict=True):
         span = slice(start, start := start + length)
-        kept = ((ages == age) | (ages == -1)).nonzero().squeeze(1)
+        kept = ((ages == age) | ((ages == -1) & ~hidden)).nonzero().squeeze(1)
         if len(kept) == len(ages):
             parts.append(out[:, :, span])
         else:

@@ -1,10 +1,13 @@
 """AttentionEdit replaces what fused attention returns; cut is a frame-diagonal mask."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import carried
 import pytest
 import tiny
 import torch
+import variants
 from bounds import assert_same
 from torch import nn
 from torch.nn import functional as F
@@ -18,6 +21,7 @@ from framelens.models import adapter_template
 pytestmark = pytest.mark.usefixtures("all_float64")
 
 FRAMES, STEPS = 3, 2
+TOKENS = adapter_template.TOKENS
 
 
 class Attending(nn.Module):
@@ -101,6 +105,59 @@ def test_queries_that_do_not_divide_into_frames_are_refused():
     edit = AttentionEdit(points, {"*": lambda at, name, call: mask_later_frames(call, 2)})
     with pytest.raises(ValueError, match="3 .* 3 .* 2 "):
         under(edit, module, tiny.draw(1, 3, 8))
+
+
+# Registers that read the past
+
+
+def blind_then(network, instrument):
+    """The velocities after two pasts, own tokens alone in layer 0 and the instrument attached."""
+
+    def own_alone(_at, _name, call):
+        ages = call.key_age.clone()
+        ages[ages == -1] = 1
+        return torch.cat(
+            [call.out[:, :, :-TOKENS], mask_other_frames(replace(call, key_age=ages))[:, :, -TOKENS:]], 2
+        )
+
+    x, sigma, found = tiny.draw(1, 1, 3, 20, 20, seed=3), torch.tensor([0.5]), []
+    for seed in (1, 2):
+        context = network.start(1)
+        for frame in range(2):
+            context = network.encode(tiny.draw(1, 1, 3, 20, 20, seed=10 * seed + frame), context)
+        with AttentionEdit(network.attn_dict, {"blocks.0.attn": own_alone}) as first, instrument:
+            first.on_pass(moment())
+            instrument.on_pass(moment())
+            found.append(network.denoise(x, sigma, context))
+    return found
+
+
+def test_registers_hand_no_past_on_under_a_cut_of_later_layers():
+    network = variants.adapted(carried.Carried)
+    later = [name for name in network.attn_dict if name != "blocks.0.attn"]
+    one, other = blind_then(network, cut(network.attn_dict, later))
+    assert_same(one, other)
+    one, other = blind_then(network, cut(network.attn_dict, later[1:]))
+    assert not torch.allclose(one, other, rtol=1e-3), "layer 1 is not cut"
+
+
+def test_registers_that_read_nothing_stay_visible():
+    ages = torch.tensor([-1, 1, 0])
+    module, x = Attending(), tiny.draw(1, 3, 8)
+    points = {
+        name: AttentionPoint(part, lambda frame, keys: ages)
+        for name, part in (("first", module), ("second", Attending()))
+    }
+    sees = (ages[None] == ages[:, None]) | (ages[None] == -1)
+    assert_same(under(cut({"first": points["first"]}), module, x), masked(x, 3, sees))
+    with cut(points) as both:  # all modules before are cut, too
+        both.on_pass(moment())
+        assert_same(points["first"].module(x), masked(x, 3, sees))
+        assert_same(points["second"].module(x), masked(x, 3, sees))
+    with cut(points, "second") as second:
+        second.on_pass(moment())
+        hidden = sees & ~((ages[None] == -1) & (ages[:, None] >= 0))
+        assert_same(points["second"].module(x), masked(x, 3, hidden))
 
 
 # On a model

@@ -1,9 +1,13 @@
 """The laws of the interventions: what must change nothing changes nothing, what is served was served."""
 
+import itertools
+
+import carried
 import numpy as np
 import pytest
 import tiny
 import torch
+import variants
 from bounds import assert_same, differ
 
 from framelens.diffusion.sampler import rollout
@@ -348,6 +352,26 @@ def test_a_separated_model_is_measured_in_its_decoder(fusion):
     found = cutting.measure(about)["cut"]
     assert found.point.values.tolist() == ["decoder.blocks.0", "decoder.blocks.1"]
     assert found.change.sel(where="from", layer=0).item() > found.change.sel(where="from", layer=1).item() > 0
+
+
+def test_registers_belong_to_the_stored_part_and_hand_on_no_past_under_a_cut():
+    network = variants.adapted(carried.Carried)
+    clips = [Clip(tiny.draw(1, FRAMES, 3, 20, 20, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
+    networks = {"trained": network, "random": network}
+    probe = ProbedClip(0, networks, *clips, Settings(**SMALL), FRAMES).chunk_probe()
+    depth, features = len(probe.layers), probe.features()
+    stored = torch.stack([cross_frame.through(probe, layer, STORED) for layer in range(depth)])
+    with cross_frame.edit_cross_part(probe, stored[-1:].expand(DRAWS, -1, -1), features.cross) as on_pass:
+        served = probe.velocity(probe.noise, probe.sigma(0), 0, [on_pass])
+    assert_same(served, probe.velocity(probe.noise, probe.sigma(0)))
+    found = {}
+    with probe.remember("other_frames"):
+        for past, layer in itertools.product(("own", "other_frames"), (0, 1)):
+            modes = cutting.cut_modes(probe, layer, "from").expand(DRAWS, -1, -1)
+            with cross_frame.edit_cross_part(probe, modes, {}) as on_pass:
+                found[past, layer] = probe.velocity(probe.noise, 1.0, 0, [on_pass], past)
+    assert_same(found["own", 0], found["other_frames", 0])
+    assert not torch.allclose(found["own", 1], found["other_frames", 1]), "layer 0 sees the past"
 
 
 # What is written

@@ -106,6 +106,10 @@ class ChunkProbe:
             name: layer for layer, block in blocks for name in self.model.attn_dict if _within(block, name)
         }
 
+    def before(self, name: str) -> list[int]:
+        """The layers of the attention modules that run before this one."""
+        return list(self.attention.values())[: list(self.attention).index(name)]
+
     def _remember(self, past: str, sizes: Collection[int]) -> dict[tuple[int, str], Any]:
         """The memory of the true frames before this chunk, for each of these numbers of rows.
 
@@ -179,7 +183,7 @@ class ChunkProbe:
         def keep(_at: Any, name: str, call: AttentionCall) -> Tensor:
             assert call.key_age is not None
             ages.update(call.key_age.unique().tolist())
-            cross[name] = call.out - mask_other_frames(call)
+            cross[name] = call.out - mask_other_frames(call, registers=not self.before(name))
             return call.out
 
         edits = dict.fromkeys(self.attention, keep)

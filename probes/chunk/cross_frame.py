@@ -2,7 +2,8 @@
 
 The cross-frame part is the result of attention over all keys minus its result over the keys of its own
 frame alone (and keys of no frame). The rest is a complete frame-diagonal attention with its own softmax. A
-stored part is added to the frame-diagonal attention of a later pass.
+stored part is added to the frame-diagonal attention of a later pass. Registers that the pass carries have
+read the past in earlier layers, so they belong to the cross-frame part, unless all earlier layers are cut.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
+from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, carries_registers, mask_other_frames
 from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe, OnPass
 
 LIVE, CUT, STORED = 0, 1, 2
@@ -43,7 +44,7 @@ def edit_cross_part(
 
     def edit(_at: Any, name: str, call: AttentionCall) -> Tensor:
         mode = modes[:, probe.attention[name], :, None, None]
-        replaced = own = mask_other_frames(call)
+        replaced = own = _attend_own(probe, modes, name, call)
         if (mode == STORED).any():
             replaced = torch.where(mode == STORED, own + stored[name], own)
         return torch.where(mode == LIVE, call.out, replaced)
@@ -55,6 +56,16 @@ def edit_cross_part(
         return
     with AttentionEdit(probe.model.attn_dict, edits) as instrument:
         yield instrument.on_pass
+
+
+def _attend_own(probe: ChunkProbe, modes: Modes, name: str, call: AttentionCall) -> Tensor:
+    """The frame-diagonal attention of each row; with registers where they have read nothing of the past."""
+    earlier = probe.before(name)
+    if not earlier or not carries_registers(call):
+        return mask_other_frames(call)
+    is_cut = (modes[:, earlier] == CUT).all(2).all(1) & (modes[:, probe.attention[name]] != STORED).all(1)
+    hiding = mask_other_frames(call, registers=False)
+    return torch.where(is_cut[:, None, None, None], mask_other_frames(call), hiding)
 
 
 def generate(
