@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings, unasked = settings_of(options)
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}")
-    command, resume = command_line("probe", arguments), Resume(fresh, same_code)
+    repeated = [word for word in arguments if word not in ("--fresh", "--same-code")]
+    command, resume = command_line("probe", repeated), Resume(fresh, same_code)
     folder = probe(model, settings, out, run, workers, command, unasked, resume)
     if folder is not None:
         print(folder)

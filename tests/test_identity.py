@@ -4,9 +4,10 @@ import json
 import re
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import fake_run
 import numpy as np
 import pytest
 import tiny
@@ -21,6 +22,8 @@ from framelens.probes.run import folder as run_folder
 from framelens.probes.run.identity import identity_of
 from framelens.probes.run.settings import Settings
 from framelens.records.identity import CodeFile, Identity, Input, compare, framelens_code
+from framelens.reports.page.page import settings_section
+from framelens.reports.runs import open_run
 
 SMALL = "--clips 2 --steps 1 --frames 3 --context 1 --probed 1 --workers 1 --run one".split()
 SMALL += "--experiments rollouts --statistics block_norms".split()
@@ -348,7 +351,9 @@ def test_a_fresh_run_keeps_the_old_one_under_its_date(command, tmp_path):
             assert {file.relative_to(kept): held for file, held in content(kept).items()} == {
                 file.relative_to(run): held for file, held in old.items()
             }
-    assert manifest(run)["identity"]["weights"] == models.load(str(path)).source.weights
+    about = manifest(run)
+    assert about["identity"]["weights"] == models.load(str(path)).source.weights
+    assert "--fresh" not in about["command"], "the command that makes this run again"
 
 
 @pytest.mark.slow
@@ -363,6 +368,22 @@ def test_a_run_that_failed_before_its_first_number_blocks_nothing(command, tmp_p
     assert command(path, "--videos", "own", "--seed", "2") == (0, [])
     assert (run / "own.safetensors").stat().st_mtime_ns != drawn, "another model's samples are not"
     assert manifest(run)["complete"] and len(list(command.out.glob("tiny/*"))) == 1
+
+
+# The page
+
+
+def test_the_page_names_inputs_and_what_the_run_was_computed_on(tmp_path):
+    run = fake_run.write(tmp_path / "fake", layers=2, steps=2, clips=2)
+    film = {"kind": "film", "name": "a<b>.mp4", "bytes": 12345, "sha256": "f" * 64}
+    identity = Identity("w" * 64, {}, (CodeFile("net.py", "t", "c" * 64),), (Input(**film),), "0.1.0+abc")
+    places = [{"file": "a<b>.mp4", "first_frame": first, "frame_rate": 24.0} for first in (0, 12)]
+    assert "What was computed on" not in "".join(settings_section(open_run(run)))
+    with_manifest(run, lambda values: values.update(identity=asdict(identity), windows=places))
+    text = "".join(settings_section(open_run(run)))
+    assert text.count("What was computed on") == 1 and "<b>.mp4" not in text
+    for part in ("w" * 64, "c" * 64, "0.1.0+abc", "12,345 bytes", "24.0 frames per second", "frame 0, 12"):
+        assert part in text
 
 
 # Comparing

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from framelens.analyses.decision.findings import DECISION, Finding
 from framelens.records import replace_file
+from framelens.records.manifest import ProbeManifest
 from framelens.reports.drawing.effects import datasets
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.chooser import choices, chooser_section
@@ -185,6 +186,7 @@ def settings_section(run: Run) -> list[Html]:
         "The model": identity,
         "Its geometry": model.geometry,
         "Its training": model.training or {},
+        "What was computed on": computed_on(manifest),
         "Settings": manifest.settings | {"sigmas": [round(sigma, 4) for sigma in manifest.sigmas]},
         "Versions": origin | manifest.versions,
     }
@@ -194,6 +196,23 @@ def settings_section(run: Run) -> list[Html]:
             rows = pairs((key, spell_setting(value)) for key, value in values.items())
             parts.append(fill("<h3>{}</h3>\n{}", name, rows))
     return parts
+
+
+def computed_on(manifest: ProbeManifest) -> dict[str, str]:
+    """Hashes of weights and code, and each input file with the places of its clips; empty for older runs."""
+    identity = manifest.identity
+    if identity is None:
+        return {}
+    rows = {"weights": identity.weights, "framelens": identity.framelens}
+    rows |= {file.name: file.code for file in identity.code}
+    for file in identity.inputs:
+        read = [window for window in manifest.windows if window.get("file") == file.name]
+        parts = [f"{file.bytes:,} bytes", f"SHA-256 {file.sha256}"]
+        if read:
+            starts = ", ".join(str(window.get("first_frame")) for window in read)
+            parts.append(f"{read[0].get('frame_rate')} frames per second, clips from frame {starts}")
+        rows[f"{file.kind} {file.name}"] = "; ".join(parts)
+    return rows
 
 
 def spell_setting(value: object) -> str:
