@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import fake_run
 import numpy as np
@@ -101,7 +102,7 @@ def test_the_page_has_every_figure_both_verdicts_and_what_is_missing(runs, capsy
     (runs[1].folder / "readout.nc").unlink()
     assert compare.main(["fake/a", "fake/b"]) == 0
     path = capsys.readouterr().out.strip()
-    page = open(path, encoding="utf-8").read()
+    page = Path(path).read_text(encoding="utf-8")
     assert page.count("data:image/png") == len(MEASURES) - 1
     assert "not separable" in page and "finding 2" in page
     assert re.search(r"Clean frame read out: fake/b lacks readout", page)

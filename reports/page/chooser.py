@@ -173,8 +173,9 @@ def chooser_section(data: Mapping[str, Any]) -> list[Html]:
     if similarity:
         maps = (
             fill(
-                '<figure><figcaption>{}</figcaption><canvas tabindex="0" role="img" data-network="{}">'
-                "</canvas></figure>",
+                '<figure class="map"><figcaption>{}</figcaption><span class="rows">reference step</span>'
+                '<canvas tabindex="0" role="img" data-network="{}"></canvas>'
+                '<span class="columns">other step</span></figure>',
                 name, network,
             )
             for network, name in similarity["names"].items()
@@ -183,8 +184,13 @@ def chooser_section(data: Mapping[str, Any]) -> list[Html]:
             fill('<h3 id="similarity-title">Similarity between steps</h3>'),
             fill(
                 '<p class="quiet">Centred cosine of the features at two steps. Rows are the reference step, '
-                "columns are the other step; the noisiest is first. Dark is {}, light is 1.</p>",
+                "columns are the other step; the noisiest is first.</p>",
+            ),
+            fill(
+                '<p class="scale"><span>{}</span><i style="background:linear-gradient(90deg,{})"></i>'
+                "<span>1</span> centred cosine</p>",
                 f"{similarity['low'] / 1000:.2f}",
+                ",".join(similarity["palette"]),
             ),
             fill('<div class="maps">{}</div>', join(maps, "")),
             fill('<p class="readout" id="similarity-readout" aria-live="polite"></p>'),

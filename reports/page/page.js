@@ -25,13 +25,24 @@
     }
     svg.setAttribute("tabindex", "0");
     svg.addEventListener("pointermove", (event) => show(nearest(event)));
-    svg.addEventListener("pointerdown", (event) => { show(nearest(event)); choose("layer", points.keys[place]); });
+    svg.addEventListener("pointerdown", (event) => { show(nearest(event)); visit(points.keys[place]); });
     svg.addEventListener("focus", () => { if (place === null) show(0); });
     svg.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (step) { show((place === null ? 0 : place) + step); event.preventDefault(); }
-      if (event.key === "Enter" && place !== null) choose("layer", points.keys[place]);
+      if (event.key === "Enter" && place !== null) visit(points.keys[place]);
     });
+  }
+
+  // Shows a layer in the chooser, brings the chooser into view and marks it for a moment.
+  function visit(layer) {
+    choose("layer", layer);
+    const chooser = byId("chooser");
+    if (!chooser || chooser.hidden) return;
+    chooser.scrollIntoView({ block: "start" });
+    chooser.classList.remove("visited");
+    void chooser.offsetWidth;
+    chooser.classList.add("visited");
   }
 
   function cell(row, text, kind) {

@@ -57,15 +57,16 @@ def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) 
     name, plan = f"{run.model}, run {run.name}", run.plan
     measured = datasets(run, *INTERVENTIONS)
     small, data = small_figures(run, measured, plan), choices(run, measured)
+    found = findings(run)
     parts = [
         *banner(run, plan),
         fill("<h1>{}</h1>", name),
         fill('<p class="quiet">{}</p>', summary_line(run)),
         *(fill("<p>{}</p>", note) for note in run.probe.notes),
-        *verdict_parts(run, plan, small),
+        *verdict_parts(run, plan, small, found),
         *chooser_section(data),
         fill('<h2 id="findings">Two findings, tested on this run</h2>\n<div class="findings">'),
-        *(finding_card(number, finding) for number, finding in enumerate(findings(run), 1)),
+        *(finding_card(number, finding) for number, finding in enumerate(found, 1)),
         fill("</div>"),
         fill(
             '<p class="quiet">{} Similarity and attention mass are observations: only an intervention shows '
@@ -146,18 +147,37 @@ def finding_card(number: int, finding: Finding) -> Html:
 
 
 def figure_section(figure: PageFigure) -> Html:
-    """A figure with its picture inside the page, its numbers in words and its caption."""
+    """A figure with its picture inside the page and its first sentence; the other words are folded."""
+    first, _, others = figure.words.partition(". ")
     return fill(
-        '<section id="{name}">\n<h2>{title}</h2>\n<figure>\n<div class="wide" tabindex="0">'
+        '<section class="figure" id="{name}">\n<h2>{title}</h2>\n<p class="takeaway">{first}</p>\n<figure>\n'
+        '<div class="wide" tabindex="0">'
         '<img alt="{title}. {words}" src="data:image/png;base64,{picture}"></div>\n'
-        "<figcaption><p>{words}</p>\n"
-        '<p class="quiet">{caption}</p></figcaption>\n</figure>\n</section>',
+        "<figcaption><details><summary>numbers and how to read them</summary><p>{others}</p>\n"
+        '<p class="quiet">{caption}</p></details></figcaption>\n</figure>\n<p class="links">{links}</p>\n'
+        "</section>",
         name=figure.name,
         title=figure.title,
+        first=f"{first}." if others else first,
         words=figure.words,
+        others=others,
         caption=figure.caption,
         picture=base64.b64encode(figure.png.read_bytes()).decode("ascii"),
+        links=links_to(figure),
     )
+
+
+def links_to(figure: PageFigure) -> Html:
+    """Links to the same figure as PDF and to its numbers, which are inside the page, too."""
+    kinds = {"pdf": "application/pdf", "svg": "image/svg+xml", "csv": "text/csv"}
+    links = []
+    for kind, media in kinds.items():
+        file = figure.png.with_suffix(f".{kind}")
+        if file.exists():
+            content = base64.b64encode(file.read_bytes()).decode("ascii")
+            template = '<a download="{}" href="data:{};base64,{}">{}</a>'
+            links.append(fill(template, file.name, media, content, kind.upper()))
+    return join(links, " · ")
 
 
 def missing_section(not_drawn: Mapping[str, list[str]]) -> list[Html]:

@@ -1,12 +1,14 @@
 """The top of a run's page: the verdict and its reason, five small figures, the split, the tests.
 
-parts = verdict_parts(run, run.plan, small)    # pieces of HTML
+parts = verdict_parts(run, run.plan, small, findings(run))    # pieces of HTML
 """
 
+from framelens.analyses.decision.findings import Finding
 from framelens.analyses.intervals import describe_intervals
 from framelens.analyses.sample import Sample
 from framelens.records.plan import Plan
 from framelens.reports.page.markup import Html, fill, join, table
+from framelens.reports.page.player import player
 from framelens.reports.page.small_figures import INTERVENTIONS, Small
 from framelens.reports.page.split_section import TERMS, split_parts, sweep_parts
 from framelens.reports.plots.controls import failed_controls
@@ -28,14 +30,30 @@ def banner(run: Run, plan: Plan | None) -> list[Html]:
     return [fill('<p class="banner" role="alert"><strong>{}</strong> {}</p>', BANNER, text)]
 
 
-def verdict_parts(run: Run, plan: Plan | None, small: list[Small]) -> list[Html]:
+def verdict_parts(run: Run, plan: Plan | None, small: list[Small], found: list[Finding]) -> list[Html]:
     """Everything above the findings; without a plan, one line with the command to run."""
     parts = [_without(run)] if plan is None else _answer(plan)
+    parts += [relate(plan, found), *player(run)]
     if plan is not None or any(not run.missing((name,)) for name in INTERVENTIONS):
         parts += five(small, run.probed_sample)
     if plan is not None:
         parts += split_parts(plan) + _tests(plan) + _remarks(plan) + sweep_parts(plan)
     return parts
+
+
+def relate(plan: Plan | None, found: list[Finding]) -> Html:
+    """How the verdict relates to the two findings of the paper, in two sentences."""
+    first, second = (finding.verdict for finding in found)
+    text = (
+        f"The paper observed that features repeat over denoising steps (here: {first}) and that deep layers "
+        f"attend little to earlier frames (here: {second}). "
+    )
+    if plan is not None:
+        text += (
+            "These are observations. The verdict rests on interventions, which show what the output needs, "
+            "so a model can be separable where an observation is not confirmed, and the other way round."
+        )
+    return fill('<p class="relation">{}</p>', text)
 
 
 def _without(run: Run) -> Html:

@@ -68,19 +68,21 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     return figure, table
 
 
-def pictures(by_mode: dict[str, xr.Dataset], previews: dict[str, xr.Dataset]) -> dict[str, xr.DataArray]:
-    """The first clip's true frames and those of each mode, (frame, channel, row, col) in [-1, 1].
+def pictures(
+    by_mode: dict[str, xr.Dataset], previews: dict[str, xr.Dataset], clip: int = 0
+) -> dict[str, xr.DataArray]:
+    """A clip's true frames and those of each mode, (frame, channel, row, col) in [-1, 1].
 
     Latents are shown decoded where the run has previews, else by their first three channels, each scaled to
     its range in the truth.
     """
     stored = next(iter(by_mode.values()))
     clips = {"truth": stored.truth} | {mode: own.video for mode, own in by_mode.items()}
-    clips = {name: video.isel(clip=0) for name, video in clips.items()}
+    clips = {name: video.isel(clip=clip) for name, video in clips.items()}
     if previews:
         truth = next(iter(previews.values())).truth_preview
-        decoded = {mode: _pick_decoded(own.preview.isel(clip=0)) for mode, own in previews.items()}
-        return {"truth": _pick_decoded(truth.isel(clip=0))} | decoded
+        decoded = {mode: _pick_decoded(own.preview.isel(clip=clip)) for mode, own in previews.items()}
+        return {"truth": _pick_decoded(truth.isel(clip=clip))} | decoded
     if not stored.attrs.get("latent"):
         return clips
     channels = slice(0, 3 if stored.sizes["channel"] >= 3 else 1)

@@ -1,0 +1,176 @@
+"""The player of a page: clips as looped pictures, the truth beside what the model generates.
+
+    parts = player(run)      # pieces of HTML; empty where the run has no samples
+
+A film is one picture with all its frames side by side, which the style sheet shows one after the other. So
+all films of a clip stay in step, the page needs no script for them, and print shows the last frame.
+"""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import seaborn
+import xarray as xr
+from PIL import Image
+
+from framelens.reports.drawing import style
+from framelens.reports.page.markup import Html, fill, join
+from framelens.reports.plots.samples import PREVIEW, pictures
+from framelens.reports.runs import Run
+
+MOST_CLIPS = 8
+MOST_FRAMES = 48
+MOST_BYTES = 2_000_000
+"""Of all films of a page; clips that would exceed it are left out."""
+SMALL, LARGE = 110, 200
+"""Pixels: smaller frames are enlarged by a whole factor to this, larger ones are reduced to that."""
+BORDER = 3
+GIVEN, GENERATED = (34, 34, 34), (190, 190, 190)
+BRIGHT = 0.5
+"""The error, as a share of the range of a pixel, that has the brightest colour of an error map."""
+TITLES = {
+    "truth": "truth",
+    "teacher_forced": "generated, true past given",
+    "free_running": "generated, own past",
+}
+
+
+@dataclass(frozen=True)
+class Film:
+    """One looped picture: its title and its frames, [frame, row, column, 3] from 0 to 255."""
+
+    title: str
+    frames: np.ndarray
+    was_given: np.ndarray
+    """By frame: whether it was given to the model."""
+
+    def sprite(self) -> bytes:
+        """All frames side by side in one WebP picture."""
+        shown = [_frame(pixels, given) for pixels, given in zip(self.frames, self.was_given, strict=True)]
+        whole, buffer = np.concatenate(shown, axis=1), io.BytesIO()
+        is_small = max(self.frames.shape[1:3]) <= SMALL
+        Image.fromarray(whole).save(buffer, "WEBP", lossless=is_small, quality=80, method=4)
+        return buffer.getvalue()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a frame with its border, in pixels."""
+        height, width, _ = _frame(self.frames[0], given=False).shape
+        return height, width
+
+
+def player(run: Run) -> list[Html]:
+    """The section with every clip's films, its chooser and its error maps."""
+    if run.missing(("samples",)):
+        return []
+    clips, size, left_out = [], 0, 0
+    by_mode, previews = _stored(run)
+    wanted = min(next(iter(by_mode.values())).sizes["clip"], MOST_CLIPS)
+    for clip in range(wanted):
+        films = films_of(by_mode, previews, clip, int(run.manifest.settings["context"]))
+        maps = error_maps(films)
+        sprites = [(film, film.sprite()) for film in [*films, *maps]]
+        size += sum(len(sprite) for _, sprite in sprites) * 4 // 3
+        if size > MOST_BYTES and clips:
+            left_out = wanted - clip
+            break
+        clips.append(_clip(clip, sprites[: len(films)], sprites[len(films) :]))
+    chooser = join(
+        fill('<input type="radio" name="clip" id="clip-{0}"{1}><label for="clip-{0}">{0}</label>',
+             number, Html(" checked") if number == 0 else "")
+        for number in range(len(clips))
+    )  # fmt: skip
+    note = f" {left_out} more clips are left out to keep this page small." if left_out else ""
+    return [
+        fill(
+            '<section class="player" id="player" aria-label="Generated videos">\n'
+            '<p class="quiet"><span>Clip</span></p>\n{}\n<div class="clips">\n{}\n</div>\n'
+            '<p class="quiet">Frames with a dark border were given.{}</p>\n</section>',
+            chooser,
+            join(clips),
+            note,
+        )  # fmt: skip
+    ]
+
+
+def films_of(by_mode: dict, previews: dict, clip: int, context: int) -> list[Film]:
+    """The truth and each mode's video of one clip, at most MOST_FRAMES frames of it."""
+    videos = pictures(by_mode, previews, clip)
+    films = []
+    for name, video in videos.items():
+        video = video.isel(frame=_even(video.sizes["frame"]))
+        given = np.asarray(video.frame.values) < context
+        if name in by_mode:  # only probed frames are generated where the true past is given
+            psnr = by_mode[name].psnr.isel(clip=clip).reindex(frame=video.frame)
+            given = given | ~np.isfinite(psnr.values)
+        films.append(Film(TITLES.get(name, name.replace("_", " ")), to_pixels(video), given))
+    return films
+
+
+def error_maps(films: list[Film]) -> list[Film]:
+    """For each generated film the mean absolute difference from the truth over channels, as colours."""
+    truth, *generated = films
+    colours = np.asarray(seaborn.color_palette(style.SEQUENTIAL, 256)) * 255
+    maps = []
+    for film in generated:
+        error = np.abs(film.frames.astype(float) - truth.frames).mean(-1) / 255
+        shade = np.clip(error / BRIGHT * 255, 0, 255).astype(int)
+        maps.append(Film(f"error: {film.title}", colours[shade].astype(np.uint8), film.was_given))
+    return maps
+
+
+def to_pixels(video: xr.DataArray) -> np.ndarray:
+    """Frames in [-1, 1] as [frame, row, column, 3] from 0 to 255; values that are not finite are black."""
+    values = np.nan_to_num(video.transpose("frame", "row", "col", "channel").values, nan=-1.0)
+    pixels = np.clip((values + 1) * 127.5, 0, 255).astype(np.uint8)
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
+
+
+def _stored(run: Run) -> tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]:
+    modes = run.modes("samples")
+    by_mode = {mode: run.read("samples", mode=mode) for mode in modes}
+    return by_mode, {} if run.missing((PREVIEW,)) else {mode: run.read(PREVIEW, mode=mode) for mode in modes}
+
+
+def _even(frames: int) -> np.ndarray:
+    return np.unique(np.linspace(0, frames - 1, min(frames, MOST_FRAMES)).round().astype(int))
+
+
+def _frame(pixels: np.ndarray, given: bool) -> np.ndarray:
+    """One frame at the size of the page, with a border."""
+    longest = max(pixels.shape[:2])
+    if longest <= SMALL:
+        shown = pixels.repeat(-(-SMALL // longest), axis=0).repeat(-(-SMALL // longest), axis=1)
+    else:
+        factor = min(1.0, LARGE / longest)
+        height, width = (max(1, round(size * factor)) for size in pixels.shape[:2])
+        shown = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    bordered = np.empty((shown.shape[0] + 2 * BORDER, shown.shape[1] + 2 * BORDER, 3), np.uint8)
+    bordered[:] = GIVEN if given else GENERATED
+    bordered[BORDER:-BORDER, BORDER:-BORDER] = shown
+    return bordered
+
+
+def _clip(number: int, films: list[tuple[Film, bytes]], maps: list[tuple[Film, bytes]]) -> Html:
+    """The films of one clip, and its error maps folded."""
+    error = fill(
+        '<details><summary>error maps</summary><div class="films">{}</div>'
+        '<p class="quiet">Mean absolute difference from the truth; dark: none, bright: half of the range '
+        "of a pixel or more.</p></details>",
+        join(_film(number, film, sprite) for film, sprite in maps),
+    )
+    shown = join(_film(number, film, sprite) for film, sprite in films)
+    return fill('<div class="clip"><div class="films">{}</div>{}</div>', shown, error if maps else "")
+
+
+def _film(number: int, film: Film, sprite: bytes) -> Html:
+    height, width = film.shape
+    return fill(
+        '<figure><div class="film" role="img" aria-label="Clip {}, {}: {} frames in a loop" '
+        'style="--frames:{};--seconds:{}s;aspect-ratio:{}/{};max-width:{}px;'
+        'background-image:url(data:image/webp;base64,{})"></div><figcaption>{}</figcaption></figure>',
+        number, film.title, len(film.frames), len(film.frames), f"{0.25 * len(film.frames):g}", width, height,
+        max(width, 180), base64.b64encode(sprite).decode("ascii"), film.title,
+    )  # fmt: skip
