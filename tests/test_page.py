@@ -15,6 +15,7 @@ import pytest
 from framelens.analyses.decision.kept import Context
 from framelens.records.plan import PlannedClock
 from framelens.reports.drawing.effects import datasets, kept_share_of_random, ratio
+from framelens.reports.findings.findings import findings
 from framelens.reports.page.page import page, summary_line
 from framelens.reports.page.small_figures import INTERVENTIONS, small_figures
 from framelens.reports.page.split_section import of_bytes, of_many, split_parts
@@ -131,7 +132,7 @@ def test_the_verdict_comes_first_with_its_reason_and_five_figures(html):
     texts = ["Separable", "What it fetches &lt;once&gt;", "<svg", "1.87×"]
     places = [body.index(text) for text in [*texts, "3 MiB"]]
     assert places == sorted(places)
-    assert body.count("<svg ") == 5 == body.count('role="img" aria-label="')
+    assert body.count("<svg ") == 5 == len(re.findall(r'<svg [^>]*role="img" aria-label="', body))
     assert BANNER not in html
 
 
@@ -179,7 +180,7 @@ def test_failed_controls_are_said_in_red_before_anything_else(tmp_path):
 
 def test_without_a_plan_the_page_says_what_to_run(tmp_path):
     run = write(tmp_path, verdict=None)
-    assert "framelens plan --model fake" in verdict_parts(run, None, [])[0]
+    assert "framelens plan --model fake" in verdict_parts(run, None, [], findings(run))[0]
     for name in fake_interventions.datasets({"clip": 1, "layer": 4, "head": 1}):
         (run.folder / f"{name}.nc").unlink()
     html = page(run, [], {})

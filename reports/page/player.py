@@ -30,6 +30,10 @@ BORDER = 3
 GIVEN, GENERATED = (34, 34, 34), (190, 190, 190)
 BRIGHT = 0.5
 """The error, as a share of the range of a pixel, that has the brightest colour of an error map."""
+ABOUT = (
+    "Frames with a dark border were given. Error maps show the mean absolute difference from the truth: dark "
+    "is none, bright is half of the range of a pixel or more."
+)
 TITLES = {
     "truth": "truth",
     "teacher_forced": "generated, true past given",
@@ -48,7 +52,9 @@ class Film:
 
     def sprite(self) -> bytes:
         """All frames side by side in one WebP picture."""
-        shown = [_frame(pixels, given) for pixels, given in zip(self.frames, self.was_given, strict=True)]
+        shown = [
+            _frame(pixels, bool(given)) for pixels, given in zip(self.frames, self.was_given, strict=True)
+        ]
         whole, buffer = np.concatenate(shown, axis=1), io.BytesIO()
         is_small = max(self.frames.shape[1:3]) <= SMALL
         Image.fromarray(whole).save(buffer, "WEBP", lossless=is_small, quality=80, method=4)
@@ -66,7 +72,7 @@ def player(run: Run) -> list[Html]:
     if run.missing(("samples",)):
         return []
     clips, size, left_out = [], 0, 0
-    by_mode, previews = _stored(run)
+    by_mode, previews = read_samples(run)
     wanted = min(next(iter(by_mode.values())).sizes["clip"], MOST_CLIPS)
     for clip in range(wanted):
         films = films_of(by_mode, previews, clip, int(run.manifest.settings["context"]))
@@ -87,9 +93,10 @@ def player(run: Run) -> list[Html]:
         fill(
             '<section class="player" id="player" aria-label="Generated videos">\n'
             '<p class="quiet"><span>Clip</span></p>\n{}\n<div class="clips">\n{}\n</div>\n'
-            '<p class="quiet">Frames with a dark border were given.{}</p>\n</section>',
+            '<p class="quiet">{}{}</p>\n</section>',
             chooser,
             join(clips),
+            ABOUT,
             note,
         )  # fmt: skip
     ]
@@ -128,7 +135,8 @@ def to_pixels(video: xr.DataArray) -> np.ndarray:
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
 
 
-def _stored(run: Run) -> tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]:
+def read_samples(run: Run) -> tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]:
+    """Samples by mode, and decoded previews by mode where the run has them."""
     modes = run.modes("samples")
     by_mode = {mode: run.read("samples", mode=mode) for mode in modes}
     return by_mode, {} if run.missing((PREVIEW,)) else {mode: run.read(PREVIEW, mode=mode) for mode in modes}
@@ -156,9 +164,7 @@ def _frame(pixels: np.ndarray, given: bool) -> np.ndarray:
 def _clip(number: int, films: list[tuple[Film, bytes]], maps: list[tuple[Film, bytes]]) -> Html:
     """The films of one clip, and its error maps folded."""
     error = fill(
-        '<details><summary>error maps</summary><div class="films">{}</div>'
-        '<p class="quiet">Mean absolute difference from the truth; dark: none, bright: half of the range '
-        "of a pixel or more.</p></details>",
+        '<details><summary>error maps</summary><div class="films">{}</div></details>',
         join(_film(number, film, sprite) for film, sprite in maps),
     )
     shown = join(_film(number, film, sprite) for film, sprite in films)
