@@ -30,8 +30,8 @@ import torch
 from torch import nn
 
 from framelens import models
-from framelens.diffusion.schedule import Sampling
 from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.parts.released import SAMPLING
 
 HEAD = 64
 CLASSES: tuple[str, ...] = ()
@@ -41,7 +41,6 @@ DEFAULTS: dict[str, Any] = {"height": 8, "width": 8, "patch": 1, "fusion": None}
 or reads them as tokens (None: as tokens, unless the tensors belong to another fusion)."""
 
 SILENT_FUSIONS = ("token_concat", "add")
-SAMPLING = Sampling(steps=50)
 NAMES = {
     "embed.": "x_embedder.",
     "context_embed.": "context_embedder.",

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 
+import diffusers
 import official_reference as reference
 import pytest
 import tiny
@@ -13,13 +14,14 @@ import torch
 from bounds import assert_same
 from precision import double_precision
 from safetensors.torch import save_file
-from tiny_official import CHANNELS, far_weights, scd_weights
+from tiny_official import CHANNELS, far_long_weights, far_weights, scd_weights
 
 from framelens import models
 from framelens.diffusion.sampler import rollout
-from framelens.diffusion.schedule import Sampling, sigma_grid
+from framelens.diffusion.schedule import sigma_grid
 from framelens.models import official
 from framelens.models.loading.checkpoint import Checkpoint, write
+from framelens.models.parts.released import SAMPLING
 from framelens.probes.__main__ import main as probes_main
 
 COMBINES = {
@@ -187,7 +189,15 @@ def test_a_loaded_model_and_its_copy_say_what_they_take_and_hold(file, tmp_path,
     models.save(network, tmp_path / "own.safetensors")
     for model in (network, models.load(str(tmp_path / "own.safetensors"))):
         assert model.latent and model.takes == takes and model.null_condition == (4 if kind else None)
-    assert network.sampling == Sampling(steps=50) and not tiny.model().latent
+    assert network.sampling == SAMPLING and not tiny.model().latent
+
+
+def test_the_sampler_is_that_of_the_released_code(file):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(50)
+    network = models.load(file(far_weights()))
+    assert_same(network.sampling.grid, scheduler.sigmas, bound=1e-7)
+    assert models.load(file(far_long_weights()), height=2, width=4, short_frames=3).sampling == SAMPLING
 
 
 def test_our_own_checkpoints_say_what_they_were_trained_on(tmp_path):

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from framelens.diffusion.schedule import Sampling
 from framelens.models.far_long.blocks import LongBlock, Recoding
 from framelens.models.parts.blocks import Rope
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.cached_stack import CachedStack
 from framelens.models.parts.config import StackConfig, check_conditions, condition_of
+from framelens.models.parts.released import SAMPLING
 from framelens.models.parts.stack import CLEAN_TIMESTEP, Modulations, patches
 
 COARSE_TIMESTEP = 2 * CLEAN_TIMESTEP
@@ -78,7 +78,7 @@ class LongContext:
 class FarLong(CachedStack):
     """A frame-causal DiT whose recent past is fine and whose far past is coarse."""
 
-    sampling = Sampling(steps=50)
+    sampling = SAMPLING
 
     def __init__(self, config: Config):
         super().__init__(config, config.layers, unembed=True)
