@@ -15,6 +15,8 @@ import xarray as xr
 
 from framelens import models
 from framelens.models import dense
+from framelens.models.loading import checkpoint as checkpoint_files
+from framelens.probes import experiments
 from framelens.probes.__main__ import main as probes_main
 from framelens.training import recipes, trainer
 from framelens.training.__main__ import main as training_main
@@ -201,23 +203,42 @@ def test_a_disk_that_is_full_at_the_manifest_leaves_none(refused, monkeypatch, t
     assert not [file for file in (tmp_path / "runs").rglob("*") if file.is_file()]
 
 
-BROKEN = {
-    "blocks.1.mlp.0.weight": "blocks.1.hook_mlp_out.* encode .* 0.* 0",
-    "blocks.0.attn.k.weight": "blocks.0.attn.hook_k.* encode .* 0.* 0",
-    "embed.bias": "hook_embed.* encode .* 0.* 0",
-    "unembed.weight": "hook_embed.* denoise .* 3.* 1",
-}
-
-
 @pytest.mark.parametrize(
-    ("weight", "value"), [*((weight, torch.nan) for weight in BROKEN), ("embed.bias", torch.inf)]
+    ("weight", "value"), [("blocks.1.mlp.0.weight", torch.nan), ("embed.bias", torch.inf)]
 )
-def test_weights_that_are_no_numbers_are_traced_to_layer_frame_and_step(refused, tmp_path, weight, value):
+@pytest.mark.parametrize("experiment", ["rollouts", "noise_invariance", "readout", "known_state"])
+def test_weights_that_are_not_numbers_are_named(refused, tmp_path, weight, value, experiment):
     network = tiny.model(**tiny.TILES)
     network.state_dict()[weight].view(-1)[0] = value
     broken = tiny.checkpoint(tmp_path / "broken.safetensors", network)
-    line = refused("--statistics", "block_norms", "feature_pca", model=broken)
-    assert re.search(BROKEN[weight], line) and weight in line
+    line = refused("--experiments", experiment, model=broken)
+    assert "not finite" in line and weight in line and str(broken) in line
+
+
+EXPERIMENTS = [name for name in experiments.names() if name != "mask_drift"]
+"""All but the one for networks that make a whole clip at once."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_values_that_become_infinite_in_a_network_are_refused_by_every_experiment(
+    refused, tmp_path, experiment
+):
+    network = tiny.model(**tiny.TILES)
+    network.blocks[1].mlp[0].weight.mul_(1e30)
+    network.blocks[1].mlp[-1].weight.mul_(1e30)
+    large = tiny.checkpoint(tmp_path / "large.safetensors", network)
+    line = refused("--experiments", experiment, model=large)
+    assert re.search(r"not finite .*blocks\.1\..* pass, frame \d.*weights: none", line)
+
+
+def test_a_configuration_that_is_not_of_numbers_is_named(refused, tmp_path):
+    network = tiny.model(**tiny.TILES)
+    about = tiny.metadata(network)
+    about["config"] |= {"rope_theta": float("nan")}
+    file = tmp_path / "broken.safetensors"
+    checkpoint_files.write(file, network.state_dict(), about)
+    assert re.search(f"{file}: .*rope_theta=nan", refused(model=file))
 
 
 def test_numbers_are_asked_for_where_numbers_belong(capsys):

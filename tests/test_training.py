@@ -388,6 +388,26 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path):
         train(tmp_path, steps=200, learning_rate=1e30, muon=False, warmup=1, keep_every=1000, save_every=1000)
 
 
+@pytest.mark.parametrize(("keep_every", "save_every"), [(1, 1), (1000, 1)])
+def test_a_training_that_diverges_keeps_what_was_saved_before(tmp_path, keep_every, save_every):
+    """Its last update is made, but nothing is saved of it: the loss after it is not finite."""
+    settings = {"learning_rate": 1e30, "muon": False, "warmup": 1, "decay_share": 0.0}
+    with pytest.raises(ValueError, match=r"loss is (nan|inf) at step 1; .*saved .*learning_rate.*--out"):
+        train(tmp_path, **settings, keep_every=keep_every, save_every=save_every)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert saved["step"] == 0 and all(weight.isfinite().all() for weight in saved["model"].values())
+    assert not (tmp_path / "model.safetensors").exists()
+    with pytest.raises(ValueError, match="at step 1"):
+        train(tmp_path, **settings, keep_every=keep_every, save_every=save_every)
+
+
+def test_the_last_update_of_a_training_may_not_diverge_either(tmp_path):
+    """No loss is computed after it but that of the validation."""
+    with pytest.raises(ValueError, match=r"validation loss is (nan|inf) at step 1"):
+        train(tmp_path, steps=1, learning_rate=1e30, muon=False, warmup=1, ema=0.0)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_recipes_name_things_that_exist():
     for name in RECIPES:
         with torch.device("cpu" if recipe(name).initial else "meta"):

@@ -95,7 +95,13 @@ class TrainingFolder:
             ) from None
 
     def write_what_is_due(self, training: Any) -> None:
-        """Writes the checkpoint, log, sample and state that the recipe asks for before this step."""
+        """Writes the checkpoint, log, sample and state that the recipe asks for before this step.
+
+        ValueError, and nothing is written, where the loss of this step is not finite.
+        """
+        every = (self.recipe.keep_every, self.recipe.sample_every, self.recipe.save_every)
+        if training.step and any(training.step % each == 0 for each in every):
+            training.require_sound()
         keep = training.step % self.recipe.keep_every == 0
         if keep and (not training.log or training.log[-1]["step"] < training.step):
             training.validate()

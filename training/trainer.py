@@ -6,6 +6,7 @@ Every step draws its clips and its noise from (seed, step), so a training resume
 average and the state of its optimisers alone.
 """
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -62,6 +63,7 @@ def _advance(training: "Training", folder: TrainingFolder, progress: bool) -> No
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", validation=training.format_validation())
                 if is_interrupted():
+                    training.require_sound()
                     folder.save_state(training)
                     raise KeyboardInterrupt
 
@@ -82,10 +84,7 @@ class Training:
         began = time.perf_counter()
         self._set_learning_rate()
         loss = self.compute_loss()
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"the training loss is {loss.item()} at step {self.step}; lower the learning rate"
-            )
+        self._require_finite(loss.item(), "training loss")
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
@@ -96,8 +95,25 @@ class Training:
         self.seconds += time.perf_counter() - began
         return loss.item()
 
+    @torch.no_grad()
+    def require_sound(self) -> None:
+        """ValueError unless the loss of the coming step is finite. No random number is used up."""
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus):
+            self._require_finite(self.compute_loss().item(), "training loss")
+
+    def _require_finite(self, loss: float, what: str) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the {what} is {loss} at step {self.step}; what was saved before it is kept: lower the "
+                "learning rate (--set learning_rate=... or muon_learning_rate=...), with another --out"
+            )
+
     def validate(self) -> None:
-        """Appends the loss of the averaged weights on held-out clips to the log, in the mean and by sigma."""
+        """Appends the loss of the averaged weights on held-out clips to the log, in the mean and by sigma.
+
+        ValueError where it is not finite.
+        """
         with averaged_weights(self.model, self.average), self._cut_layers():
             by_sigma = measure_validation_loss(self.model, self.source, self.recipe.frames, self.device)
         row = {
@@ -105,6 +121,7 @@ class Training:
             "seconds": round(self.seconds, 1),
             "loss": sum(by_sigma.values()) / len(by_sigma),
         }
+        self._require_finite(row["loss"], "validation loss")
         self.log.append(row | {f"loss_sigma_{sigma}": loss for sigma, loss in by_sigma.items()})
 
     def format_validation(self) -> str:

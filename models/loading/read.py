@@ -21,6 +21,7 @@ from framelens.models.loading.adapter import make_model
 from framelens.models.loading.checkpoint import Checkpoint, check_shapes
 from framelens.models.loading.devices import AUTO, check_device, first_device
 from framelens.models.loading.files import files_of, read_file, read_folder
+from framelens.models.loading.finite import require_finite_config, require_finite_weights
 from framelens.models.loading.locate import Place
 from framelens.models.loading.memory import require_memory
 from framelens.models.loading.multi_device import spread
@@ -59,6 +60,7 @@ def read(
     )
     model.source = replace(source, repo=place.repo, revision=place.revision)
     _convert(model, getattr(torch, dtype))
+    require_finite_weights(place.name, module_of(model))
     if seed is not None:
         shuffle(module_of(model).requires_grad_(False), seed)
     model.source = replace(model.source, weights=hash_weights(module_of(model)))
@@ -147,6 +149,7 @@ def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
         what = what if index else f"{folder} has no config.json, so it is not a model in diffusers' layout"
         raise FileNotFoundError(f"{what}; supported are {', '.join(sorted(known))}")
     config = read_json_object(folder / "config.json")
+    require_finite_config(folder / "config.json", config)
     if config.get("quantization_config"):
         raise ValueError(f"{folder}: its config.json says that the weights are quantised; {UNQUANTISED}")
     kind = next((k for k in (config.get("_class_name"), *(config.get("architectures") or ())) if k), None)
@@ -218,6 +221,7 @@ def _build(path: Path, metadata: dict[str, Any], asked: dict[str, Any]) -> Any:
     network = metadata.get("network")
     if network not in models.networks():
         raise ValueError(f"{path} holds a {network!r} network; supported are {', '.join(models.networks())}")
+    require_finite_config(path, metadata.get("config"))
     try:
         return models.network(network).build(metadata["config"])
     except (KeyError, TypeError, ValueError) as error:

@@ -22,6 +22,7 @@ from framelens.diffusion.schedule import add_noise
 from framelens.hooks.trace import Trace
 from framelens.probes.chunk.layers import select_patterns
 from framelens.probes.run.costs import Evaluations
+from framelens.probes.run.finite import require_finite_features
 from framelens.probes.run.probed_clip import Clip, ProbedClip
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
@@ -167,4 +168,5 @@ def residual_stream(
     with Trace(model.hook_dict, points, keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
         model.denoise(x, torch.full((1,), sigma, device=x.device), context)
+    require_finite_features(model, kept, f"frame {frame}, sigma {sigma:g}")
     return kept

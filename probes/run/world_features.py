@@ -20,6 +20,7 @@ from framelens.diffusion.schedule import add_noise
 from framelens.hooks.trace import Trace
 from framelens.probes.chunk.layers import Layers, select_patterns
 from framelens.probes.run.clips import conditions_of, move_conditions, source_of
+from framelens.probes.run.finite import require_finite_features
 from framelens.probes.run.noise import seed_of
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
@@ -112,18 +113,18 @@ def _read_tokens(
     model: CausalDiffuser, points: list[str], x: Tensor, noise: Tensor, sigma: float, context: Any, frame: int
 ) -> Float[np.ndarray, "m l n d"]:
     """The tokens of a chunk's first frame at each point, in one pass at that noise level."""
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, Tensor] = {}
     chosen = chosen_tokens(model)
 
     def keep(_read_tokens: Any, name: str, value: Tensor) -> None:
-        own = own_tokens(model, name, value, clips=len(x))[:, chosen].float().cpu()
-        kept[name] = _round(_project(own).numpy())
+        kept[name] = _project(own_tokens(model, name, value, clips=len(x))[:, chosen].float().cpu())
 
     with Trace(model.hook_dict, points, keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
         level = x.new_full((len(x),), sigma)
         model.denoise(add_noise(x, noise, level[:, None].expand(x.shape[:2])), level, context)
-    return np.stack([kept[point] for point in points], 1)
+    require_finite_features(model, kept, f"frame {frame}, sigma {sigma:g}")
+    return np.stack([_round(kept[point].numpy()) for point in points], 1)
 
 
 def chosen_tokens(model: CausalDiffuser) -> Tensor:
