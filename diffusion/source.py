@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from framelens.records.checks import MOST_FRAMES
 from framelens.records.identity import CodeFile
 
 
@@ -33,8 +34,16 @@ class Source:
     @property
     def frames(self) -> int:
         """The number of frames in its training clips. ValueError if the file does not store this."""
+        return self._require_stated(self.stated_frames)
+
+    @property
+    def stated_frames(self) -> int | None:
+        """The frames in its training clips; None if that is not stored, ValueError if it cannot be."""
         recipe = (self.metadata.get("training") or {}).get("recipe") or {}
-        return self._require_stated(recipe.get("frames"))
+        frames = recipe.get("frames")
+        if frames is not None and not (type(frames) is int and 1 <= frames <= MOST_FRAMES):
+            raise ValueError(f"{self.file} is damaged: its training had clips of {frames!r} frames")
+        return frames
 
     def _require_stated(self, value: Any) -> Any:
         if value is None:

@@ -81,11 +81,11 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     from framelens.probes.experiments.rollouts import watched_rollout
     from framelens.probes.run.clips import read_clips
     from framelens.probes.run.pairing import control_of, film_coords
-    from framelens.probes.run.probed_clip import ProbedClip, recipe_of
+    from framelens.probes.run.probed_clip import ProbedClip
 
     model = models.load(str(file), settings.device, settings.dtype)
     training = traits(model).source.metadata["training"]
-    frames = recipe_of(model).get("frames")
+    frames = traits(model).source.stated_frames
     if frames is None:
         raise ValueError(
             f"{file} does not say how long its training's clips were; train it with `make train`"

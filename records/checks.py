@@ -6,6 +6,7 @@
 Imports nothing heavy.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -22,6 +23,10 @@ WORDS = {
     NoneType: "null",
 }
 """How a message names a type."""
+
+MOST_STEPS, MOST_FRAMES, MOST_CLIPS, MOST_SEED = 10_000, 1_000_000, 1_000_000, 2**32 - 1
+"""The largest number of denoising steps, frames of a clip and clips, and the largest seed. Their memory is
+checked where it is used."""
 
 
 class Rule(NamedTuple):
@@ -54,6 +59,11 @@ def must(holds: Callable[[Any], bool], what: str) -> Rule:
 def at_least(least: float) -> Rule:
     """The rule that a number is `least` or more."""
     return must(lambda value: value >= least, f"be at least {least}")
+
+
+def between(least: float, most: float) -> Rule:
+    """The rule that a number is from `least` to `most`."""
+    return must(lambda value: least <= value <= most, f"be from {least} to {most}")
 
 
 def one_of(kind: str, names: Callable[[], Collection[str]]) -> Rule:
@@ -100,6 +110,12 @@ def is_of(value: Any, kind: type) -> bool:
     if kind in (int, float):
         return isinstance(value, {int: Integral, float: Real}[kind]) and not isinstance(value, bool)
     return isinstance(value, (list, tuple) if kind is tuple else kind)
+
+
+STEPS, FRAMES, CLIPS = (between(1, most) for most in (MOST_STEPS, MOST_FRAMES, MOST_CLIPS))
+SEED = between(0, MOST_SEED)
+POSITIVE = must(lambda value: 0 < value < math.inf, "be positive and finite")
+GUIDANCE = must(lambda scale: 0 <= scale < math.inf, "be 0 or more and finite")
 
 
 def suggest(name: str, names: Collection[str]) -> str:

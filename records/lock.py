@@ -20,7 +20,8 @@ except ImportError:  # Windows
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without locks answers."""
-NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+"""Why no file can be made beside a folder: it may not be, or part of the path is a file."""
 PARTIAL = re.compile(r"\.(\d+)\.(.+)")
 """The name of a temporary file of `framelens.records.replace_file`: a dot, the process, a dot, the name."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from framelens.records import replace_file
 from framelens.records.commands import exits_as, read_options
+from framelens.records.lock import hold_folder
 from framelens.records.runs import ROOT, KnownRun, describe_run, find_run, known_runs
 
 HEADS = ("run", "kind", "verdict", "settings", "date", "MB")
@@ -100,7 +101,8 @@ def delete(runs: list[KnownRun], is_confirmed: bool) -> int:
             print("nothing was deleted")
             return 2
     for run in runs:
-        shutil.rmtree(run.folder)
+        with hold_folder(run.folder, "nothing of it was deleted"):
+            shutil.rmtree(run.folder)
     return 0
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from framelens.records.assignments import convert, parse_assignments
-from framelens.records.checks import at_least, check, optional, spell_as_flag
+from framelens.records.checks import between, check, optional, spell_as_flag
 from framelens.records.commands import exits_as, read_options
 from framelens.records.plan import Plan
-from framelens.training.recipes import RECIPES, RELEASED, Recipe, recipe
+from framelens.training.recipes import MOST_COUNT, RECIPES, RELEASED, Recipe, recipe
 
 WITH_AN_OPTION = ("steps", "batch", "seed")
 """Settings of a recipe that have an option of their own."""
-OPTIONS = {name: optional(at_least(1)) for name in ("steps", "batch", "threads")}
+OPTIONS = {name: optional(between(1, MOST_COUNT)) for name in ("steps", "batch", "threads")}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ import torch
 from framelens import models
 from framelens.diffusion.contract import CausalDiffuser, module_of
 from framelens.models.dense import Dense
+from framelens.models.loading.memory import require_room_for_clips
 from framelens.models.scd import SCD
 from framelens.models.variants.cut import layers_from
 from framelens.models.variants.recomposed import recompose
@@ -39,6 +40,8 @@ def build(recipe: Recipe) -> Dense | SCD:
 def _build_network(network: ModuleType, recipe: Recipe) -> Any:
     """The network with fresh weights; ValueError where the recipe's architecture does not fit it."""
     channels, height, width = worlds.load(recipe.videos).SHAPE
+    draws = max(1, recipe.noise_draws)
+    require_room_for_clips(recipe.batch * draws, recipe.frames, (channels, height, width), "--batch")
     conditions = worlds.load(recipe.videos).CONDITIONS
     shape = {"channels": channels, "height": height, "width": width, "conditions": conditions}
     _check_architecture(network, recipe, shape)

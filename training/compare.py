@@ -10,18 +10,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from framelens.records.checks import Rule, at_least, check, each, one_of, spell_as_flag
+from framelens.records.checks import CLIPS, SEED, Rule, between, check, each, one_of, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.manifest import FILE, CompareManifest
 from framelens.training.arms import ARMS, recipe_of
-from framelens.training.recipes import Recipe
+from framelens.training.recipes import MOST_COUNT, Recipe
 
 CONTEXT = 3
 """Frames before the first that is predicted."""
 DENOISING_STEPS = 20
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("steps", "seeds", "clips", "rounds", "threads"), at_least(1)),
-    "seed": at_least(0),
+    **dict.fromkeys(("steps", "seeds", "rounds", "threads"), between(1, MOST_COUNT)),
+    "clips": CLIPS,
+    "seed": SEED,
     "arms": each(one_of("arm", lambda: ARMS)),
 }
 Trainings = dict[tuple[str, int], tuple[Recipe, Path]]

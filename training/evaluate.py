@@ -21,7 +21,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framelens.records.checks import Rule, at_least, check, optional, spell_as_flag
+from framelens.records.checks import (
+    CLIPS,
+    FRAMES,
+    GUIDANCE,
+    SEED,
+    STEPS,
+    Rule,
+    check,
+    optional,
+    spell_as_flag,
+)
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.progress import progress_bar
 
@@ -29,9 +39,12 @@ if TYPE_CHECKING:  # it imports torch, which --help does without
     import framelens.diffusion.contract
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("clips", "steps", "context"), at_least(1)),
-    "frames": optional(at_least(1)),
-    "seed": at_least(0),
+    "clips": CLIPS,
+    "steps": STEPS,
+    "context": FRAMES,
+    "frames": optional(FRAMES),
+    "guidance": GUIDANCE,
+    "seed": SEED,
 }
 
 
@@ -112,6 +125,7 @@ def evaluate(
     """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
     from framelens.diffusion.contract import traits
     from framelens.diffusion.guidance import guide
+    from framelens.models.loading.memory import require_room_for_clips
     from framelens.training.clip_scores import score_free_run, score_next_frame, score_state
     from framelens.training.scores import FIRST_CLIP, sample_frames
     from framelens.videos.worlds import load as load_world
@@ -121,6 +135,7 @@ def evaluate(
     if context >= frames:
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
     world = load_world(options.videos or source.videos)
+    require_room_for_clips(options.clips, frames, world.SHAPE, "--clips")
     sampler = guide(network, options.guidance, options.negative)
     clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
     sampled, free = sample_frames(

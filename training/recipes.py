@@ -9,11 +9,24 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints
 
-from framelens.records.checks import Rule, at_least, check, check_types, must, one_of, optional
+from framelens.records.checks import (
+    FRAMES,
+    POSITIVE,
+    SEED,
+    Rule,
+    at_least,
+    between,
+    check,
+    check_types,
+    must,
+    one_of,
+    optional,
+)
 
 ARITHMETIC = ("float32", "bfloat16", "float16")
 """What a forward pass may compute in."""
-MOST_SEEDS = 2**32
+MOST_COUNT = 1_000_000_000
+"""The largest number of steps; the memory of clips is checked when they are made."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +102,19 @@ class Recipe:
         check(self, RULES)
 
 
-POSITIVE = must(lambda value: 0 < value < math.inf, "be positive and finite")
 SHARE = must(lambda value: 0 <= value <= 1, "be from 0 to 1")
 DECAY = must(lambda value: 0 <= value < 1, "be from 0 to below 1")
-COUNTS = ("steps", "batch", "frames", "noise_draws", "warmup", "save_every", "keep_every", "sample_every")
+COUNTS = ("steps", "batch", "noise_draws", "warmup", "save_every", "keep_every", "sample_every")
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(COUNTS, at_least(1)),
+    **dict.fromkeys(COUNTS, between(1, MOST_COUNT)),
+    "frames": FRAMES,
     **dict.fromkeys(("learning_rate", "muon_learning_rate", "decoder_rate", "clip"), POSITIVE),
     **dict.fromkeys(("beta1", "beta2", "ema"), DECAY),
     **dict.fromkeys(("clean_history", "decay_share", "uniform_share", "condition_dropout"), SHARE),
     "weight_decay": must(lambda value: 0 <= value < math.inf, "be 0 or more and finite"),
     "cut_from": optional(at_least(0)),
     "autocast": one_of("arithmetic", lambda: ARITHMETIC),
-    "seed": must(lambda seed: 0 <= seed < MOST_SEEDS, f"be from 0 to {MOST_SEEDS - 1}"),
+    "seed": SEED,
 }
 """What each setting must meet. Whether the network, its architecture and the videos exist is asked when the
 network is built (training/build.py), which needs torch."""

@@ -69,7 +69,10 @@ def score_arms(
 def sample_frames(
     model: CausalDiffuser, clips: videos.Clips, context: int, steps: int, seed: int, device: str
 ) -> dict[str, np.ndarray]:
-    """Samples of the frames from `context` on [b f c h w], teacher_forced and free_running."""
+    """Samples of the frames from `context` on [b f c h w], teacher_forced and free_running.
+
+    ValueError where they are not finite.
+    """
     truth = torch.from_numpy(clips.video).to(device)
     cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(device)
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
@@ -78,6 +81,11 @@ def sample_frames(
         "teacher_forced": rollout(model, noise, sigmas, cond, truth, True, wanted),
         "free_running": rollout(model, noise, sigmas, cond, truth[:, :context]),
     }
+    for name, video in sampled.items():
+        if not torch.isfinite(video).all():
+            raise ValueError(
+                f"the {name.replace('_', '-')} samples are not finite (NaN or infinity) and have no scores"
+            )
     return {name: video[:, context:].float().cpu().numpy() for name, video in sampled.items()}
 
 

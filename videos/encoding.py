@@ -36,7 +36,7 @@ def encode(file: Path, suffix: str, images: UInt8[np.ndarray, "f h w c"], rate: 
         ".gif": ("gif", "pal8", {}),
     }[suffix]
     frames = _make_frames(images, rate)
-    with av.open(file, "w", format=suffix[1:]) as container:
+    with av.open(f"file:{file}", "w", format=suffix[1:]) as container:  # else a colon makes it a URL
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], pixels
         for frame in _reduce_colours(frames, images, rate) if suffix == ".gif" else frames:

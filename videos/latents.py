@@ -133,10 +133,12 @@ def _check_array(path: Path, name: str, values: np.ndarray, rank: int, shape: st
         raise ValueError(f"{path}: {name} is {values.dtype}, expected floating point")
     if values.ndim != rank or 0 in values.shape:
         raise ValueError(f"{path}: {name} has shape {list(values.shape)}, expected {shape}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        values = values.astype(np.float32)
     if not np.isfinite(values).all():
         bad, rows = sorted(set(np.nonzero(~np.isfinite(values))[0].tolist())), shape[1:].split(",")[0]
-        raise ValueError(f"{path}: {name} has values that are not finite, in {rows} {bad[:10]}")
-    return values.astype(np.float32)
+        raise ValueError(f"{path}: {name} has values that are not finite in float32, in {rows} {bad[:10]}")
+    return values
 
 
 def _note_order(path: Path, video: np.ndarray) -> None:

@@ -46,7 +46,7 @@ def make_model(place: Place, asked: dict[str, Any]) -> tuple[Any, tuple[CodeFile
             raise
         except ImportError as error:
             raise ValueError(f"{place.path} cannot be imported: {error}{remedy(error)}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{place.name} raised {error_line(error)}") from error
     refuse_undeclared(model, place.name)
     imported = _imported.setdefault(place.path.resolve(), set())

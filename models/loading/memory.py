@@ -3,6 +3,7 @@
 require_memory("a.safetensors", files, "cuda", "bfloat16", copies=2)        # ValueError if they do not fit
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def require_bytes(what: str, needed: int, device: str, dtype: str, copies: int =
         raise ValueError(
             f"{what} needs {needed / 1e9:.1f} GB as {dtype}{twice}, {free / 1e9:.1f} GB are free on "
             f"{'all devices' if device == 'auto' else device}: try {_remedy(device, dtype)}"
+        )
+
+
+def require_room_for_clips(clips: int, frames: int, shape: tuple[int, int, int], option: str) -> None:
+    """Raises ValueError if this machine has no room for that number of clips of that number of frames.
+
+    `shape` is (channels, height, width) of a frame in float32, `option` gives the number of clips.
+    """
+    needed, free = clips * frames * math.prod(shape) * 4, free_bytes("cpu")
+    if free is not None and needed > free:
+        raise ValueError(
+            f"{clips} clips of {frames} frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
+            f"lower {option} or the number of frames"
         )
 
 

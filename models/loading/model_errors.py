@@ -8,8 +8,11 @@ import sysconfig
 from pathlib import Path
 from typing import Literal
 
-RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""Errors that a faulty model may raise."""
+RAISED = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, SystemExit, TypeError,
+    ValueError,
+)  # fmt: skip
+"""Errors that a faulty model may raise. One of sys.exit would end the command as if it had succeeded."""
 ROOT, STANDARD = Path(__file__).resolve().parents[2], Path(sysconfig.get_paths()["stdlib"])
 """The folder of the package framelens, and that of the standard library."""
 

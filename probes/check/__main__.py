@@ -8,7 +8,10 @@ import argparse
 import sys
 
 from framelens.records.assignments import parse_assignments
+from framelens.records.checks import SEED, STEPS, Rule, between, check, spell_as_flag
 from framelens.records.commands import exits_as, read_options
+
+RULES: dict[str, Rule] = {"chunks": between(1, 1000), "steps": STEPS, "seed": SEED}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if every check holds, 1 if one does not, 2 if the request cannot be met."""
     options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
+    check(options, RULES, spell_as_flag)
     answer = parse_assignments(options.set)
     from framelens import models
 
@@ -52,14 +56,18 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch
 
-    from framelens.probes.check.examine import examine
+    from framelens.models.loading.memory import require_room_for_clips
+    from framelens.probes.check.examine import CLIPS, examine
 
     model = models.load(options.model, options.device, options.dtype, **answer)
+    g = model.geometry
+    frames = options.chunks * g.frames_per_chunk
+    require_room_for_clips(CLIPS, frames, (g.channels, g.height, g.width), "--chunks")
     verdicts = []
     try:
-        for check in examine(model, None, options.chunks, options.steps, options.seed, options.all_layers):
-            print(check.line, flush=True)
-            verdicts.append(check.holds)
+        for found in examine(model, None, options.chunks, options.steps, options.seed, options.all_layers):
+            print(found.line, flush=True)
+            verdicts.append(found.holds)
     except torch.OutOfMemoryError:  # pyright: ignore[reportPrivateImportUsage]
         raise OSError(
             f"{options.device} has not enough memory for 2 clips of {options.chunks} chunks; try --dtype "

@@ -23,6 +23,8 @@ CHECKS: tuple[Callable[[CheckedModel], Check], ...] = (
     rows, frames, conditions, parallel, copies,
 )  # fmt: skip
 """In this order, one mistake explains the failures that follow it."""
+CLIPS = 2
+"""Random clips that the model gets."""
 REMEDY = "no check can run before a pass succeeds: correct the line that raised this error"
 
 

@@ -5,6 +5,7 @@ the time at a given speed. The flags of a run (--steps, --frames, --quick, --tok
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from framelens.probes.estimate.presets import PRESETS, STEPS, shape_of_preset
 from framelens.probes.run.options import parser as run_parser
 from framelens.probes.run.options import settings_of
 from framelens.probes.run.settings import Settings
+from framelens.records.checks import MOST_FRAMES
 from framelens.records.commands import exits_as, read_options
 
 if TYPE_CHECKING:
@@ -40,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model, preset, chunk, teraflops, *_ = (
         options.pop(name) for name in ("model", "preset", "chunk", "teraflops", "run", "out", "workers")
     )
-    if chunk < 1 or not teraflops > 0:
-        raise ValueError(f"--chunk and --teraflops must be positive, got {chunk} and {teraflops:g}")
+    if not 1 <= chunk <= MOST_FRAMES or not 0 < teraflops < math.inf:
+        raise ValueError(
+            f"--chunk and --teraflops must be positive, --chunk at most {MOST_FRAMES}, got {chunk} and "
+            f"{teraflops:g}"
+        )
     settings, unasked = settings_of(options)
     if preset is None:
         name, run = _of_model(model, settings, unasked)

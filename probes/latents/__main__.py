@@ -11,9 +11,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from framelens.records.checks import CLIPS, FRAMES, Rule, between, check, each, optional, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
 
-DEFAULT_SIZE = (480, 832)
+DEFAULT_SIZE, LARGEST = (480, 832), 16_384
+RULES: dict[str, Rule] = {
+    "frames": FRAMES,
+    "size": each(between(1, LARGEST)),
+    "stride": FRAMES,
+    "clips": optional(CLIPS),
+    "rate": between(0.01, 1000),
+    "longest": between(1, LARGEST),
+}
+"""Of the options, before anything is opened; the film format stores no other rates."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if everything is written, 2 if the request is not possible, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = read_options(parser(), arguments)
+    check(options, RULES, spell_as_flag)
     for path in _run(options, command_line("latents", arguments)):
         print(path)
     return 0

@@ -17,6 +17,7 @@ from framelens.records.assignments import parse_assignments
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.manifest import FILE as MANIFEST
 from framelens.records.manifest import ProbeManifest
+from framelens.records.notes import print_note
 from framelens.records.plan import FILE
 
 if TYPE_CHECKING:  # it imports torch, which --help does without
@@ -128,7 +129,8 @@ def _find_run(label: str, run: str, runs: Path) -> Path:
 def _find_largest(name: str, label: str, runs: Path, requested: dict[str, Any]) -> Path:
     """The finished run with cuts of all layers and most clips, the newest of equals.
 
-    A run that cannot be read is left out; if there are only such runs, the error names the first.
+    A run that cannot be read is left out and named in a note; if there are only such runs, the error names
+    the first.
     """
     ranked, unreadable = [], []
     for path in (runs / label).glob(f"*/{MANIFEST}"):
@@ -150,6 +152,8 @@ def _find_largest(name: str, label: str, runs: Path, requested: dict[str, Any]) 
             f"no finished run of {label} with interventions under {runs}; make one: "
             f"framelens probe --model {name} --out {runs}"
         )
+    for error in unreadable:
+        print_note(f"framelens plan: left out: {error}")
     return max(ranked)[1]
 
 

@@ -26,13 +26,14 @@ from framelens.models.cost.operations import (
 from framelens.records import now
 from framelens.records.manifest import FILE, BenchManifest
 
+MOST_COUNT = 1_000_000_000
 NEARBY = range(-2, 4)
 """The changes of the encoder's depth that are compared."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """How the model will be used. ValueError unless all counts are at least 1."""
+    """How the model will be used. ValueError unless all counts are from 1 to MOST_COUNT."""
 
     steps: int
     """Denoising steps per frame."""
@@ -48,8 +49,8 @@ class Use:
     def __post_init__(self):
         for name in ("steps", "history", "tokens", "batch"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}")
+            if value is not None and not 1 <= value <= MOST_COUNT:
+                raise ValueError(f"--{name} must be from 1 to {MOST_COUNT}, got {value}")
 
 
 COUNTED = "channels height width patch heads d_model mlp_width conditions text_tokens text_width window sink"

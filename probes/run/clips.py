@@ -16,10 +16,11 @@ from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import ForwardPass, rollout
+from framelens.models.loading.memory import require_room_for_clips
 from framelens.probes.chunk.chunk_probe import Clip
 from framelens.probes.run.finite import require_finite
 from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
-from framelens.probes.run.probed_clip import grid_of, recipe_of
+from framelens.probes.run.probed_clip import grid_of
 from framelens.probes.run.settings import OWN, Settings
 from framelens.records.progress import progress_bar
 from framelens.videos import latents, worlds
@@ -53,7 +54,7 @@ def frames_of(settings: Settings, model: CausalDiffuser) -> int:
     ValueError where nothing is left to draw after the context.
     """
     chunk, context = model.geometry.frames_per_chunk, settings.context
-    frames = settings.frames or recipe_of(model).get("frames")
+    frames = settings.frames or traits(model).source.stated_frames
     if frames is None and latents.is_file(source_of(settings, model)):
         frames = latents.read(source_of(settings, model)).video.shape[1]
     frames = max(CHUNKS * chunk, context + chunk) if frames is None else frames // chunk * chunk
@@ -71,6 +72,7 @@ def read_clips(settings: Settings, model: CausalDiffuser, frames: int) -> list[C
     Raises ValueError or FileNotFoundError if the source cannot give clips of the model's size.
     """
     source, geometry, wanted = source_of(settings, model), model.geometry, settings.clips + 1
+    _require_room(settings, model, frames)
     if latents.is_file(source):
         batch = latents.read(source, frames, wanted)
     elif traits(model).latent:
@@ -114,8 +116,14 @@ def own_clips(settings: Settings, model: CausalDiffuser, frames: int, file: Path
 
 def check_own(settings: Settings, model: CausalDiffuser, frames: int) -> None:
     """ValueError or OSError where the model cannot draw clips of its own under these prompts and guidance."""
+    _require_room(settings, model, frames)
     _, texts, negative = _read_prompts(settings, model)
     _conditions(settings, model, frames, texts if texts is None else texts[:1], negative)
+
+
+def _require_room(settings: Settings, model: CausalDiffuser, frames: int) -> None:
+    g = model.geometry
+    require_room_for_clips(settings.clips + 1, frames, (g.channels, g.height, g.width), "--clips")
 
 
 def _read_prompts(

@@ -40,7 +40,7 @@ def in_one_line(name: str, settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _may_come_from_model(error: Exception, name: str) -> bool:
+def _may_come_from_model(error: BaseException, name: str) -> bool:
     """Whether it may come from the model: an error outside an adapter's lines may still
     follow from what the adapter returned or declared, but a ValueError of framelens says what to do."""
     if isinstance(error, SilentHookError):

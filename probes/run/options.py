@@ -31,7 +31,8 @@ def parser(
     parser.add_argument(
         "--model",
         default="dense-tiles",
-        help="a shipped model, a checkpoint, a hub id or adapter.py:function (default: dense-tiles)",
+        help="a shipped model, a checkpoint, a hub id or adapter.py:function; an adapter is code, and it is "
+        "run (default: dense-tiles)",
     )
     parser.add_argument(
         "--set",

@@ -1,13 +1,28 @@
 """What a probe run was asked to do: checked before anything is loaded or written. Light: no torch."""
 
-import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from framelens.analyses import statistics
+from framelens.models.cost.shape import VALUE_BYTES
 from framelens.probes import experiments
-from framelens.records.checks import Rule, at_least, check, each, must, one_of, optional, spell_as_flag
+from framelens.records.checks import (
+    CLIPS,
+    FRAMES,
+    GUIDANCE,
+    MOST_FRAMES,
+    POSITIVE,
+    SEED,
+    STEPS,
+    Rule,
+    at_least,
+    check,
+    each,
+    one_of,
+    optional,
+    spell_as_flag,
+)
 
 if TYPE_CHECKING:  # it imports torch, which --help does without
     import framelens.diffusion.contract
@@ -158,7 +173,7 @@ def _spell(value: Any) -> str:
 
 
 def _exceeds_context(frames: int, settings: Settings) -> bool:
-    return frames > settings.context
+    return settings.context < frames <= MOST_FRAMES
 
 
 def _leaves_a_step(start: int, settings: Settings) -> bool:
@@ -166,21 +181,24 @@ def _leaves_a_step(start: int, settings: Settings) -> bool:
 
 
 RULES: dict[str, Rule] = {
-    "clips": at_least(1),
-    "probed": at_least(1),
-    "steps": at_least(1),
-    "context": at_least(1),
+    "clips": CLIPS,
+    "probed": FRAMES,
+    "steps": STEPS,
+    "context": FRAMES,
     "queries": at_least(2),
-    "seed": at_least(0),
+    "seed": SEED,
     "tokens": optional(at_least(8)),
     "stats_steps": optional(at_least(2)),
-    "shift": must(lambda shift: 0 < shift < math.inf, "be positive and finite"),
-    "guidance": must(lambda scale: 0 <= scale < math.inf, "be 0 or more and finite"),
+    "dtype": one_of("dtype", lambda: VALUE_BYTES),
+    "shift": POSITIVE,
+    "guidance": GUIDANCE,
     "frames": optional(
         Rule(
             _exceeds_context,
             lambda name, frames, settings: (
-                f"{name} must exceed --context {settings.context}, got {frames}: nothing is left to draw"
+                f"{name} must be at most {MOST_FRAMES}, got {frames}"
+                if frames > MOST_FRAMES
+                else f"{name} must exceed --context {settings.context}, got {frames}: nothing is left to draw"
             ),
         )
     ),
