@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check latents probe figures train evaluate compare compare-train scd-bench test test-fast lint notebooks clean
+.PHONY: help setup check latents probe figures train evaluate compare compare-train scd-bench test test-fast lint docs notebooks clean
 
 help: ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ test-fast: $(INSTALLED) ## run the tests that take seconds, without notebooks
 lint: $(INSTALLED) ## ruff and pyright
 	$(BIN)/ruff check
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(INSTALLED) ## build the documents as a site in build/site, with every link checked
+	$(BIN)/python docs/build.py
 
 notebooks: $(INSTALLED) ## open the notebooks in Jupyter Lab
 	$(BIN)/jupyter lab notebooks/

@@ -1,13 +1,16 @@
 """README and docs are short, their links lead somewhere, and their Python runs."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "models/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES += [path for path in [ROOT / "CONTRIBUTING.md"] if path.exists()]
+PAGES += [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [
     (page.relative_to(ROOT).as_posix(), code) for page in PAGES for code in CODE.findall(page.read_text())
@@ -39,3 +42,28 @@ def test_the_python_of_a_page_runs(page, code):
 
 def test_the_readme_shows_python():
     assert any(page == "README.md" for page, _ in BLOCKS)
+
+
+def build_site(folder):
+    """A copy of the documents, and a function that builds the site of it."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = [name for name in files.stdout.split() if name.endswith((".md", ".png", ".yml", "LICENSE"))]
+    for name in [*wanted, "docs/build.py", "models/adapter_template.py"]:
+        copy = folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, copy)
+    return folder, lambda: subprocess.run(
+        [sys.executable, "docs/build.py"], cwd=folder, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.mark.slow
+def test_the_site_is_built_and_a_link_that_leads_nowhere_stops_it(tmp_path):
+    folder, build = build_site(tmp_path)
+    done = build()
+    assert done.returncode == 0, done.stderr
+    pages = {path.name for path in (folder / "build/site").rglob("*.html")}
+    assert {"findings.html", "architecture.html", "index.html"} <= pages
+    (folder / "docs/limits.md").write_text("# Limits\n\n[nothing](nowhere.md)\n")
+    done = build()
+    assert done.returncode != 0 and "nowhere.md" in done.stderr
