@@ -1,5 +1,6 @@
 """A run is resumed only on what it was computed on: weights, code, inputs, settings, versions."""
 
+import importlib
 import json
 import re
 import sys
@@ -250,6 +251,16 @@ def test_packages_beside_an_adapter_are_its_sources_and_libraries_are_not(tmp_pa
             "mine.py", "named_so.py", "network_of_a_test/__init__.py", "network_of_a_test/inner/__init__.py",
             "network_of_a_test/inner/part.py", "network_of_a_test/other.py",
         ]  # fmt: skip
+
+
+def test_a_module_has_the_code_that_was_imported_until_it_is_reloaded(adapter, tmp_path):
+    before = models.load(adapter()).source.code
+    (tmp_path / "seeds_of_a_test.py").write_text("SEED = 0\nSCALE = 100.0\n")
+    assert models.load(f"{tmp_path}/mine.py:load").source.code == before, "Python imports a module once"
+    importlib.invalidate_caches()
+    importlib.reload(sys.modules["seeds_of_a_test"])
+    after = models.load(f"{tmp_path}/mine.py:load").source.code
+    assert [new.name for new, old in zip(after, before, strict=True) if new != old] == ["seeds_of_a_test.py"]
 
 
 @pytest.mark.slow

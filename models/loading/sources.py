@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator
 from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from framelens.models.loading.model_errors import owner_of
 from framelens.records.identity import CodeFile
 
-_read: WeakKeyDictionary[ModuleType, CodeFile] = WeakKeyDictionary()
-"""Modules with the code that Python imported: it does not import them again if their files change."""
+_read: WeakKeyDictionary[ModuleType, tuple[Any, CodeFile]] = WeakKeyDictionary()
+"""Modules with the code that Python imported, and the spec it did this by: it does not import them again if
+their files change, unless they are reloaded."""
 
 
 def read_sources(adapter: Path, imported: Iterable[str]) -> tuple[CodeFile, ...]:
@@ -44,7 +46,11 @@ def _read_module(name: str, path: Path, folder: Path) -> CodeFile:
     shown = path.relative_to(folder).as_posix() if folder in path.parents else f"{name} ({path.name})"
     if module is None:
         return CodeFile.read(path, shown)
-    return _read.setdefault(module, CodeFile.read(path, shown))
+    spec, code = _read.get(module, (None, None))
+    if code is None or spec is not module.__spec__:
+        code = CodeFile.read(path, shown)
+        _read[module] = module.__spec__, code
+    return code
 
 
 def _local_file(name: str, folder: Path) -> Path | None:
