@@ -144,7 +144,7 @@ class Recording(Cache):
 
     def __init__(self, points: Mapping[str, Any], names_filter: NamesFilter):
         super().__init__()
-        self._trace = Trace(points, _select_names(points, names_filter), self._keep)
+        self._trace = Trace(points, select_names(points, names_filter), self._keep)
         self._is_attached = False
 
     def on_pass(self, at: Any) -> None:
@@ -183,13 +183,16 @@ def run_with_cache(
     """The velocity of one denoising pass, and the values of the matching hook points in it.
 
     Runs under no_grad: neither keeps gradients, unlike in TransformerLens. Use Edit where gradients matter.
+    The networks in `models` also have this as a method, `model.run_with_cache(x, sigma, context,
+    names_filter=...)`, whose velocity keeps gradients and which takes TransformerLens' other options.
     """
     with record(model, names_filter) as cache, torch.no_grad():
         velocity = model.denoise(x, sigma, context)
     return velocity, Cache(cache.entries)
 
 
-def _select_names(points: Mapping[str, Any], names_filter: NamesFilter) -> list[str]:
+def select_names(points: Mapping[str, Any], names_filter: NamesFilter) -> list[str]:
+    """The names that a filter chooses, in their order; ValueError for a filter without a match."""
     if names_filter is None:
         return [name for name in points if name.rpartition(".")[2] not in QUADRATIC]
     if not callable(names_filter):

@@ -1,11 +1,14 @@
 """Reads any operation inside a module's forward, by nnsight; no hook point is needed.
 
-    attended = read(model, "blocks.3.attn", "F_scaled_dot_product_attention_0", x, sigma, context)
+    model = framelens.load("dense-tiles")
+    attended = read(model, "blocks.3.attn", "history_attend_0", x, sigma, context)
 
     net = view(model)                       # in a notebook
     with net.trace(x, sigma, context):
         value = net.blocks[3].hook_resid_post.output.save()
+    print(net.blocks[3].attn.source)        # the operations of that forward and their names
 
+An operation is called as the text of the forward calls it, with a number: `F.gelu(x)` is `F_gelu_0`.
 Use it to explore: a trace takes milliseconds where a forward hook takes microseconds, and the names of
 operations depend on the source text of the forward. Everything else in the toolkit uses Trace and Edit.
 """
@@ -37,7 +40,7 @@ def read(model: nn.Module, module: str, operation: str, *inputs: Any, **keywords
 
     For a model without a forward: during `model.denoise(*inputs, **keywords)`. To see the operations and
     their names, `print(view(model).get(module).source)`. The model is left as it was. ValueError for an
-    unknown module.
+    unknown module and for an unknown operation.
     """
     import nnsight
 
@@ -49,6 +52,10 @@ def read(model: nn.Module, module: str, operation: str, *inputs: Any, **keywords
     with _restore_modules(model):
         net = nnsight.NNsight(model)
         source = net.get(module).source if module else net.source
+        if operation not in source.names:
+            raise ValueError(
+                f"the forward of {module!r} has no operation {operation!r}; there are {list(source.names)}"
+            )
         with net.trace(*inputs, **keywords):
             value = nnsight.save(getattr(source, operation).output)
     return value

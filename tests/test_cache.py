@@ -196,6 +196,21 @@ def test_names_are_filtered_as_in_transformer_lens(model, names_filter, count):
 def test_a_filter_that_matches_nothing_is_refused(model, names_filter):
     with pytest.raises(ValueError, match="hook_embed"), record(model, names_filter):
         pass
+    with pytest.raises(ValueError, match="hook_embed"):
+        model.run_with_cache(x(), SIGMA, model.start(2), names_filter=names_filter)
+
+
+def test_the_method_and_the_function_give_one_kind_of_cache(model):
+    names = "blocks.*.hook_resid_post"
+    _, ours = run_with_cache(model, x(), SIGMA, model.start(2), names)
+    noisy = x().requires_grad_()
+    velocity, theirs = model.run_with_cache(noisy, SIGMA, model.start(2), names_filter=names)
+    assert list(theirs) == list(ours)
+    assert torch.equal(theirs.stack_activation("resid_post"), ours.stack_activation("resid_post"))
+    velocity.sum().backward()
+    assert noisy.grad is not None
+    _, single = model.run_with_cache(x()[:1], SIGMA[:1], model.start(1), remove_batch_dim=True)
+    assert single["resid_post", 0].shape == (TOKENS, 16)
 
 
 def test_it_moves_and_leaves_nothing_behind(model):

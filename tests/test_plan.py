@@ -78,9 +78,9 @@ NOT = "not separable"
         ({"benefit": 0.01}, NOT, {"uses_past"}),
         ({"benefit": -0.2}, NOT, {"uses_past"}),
         ({"other_clip": 0.9}, NOT, {"own_past"}),
-        ({"once": 0.3, "live": EVERY_LAYER}, NOT, {"once", "depth"}),
+        ({"once": 0.3, "live": EVERY_LAYER}, NOT, {"once", "depth", "decoder"}),
         ({"live": EVERY_LAYER}, "partly separable", {"depth"}),
-        ({"once": 0.6}, "partly separable", {"once", "decoder"}),
+        ({"once": 0.6}, "partly separable", {"once"}),
         ({"agreement": 0.0}, "partly separable", {"invariant"}),
         ({"sharpness": 0.5}, "partly separable", {"sharp"}),
         ({"own_work": dict.fromkeys(range(LAYERS), 0.5)}, "partly separable", {"decoder"}),
@@ -187,6 +187,13 @@ def test_a_split_needs_both_ends_where_both_ends_work_at_every_step():
     assert found.cut is not None and found.cut.encoder_layers == 6
     assert (found.cut.head, found.cut.tail) == ([0, 1], [6, 7])
     assert any(re.search(r"\b4\b", remark) for remark in found.remarks)
+
+
+def test_where_fetching_once_does_not_serve_every_layer_that_fetches_runs_at_every_step():
+    work = dict.fromkeys(range(LAYERS), 0.0) | {0: 0.5}
+    served, unserved = (answer(once=kept, live=EVERY_LAYER, own_work=work) for kept in (0.7, 0.3))
+    assert (served.curves.work[1]["own_work"][0] > 0.1).sum() == 1
+    assert (unserved.curves.work[1]["own_work"][0] > 0.1).all()
 
 
 def test_an_answer_that_tracks_the_threshold_is_said_to():

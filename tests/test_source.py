@@ -1,5 +1,8 @@
 """nnsight sees the same values as plain hooks, by standard names, and `read` leaves nothing."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,7 @@ from framelens.hooks import Trace
 
 pytest.importorskip("nnsight")
 
+from framelens.hooks import source  # noqa: E402
 from framelens.hooks.source import read, view  # noqa: E402
 
 
@@ -102,9 +106,32 @@ def test_unknown_modules_and_operations_answer_with_those_that_exist():
     model, x = Network(), torch.randn(3, 4)
     with pytest.raises(ValueError, match=r"'layers\.0'.*'blocks.0.linear'"):
         read(model, "layers.0", "F_gelu_0", x)
-    with pytest.raises(AttributeError, match="F_gelu_0"):
+    with pytest.raises(ValueError, match=r"'blocks\.0'.*'F_relu_0'.*'F_gelu_0'"):
         read(model, "blocks.0", "F_relu_0", x)
     assert "forward" not in vars(model.blocks[0])
+
+
+SETUP = """
+import torch
+import framelens
+from framelens.hooks.source import read, view
+x, sigma = torch.randn(1, 1, 3, 20, 20), torch.tensor([0.5])
+context = framelens.load("dense-tiles").start(1, torch.zeros(1, 3, dtype=torch.long))
+"""
+SHOW = "print(tuple(attended.shape), tuple(value.shape))\n"
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_docstring_run(tmp_path):
+    """In a process of their own: here signatures are checked, which wraps every forward."""
+    lines = (source.__doc__ or "").splitlines()
+    example = [line.removeprefix("    ") for line in lines if line.startswith("    ")]
+    (tmp_path / "example.py").write_text("\n".join([SETUP, *example, SHOW]))
+    run = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("(1, 4, 25, 32) (1, 25, 128)\n") and "history_attend_0" in run.stdout
 
 
 class Contract(nn.Module):

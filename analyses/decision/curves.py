@@ -18,6 +18,8 @@ from framelens.analyses.decision.words import percent
 
 THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Kept shares for which the split is computed."""
+SERVES = 0.5
+"""The kept share from which on fetching once serves: less, and the layers must fetch at every step."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Curves:
     """The same where it is fetched at every step."""
     work: tuple[np.ndarray, dict[str, np.ndarray]] | None
     """Layers, and shares of the past's benefit to the velocity: cut_only and left_out, which are kept, and
-    own_work, which leaving the layer out costs beyond the cross-frame part that fetching once serves."""
+    own_work, which leaving the layer out costs at every step: all of it, but for its cross-frame part where
+    fetching once serves for that (SERVES)."""
 
     def depth(self, threshold: float, curve: str = "once") -> np.ndarray | None:
         """The encoder depth of each resample; layers + 1 where no depth is enough."""
@@ -140,18 +143,17 @@ def curves(data: Mapping[str, xr.Dataset], context: Context | None, layers: int)
             alone = context.kept_share("velocity", cut.sel(layer=both), where="only")
             out = context.kept_share("velocity", data["leave_one_out"].sel(layer=both))
             with np.errstate(invalid="ignore"):  # shares of no benefit are infinite
-                own = alone - out + _not_served(once, layers) * np.maximum(0, 1 - alone)
+                own = (alone if _is_served(once, layers) else 1) - out
             work = (both, {"cut_only": alone, "left_out": out, "own_work": own})
     return Curves(layers, once, live, work)
 
 
-def _not_served(once: tuple[np.ndarray, dict[str, np.ndarray]] | None, layers: int) -> np.ndarray:
-    """The share of the benefit to the velocity that fetching once in all layers loses, [draw, 1]; 0 where
-    it was not measured."""
+def _is_served(once: tuple[np.ndarray, dict[str, np.ndarray]] | None, layers: int) -> bool:
+    """Whether fetching once in all layers keeps SERVES of the benefit to the velocity, by the mean; True
+    where it was not measured."""
     if once is None or layers not in once[0]:
-        return np.zeros((1, 1))
-    lost = 1 - once[1]["velocity"][:, once[0] == layers]
-    return np.clip(lost, 0, 1)
+        return True
+    return bool(once[1]["velocity"][0, once[0] == layers] >= SERVES)
 
 
 def _by_measure(context: Context, dataset: xr.Dataset, **where: Any) -> dict[str, np.ndarray]:

@@ -5,17 +5,34 @@ slowest. Modulation is [b f d], one vector per frame, repeated over that frame's
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule as HookedRootModule
+from transformer_lens import HookedRootModule as TransformerLensModule
 from transformer_lens.hook_points import HookPoint
 
+from framelens.hooks.cache import Cache, Entry, NamesFilter, select_names
 from framelens.models.parts.cache import KVCache
 from framelens.models.parts.history import History
+
+
+class HookedRootModule(TransformerLensModule):
+    """TransformerLens' root module; its cache is a `framelens.hooks.Cache`, and its filters may be globs."""
+
+    def run_with_cache(
+        self, *inputs: Any, names_filter: NamesFilter = None, **options: Any
+    ) -> tuple[Any, Cache]:
+        """What the model returns, with gradients, and the values at the points that the filter chooses.
+
+        None chooses all points. Other options as in TransformerLens. ValueError for a glob without a match.
+        """
+        chosen = None if names_filter is None else select_names(self.hook_dict, names_filter)
+        out, values = super().run_with_cache(*inputs, names_filter=chosen, **options)
+        return out, Cache(Entry(None, name, value) for name, value in values.items())
 
 
 class GuardedHookPoint(HookPoint):
