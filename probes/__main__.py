@@ -92,6 +92,7 @@ def _measure(
     from framelens.probes.plan.build import write_plan
     from framelens.probes.run.failures import in_one_line
     from framelens.probes.run.folder import RunFolder
+    from framelens.probes.run.progress import FORMAT, forget, watch
     from framelens.probes.run.work import measure_clips
     from framelens.records.progress import progress_bar
 
@@ -107,13 +108,15 @@ def _measure(
         session = session.with_own_clips(folder.path) if missing else session
     began = time.perf_counter()
     done = settings.clips - len(missing)
-    with progress_bar(
-        total=settings.clips, initial=done, desc=described.model.name, unit="clip", is_shown=ranks.is_first
-    ) as progress:
-
-        def look() -> None:
-            progress.update(folder.count_clips() - progress.n)
-
+    if ranks.is_first:
+        forget(folder.path)
+    with (
+        progress_bar(
+            total=settings.clips, initial=done, desc=described.model.name, bar_format=FORMAT,
+            is_shown=ranks.is_first,
+        ) as bar,
+        watch(bar, folder.path, folder.count_clips) as look,
+    ):  # fmt: skip
         for _ in measure_clips(session, name, missing[ranks.rank :: ranks.size], folder, workers):
             look()
         ranks.wait(look)

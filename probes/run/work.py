@@ -4,11 +4,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,13 +26,16 @@ from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import experiments
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.run.clips import check_own, frames_of, is_own, own_clips, read_clips
+from framelens.probes.run.costs import claim_of
 from framelens.probes.run.failures import in_one_line
 from framelens.probes.run.folder import RunFolder
 from framelens.probes.run.identity import identity_of
 from framelens.probes.run.pairing import control_of, film_coords
 from framelens.probes.run.probed_clip import Clip, ProbedClip
+from framelens.probes.run.progress import ClipProgress
 from framelens.probes.run.resume import require_unchanged
 from framelens.probes.run.settings import NETWORKS, OWN_FILE, Settings
+from framelens.probes.run.shape import shape_of_run
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,29 @@ class Session:
     settings: Settings
     frames: int
 
-    def measure(self, index: int) -> dict[str, xr.Dataset]:
-        """Every experiment's Datasets for one clip."""
+    def measure(self, index: int, begin: Callable[[str], None] = lambda _: None) -> dict[str, xr.Dataset]:
+        """Every experiment's Datasets for one clip; `begin` is called with the name of each."""
         clip, other = self.clips[index], control_of(self.clips, index)
         probed_clip = ProbedClip(index, self.networks, clip, other, self.settings, self.frames)
         datasets = {}
-        for experiment in self.settings.experiments or experiments.names():
+        for experiment in self.experiments:
+            begin(experiment)
             datasets |= experiments.load(experiment).measure(probed_clip)
         films = film_coords(self.clips, index)
         return {name: dataset.assign_coords(films) for name, dataset in datasets.items()}
+
+    @property
+    def experiments(self) -> Sequence[str]:
+        """The names of the experiments, in the order in which they are measured."""
+        return self.settings.experiments or experiments.names()
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """The part of a clip's layer evaluations that each experiment makes; they add up to 1."""
+        run = shape_of_run(self.networks["trained"], self.settings, self.frames)
+        claims = {name: claim_of(name, run) for name in self.experiments}
+        counts = {name: claim.denoising + claim.encoding for name, claim in claims.items()}
+        return {name: count / max(1, sum(counts.values())) for name, count in counts.items()}
 
     def with_own_clips(self, folder: Path) -> "Session":
         """The same with the model's own samples, kept in that folder, if that is what its clips are."""
@@ -112,8 +130,8 @@ def usable_cores() -> int:
 
 def _measure(session: Session, name: str, folder: RunFolder, index: int) -> None:
     began = time.perf_counter()
-    with in_one_line(name, session.settings):
-        datasets = session.measure(index)
+    with in_one_line(name, session.settings), ClipProgress(folder.path, index, session.shares) as progress:
+        datasets = session.measure(index, progress.begin)
     folder.write_clip(index, datasets, time.perf_counter() - began)
 
 
