@@ -73,6 +73,8 @@ SCALES = {
     "cosine": COSINE,
     "centred_cosine": COSINE,
     "other_context": COSINE,
+    "token_cosine": COSINE,
+    "token_cosine_median": COSINE,
     "cka": COSINE,
     "noise_invariance": COSINE,
     "step_similarity_centred": COSINE,

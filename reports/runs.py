@@ -16,7 +16,7 @@ import xarray as xr
 
 from framelens.analyses.averages import MODES, first_mode, sees_past
 from framelens.analyses.sample import Sample, sample_of, sample_of_films
-from framelens.records.damage import NotReadable, name_damage
+from framelens.records.damage import NotReadable, NotShown, name_damage
 from framelens.records.manifest import FILE, Manifest, ProbeManifest
 from framelens.records.plan import FILE as PLAN
 from framelens.records.plan import Plan
@@ -131,6 +131,17 @@ class Run:
     def _sees_past(self) -> bool:
         with self._while_open(ATTENTION) as stored:
             return sees_past(stored)
+
+    def has(self, dataset: str, *variables: str) -> bool:
+        """Whether the dataset has these variables; one of an older version may not."""
+        with self._while_open(dataset) as stored:
+            return all(variable in stored for variable in variables)
+
+    def require(self, dataset: str, *variables: str) -> None:
+        """NotShown where the dataset is of an older version, without one of these variables."""
+        missing = [variable for variable in variables if not self.has(dataset, variable)]
+        if missing:
+            raise NotShown(f"{', '.join(missing)} in {dataset}, which this version measures: probe again")
 
     def read(self, dataset: str, *variables: str, **where: str) -> xr.Dataset:
         """Variables of one dataset, loaded, at the labels in `where` (network=, mode=).

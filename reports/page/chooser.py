@@ -12,6 +12,7 @@ import seaborn
 import xarray as xr
 
 from framelens.analyses.decision.kept import Context
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE
 from framelens.analyses.depth import depth_of
 from framelens.analyses.sample import per_film
 from framelens.reports.drawing import style
@@ -53,11 +54,11 @@ def choices(run: Run, measured: Mapping[str, xr.Dataset]) -> dict[str, Any]:
 
 
 def _similarity(run: Run) -> dict[str, Any]:
-    """Centred cosine in thousandths, [layer][step * step_b], for each network."""
-    if run.missing(("step_similarity",)):
+    """Token cosine in thousandths, [layer][step * step_b], for each network; empty where not measured."""
+    if run.missing(("step_similarity",)) or not run.has("step_similarity", TOKEN_COSINE):
         return {}
     matrices: dict[str, list] = {}
-    every_network = run.read("step_similarity", "centred_cosine").centred_cosine
+    every_network = run.read("step_similarity", TOKEN_COSINE)[TOKEN_COSINE]
     for network in networks(every_network):
         stored = every_network.sel(network=network, drop=True)
         kept_steps = np.unique(
@@ -183,12 +184,12 @@ def chooser_section(data: Mapping[str, Any]) -> list[Html]:
         parts += [
             fill('<h3 id="similarity-title">Similarity between steps</h3>'),
             fill(
-                '<p class="quiet">Centred cosine of the features at two steps. Rows are the reference step, '
+                '<p class="quiet">Token cosine of the features at two steps. Rows are the reference step, '
                 "columns are the other step; the noisiest is first.</p>",
             ),
             fill(
                 '<p class="scale"><span>{}</span><i style="background:linear-gradient(90deg,{})"></i>'
-                "<span>1</span> centred cosine</p>",
+                "<span>1</span> token cosine</p>",
                 f"{similarity['low'] / 1000:.2f}",
                 ",".join(similarity["palette"]),
             ),

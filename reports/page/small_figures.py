@@ -12,6 +12,7 @@ import xarray as xr
 
 from framelens.analyses.averages import by_head, off_diagonal, summary, uniform_share
 from framelens.analyses.decision.kept import THRESHOLD, Context
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE
 from framelens.analyses.depth import Depth, depth_of
 from framelens.analyses.scales import scale_of
 from framelens.records.plan import Plan
@@ -72,16 +73,17 @@ def _similarity(run: Run, where: int | None) -> Small:
         "similarity",
         "Similarity",
         "Are features similar at different steps?",
-        "centred cosine of steps",
+        "token cosine of steps",
     )
     if run.missing(("step_similarity",)):
         return Small(*about, _name_missing("step_similarity"))
-    values = {}
-    stored = run.read("step_similarity", "centred_cosine").centred_cosine
+    if not run.has("step_similarity", TOKEN_COSINE):
+        return Small(*about, _name_missing(f"{TOKEN_COSINE} in step_similarity"))
+    values, stored = {}, run.read("step_similarity", TOKEN_COSINE)[TOKEN_COSINE]
     stored = stored.isel(layer=depth_of(stored).blocks)
     for network in networks(stored):
         values[network] = summary(
-            off_diagonal(stored.sel(network=network, drop=True)).mean("frame"), scale_of("centred_cosine")
+            off_diagonal(stored.sel(network=network, drop=True)).mean("frame"), scale_of(TOKEN_COSINE)
         )
     takeaway = _compare(values, +1, "More similar than with random weights")
     return Small(*about, takeaway, _chart(values, where, _by_network(values)))

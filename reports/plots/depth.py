@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from framelens.analyses.averages import first_last, noisiest, off_diagonal, summary
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE, TOKEN_COSINE_NULL
 from framelens.analyses.depth import depth_of
 from framelens.analyses.scales import COSINE, PLAIN
 from framelens.reports.drawing import style
@@ -20,7 +21,8 @@ needs = ("step_similarity", "noise_invariance", "readout")
 order = 3
 title = "What each layer keeps over steps and noise draws"
 caption = (
-    "Top: cosine similarity of a frame's features at different denoising steps. Neighbouring steps see "
+    "Top: cosine similarity of a frame's features at different denoising steps, of whole feature maps (raw) "
+    "and of single tokens without the median token (median over tokens). Neighbouring steps see "
     "nearly the same input, so compare a high value with the embedding and with random weights. Bottom: "
     "two noise draws, same context. At sigma 1 the input holds nothing of the frame, so features that "
     "agree come from the context; the null pairs the contexts of two clips. Read-out: ridge regression of "
@@ -33,6 +35,8 @@ Curve = tuple[str, xr.DataArray, str | None]
 @style.look
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     """Six panels against depth; bands are intervals over clips."""
+    run.require("step_similarity", TOKEN_COSINE)
+    run.require("noise_invariance", TOKEN_COSINE, TOKEN_COSINE_NULL)
     figure = style.canvas(height=5.1)
     grid = figure.subplots(2, 3)
     tables = []
@@ -61,30 +65,31 @@ def line(axes: Axes, label: str, values: xr.Dataset, colour: str | tuple | None)
 def panels(run: Run) -> Iterator[tuple[str, str, Sequence[Curve]]]:
     """Title, unit and curves of each panel; a curve is (label, values by clip and layer, shade or None)."""
     similarity = {
-        network: run.read("step_similarity", "cosine", "centred_cosine", network=network).mean("frame")
+        network: run.read("step_similarity", "cosine", TOKEN_COSINE, network=network).mean("frame")
         for network in run.networks("step_similarity")
     }
-    pairs = "cosine, mean of step pairs"
-    yield "Raw similarity", pairs, [(n, off_diagonal(s.cosine), None) for n, s in similarity.items()]
-    centred = {network: values.centred_cosine for network, values in similarity.items()}
-    yield "Centred similarity", pairs, [(n, off_diagonal(s), None) for n, s in centred.items()]
-    ends = [(n, first_last(s), None) for n, s in centred.items()]
-    yield "First against last step", "centred cosine", ends
+    raw = [(network, off_diagonal(values.cosine), None) for network, values in similarity.items()]
+    yield "Raw similarity", "cosine, step pairs", raw
+    tokens = {network: values[TOKEN_COSINE] for network, values in similarity.items()}
+    pairs = [(network, off_diagonal(values), None) for network, values in tokens.items()]
+    yield "Similarity of tokens", "token cosine, step pairs", pairs
+    ends = [(network, first_last(values), None) for network, values in tokens.items()]
+    yield "First against last step", "token cosine", ends
     invariance = {
         n: noisiest(run.read("noise_invariance", network=n)) for n in run.networks("noise_invariance")
     }
     sigma = float(invariance["trained"].sigma)
-    curves = [(n, s.centred_cosine, None) for n, s in invariance.items()]
-    curves.append(("other", invariance["trained"].other_context, None))
-    yield f"Two noise draws at sigma {sigma:.2g}", "centred cosine", curves
-    trained = run.read("noise_invariance", "centred_cosine", network="trained").centred_cosine.mean("frame")
+    curves = [(n, s[TOKEN_COSINE], None) for n, s in invariance.items()]
+    curves.append(("other", invariance["trained"][TOKEN_COSINE_NULL], None))
+    yield f"Two noise draws at sigma {sigma:.2g}", "token cosine", curves
+    trained = run.read("noise_invariance", TOKEN_COSINE, network="trained")[TOKEN_COSINE].mean("frame")
     trained = trained.sortby("sigma", ascending=False)
     kept = np.unique(np.linspace(0, trained.sizes["sigma"] - 1, min(5, trained.sizes["sigma"])).astype(int))
     levels = [
         (f"sigma {float(trained.sigma[i]):.2g}", trained.isel(sigma=i, drop=True), shade)
         for i, shade in zip(kept, style.ramp(len(kept)), strict=True)
     ]
-    yield "Two noise draws, trained", "centred cosine", levels
+    yield "Two noise draws, trained", "token cosine", levels
     readout = {n: run.read("readout", network=n) for n in run.networks("readout")}
     curves = [(n, s.r2, None) for n, s in readout.items()]
     curves.append(("shuffled", readout["trained"].r2_shuffled, None))

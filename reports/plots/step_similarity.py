@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE
 from framelens.analyses.depth import depth_of
 from framelens.analyses.sample import per_film
 from framelens.reports.drawing import style
@@ -14,17 +15,18 @@ order = 2
 title = "Similarity between denoising steps"
 caption = (
     "Cosine similarity of one frame's features at two denoising steps. Rows are the reference step, "
-    "columns are the other step; step 0 is the noisiest. Centred: the mean token of the reference step is "
-    "subtracted from both. The same network with random weights is the null: similarity that it reaches "
-    "too was not learned."
+    "columns are the other step; step 0 is the noisiest. Raw: of the whole feature map. Token: of each token "
+    "without the median token of the reference step, median over tokens. The same network with random "
+    "weights is the null: similarity that it reaches too was not learned."
 )
 PANELS = 6
-MEASURES = {"cosine": "raw cosine", "centred_cosine": "centred cosine"}
+MEASURES = {"cosine": "raw cosine", TOKEN_COSINE: "token cosine"}
 
 
 @style.look
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     """Matrices for the embedding, first, middle and last layers, averaged over clips and frames."""
+    run.require("step_similarity", TOKEN_COSINE)
     networks = run.networks("step_similarity")[:2]
     means = {}
     for network in networks:

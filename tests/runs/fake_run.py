@@ -105,8 +105,11 @@ def _step_similarity(size: dict, rng: np.random.Generator) -> xr.Dataset:
     coords |= {"step": np.arange(steps), "step_b": np.arange(steps), "sigma": ("step", sigma)}
     dims = (*dims, "layer", "step", "step_b")
     values = {"cosine": raw, "centred_cosine": 1 - (1 - raw) * 1.3, "relative_l2": 1 - raw, "cka": raw**2}
+    values |= {"token_cosine": 1 - (1 - raw) * 1.25, "token_cosine_median": 1 - (1 - raw) * 1.2}
     data = {name: (dims, value) for name, value in values.items()}
-    return xr.Dataset(data | {"common_mode": (dims[:-1], np.full(shape[:-1], 0.5))}, coords)
+    shares = {"common_mode": 0.5, "token_share": 0.1, "channel_share": 0.2}
+    data |= {name: (dims[:-1], np.full(shape[:-1], share)) for name, share in shares.items()}
+    return xr.Dataset(data, coords)
 
 
 def _frame_attention(size: dict, rng: np.random.Generator) -> xr.Dataset:
@@ -182,7 +185,9 @@ def _noise_invariance(size: dict, rng: np.random.Generator) -> xr.Dataset:
     same = np.clip(np.stack([trained, random])[None, :, None] + _wobble(rng, shape), -1, 1)
     coords |= {"sigma": sigma}
     dims = (*dims, "layer", "sigma")
-    return xr.Dataset({"centred_cosine": (dims, same), "other_context": (dims, same * 0.1)}, coords)
+    values = {"centred_cosine": same, "other_context": same * 0.1}
+    values |= {"token_cosine_median": same * 0.95, "other_context_token_cosine_median": same * 0.12}
+    return xr.Dataset({name: (dims, value) for name, value in values.items()}, coords)
 
 
 def _readout(size: dict, rng: np.random.Generator) -> xr.Dataset:
