@@ -5,7 +5,6 @@ attention to earlier frames, at the last frame of a few held-out clips, beside t
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from framelens.probes.run.settings import Settings
-from framelens.records import origin, write_netcdf
+from framelens.records import as_attributes, origin, write_netcdf
 from framelens.records.commands import command_line, exits_as, read_options
 
 
@@ -47,16 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _origin(command: str, checkpoints: Path, settings: Settings) -> dict[str, Any]:
     """What is needed to repeat the file, as attributes: mappings as JSON."""
-    about = origin(command, "torch", "numpy", "xarray")
-    written = {
-        name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in about.items()
-    }
-    folder = str(checkpoints.resolve())
-    return written | {
-        "checkpoints": folder,
+    about = {
+        "checkpoints": str(checkpoints.resolve()),
         "seed": settings.seed,
-        "settings": json.dumps(settings.describe()),
+        "settings": settings.describe(),
     }
+    return as_attributes(origin(command, "torch", "numpy", "xarray") | about)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -100,6 +100,17 @@ def origin(command: str, *packages: str) -> dict[str, Any]:
     }
 
 
+def as_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What repeats a file, as its netCDF attributes: text and numbers as they are, all else as JSON."""
+    plain = {name: value for name, value in about.items() if value is not None}
+    return {
+        name: value
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+        else json.dumps(value)
+        for name, value in plain.items()
+    }
+
+
 def now() -> str:
     """The time, to the second, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from framelens.records import typed
+from framelens.records import as_attributes, typed
 from framelens.records.identity import Identity
 
 FILE = "manifest.json"
@@ -54,6 +54,11 @@ class Manifest:
         """Writes it as JSON."""
         return typed.write(path, self.kind, self)
 
+    def attributes(self) -> dict[str, Any]:
+        """What repeats the run, as attributes of each of its netCDF files."""
+        about = {name: getattr(self, name) for name in ("command", "created", "git_commit", "versions")}
+        return as_attributes(about | {"settings": self.settings, "seed": self.settings.get("seed")})
+
 
 @dataclass(frozen=True)
 class ProbedModel:
@@ -98,6 +103,11 @@ class ProbeManifest(Manifest):
     def __post_init__(self):
         typed.check_entries(self.settings, SETTINGS, "settings")
         typed.check_entries(self.model.geometry, GEOMETRY, "model.geometry")
+
+    def attributes(self) -> dict[str, Any]:
+        """What repeats the run; the code is stated by each clip's files, as sessions may differ in it."""
+        about = {"command": self.command, "settings": self.settings, "seed": self.settings["seed"]}
+        return as_attributes(about | {"model": self.model.name, "model_sha256": self.model.sha256})
 
     @property
     def clip_films(self) -> list[str]:

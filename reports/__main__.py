@@ -100,7 +100,9 @@ def draw(run: Run, out: Path, only: list[str]) -> None:
                 raise
             not_drawn[module.title] = [str(reason)]
             continue
-        png, pdf, csv = style.save(figure, table, out / run.folder.parent.name / run.name / name)
+        png, pdf, csv = style.save(
+            figure, table, out / run.folder.parent.name / run.name / name, run.manifest.command
+        )
         print(png, pdf, csv, sep="\n")
         drawn.append(PageFigure(name, module.title, module.caption, sentences, png))
     if not only:

@@ -46,6 +46,7 @@ def test_every_arm_is_trained_timed_and_scored(tmp_path, small, capsys):
     assert run(tmp_path, "--seeds", "2") == 0
     assert capsys.readouterr().out.strip() == str(tmp_path)
     result = xr.load_dataset(tmp_path / "compare.nc", engine="h5netcdf")
+    assert result.attrs["command"].startswith("framelens compare-train ") and result.attrs["seed"] == 0
     assert dict(result.sizes) == {
         "arm": 2, "seed": 2, "sampling": 4, "clip": 2, "frame": 5, "checkpoint": 2, "sigma": 6, "round": 2
     }  # fmt: skip

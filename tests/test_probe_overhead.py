@@ -80,6 +80,8 @@ def test_the_last_line_is_one_document_with_units_in_its_keys(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     document = json.loads(lines[-1])
     assert document == json.loads((tmp_path / "overhead.json").read_text())
+    assert document["command"].startswith("framelens bench overhead ") and "torch" in document["versions"]
+    assert document["settings"]["seed"] == 0
     (result,) = document["results"]
     assert result["measured"]["plain"]["wall_ratio"] == {"median": 1.0, "min": 1.0, "max": 1.0}
     assert result["measured"]["all statistics"]["wall_seconds"]["median"] > 0

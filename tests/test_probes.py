@@ -191,6 +191,19 @@ def test_the_manifest_says_what_was_measured(whole, checkpoint):
     assert about["versions"]["torch"] == torch.__version__
 
 
+def test_every_file_says_what_repeats_it(whole, checkpoint):
+    about = manifest(whole)
+    files = [*whole.glob("*.nc"), *whole.glob("clips/*/*.nc")]
+    assert len(files) > 10
+    for file in files:
+        with xr.open_dataset(file, engine="h5netcdf") as stored:
+            said = stored.attrs
+        assert (said["command"], said["seed"], said["model"]) == (about["command"], 0, "tiny"), file
+        assert json.loads(said["settings"]) == about["settings"], file
+        assert said["model_sha256"] == about["model"]["sha256"], file
+        assert said["torch"] == torch.__version__ and said["framelens"], file
+
+
 # Stopping and going on
 
 
@@ -198,6 +211,8 @@ def assert_same(folder, whole):
     first, second = datasets(folder), datasets(whole)
     assert first.keys() == second.keys()
     for name, dataset in first.items():
+        for each in (dataset, second[name]):
+            del each.attrs["command"]  # it names the folder
         xr.testing.assert_identical(dataset, second[name])
     assert manifest(folder)["complete"] is True
 

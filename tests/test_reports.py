@@ -74,6 +74,12 @@ def test_every_figure_is_drawn_without_torch(drawn):
     assert {path.name for path in drawn.iterdir()} == expected
 
 
+def test_a_picture_holds_the_command_of_its_run(drawn):
+    for name in FIGURES:
+        with Image.open(drawn / f"{name}.png") as opened:
+            assert opened.text == {"Source": "framelens probe --model fake <b>"}, name
+
+
 def test_the_fonts_of_every_pdf_are_whole_truetype(drawn):
     """Type 42, which journals take; Type 3 is refused by many."""
     for name in FIGURES:

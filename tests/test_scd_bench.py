@@ -96,6 +96,7 @@ def test_the_folder_says_what_was_done_and_holds_named_dimensions(ran):
         assert stored.sample_seconds.dims == ("history", "arm", "round")
         assert dict(stored.sizes) == {"history": 2, "arm": 3, "round": 2}
         assert all(values.attrs["units"] for values in stored.data_vars.values())
+        assert stored.attrs["command"] == manifest["command"] and stored.attrs["seed"] == 0
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 

@@ -86,8 +86,9 @@ def compare(options: argparse.Namespace, out: Path, command: str) -> Path:
         dims=("arm", "round"),
         attrs={"units": "s", "long_name": "one optimiser step, interleaved"},
     )
-    records.write_netcdf(out / "compare.nc", result)
-    describe(options, command).write(out / FILE)
+    manifest = describe(options, command)
+    records.write_netcdf(out / "compare.nc", result.assign_attrs(manifest.attributes()))
+    manifest.write(out / FILE)
     return out
 
 

@@ -31,7 +31,8 @@ from framelens.hooks.trace import Trace
 from framelens.models import dense
 from framelens.models.loading.devices import device_name
 from framelens.probes.experiments import rollouts
-from framelens.records.commands import exits_as, read_options
+from framelens.records import origin, write_json
+from framelens.records.commands import command_line, exits_as, read_options
 
 PLAIN, AGAIN, ALL, NAIVE = "plain", "plain again", "all statistics", "naive capture"
 NAIVE_LIMIT_BYTES = 4 * 2**30
@@ -196,10 +197,13 @@ def parser() -> argparse.ArgumentParser:
 @exits_as("bench overhead")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
-    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
-    document = benchmark(options)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = read_options(parser(), arguments)
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    about = origin(command_line("bench overhead", arguments), "torch", "numpy") | {"settings": settings}
+    document = {"kind": "overhead"} | about | benchmark(options)
     if options.json is not None:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_json(options.json, document)
     print(json.dumps(document))
     return 0
 

@@ -38,7 +38,7 @@ class Folder:
 
     def write(self, name: str, dataset: xr.Dataset) -> None:
         """One dataset as <name>.nc."""
-        write_netcdf(self.path / f"{name}.nc", dataset)
+        write_netcdf(self.path / f"{name}.nc", dataset.assign_attrs(self.manifest.attributes()))
 
     def complete(self) -> None:
         """Marks the folder as complete in the manifest."""

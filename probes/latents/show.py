@@ -77,7 +77,7 @@ def preview(run: Path, vae: Latents, longest: int = 192, command: str = "") -> P
             "mode": dataset["mode"],
             "latent_frame": ("pixel_frame", dataset.frame.values[belongs]),
         },
-        {"command": command},
+        dataset.attrs | {"command": command, "longest": longest},
     )
     for name in PREVIEWS:
         decoded[name].encoding = {"zlib": True, "complevel": 4}

@@ -86,7 +86,7 @@ class RunFolder:
             partial.mkdir(parents=True)
             for name, dataset in datasets.items():
                 described = dataset.assign_coords(clip=[clip]).assign_attrs(
-                    measured_by(self.manifest), seconds=round(seconds, 2)
+                    self.manifest.attributes() | measured_by(self.manifest), seconds=round(seconds, 2)
                 )
                 write_netcdf(partial / f"{name}.nc", described)
             write_json(partial / CONTENT, {file.name: file.stat().st_size for file in partial.glob("*.nc")})
@@ -100,11 +100,12 @@ class RunFolder:
         merged = {
             name: self._join(name, clips) for name in sorted(f.stem for f in self._clip(0).glob("*.nc"))
         }
+        about = self._code_of(merged) | self.manifest.attributes()
         for experiment in map(experiments.load, self.manifest.settings["experiments"] or experiments.names()):
             if hasattr(experiment, "conclude"):
                 merged |= experiment.conclude(merged)
         for name, dataset in merged.items():
-            write_netcdf(self.path / f"{name}.nc", dataset)
+            write_netcdf(self.path / f"{name}.nc", dataset.assign_attrs(about))
         if measured:
             session = {
                 "finished": now(),
@@ -114,6 +115,13 @@ class RunFolder:
             } | measured_by(self.manifest)
             self.manifest = replace(self.manifest, sessions=(*self.manifest.sessions, session))
         self.write_manifest(complete=True)
+
+    def _code_of(self, merged: Datasets) -> dict[str, str]:
+        """The code that measured, as far as it is the same in all files of all clips."""
+        first, *others = (dataset.attrs for dataset in merged.values())
+        stated = measured_by(self.manifest).keys() & first.keys()
+        is_same = {name: all(attrs.get(name) == first[name] for attrs in others) for name in stated}
+        return {name: first[name] for name in sorted(stated) if is_same[name]}
 
     def _join(self, name: str, clips: int) -> xr.Dataset:
         return xr.concat(

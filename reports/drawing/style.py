@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogFormatter
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from framelens.analyses.intervals import enough
 from framelens.records import replace_file
@@ -184,18 +185,21 @@ def ramp(count: int) -> list:
     return seaborn.color_palette("crest", count)
 
 
-def save(figure: Figure, table: pd.DataFrame, path: str | Path) -> list[Path]:
-    """Writes path.png, path.pdf and the numbers of the figure as path.csv; each file is whole or absent."""
+def save(figure: Figure, table: pd.DataFrame, path: str | Path, source: str | None = None) -> list[Path]:
+    """Writes path.png, path.pdf and the numbers of the figure as path.csv; each file is whole or absent.
+
+    `source` says what the figure shows, such as the command of its run; the files hold it as metadata.
+    """
     path = Path(path)
 
     def pixels(partial: Path) -> None:
-        figure.savefig(partial, dpi=DPI, metadata={"Software": None})
+        figure.savefig(partial, dpi=DPI, metadata={"Software": None, "Source": source})
         figure.set_layout_engine("none")  # the layout is found once; a second search doubles the time
         shrink(partial)
 
     def lines(partial: Path) -> None:
         # Without a date the same numbers give the same file.
-        figure.savefig(partial, dpi=DPI, metadata={"CreationDate": None})
+        figure.savefig(partial, dpi=DPI, metadata={"CreationDate": None, "Subject": source})
 
     return [
         replace_file(path.with_name(f"{path.name}.png"), pixels),
@@ -211,7 +215,10 @@ def shrink(png: Path) -> None:
     """
     with Image.open(png) as opened:
         whole, dots = opened.convert("RGB"), opened.info.get("dpi", (DPI, DPI))
+        words = PngInfo()
+        for name, text in getattr(opened, "text", {}).items():
+            words.add_text(name, text)
     few = whole.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
     off = np.abs(np.asarray(whole, np.int16) - np.asarray(few.convert("RGB"), np.int16)).max(axis=2)
     kept = whole if (off > NEAR).mean() > FAR_OFF else few
-    kept.save(png, "PNG", optimize=True, dpi=dots)
+    kept.save(png, "PNG", optimize=True, dpi=dots, pnginfo=words)
