@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # they import torch, which --help does without
     import framelens.probes.run.work
     import framelens.records.manifest
 
+MOST_WORKERS = 1024
+
 
 @exits_as("probe", stopped="the same command goes on from here")
 def main(arguments: list[str] | None = None) -> int:
@@ -28,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     if run is not None:
         refuse_path(run)
     settings, unasked = settings_of(options)
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {workers}")
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise ValueError(f"--workers must be from 1 to {MOST_WORKERS}, got {workers}")
     repeated = [word for word in arguments if word not in ("--fresh", "--same-code")]
     command, resume = command_line("probe", repeated), Resume(fresh, same_code)
     folder = probe(model, settings, out, run, workers, command, unasked, resume)

@@ -38,14 +38,22 @@ def replace_file(path: Path, fill: Callable[[Path], object]) -> Path:
         sync_to_disk(partial)
         os.replace(partial, path)
         sync_to_disk(path.parent)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except Exception as error:
+        full = _find_no_room(error)
+        if full is None:
             raise
-        why = f"{error.strerror}; make room, then give the same command"
-        raise OSError(error.errno, why, str(path)) from None
+        why = f"{full.strerror}; make room, then give the same command"
+        raise OSError(full.errno, why, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def _find_no_room(error: BaseException | None) -> OSError | None:
+    """The error of a full disk that led to an error, or is it: libraries raise others while they clean up."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in NO_ROOM):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def sync_to_disk(path: Path) -> None:
@@ -135,7 +143,7 @@ def _git_commit() -> str | None:
     """The checkout's commit, with -dirty where files differ; None outside a git checkout of framelens."""
     if not (ROOT / ".git").exists():  # installed below another repository, whose commit would be given
         return None
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+    command = ["git", "--no-optional-locks", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

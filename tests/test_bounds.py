@@ -22,7 +22,7 @@ from framelens.videos import latents as latent_files
 
 LARGE = str(10**20)
 COUNTS = [
-    (probe, "--clips --frames --context --probed --steps --seed"),
+    (probe, "--clips --frames --context --probed --steps --seed --workers"),
     (estimate, "--clips --frames --context --probed --steps --seed --chunk"),
     (check, "--chunks --steps --seed"),
     (evaluate, "--clips --frames --context --steps --seed"),

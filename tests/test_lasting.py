@@ -146,8 +146,11 @@ WRITERS = {
     "tensors": "write(path, {'a': torch.zeros(9999)}, {})",
     "latents": "latents.write(path, np.zeros((1, 1, 1, 99, 99), 'float32'))",
     "state": "replace_file(path, lambda partial: _save({'a': torch.zeros(9999)}, partial))",
+    "film": "files.write(path, noise[None].transpose(0, 3, 1, 2) / 255.0 * 2 - 1)",
+    "pdf": "replace_file(path, lambda partial: figure.savefig(partial, format='pdf'))",
+    "table": "replace_file(path, lambda partial: pd.DataFrame(noise[0]).to_csv(partial))",
     "json": "write_json(path, {'a': 'b' * 9999})",
-    "figure": "replace_file(path, lambda partial: Image.fromarray(noise).save(partial, 'png'))",
+    "picture": "replace_file(path, lambda partial: Image.fromarray(noise).save(partial, 'png'))",
 }
 
 
@@ -156,15 +159,18 @@ def test_a_full_disk_is_one_error_of_the_system_that_names_the_file(tmp_path):
     """For every kind of file; the old one stays, and nothing else."""
     code = f"""
 import pathlib, sys
-import numpy as np, torch, xarray as xr
+import numpy as np, pandas as pd, torch, xarray as xr
+from matplotlib.figure import Figure
 from PIL import Image
 from framelens.models.loading.checkpoint import write
 from framelens.records import replace_file, write_json, write_netcdf
 from framelens.training.state import _save
-from framelens.videos import latents
-noise = np.random.default_rng(0).integers(0, 255, (99, 99, 3), dtype=np.uint8)
+from framelens.videos import files, latents
+noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+figure = Figure()
+figure.subplots().plot(noise[0])
 for name, text in {WRITERS!r}.items():
-    path = pathlib.Path({str(tmp_path)!r}) / f"{{name}}.safetensors"
+    path = pathlib.Path({str(tmp_path)!r}) / f"{{name}}.{{'mp4' if name == 'film' else 'safetensors'}}"
     path.write_text("old")
     try:
         eval(text)
@@ -177,8 +183,8 @@ for name, text in {WRITERS!r}.items():
     lines = out.splitlines()
     assert len(lines) == len(WRITERS)
     for name, line in zip(WRITERS, lines, strict=True):
-        assert "File too large; make room" in line and f"{tmp_path}/{name}.safetensors" in line
-        assert (tmp_path / f"{name}.safetensors").read_text() == "old"
+        (file,) = tmp_path.glob(f"{name}.*")
+        assert "File too large; make room" in line and str(file) in line and file.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == len(WRITERS)
 
 

@@ -558,7 +558,7 @@ def test_a_run_of_an_older_version_is_named_where_there_is_no_other(runs, capsys
         (["--device", "tpu"], "'tpu'"),
         (["--fusion", "sum"], "'sum'.*token_concat"),
         (["--run", "other"], "'other'.*mine"),
-        (["--runs", "nowhere"], "mine .*nowhere.*python -m"),
+        (["--runs", "nowhere"], "mine .*nowhere.*framelens probe --model"),
         (["--model", "dense-tilse"], "'dense-tilse'"),
     ],
 )
