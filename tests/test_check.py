@@ -5,9 +5,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import by_hand
 import pytest
 import tiny
 import torch
+import variants
 from carried import Carried
 from torch import nn
 from torch.nn import functional as F
@@ -89,6 +91,19 @@ def made(kind=Adapter):
 @pytest.mark.parametrize("name", WHOLE)
 def test_models_that_keep_the_contract_pass(name):
     assert [check.line for check in failures(WHOLE[name]())] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [by_hand.separable, by_hand.entangled, by_hand.late])
+def test_layers_that_do_nothing_are_no_wiring_error(kind):
+    assert [check.line for check in failures(kind())] == []
+
+
+def test_what_is_idle_is_named():
+    checks = {check.name: check for check in examine(variants.load("an idle layer"), ["edits", "skips"])}
+    assert all(check.holds and "blocks.1" in check.found for check in checks.values())
+    (frames,) = examine(variants.load("a past that is ignored"), ["frames"])
+    assert frames.holds and "ignores" in frames.found
 
 
 @pytest.mark.slow

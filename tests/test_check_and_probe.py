@@ -6,6 +6,7 @@ import variants
 from framelens.probes.__main__ import main as probe_main
 from framelens.probes.check.__main__ import main as check_main
 from framelens.records.plan import FILE
+from framelens.reports.__main__ import main as reports_main
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +25,14 @@ def probe(name, folder, capsys):
     status = probe_main(["--model", MODEL, "--set", f"kind={name}", *SMALL, "--out", str(folder)])
     said = capsys.readouterr().err.strip().splitlines()
     return status, bool(list(folder.rglob(FILE))), said[-1] if said else ""
+
+
+def test_a_stream_with_other_tokens_than_the_frame_gets_a_page(tmp_path, capsys):
+    status, *_ = probe("the past carried in the pass", tmp_path, capsys)
+    (manifest,) = tmp_path.rglob("manifest.json")
+    arguments = ["--run", str(manifest.parent), "--out", str(tmp_path / "figures")]
+    assert (status, reports_main(arguments)) == (0, 0)
+    assert (manifest.parent / "page.html").exists() and list(tmp_path.rglob("pca.png"))
 
 
 @pytest.mark.parametrize("name", [*variants.SOUND, *variants.BROKEN])

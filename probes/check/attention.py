@@ -97,6 +97,21 @@ def key_age(checked: CheckedModel) -> Check:
     )
 
 
+def reads_past(checked: CheckedModel, frames: slice) -> bool:
+    """Whether keys or values of the past change with these frames in the last chunk's denoising pass; False
+    where the keys are not as many as key_age says."""
+    clips = (checked.clip(0), replace_frames(checked.clip(0), frames, checked.clip(2)))
+    try:
+        before, after = (_prints(checked, clip, checked.clip(1)) for clip in clips)
+    except ValueError:
+        return False
+    return any(
+        bool(((after[key][1] != values) & (torch.tensor(ages) > 0).to(values.device)).any())
+        for key, (ages, values) in before.items()
+        if key[0] == "denoise"
+    )
+
+
 def _faults(checked: CheckedModel, frame: int, ages: list[int], moved: list[bool]) -> Iterator[str]:
     """The faults of these ages, given which keys changed with that frame."""
     here = (checked.chunks - 1) * checked.chunk

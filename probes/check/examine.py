@@ -14,8 +14,9 @@ from framelens.diffusion.contract import CausalDiffuser
 from framelens.models.loading.model_errors import RAISED, error_line
 from framelens.probes.check.attention import key_age, patterns
 from framelens.probes.check.checked_model import Check, CheckedModel
+from framelens.probes.check.edits import edits, skips
 from framelens.probes.check.geometry import geometry
-from framelens.probes.check.instruments import edits, fires, names, outputs, skips
+from framelens.probes.check.instruments import fires, names, outputs
 from framelens.probes.check.past import conditions, context, copies, frames, parallel, rows, velocity
 
 CHECKS: tuple[Callable[[CheckedModel], Check], ...] = (

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from framelens.diffusion.contract import module_of
 from framelens.diffusion.guidance import null_like
+from framelens.probes.check.attention import reads_past
 from framelens.probes.check.checked_model import Check, CheckedModel, difference, replace_frames
 from framelens.probes.check.geometry import count_rows
 
@@ -104,11 +105,13 @@ def frames(checked: CheckedModel) -> Check:
     leak = max(difference(a, b) for a, b in zip(later[:-1], before[:-1], strict=True))
     leak = max(leak, *(difference(a, b) for a, b in zip(noisier[:-1], before[:-1], strict=True)))
     past, own = difference(later[-1], before[-1]), difference(noisier[-1], before[-1])
+    ignores = past == 0 and reads_past(checked, middle)
+    note = ": it attends to its past, but ignores what it reads" if ignores else ""
     return Check(
         "frames",
         "a later frame changes no earlier velocity, an earlier frame changes later ones",
-        f"earlier frames change by {leak:.1e}; the next one by {past:.1e}, its own noise by {own:.1e}",
-        leak == 0 and past > 0 and own > 0,
+        f"earlier frames change by {leak:.1e}; the next one by {past:.1e}, its own noise by {own:.1e}{note}",
+        leak == 0 and (past > 0 or ignores) and own > 0,
         "a leak comes from state that is kept between calls; a past without effect comes from encode",
     )
 

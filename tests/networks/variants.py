@@ -3,7 +3,7 @@
 --set kind=NAME chooses one; SOUND keep the contract, BROKEN do not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -97,6 +97,16 @@ def dense(**changes: Any) -> Any:
     return _own_samples(tiny.model(**changes))
 
 
+def idle(attention: Sequence[int], mlp: Sequence[int] = ()) -> Any:
+    """The dense network, whose attention or MLP writes zeros in these layers."""
+    network = dense(layers=3)
+    parts = [network.blocks[layer].attn.o for layer in attention]
+    parts += [network.blocks[layer].mlp[-1] for layer in mlp]
+    for weight in (weight for part in parts for weight in part.parameters()):
+        weight.zero_()
+    return network
+
+
 def separated(way: str) -> Any:
     """The separated network, with a fusion and a way of asking."""
     return _own_samples(tiny_scd.model(way))
@@ -114,6 +124,8 @@ SOUND: dict[str, Callable[[], Any]] = {
     "layers of different windows": partial(adapted, Window),
     "the past carried in the pass": partial(adapted, carried.Carried),
     "dense": dense,
+    "an idle layer": partial(idle, [1], [1]),
+    "a past that is ignored": partial(idle, [0, 1, 2]),
     "dense, actions, a window": partial(dense, conditions=3, window=1, sink=1),
     **{f"separated, {way}": partial(separated, way) for way in WAYS},
 }
