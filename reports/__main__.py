@@ -16,6 +16,7 @@ from framelens.records.damage import NotReadable, NotShown, name_damage
 from framelens.records.runs import run_folders
 from framelens.reports import plots
 from framelens.reports.drawing import style
+from framelens.reports.drawing.publication import FORMATS, Publication, publication
 from framelens.reports.page.page import PageFigure, page, write_page
 from framelens.reports.page.plain_page import plain_page
 from framelens.reports.runs import PROBE, Run, open_run
@@ -27,9 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
     kinds = {kind_of(figure) for figure in options.figure}
     status = 0
+    wanted = Publication(options.width, options.title, tuple(dict.fromkeys(options.format)))
     for run in runs(options.run, kinds):
         try:
-            draw(run, options.out, options.figure)
+            with publication(wanted):
+                draw(run, options.out, options.figure)
         except NotReadable as error:
             if options.run != "all":
                 raise
@@ -43,11 +46,20 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="framelens figures", description="figures and page of finished runs"
     )
-    parser.add_argument("--run", default="all", help="a run folder, runs/<model>/<run>, or all (default)")
+    parser.add_argument("--run", default="all", help="model/run or the path of a run; default: all")
     parser.add_argument("--out", type=Path, default=Path("reports/figures"), help="folder for the figures")
     parser.add_argument(
         "--figure", action="extend", nargs="+", default=[], metavar="NAME",
         help=f"only these figures, and no page: {', '.join(plots.names())}",
+    )  # fmt: skip
+    form = parser.add_argument_group("for a publication")
+    form.add_argument("--width", type=float, metavar="INCHES", help="width of every figure (default: 7.2)")
+    form.add_argument(
+        "--format", nargs="+", default=[], choices=FORMATS, help="write these formats beside PNG, PDF and CSV"
+    )
+    form.add_argument(
+        "--title", action=argparse.BooleanOptionalAction, default=True,
+        help="write title, model and clips above every figure (default: yes)",
     )  # fmt: skip
     return parser
 
@@ -100,11 +112,11 @@ def draw(run: Run, out: Path, only: list[str]) -> None:
                 raise
             not_drawn[module.title] = [str(reason)]
             continue
-        png, pdf, csv = style.save(
+        files = style.save(
             figure, table, out / run.folder.parent.name / run.name / name, run.manifest.command
         )
-        print(png, pdf, csv, sep="\n")
-        drawn.append(PageFigure(name, module.title, module.caption, sentences, png))
+        print(*files, sep="\n")
+        drawn.append(PageFigure(name, module.title, module.caption, sentences, files[0]))
     if not only:
         with name_damage(
             f"what the page shows, in {run.folder}: its datasets, manifest.json or plan.json,", run.remedy

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from framelens.records.checks import CLIPS, FRAMES, Rule, between, check, each, optional, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
+from framelens.records.runs import find_run
 
 DEFAULT_SIZE, LARGEST = (480, 832), 16_384
 RULES: dict[str, Rule] = {
@@ -40,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
         "--decode", type=Path, metavar="FILE", help="decode a file of latents, or the samples of a run"
     )
     what.add_argument(
-        "--preview", type=Path, metavar="RUN", help="write decoded frames beside a run's samples"
+        "--preview",
+        metavar="RUN",
+        help="write decoded frames beside the samples of a run: model/run or a path",
     )
     by = parser.add_argument_group("encoders")
     by.add_argument("--model", help="pipeline in diffusers' layout, or hub id: its vae/ and text_encoder/")
@@ -97,14 +100,16 @@ def _run(options: argparse.Namespace, command: str) -> list[Path]:
         )
     if making:
         return [_make(options, command)]
-    _check_exists(options.decode or options.preview)
+    run = None if options.preview is None else _find_samples(options.preview)
+    if run is None:
+        _check_exists(options.decode)
     place = _find_part(options, "vae")
     from framelens.models.encoders.vae import open_vae
     from framelens.probes.latents.show import decode, preview
 
     vae = open_vae(place, options.device, options.dtype)
-    if options.preview is not None:
-        return [preview(options.preview, vae, options.longest, command)]
+    if run is not None:
+        return [preview(run, vae, options.longest, command)]
     return decode(options.decode, vae, options.out, options.format, options.rate, options.clips)
 
 
@@ -132,6 +137,11 @@ def _make(options: argparse.Namespace, command: str) -> Path:
             dtype=options.dtype,
         )
         return make(request, options.out, command)
+
+
+def _find_samples(run: str) -> Path:
+    """The folder of a run, or one that holds samples.nc."""
+    return Path(run) if (Path(run) / "samples.nc").exists() else find_run(run)
 
 
 def _check_exists(path: Path) -> None:

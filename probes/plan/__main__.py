@@ -19,6 +19,7 @@ from framelens.records.manifest import FILE as MANIFEST
 from framelens.records.manifest import ProbeManifest
 from framelens.records.notes import print_note
 from framelens.records.plan import FILE
+from framelens.records.runs import find_run
 
 if TYPE_CHECKING:  # it imports torch, which --help does without
     from framelens.probes.plan.build import Clocks
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="settings that the model's checkpoint does not contain (default: as in the run)",
     )
-    parser.add_argument("--run", help="name or folder of a finished run (default: the model's largest)")
+    parser.add_argument("--run", help="name or path of a finished run (default: the model's largest)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--steps", type=int, required=True, help="denoising steps per frame")
     parser.add_argument("--history", type=int, required=True, help="frames before the generated one")
@@ -118,12 +119,8 @@ def _subject(name: str, run: str | None, runs: Path, requested: dict[str, Any]) 
 
 
 def _find_run(label: str, run: str, runs: Path) -> Path:
-    places = (runs / label / run, Path(run))
-    found = [place for place in places if (place / MANIFEST).exists()]
-    if not found:
-        known = sorted(path.parent.name for path in (runs / label).glob(f"*/{MANIFEST}"))
-        raise ValueError(f"no run {run!r} of {label} under {runs}; there are {known or 'none'}")
-    return found[0]
+    own = runs / label / run
+    return own if (own / MANIFEST).exists() else find_run(run, runs)
 
 
 def _find_largest(name: str, label: str, runs: Path, requested: dict[str, Any]) -> Path:

@@ -113,7 +113,7 @@ def heading(figure: Figure, title: str, run: Run, spread: str = "span") -> None:
         sliced, manifest.machine["device_name"], settings["dtype"],
         f"median and {spread} of {settings['repeats']} rounds", "random weights",
     ]  # fmt: skip
-    figure.suptitle(f"{title}\n{', '.join(parts)}", x=0.01, ha="left", fontsize=9)
+    style.write_above(figure, f"{title}\n{', '.join(parts)}")
 
 
 def _varied_in(own: xr.Dataset) -> str:

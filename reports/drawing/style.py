@@ -30,6 +30,7 @@ from PIL.PngImagePlugin import PngInfo
 from framelens.analyses.intervals import enough
 from framelens.records import replace_file
 from framelens.records.manifest import TitledManifest
+from framelens.reports.drawing.publication import current
 from framelens.reports.runs import Run
 
 # The palette of Okabe and Ito is distinct for every common colour blindness; the dashes are distinct in grey.
@@ -59,6 +60,7 @@ RC = {
     "axes.linewidth": 0.8,
     "lines.linewidth": 1.5,
     "pdf.fonttype": 42,
+    "svg.hashsalt": "framelens",
     "font.family": "DejaVu Sans",
 }
 
@@ -104,7 +106,7 @@ class Picture(Figure):
 
 def canvas(height: float, width: float = WIDTH) -> Picture:
     """An empty figure, size in inches, whose layout leaves room for its labels."""
-    return Picture(figsize=(width, height), layout="constrained")
+    return Picture(figsize=(current().width or width, height), layout="constrained")
 
 
 def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bool = True) -> None:
@@ -116,13 +118,20 @@ def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bo
     if interval:
         over = f"band: 95% interval over {sample.unit}s"
         parts.append(over if enough(sample.count) else f"too few {sample.unit}s for an interval")
-    figure.suptitle(f"{title}\n{', '.join(parts)}", x=0.01, ha="left", fontsize=9)
+    write_above(figure, f"{title}\n{', '.join(parts)}")
+
+
+def write_above(figure: FigureBase, text: str) -> None:
+    """Writes a title in lines that fit, unless a publication goes without titles."""
+    if current().has_title:
+        letters = int(100 * (current().width or WIDTH) / WIDTH)
+        lines = [textwrap.fill(line, max(letters, 30)) for line in text.split("\n")]
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9)
 
 
 def title(figure: FigureBase, text: str, run: Run) -> None:
     """Writes a title, and below it the summary in the run's manifest, in lines that fit."""
-    below = textwrap.fill(run.manifest_as(TitledManifest).summary, 100)
-    figure.suptitle(f"{text}\n{below}", x=0.01, ha="left", fontsize=9)
+    write_above(figure, f"{text}\n{run.manifest_as(TitledManifest).summary}")
 
 
 def arms(names: Iterable[str]) -> dict[str, dict]:
@@ -186,7 +195,9 @@ def ramp(count: int) -> list:
 
 
 def save(figure: Figure, table: pd.DataFrame, path: str | Path, source: str | None = None) -> list[Path]:
-    """Writes path.png, path.pdf and the numbers of the figure as path.csv; each file is whole or absent.
+    """Writes path.png, path.pdf, the numbers of the figure as path.csv and the formats of a publication.
+
+    Each file is whole or absent.
 
     `source` says what the figure shows, such as the command of its run; the files hold it as metadata.
     """
@@ -201,10 +212,15 @@ def save(figure: Figure, table: pd.DataFrame, path: str | Path, source: str | No
         # Without a date the same numbers give the same file.
         figure.savefig(partial, dpi=DPI, metadata={"CreationDate": None, "Subject": source})
 
+    def others(partial: Path) -> None:
+        dateless = {"Date": None} if partial.suffix == ".svg" else None
+        figure.savefig(partial, metadata=dateless)
+
     return [
         replace_file(path.with_name(f"{path.name}.png"), pixels),
         replace_file(path.with_name(f"{path.name}.pdf"), lines),
         replace_file(path.with_name(f"{path.name}.csv"), lambda partial: table.to_csv(partial, index=False)),
+        *(replace_file(path.with_name(f"{path.name}.{kind}"), others) for kind in current().formats),
     ]
 
 
