@@ -103,8 +103,9 @@ def parser(
     )
     parser.add_argument(
         "--videos",
-        help="a world, a video file or folder, a file of latents, `own` for samples of the model itself or "
-        "own:FILE for those that follow a file's prompts (default: what the model was trained on, else own)",
+        help="a world, a video file, a folder of films (clips are drawn over all of them), a file of "
+        "latents, `own` for samples of the model itself or own:FILE for those that follow a file's prompts "
+        "(default: what the model was trained on, else own)",
     )
     parser.add_argument(
         "--quick",
