@@ -72,6 +72,7 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     """noise_invariance, step_similarity_centred and cross_mass (clip, layer) of one checkpoint."""
     from framelens import models
     from framelens.diffusion.contract import traits
+    from framelens.models.loading.memory import require_room_for_clips
     from framelens.probes.experiments import noise_invariance
     from framelens.probes.experiments.rollouts import watched_rollout
     from framelens.probes.run.clips import read_clips
@@ -85,6 +86,8 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
         raise ValueError(
             f"{file} does not say how long its training's clips were; train it with `make train`"
         )
+    g = model.geometry
+    require_room_for_clips(settings.clips + 1, frames, (g.channels, g.height, g.width), "--clips")
     clips = read_clips(settings, model, frames)
     rows = []
     for index in range(settings.clips):

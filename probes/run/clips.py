@@ -16,7 +16,6 @@ from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import ForwardPass, rollout
-from framelens.models.loading.memory import require_room_for_clips
 from framelens.probes.chunk.chunk_probe import Clip
 from framelens.probes.run.finite import require_finite
 from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
@@ -72,7 +71,6 @@ def read_clips(settings: Settings, model: CausalDiffuser, frames: int) -> list[C
     Raises ValueError or FileNotFoundError if the source cannot give clips of the model's size.
     """
     source, geometry, wanted = source_of(settings, model), model.geometry, settings.clips + 1
-    _require_room(settings, model, frames)
     if latents.is_file(source):
         batch = latents.read(source, frames, wanted)
     elif traits(model).latent:
@@ -116,14 +114,8 @@ def own_clips(settings: Settings, model: CausalDiffuser, frames: int, file: Path
 
 def check_own(settings: Settings, model: CausalDiffuser, frames: int) -> None:
     """ValueError or OSError where the model cannot draw clips of its own under these prompts and guidance."""
-    _require_room(settings, model, frames)
     _, texts, negative = _read_prompts(settings, model)
     _conditions(settings, model, frames, texts if texts is None else texts[:1], negative)
-
-
-def _require_room(settings: Settings, model: CausalDiffuser, frames: int) -> None:
-    g = model.geometry
-    require_room_for_clips(settings.clips + 1, frames, (g.channels, g.height, g.width), "--clips")
 
 
 def _read_prompts(

@@ -21,6 +21,7 @@ import xarray as xr
 from framelens import models
 from framelens.diffusion.contract import CausalDiffuser
 from framelens.models.loading.devices import AUTO, first_device
+from framelens.models.loading.memory import require_room_for_clips
 from framelens.models.loading.multi_device import is_spread
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import experiments
@@ -89,6 +90,8 @@ def open_session(name: str, settings: Settings, unasked: Collection[str] = ()) -
     settings = replace(settings.of_model(model, unasked), device=first_device(settings.device))
     settings.chosen_layers(len(Layers(model)))
     frames = frames_of(settings, model)
+    g = model.geometry
+    require_room_for_clips(settings.clips + 1, frames, (g.channels, g.height, g.width), "--clips")
     with in_one_line(name, settings):
         if is_own(settings, model):
             check_own(settings, model, frames)  # before there is a folder to draw them into
