@@ -34,6 +34,11 @@ def parser() -> argparse.ArgumentParser:
         help="options that the checkpoint does not store, for example height=60 width=104 window=6",
     )
     parser.add_argument("--chunks", type=int, default=3, help="chunks of the random clips (default: 3)")
+    parser.add_argument(
+        "--videos",
+        help="clips like those that the model was trained on, which show whether its output is a velocity: a "
+        "world, films or a file of latents (default: what the model says)",
+    )
     parser.add_argument("--steps", type=int, default=2, help="denoising steps (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="decides the random clips")
     parser.add_argument(
@@ -65,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     require_room_for_clips(CLIPS, frames, (g.channels, g.height, g.width), "--chunks")
     verdicts = []
     try:
-        for found in examine(model, None, options.chunks, options.steps, options.seed, options.all_layers):
+        asked = options.chunks, options.steps, options.seed, options.all_layers, options.videos
+        for found in examine(model, None, *asked):
             print(found.line, flush=True)
             verdicts.append(found.holds)
     except torch.OutOfMemoryError:  # pyright: ignore[reportPrivateImportUsage]

@@ -46,6 +46,9 @@ class CheckedModel:
     seed: int = 0
     all_layers: bool = False
     """Edit the points of every layer. False: of a deep network, those of three layers."""
+    videos: str | None = None
+    """Clips like those that the model was trained on: a world, films or a file of latents; None for what the
+    model says."""
 
     def __post_init__(self):
         if self.chunks < 3 or self.steps < 1:

@@ -14,6 +14,7 @@ from framelens.diffusion.contract import CausalDiffuser
 from framelens.models.loading.model_errors import RAISED, error_line
 from framelens.probes.check.attention import key_age, patterns
 from framelens.probes.check.checked_model import Check, CheckedModel
+from framelens.probes.check.convention import convention, known_clips
 from framelens.probes.check.edits import edits, skips
 from framelens.probes.check.geometry import geometry
 from framelens.probes.check.instruments import fires, names, outputs
@@ -21,7 +22,7 @@ from framelens.probes.check.past import conditions, context, copies, frames, par
 
 CHECKS: tuple[Callable[[CheckedModel], Check], ...] = (
     velocity, names, fires, geometry, outputs, edits, skips, patterns, key_age, context,
-    rows, frames, conditions, parallel, copies,
+    rows, frames, conditions, parallel, copies, convention,
 )  # fmt: skip
 """In this order, one mistake explains the failures that follow it."""
 CLIPS = 2
@@ -36,13 +37,17 @@ def examine(
     steps: int = 2,
     seed: int = 0,
     all_layers: bool = False,
+    videos: str | None = None,
 ) -> Iterator[Check]:
     """The results of all checks, or of those named in `only`, each as soon as it is known.
 
     The model gets two random clips of that many chunks, and that many denoising steps. Of a network with
-    many layers the first, middle and last are edited, unless `all_layers`.
+    many layers the first, middle and last are edited, unless `all_layers`. `videos` are clips like those that
+    it was trained on, for `convention`; by default those that the model names.
     """
-    checked = CheckedModel(model, chunks, steps, seed, all_layers)
+    checked = CheckedModel(model, chunks, steps, seed, all_layers, videos)
+    if videos is not None:
+        known_clips(checked)  # what cannot be read is refused before the first check
     raised: dict[str, str] = {}
     for check in CHECKS:
         if only is None or check.__name__ in only:
