@@ -3,7 +3,7 @@
 Also keeps what the trained network generated, and the truth.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -88,7 +88,7 @@ def watched_rollout(
     subject: ProbedClip, model: CausalDiffuser, mode: str, chosen: tuple[str, ...]
 ) -> tuple[Tensor, dict[str, xr.Dataset]]:
     """The video that the model generates for the clip, and the chosen statistics of its passes."""
-    settings, draw = subject.settings, partial(_rollout, subject, model, mode)
+    settings, draw = subject.settings, partial(draw_rollout, subject, model, mode)
     streams = {name: statistics.new(name, settings) for name in chosen if _is_readable(name, model, settings)}
     try:
         with make_instruments(model, streams, set(subject.probed), set(settings.watched_steps)) as attached:
@@ -114,9 +114,14 @@ def _is_readable(name: str, model: CausalDiffuser, settings: Settings) -> bool:
     return False
 
 
-def _rollout(
-    subject: ProbedClip, model: CausalDiffuser, mode: str, on_pass: Callable[[ForwardPass], None]
+def draw_rollout(
+    subject: ProbedClip,
+    model: CausalDiffuser,
+    mode: str,
+    on_pass: Callable[[ForwardPass], None],
+    denoised: Collection[int] | None = None,
 ) -> Tensor:
+    """The video that the model generates; teacher-forced at the probed chunks, or at `denoised`."""
     is_forced, video = mode == "teacher_forced", subject.clip.video
     return rollout(
         subject.sampler(model),
@@ -125,7 +130,7 @@ def _rollout(
         subject.clip.cond,
         video if is_forced else video[:, : subject.settings.context],
         teacher_forced=is_forced,
-        denoised_frames=set(subject.probed) if is_forced else None,
+        denoised_frames=set(denoised or subject.probed) if is_forced else None,
         on_pass=on_pass,
         renoise=subject.renoise_seed("rollouts"),
     )

@@ -124,8 +124,10 @@ class RunFolder:
         return {name: first[name] for name in sorted(stated) if is_same[name]}
 
     def _join(self, name: str, clips: int) -> xr.Dataset:
+        """The results of all clips that have this file; some are of the first clips alone."""
+        kept = (clip for clip in range(clips) if f"{name}.nc" in read_json_object(self._clip(clip) / CONTENT))
         return xr.concat(
-            [self._load(clip, name) for clip in range(clips)],
+            [self._load(clip, name) for clip in kept],
             "clip",
             data_vars="minimal",
             coords="minimal",
