@@ -141,7 +141,10 @@ def _make(options: argparse.Namespace, command: str) -> Path:
 
 def _find_samples(run: str) -> Path:
     """The folder of a run, or one that holds samples.nc."""
-    return Path(run) if (Path(run) / "samples.nc").exists() else find_run(run)
+    folder = Path(run) if Path(run).is_dir() else find_run(run)
+    if not (folder / "samples.nc").exists():
+        raise FileNotFoundError(f"{folder} has no samples.nc; give the folder of a run with samples")
+    return folder
 
 
 def _check_exists(path: Path) -> None:

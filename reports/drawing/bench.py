@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from framelens.records.manifest import BenchManifest
+from framelens.reports.drawing import style
 from framelens.reports.runs import Run
 
 DENSE = "dense"
