@@ -121,7 +121,8 @@ def test_a_wheel_is_one_package_with_one_model(wheel):
     assert {name for name in inside if name.endswith(".py")} == sources
     weights = {name for name in inside if name.startswith("models/weights/")}
     assert weights == {"models/weights/dense-tiles.safetensors", "models/weights/dense-tiles.emergence.nc"}
-    assert inside - sources - weights == {"reports/page/page.css", "reports/page/page.js"}
+    beside = {f"reports/page/{name}" for name in ("page.css", "page.js", "attention.js")}
+    assert inside - sources - weights == beside
     assert wheel.stat().st_size < 20e6
 
 

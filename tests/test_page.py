@@ -228,7 +228,7 @@ def test_large_counts_are_spelt():
 
 
 def test_scripts_and_styles_are_beside_the_page():
-    for name in ("page.js", "page.css"):
+    for name in ("page.js", "attention.js", "page.css"):
         assert (Path(__file__).parent.parent / "reports/page" / name).stat().st_size < 16_000
 
 

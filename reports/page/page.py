@@ -16,6 +16,7 @@ from framelens.records import replace_file
 from framelens.records.manifest import ProbeManifest
 from framelens.reports.drawing.effects import datasets
 from framelens.reports.findings.findings import findings
+from framelens.reports.page.attention import attention_section
 from framelens.reports.page.chooser import choices, chooser_section
 from framelens.reports.page.markup import Html, fill, join, own_file, pairs
 from framelens.reports.page.small_figures import INTERVENTIONS, Small, small_figures
@@ -65,6 +66,7 @@ def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) 
         *(fill("<p>{}</p>", note) for note in run.probe.notes),
         *verdict_parts(run, plan, small, found),
         *chooser_section(data),
+        *attention_section(run),
         fill('<h2 id="findings">Two findings, tested on this run</h2>\n<div class="findings">'),
         *(finding_card(number, finding) for number, finding in enumerate(found, 1)),
         fill("</div>"),
