@@ -29,7 +29,7 @@ MOST_SIGNS = 2_000_000
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 LEVELS, NONE = 63, 63
 LOWEST = -3.0
-"""log2 of the least attention over uniform attention that is told apart: an eighth."""
+"""log2 of the least attention over uniform attention that has a sign of its own: an eighth."""
 BRIGHTEST = 3.0
 """log2 of what has the strongest colour: 8 times uniform attention."""
 SHADES = 33
