@@ -9,12 +9,12 @@ import counted
 import pytest
 import test_costs
 
+from framelens.__main__ import main
 from framelens.analyses import statistics
 from framelens.benchmarks.overhead.__main__ import arms_of, card
 from framelens.benchmarks.overhead.__main__ import main as overhead_main
 from framelens.benchmarks.overhead.card import Rollout
 from framelens.probes import experiments
-from framelens.probes.__main__ import main
 from framelens.probes.estimate.memory import room
 from framelens.probes.estimate.work import evaluations
 from framelens.records.registry import Registry

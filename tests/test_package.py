@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 NOT_IN_A_COPY = (".venv", ".git", "runs", "build", "*.egg-info", "__pycache__", ".*_cache")
 FILES = [
     file
-    for file in [ROOT / "__init__.py", *ROOT.glob("*/**/*.py")]
-    if file.relative_to(ROOT).parts[0] not in {".venv", "tests", "runs", "build"}
+    for file in [*ROOT.glob("*.py"), *ROOT.glob("*/**/*.py")]
+    if file.relative_to(ROOT).parts[0] not in {".venv", "tests", "runs", "build", "docs"}
 ]
 SETUP = ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

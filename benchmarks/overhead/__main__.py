@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from framelens.analyses import statistics
 from framelens.benchmarks import measure
 from framelens.benchmarks.overhead import card as costs
 from framelens.benchmarks.overhead.card import Rollout
+from framelens.benchmarks.overhead.options import check_options, parser
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.hooks.trace import Trace
@@ -173,27 +173,6 @@ def _cell(value: float | None, scale: float, form: str) -> str:
     return "-".rjust(int(form.split(".")[0])) if value is None else format(value * scale, form)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="framelens bench overhead", description=summary)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 256, 1024], help="tokens per frame")
-    parser.add_argument("--frames", type=int, default=5, help="frames; the last is sampled (default: 5)")
-    parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
-    parser.add_argument("--layers", type=int, default=6, help="layers of the network (default: 6)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds of all arms (default: 5)")
-    parser.add_argument(
-        "--memory",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="measure peak memory, each arm in a process of its own",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--json", type=Path, help="also write the JSON document to this file")
-    parser.add_argument("--seed", type=int, default=0, help="decides weights, clip and the order of the arms")
-    return parser
-
-
 @exits_as("bench overhead")
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
@@ -210,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def benchmark(options: argparse.Namespace) -> dict:
     """Cards and measurements of every token count, printed as they come."""
-    _check(options)
+    check_options(options)
     settings = [
         Rollout(tokens, options.frames, options.steps, options.device, options.seed, options.layers)
         for tokens in options.tokens
@@ -230,18 +209,6 @@ def benchmark(options: argparse.Namespace) -> dict:
         results.append({**asdict(setting), "card": lines, "measured": rows})
     network = {"heads": costs.HEADS, "d_model": costs.WIDTH}
     return {"machine": machine, "network": network, "repeats": options.repeats, "results": results}
-
-
-def _check(options: argparse.Namespace) -> None:
-    if options.repeats < 1:
-        raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
-    if options.json is not None and not options.json.parent.is_dir():
-        raise FileNotFoundError(f"--json {options.json}: found no folder {options.json.parent}")
-    kind = options.device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {options.device!r}")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {options.device} asks for a GPU and torch sees none: use --device cpu")
 
 
 def _machine(device: str) -> dict:
