@@ -146,7 +146,8 @@ print(*sorted(refused), framelens.__file__)
     out, _ = python([tmp_path, "-c", program + ONE_FRAME], installed)
     *refused, file = out.split()
     latents = [f"framelens.probes.latents.{name}" for name in ("make", "show", "windows")]
-    assert refused == [*latents, "framelens.videos.encoding", "framelens.videos.files"]
+    films = [f"framelens.videos.{name}" for name in ("encoding", "files", "fitting")]
+    assert refused == [*latents, *films]
     assert Path(file).is_relative_to(installed)
 
 
@@ -249,4 +250,4 @@ def test_every_import_is_of_the_base_or_inside_its_extra():
             if name in BASE and given:
                 offenders.add(f"{file.relative_to(ROOT)}:{line}: {name} needs no extra")
     assert not offenders
-    assert {extra for extra, _ in used} == {"families", "scores", "videos"}
+    assert {extra for extra, _ in used} == {"completion", "families", "scores", "videos"}
