@@ -46,6 +46,9 @@ key(canvas, "ArrowLeft"); key(canvas, "ArrowDown"); shown.moved = text("patch");
 for (let at = 0; at < 9; at++) { key(canvas, "ArrowUp"); key(canvas, "ArrowLeft"); }
 shown.corner = text("patch");
 pick("head", "0"); shown.mean = text("patch");
+pick("layer", "3"); shown.coarse = text("patch");
+shown.absent = maps.querySelector("figcaption").textContent;
+point(maps.querySelector("canvas"), "pointermove", 0, 6, 0, 4); shown.unseen = text("key");
 shown.focusable = [canvas.tabIndex, maps.tabIndex];
 shown.width = [document.documentElement.scrollWidth, innerWidth];
 const pre = parent.document.body.appendChild(parent.document.createElement("pre"));
@@ -125,6 +128,16 @@ def test_heads_can_be_averaged(shown, rows):
     stored = rows.isel(clip=1, step=1, layer=2, query=0).own_mass.mean()
     assert "mean of heads" in shown["mean"] and "mean of heads" in shown["first"]
     assert percents(shown["mean"])[0] == pytest.approx(100 * float(stored), abs=0.06)
+
+
+def test_a_frame_without_a_key_for_each_patch_is_not_shown_as_nothing(shown, rows):
+    stored = rows.isel(clip=1, step=1, layer=3, query=0).mean("head")
+    own, earlier, rest, _ = percents(shown["coarse"])
+    assert own == pytest.approx(100 * float(stored.own_mass), abs=0.06)
+    assert earlier == pytest.approx(100 * float(stored.mass.sum()), abs=0.5)
+    assert rest == pytest.approx(100 * float(stored.other_mass), abs=0.5) and rest > 1
+    assert shown["absent"] == "frame 0: no keys" and "not in view" in shown["unseen"]
+    assert "no map" not in shown["mean"]
 
 
 def test_signs_tell_values_apart_up_to_half_a_step():

@@ -25,10 +25,13 @@
     return found.includes(NONE) ? null : mean(found.map((level) => 2 ** (data.low + level * data.width)));
   }
 
-  // The share of the attention on a frame; the own chunk comes after the last earlier frame.
-  function share(frame) {
+  // The shares of the attention on the earlier frames (null: it has no keys in view) and, last, the own chunk.
+  function shares() {
     const all = data.shares[chosen.clip][chosen.step][chosen.layer], count = data.frames.length + 1;
-    return mean(heads().map((head) => all[(head * data.queries + query()) * count + frame])) / 1000;
+    return Array.from({ length: count }, (_, frame) => {
+      const found = heads().map((head) => all[(head * data.queries + query()) * count + frame]);
+      return found.includes(-1) ? null : mean(found) / 1000;
+    });
   }
 
   const percent = (value) => (100 * value).toPrecision(value < 0.0995 ? 2 : 3).replace(/\.0+$/, "") + " %";
@@ -55,7 +58,8 @@
       picture.fillRect((token % data.columns) * SIDE, Math.floor(token / data.columns) * SIDE, SIDE, SIDE);
     }
     if (frame === read.frame) outline(picture, read.row, read.column);
-    maps[frame].caption.textContent = "frame " + data.frames[frame] + ": " + percent(share(frame));
+    const part = shares()[frame];
+    maps[frame].caption.textContent = "frame " + data.frames[frame] + ": " + (part === null ? "no keys" : percent(part));
   }
 
   function drawQuery() {
@@ -70,17 +74,14 @@
   }
 
   function tell() {
-    const own = share(data.frames.length), keys = data.keys[chosen.layer];
-    const earlier = mean(heads().map((head) => {
-      const from = (head * data.queries + query()) * (data.frames.length + 1);
-      const all = data.shares[chosen.clip][chosen.step][chosen.layer];
-      return all.slice(from, from + data.frames.length).reduce((sum, value) => sum + value, 0);
-    })) / 1000;
+    const parts = shares(), own = parts.pop(), keys = data.keys[chosen.layer];
+    const earlier = parts.reduce((sum, part) => sum + part, 0), rest = 1 - own - earlier;
     const head = chosen.head ? "head " + data.head[chosen.head] : data.head[0];
     const patch = "patch in row " + chosen.row + ", column " + chosen.column;
     const text = data.layer[chosen.layer] + ", " + head + ", step " + data.step[chosen.step] + ", clip " +
-      data.clip[chosen.clip] + ": the " + patch + " has " + percent(own) + " of its attention on its own frame and " +
-      percent(earlier) + " on earlier frames; uniform attention has " + percent(tokens / keys) + " on each frame.";
+      data.clip[chosen.clip] + ": the " + patch + " has " + percent(own) + " of its attention on its own " +
+      (data.queries > tokens ? "frames" : "frame") + " and " +
+      percent(earlier) + " on earlier frames" + (rest > 0.0095 ? ", " + percent(rest) + " on keys that no map shows" : "") + "; uniform attention has " + percent(tokens / keys) + " on each frame.";
     byId("patch").textContent = capital(text);
     byId("query").setAttribute("aria-label", patch);
     tellKey();

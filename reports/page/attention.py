@@ -39,8 +39,8 @@ CONTROLS = {"clip": "Clip", "step": "Step", "layer": "Layer", "head": "Head"}
 ABOUT = (
     "Choose a patch of the generated frame with the pointer or the arrow keys. The maps show the attention "
     "of this patch to each patch of each earlier frame, over that of uniform attention: white is as much, "
-    "red is more, blue is less, grey is not in view. Point at a map for its numbers. The passes are those of "
-    "the trained network after true frames, which are shown without colours beneath the maps."
+    "red is more, blue is less, grey has no key in view. Point at a map for its numbers. The passes are "
+    "those of the trained network after true frames, which are shown without colours beneath the maps."
 )
 
 
@@ -142,10 +142,11 @@ def _names(rows: xr.Dataset, kept: xr.Dataset, geometry: dict) -> dict[str, Any]
 
 
 def _values(kept: xr.Dataset) -> dict[str, Any]:
-    """Attention of each key as signs, that of each frame in thousandths, and the colours."""
+    """Attention of each key as signs, that of each frame in thousandths (-1: it has no keys), and colours."""
     mass = kept.mass.transpose("clip", "step", "layer", "head", "query", "frame", "token")
     own = kept.own_mass.transpose(*mass.dims[:5]).values[..., None]
-    shares = np.round(1000 * np.concatenate([mass.sum("token").values, own], -1)).astype(int)
+    by_frame = np.concatenate([mass.sum("token", min_count=1).values, own], -1)
+    shares = np.where(np.isnan(by_frame), -1, np.round(1000 * np.nan_to_num(by_frame))).astype(int)
     highest = float(np.log2(kept["keys"].max()))
     ratio = (mass * kept["keys"]).transpose(*mass.dims).values
     table = np.frombuffer(BASE64.encode("ascii"), np.uint8)[to_signs(ratio, highest)]

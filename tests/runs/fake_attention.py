@@ -9,7 +9,10 @@ CLIPS, TOKENS = 2, 24
 
 
 def rows(size: dict[str, Any], layers: dict[str, Any], sigmas: list[float]) -> xr.Dataset:
-    """Of two clips at the first and the last step; the patch at the query's own place has most of the mass."""
+    """Of two clips at the first and the last step; the patch at the query's own place has most of the mass.
+
+    The last layer does not have a key for each patch of frame 0.
+    """
     frame, steps, rng = max(size["frame"]), sorted({0, size["step"] - 1}), np.random.default_rng(7)
     clips, heads = min(CLIPS, size["clip"]), size["head"]
     front = (clips, len(steps), len(layers["layer"]), heads, TOKENS)
@@ -17,10 +20,13 @@ def rows(size: dict[str, Any], layers: dict[str, Any], sigmas: list[float]) -> x
     own = weight.mean((-2, -1)) * TOKENS
     whole = weight.sum((-2, -1)) + own
     dims = ("clip", "step", "layer", "head", "query")
+    mass, other = weight / whole[..., None, None], np.zeros(front)
+    other[:, :, -1] = mass[:, :, -1, ..., 0, :].sum(-1)
+    mass[:, :, -1, ..., 0, :] = np.nan
     data = {
-        "mass": ((*dims, "frame", "token"), weight / whole[..., None, None]),
+        "mass": ((*dims, "frame", "token"), mass),
         "own_mass": (dims, own / whole),
-        "other_mass": (dims, np.zeros(front)),
+        "other_mass": (dims, other),
         "keys": ("layer", np.full(front[2], (frame + 1) * TOKENS)),
     }
     coords = {"clip": np.arange(clips), "step": steps, "sigma": ("step", [sigmas[step] for step in steps])}
