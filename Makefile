@@ -31,19 +31,19 @@ help: ## list the commands
 setup: $(INSTALLED) ## install into .venv; other commands do it by themselves (PYTHON=python3.12 chooses the Python)
 
 check: $(INSTALLED) ## whether a model keeps the contract that every number rests on: MODEL=my_adapter.py:load
-	$(BIN)/framelens check --model $(MODEL) $(ARGS)
+	$(BIN)/framelens check --model "$(MODEL)" $(ARGS)
 
 latents: $(INSTALLED) ## encode videos and prompts for probing: MODEL=... ARGS="--videos footage/ --out clips.safetensors"
-	$(BIN)/framelens latents --model $(MODEL) $(ARGS)
+	$(BIN)/framelens latents --model "$(MODEL)" $(ARGS)
 
 probe: $(INSTALLED) ## probe a model and write its page: MODEL=dense-tiles ARGS="--clips 8"
-	run=$$($(BIN)/framelens probe --model $(MODEL) $(ARGS)) && $(BIN)/framelens figures --run "$$run"
+	run=$$($(BIN)/framelens probe --model "$(MODEL)" $(ARGS)) && $(BIN)/framelens figures --run "$$run"
 
 figures: $(INSTALLED) ## redraw figures and page from results: RUN=runs/dense-tiles/first, or all runs
 	$(BIN)/framelens figures $(if $(RUN),--run $(RUN)) $(ARGS)
 
 train: $(INSTALLED) ## train a network: MODEL=dense-tiles ARGS="--steps 2000"
-	$(BIN)/framelens train --model $(MODEL) $(ARGS)
+	$(BIN)/framelens train --model "$(MODEL)" $(ARGS)
 
 evaluate: $(INSTALLED) ## score a model's next frame on held-out clips: MODEL=dense-tiles ARGS="--clips 32"
 	$(BIN)/framelens evaluate --model $(MODEL) $(ARGS)

@@ -16,6 +16,7 @@ from framelens.models.cost.operations import VALUE_BYTES
 from framelens.models.loading.devices import check_device
 from framelens.models.parts.fusion import FUSIONS
 from framelens.models.variants.captured import MODES
+from framelens.records.checks import Rule, between, check, optional, spell_as_flag
 
 FIELDS = {
     "history": "histories",
@@ -24,6 +25,10 @@ FIELDS = {
     "batch": "batches",
 }
 """The field of a preset that holds the values of each sweep."""
+RULES: dict[str, Rule] = {
+    "repeats": between(1, 1000),
+    "threads": optional(between(1, 1024)),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,10 +86,7 @@ def read_request(options: argparse.Namespace) -> tuple[Preset, BenchSettings]:
     prediction = None if options.plan is None else read_plan(options.plan)
     dtype = options.dtype or (prediction.dtype if prediction else "bfloat16" if on_gpu else "float32")
     check_device(options.device, dtype)
-    for name in ("repeats", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
+    check(options, RULES, spell_as_flag)
     full, timed = _presets(options, prediction, on_gpu)
     modes = options.mode or ([PLAIN, "graph"] if on_gpu else [PLAIN])
     fusions = options.fusion or ([prediction.fusion] if prediction else ["token_concat", "prefix"])
