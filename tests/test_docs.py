@@ -47,7 +47,9 @@ def test_the_readme_shows_python():
 def build_site(folder):
     """A copy of the documents, and a function that builds the site of it."""
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    wanted = [name for name in files.stdout.split() if name.endswith((".md", ".png", ".yml", "LICENSE"))]
+    wanted = [
+        name for name in files.stdout.split() if name.endswith((".md", ".png", ".yml", ".cff", "LICENSE"))
+    ]
     for name in [*wanted, "docs/build.py", "models/adapter_template.py"]:
         copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
