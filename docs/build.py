@@ -16,6 +16,7 @@ SHOWN = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "CITATION.cff",
     "LICENSE",
     "models/README.md",
     "models/adapter_template.py",
