@@ -85,6 +85,7 @@ SCALES = {
     "velocity_change": LOG,
     "change": LOG,
     "effect": LOG,
+    "past_effect": LOG,
     "relative_loss": PLAIN,
     "block_share": SHARE,
     "sharpness": LOG,

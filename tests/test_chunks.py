@@ -190,7 +190,7 @@ def test_a_file_of_latents_gives_clips_with_prompts_cut_to_frames(model, tmp_pat
 
 def test_video_of_a_model_of_latents_says_how_to_encode_it(model, tmp_path):
     for source in ("tiles", str(tmp_path)):
-        with pytest.raises(ValueError, match="framelens.probes.latents"):
+        with pytest.raises(ValueError, match="framelens latents"):
             read_clips(Settings(videos=source), model, 6)
     with pytest.raises(FileNotFoundError, match="nowhere.mp4"):
         read_clips(Settings(videos="nowhere.mp4"), model, 6)
@@ -328,7 +328,7 @@ def test_latents_are_shown_by_three_channels_or_decoded(folder):
         1
     )
     figure, _ = fig_samples.draw(run)
-    said = "".join(str(text.get_text()) for text in figure.findobj(Text))
+    said = " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
     assert fig_samples.AS_COLOURS in said and fig_samples.OWN in said
     pixels = ("pixel_frame", "colour", "pixel_row", "pixel_col")
     decoded = np.zeros((1, 21, 3, 8, 8), np.uint8)
@@ -350,7 +350,7 @@ def test_what_was_rounded_is_one_line(model, capsys):
     laboratory = work.Session({"trained": model}, [], Settings(context=2), 6)
     program._say_what_was_rounded(Settings(context=3, frames=7), laboratory, ["probed"])
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(r"^probes: .*\b2 .*--context 3 .*\b2, .*--frames 7 .*\b6$", line)
+    assert re.search(r"^framelens probe: .*\b2 .*--context 3 .*\b2, .*--frames 7 .*\b6$", line)
 
 
 @pytest.mark.parametrize("pair", ["height", "=4", "a b=1"])

@@ -26,7 +26,7 @@ def test_named_experiments_are_run_and_joined(checkpoint, tmp_path):
         run(checkpoint, tmp_path, "--experiments", "controls", "skip", "--quick", "--layers", "1", "1") == 0
     )
     files = {file.stem: xr.load_dataset(file) for file in (tmp_path / "tiny" / "one").glob("*.nc")}
-    assert set(files) == {"controls", "skip"} and files["skip"].span.values.tolist() == ["1-1"]
+    assert set(files) == {"controls", "other_past", "skip"} and files["skip"].span.values.tolist() == ["1-1"]
     assert files["controls"].passed.dims == ("clip", "control") and files["controls"].sizes["clip"] == 2
     assert files["controls"].attrs["threshold"] == controls.THRESHOLD and "seconds" not in files["skip"].attrs
     assert files["skip"].attrs["steps"] == 3

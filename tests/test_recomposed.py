@@ -115,7 +115,7 @@ def test_a_model_that_asks_announces_it():
 def test_attention_is_read_where_the_encoder_asks_for_a_probed_frame():
     model, statistic = separated(2, 2, 1), Statistic(queries=None)
     with make_instruments(model, {"frame_attention": statistic}, {2}) as attached:
-        rollout(model, torch.randn(2, 4, 3, 8, 8), sigma_grid(2), ACTIONS, on_pass=attached.on_pass)
+        rollout(model, torch.randn(1, 4, 3, 8, 8), sigma_grid(2), ACTIONS[:1], on_pass=attached.on_pass)
     read = statistic.result()
     encoder, decoder = (read.isel(layer=layers) for layers in ([0, 1], [2, 3]))
     assert [name.split(".")[0] for name in read.point.values] == ["encoder"] * 2 + ["decoder"] * 2
