@@ -302,7 +302,7 @@ def test_a_finished_run_given_again_changes_nothing_in_its_folder(
 
 
 def test_a_run_stopped_by_hand_says_how_to_go_on(checkpoint, tmp_path, monkeypatch, capsys):
-    def stop(laboratory, index):
+    def stop(session, index, begin):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(work.Session, "measure", stop)
