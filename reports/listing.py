@@ -1,4 +1,4 @@
-"""framelens runs: lists runs; --export writes the list as CSV, --delete removes runs.
+"""framelens runs: lists runs; --html and --export write the list as page and CSV, --delete removes runs.
 
 framelens runs
 framelens runs dense-tiles/default my-model/first --export runs.csv
@@ -32,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=ROOT, help="folder of all runs (default: runs)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--export", type=Path, metavar="FILE", help="write the list to a CSV file")
+    what.add_argument(
+        "--html", action="store_true", help="write index.html with every run's verdict and picture"
+    )
     what.add_argument("--delete", action="store_true", help="delete the named runs, and ask first")
     parser.add_argument("--yes", action="store_true", help="delete without a question")
     return parser
@@ -49,6 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             replace_file(options.export, lambda partial: partial.write_text(as_csv(shown), encoding="utf-8"))
         )
+    elif options.html:
+        from framelens.reports.page.index import write_index
+
+        print(write_index(shown, options.out))
     elif shown:
         print(table(shown))
     else:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from framelens.reports import listing
 from framelens.reports.page import player as module
 from framelens.reports.page.player import BORDER, GENERATED, GIVEN, Film, error_maps, films_of, player
 from framelens.reports.runs import open_run
@@ -64,3 +65,14 @@ def test_a_run_without_samples_has_no_player(tmp_path):
     folder = fake_run.write(tmp_path / "fake" / "a", clips=1)
     (folder / "samples.nc").unlink()
     assert player(open_run(folder)) == []
+
+
+def test_the_index_links_to_the_pages_with_verdict_and_picture(tmp_path, capsys):
+    folder = fake_run.write(tmp_path / "fake" / "<a>", clips=1, verdict="separable")
+    (folder / "page.html").write_text("x")
+    fake_run.write(tmp_path / "fake" / "b", complete=False)
+    assert listing.main(["--out", str(tmp_path), "--html"]) == 0
+    page = (tmp_path / "index.html").read_text()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "index.html")
+    assert 'href="fake/%3Ca%3E/page.html"' in page and "separable" in page and "not finished" in page
+    assert page.count('class="film"') == 1 and "<a>" not in page.replace("<a href", "")

@@ -165,13 +165,14 @@ def _clip(number: int, films: list[tuple[Film, bytes]], maps: list[tuple[Film, b
     """The films of one clip, and its error maps folded."""
     error = fill(
         '<details><summary>error maps</summary><div class="films">{}</div></details>',
-        join(_film(number, film, sprite) for film, sprite in maps),
+        join(film_figure(number, film, sprite) for film, sprite in maps),
     )
-    shown = join(_film(number, film, sprite) for film, sprite in films)
+    shown = join(film_figure(number, film, sprite) for film, sprite in films)
     return fill('<div class="clip"><div class="films">{}</div>{}</div>', shown, error if maps else "")
 
 
-def _film(number: int, film: Film, sprite: bytes) -> Html:
+def film_figure(number: int, film: Film, sprite: bytes) -> Html:
+    """One film with its title; `number` is that of its clip."""
     height, width = film.shape
     return fill(
         '<figure><div class="film" role="img" aria-label="Clip {}, {}: {} frames in a loop" '
