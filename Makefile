@@ -16,6 +16,9 @@ $(if $(UNKNOWN),$(error there is no variable $(UNKNOWN): use MODEL, RUN, ARGS or
 COMPARED := reports/gallery/compare/tiles reports/gallery/compare/digits
 
 BIN := .venv/bin
+
+# Two processes share the tests; all tests of a file are in one, so that they share what the file prepares.
+SHARED := --numprocesses 2 --dist loadfile
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -60,14 +63,15 @@ scd-bench: $(INSTALLED) ## cost card and timing of dense against separated: ARGS
 	  $(BIN)/framelens bench scd --out "$$run" $(ARGS) && $(BIN)/framelens figures --run "$$run"
 
 test: lint ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 test-fast: $(INSTALLED) ## run the tests that take seconds, without notebooks
-	$(BIN)/python -m pytest -m "not slow" tests $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) -m "not slow" tests $(ARGS)
 
-lint: $(INSTALLED) ## ruff and pyright
+lint: $(INSTALLED) ## ruff, pyright, and the table of folders with what they import
 	$(BIN)/ruff check
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python tests/test_imports.py
 
 docs: $(INSTALLED) ## build the documents as a site in build/site, with every link checked
 	$(BIN)/python docs/build.py
