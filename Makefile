@@ -18,7 +18,7 @@ COMPARED := reports/gallery/compare/tiles reports/gallery/compare/digits
 BIN := .venv/bin
 
 # Two processes share the tests; all tests of a file are in one, so that they share what the file prepares.
-SHARED := --numprocesses 2 --dist loadfile
+SHARED := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
