@@ -44,9 +44,8 @@ MODULES = {name: module for group in COMMANDS.values() for name, (module, _) in 
 
 
 @exits_as()
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: that of the command; 2 for an unknown one."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text())
         return 0

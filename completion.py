@@ -27,9 +27,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("completion")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 where the package `shtab` is missing."""
-    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
+    options = read_options(parser(), arguments)
     with extra("completion"):
         import shtab
     sys.stdout.write(shtab.complete(whole_parser(), shell=options.shell) + "\n")

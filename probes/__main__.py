@@ -22,9 +22,8 @@ MOST_WORKERS = 1024
 
 
 @exits_as("probe", stopped="the same command goes on from here")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 when the run is complete, 2 when the request cannot be met, 130 when stopped."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = vars(read_options(parser(), arguments))
     model, run, out, workers, fresh, same_code = (options.pop(name) for name in BESIDE)
     if run is not None:

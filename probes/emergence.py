@@ -30,9 +30,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("emergence")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = read_options(parser(), arguments)
     out = options.out or options.checkpoints.parent / "emergence.nc"
     settings = Settings(

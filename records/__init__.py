@@ -79,9 +79,14 @@ def write_netcdf(path: Path, dataset: Any) -> Path:
     return replace_file(path, lambda partial: partial.write_bytes(content))
 
 
+def write_text(path: Path, text: str) -> Path:
+    """A text in UTF-8."""
+    return replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:
     """A mapping as indented JSON."""
-    return replace_file(path, lambda partial: partial.write_text(json.dumps(values, indent=2) + "\n"))
+    return write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

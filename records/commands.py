@@ -1,8 +1,7 @@
 """What all commands have in common: their options, how they end, and how they are written in a manifest.
 
     @exits_as("train", stopped="the same command resumes here")
-    def main(arguments: list[str] | None = None) -> int:
-        arguments = sys.argv[1:] if arguments is None else arguments
+    def main(arguments: list[str]) -> int:
         options = read_options(parser(), arguments)
         command = command_line("train", arguments)
 
@@ -23,15 +22,16 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import Any, ParamSpec
+from typing import Any
 
 from framelens.records.notes import VERBOSITY
 
-P = ParamSpec("P")
+Command = Callable[..., int]
+"""A command as it is called: without arguments it takes those of the command line."""
 
 
-def exits_as(name: str = "", stopped: str = "") -> Callable[[Callable[P, int]], Callable[P, int]]:
-    """A decorator of `main`, which gives its exit status.
+def exits_as(name: str = "", stopped: str = "") -> Callable[[Callable[[list[str]], int]], Command]:
+    """A decorator of `main(arguments)`, which gives its exit status.
 
     Where it raises ValueError or OSError, `framelens name: why` is printed on stderr and the status is 2; on
     Ctrl-C `framelens name: stopped; ` and what to do then, and 130. A second Ctrl-C is ignored. Other errors
@@ -39,12 +39,12 @@ def exits_as(name: str = "", stopped: str = "") -> Callable[[Callable[P, int]], 
     """
     name = f"framelens {name}".strip()
 
-    def decorate(main: Callable[P, int]) -> Callable[P, int]:
+    def decorate(main: Callable[[list[str]], int]) -> Command:
         @wraps(main)
-        def run(*arguments: P.args, **options: P.kwargs) -> int:
+        def run(arguments: Sequence[str] | None = None) -> int:
             try:
-                with _interrupts_once(until_exit=not arguments and not options):
-                    return main(*arguments, **options)
+                with _interrupts_once(until_exit=arguments is None):
+                    return main(sys.argv[1:] if arguments is None else list(arguments))
             except (ValueError, OSError) as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 return 2

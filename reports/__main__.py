@@ -23,9 +23,9 @@ from framelens.reports.runs import PROBE, Run, open_run
 
 
 @exits_as("figures")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 when everything was drawn, 2 when the request cannot be met or a file is damaged."""
-    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
+    options = read_options(parser(), arguments)
     kinds = {kind_of(figure) for figure in options.figure}
     status = 0
     wanted = Publication(options.width, options.title, tuple(dict.fromkeys(options.format)))

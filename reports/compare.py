@@ -12,7 +12,7 @@ from pathlib import Path
 
 from framelens.records.commands import exits_as, read_options
 from framelens.records.manifest import CompareManifest
-from framelens.records.runs import ROOT, find_run
+from framelens.records.runs import ROOT
 from framelens.reports.budget import markdown, table
 from framelens.reports.comparison.compared import Compared
 from framelens.reports.comparison.page import write
@@ -30,17 +30,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("compare")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 where a run is unknown, unfinished or of a kind that is not compared."""
-    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
-    runs = [open_run(find_run(run)) for run in options.run]
+    options = read_options(parser(), arguments)
+    runs = [open_run(run) for run in options.run]
     if len(runs) == 1 and isinstance(runs[0].manifest, CompareManifest):
         print(markdown(table(runs[0])))
         return 0
     compared = Compared.of(runs)
     named = "--".join(f"{run.model}-{run.name}" for run in compared.runs)
-    path, _ = write(compared, options.out or ROOT / "comparisons" / named[:200])
-    print(path)
+    print(write(compared, options.out or ROOT / "comparisons" / named[:200]))
     return 0
 
 

@@ -13,7 +13,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from framelens.records import replace_file
+from framelens.records import write_text
 from framelens.records.commands import exits_as, read_options
 from framelens.records.lock import hold_folder
 from framelens.records.runs import ROOT, KnownRun, describe_run, find_run, known_runs
@@ -41,17 +41,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("runs")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 where a run is unknown or the answer to the question is not yes."""
-    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
+    options = read_options(parser(), arguments)
     named = [find_run(run, options.out) for run in options.run]
     if options.delete:
         return delete([describe_run(folder) for folder in named], options.yes)
     shown = [describe_run(folder) for folder in named] or known_runs(options.out)
     if options.export is not None:
-        print(
-            replace_file(options.export, lambda partial: partial.write_text(as_csv(shown), encoding="utf-8"))
-        )
+        print(write_text(options.export, as_csv(shown)))
     elif options.html:
         from framelens.reports.page.index import write_index
 

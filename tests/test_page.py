@@ -85,15 +85,24 @@ def browse(folder, html, link=""):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-@pytest.fixture(scope="module")
-def shown(html, tmp_path_factory):
-    """What the page shown while a script pointed and chose, and errors on the way."""
-    driven = html.replace("<head>", f"<head>{ERRORS}").replace("</body>", f"{DRIVER}</body>")
-    dom, complaints = browse(tmp_path_factory.mktemp("browser"), driven)
+def add_driver(html, driver):
+    """The page with a script that points and chooses, and with a list of the errors on the way."""
+    return html.replace("<head>", f"<head>{ERRORS}").replace("</body>", f"{driver}</body>")
+
+
+def read_shown(folder, html):
+    """What the driver of a page wrote at its end."""
+    dom, complaints = browse(folder, html)
     assert complaints == []
     found = re.search(r'<pre id="shown">(.*?)</pre>', dom, re.DOTALL)
     assert found, "the script stopped before its end"
     return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+@pytest.fixture(scope="module")
+def shown(html, tmp_path_factory):
+    """What the page shown while a script pointed and chose, and errors on the way."""
+    return read_shown(tmp_path_factory.mktemp("browser"), add_driver(html, DRIVER))
 
 
 def test_the_page_loads_without_errors_and_shows_its_chooser(shown):

@@ -1,13 +1,12 @@
 """Where a patch looks, on the page: the numbers are those stored, by pointer and by key."""
 
-import json
 import re
 from html import escape
 
 import fake_run
 import numpy as np
 import pytest
-from test_page import ERRORS, SMALL, browse
+from test_page import SMALL, add_driver, read_shown
 
 from framelens.reports.page import attention as module
 from framelens.reports.page.attention import (
@@ -69,13 +68,9 @@ def rows(run):
 @pytest.fixture(scope="module", params=[1400, 420])
 def shown(run, request, tmp_path_factory):
     """What the page in a window of that width showed while a script pointed, pressed keys and chose."""
-    html = page(run, [], {}).replace("<head>", f"<head>{ERRORS}").replace("</body>", f"{DRIVER}</body>")
+    html = add_driver(page(run, [], {}), DRIVER)
     framed = f'<body><iframe width="{request.param}" height="900" srcdoc="{escape(html)}"></iframe></body>'
-    dom, complaints = browse(tmp_path_factory.mktemp("browser"), framed)
-    assert complaints == []
-    found = re.search(r'<pre id="shown">(.*?)</pre>', dom, re.DOTALL)
-    assert found, "the script stopped before its end"
-    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    return read_shown(tmp_path_factory.mktemp("browser"), framed)
 
 
 def percents(text):

@@ -10,6 +10,7 @@ from PIL import Image
 from framelens.reports import listing
 from framelens.reports.page import player as module
 from framelens.reports.page.player import BORDER, GENERATED, GIVEN, Film, error_maps, films_of, player
+from framelens.reports.plots.samples import read_samples
 from framelens.reports.runs import open_run
 
 
@@ -19,7 +20,7 @@ def run(tmp_path_factory):
 
 
 def test_a_film_is_a_picture_of_all_its_frames_side_by_side(run):
-    films = films_of(*module.read_samples(run), 1, context=3)
+    films = films_of(*read_samples(run), 1, context=3)
     assert [film.title for film in films] == list(module.TITLES.values())
     for film in films:
         with Image.open(io.BytesIO(film.sprite())) as picture:
@@ -34,13 +35,13 @@ def test_a_film_is_a_picture_of_all_its_frames_side_by_side(run):
 
 
 def test_the_pixels_are_those_of_the_stored_clip(run):
-    truth = films_of(*module.read_samples(run), 2, context=3)[0]
+    truth = films_of(*read_samples(run), 2, context=3)[0]
     stored = run.read("samples", "truth").truth.isel(clip=2).transpose("frame", "row", "col", "channel")
     assert np.abs(truth.frames / 127.5 - 1 - stored.values).max() < 1 / 100
 
 
 def test_a_given_frame_is_one_of_the_context_or_one_without_a_score(run):
-    truth, forced, free = films_of(*module.read_samples(run), 0, context=3)
+    truth, forced, free = films_of(*read_samples(run), 0, context=3)
     assert truth.was_given.tolist() == free.was_given.tolist() == [True] * 3 + [False] * 9
     psnr = run.read("samples", "psnr", mode="teacher_forced").psnr.isel(clip=0).values
     assert (forced.was_given == (~np.isfinite(psnr) | (np.arange(12) < 3))).all()

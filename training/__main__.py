@@ -40,9 +40,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("train", stopped="the same command goes on from here")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 when trained, 2 when the request cannot be met, 130 when stopped."""
-    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
+    options = read_options(parser(), arguments)
     chosen = _recipe(options)
     out = options.out or Path("runs/train") / options.model
     print(_train(chosen, out, options.device, options.threads))

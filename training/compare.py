@@ -52,9 +52,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("compare-train", stopped="the same command goes on from here")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 when compared, 2 when the request cannot be met, 130 when stopped."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
     options.arms = list(dict.fromkeys(options.arms))

@@ -81,9 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("evaluate")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 when the request cannot be met. The last line is JSON."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
     if options.out is not None and options.out.is_dir():

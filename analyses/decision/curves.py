@@ -71,7 +71,7 @@ class Curves:
         placed = self.placed_depth(threshold)
         if placed is None:
             return None
-        depth = int(np.ceil(_safe(placed.astype(float))))
+        depth = int(np.ceil(summary(placed.astype(float)).most))
         return None if self.keeps_nothing(depth) else self.cut_at(depth, threshold)
 
     def kept_once(self, depth: int) -> Value | None:
@@ -86,13 +86,13 @@ class Curves:
         """Whether an encoder of that depth (or of the next measured one), run once, may give nothing."""
         deeper = [] if self.once is None else [int(at) for at in self.once[0] if at >= depth]
         kept = self.kept_once(min(deeper)) if deeper else None
-        return kept is not None and not (kept.mean if np.isnan(kept.low) else kept.low) > 0
+        return kept is not None and not kept.least > 0
 
     def cut_at(self, depth: int, threshold: float) -> Cut | None:
         """The split at a given depth, complete enough in 97.5 % of the resamples; None for none."""
         if self.work is None:
             return None
-        return self.place_cut(depth, _safe(self.work[1]["own_work"]) > 1 - threshold)
+        return self.place_cut(depth, summary(self.work[1]["own_work"]).most > 1 - threshold)
 
     def place_cut(
         self, depth: int, needed: Bool[np.ndarray, " layer"], known_only: bool = False
@@ -118,12 +118,6 @@ class Curves:
         needed = self.work[1]["own_work"] > 1 - threshold
         cuts = (self.place_cut(int(d), n, known_only) for d, n in zip(depth, needed, strict=True))
         return np.array([self.layers if cut is None else len(cut.decoder) for cut in cuts], float)
-
-
-def _safe(rows: np.ndarray) -> np.ndarray:
-    """The upper end of the interval, or the mean where there is none."""
-    value = summary(rows)
-    return np.where(np.isnan(value.high), value.mean, value.high)
 
 
 def curves(data: Mapping[str, xr.Dataset], context: Context | None, layers: int) -> Curves:

@@ -35,6 +35,16 @@ class Value(NamedTuple):
     low: Any
     high: Any
 
+    @property
+    def least(self) -> Any:
+        """The lower end of the interval, or the mean where there is none."""
+        return np.where(np.isnan(self.low), self.mean, self.low)
+
+    @property
+    def most(self) -> Any:
+        """The upper end of the interval, or the mean where there is none."""
+        return np.where(np.isnan(self.high), self.mean, self.high)
+
 
 def value_of(stored: xr.Dataset) -> Value:
     """The one value of a dataset of mean, low and high."""
@@ -90,7 +100,7 @@ class Context(Resample):
         Otherwise the benefit is too small to compute a kept share.
         """
         value = summary(np.minimum(*(self.benefit(measure) for measure in MEASURES)))
-        return bool((value.mean if np.isnan(value.low) else value.low) > BENEFIT)
+        return bool(value.least > BENEFIT)
 
     def kept_share(self, measure: str, dataset: xr.Dataset, **where: Any) -> Float[np.ndarray, "draw *place"]:
         """The kept share at that place of a dataset."""

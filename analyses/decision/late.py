@@ -26,7 +26,7 @@ def describe_late(evidence: SplitEvidence) -> str:
     levels, benefit = _benefit_by_level(evidence)
     least, most = Value(*(end[-1] for end in benefit)), Value(*(end[0] for end in benefit))
     end = "an encoder that runs once, before the first step, has nothing to hand on, so no split is placed."
-    if (least.mean if np.isnan(least.high) else least.high) > BENEFIT:
+    if least.most > BENEFIT:
         return f"What was fetched at the first step is of no use at the later ones: {end}"
     return (
         f"The past is needed late only: at noise level {levels[-1]:.2f} it removes {spell_share(least)} of "

@@ -196,8 +196,7 @@ def dispensable(found: Curves, cut: Cut) -> list[int]:
     """Layers of the tail that can be left out, one at a time, with THRESHOLD kept."""
     if found.work is None:
         return []
-    out = summary(found.work[1]["left_out"])
-    kept = np.where(np.isnan(out.low), out.mean, out.low)
+    kept = summary(found.work[1]["left_out"]).least
     spare = found.work[0][kept >= THRESHOLD]
     return [int(layer) for layer in spare if layer in cut.tail]
 

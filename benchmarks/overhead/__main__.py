@@ -174,9 +174,8 @@ def _cell(value: float | None, scale: float, form: str) -> str:
 
 
 @exits_as("bench overhead")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = read_options(parser(), arguments)
     settings = {name: value for name, value in vars(options).items() if name != "json"}
     about = origin(command_line("bench overhead", arguments), "torch", "numpy") | {"settings": settings}

@@ -64,9 +64,8 @@ UNPRINTED = ("title", "summary", "text", "complete")
 
 
 @exits_as("bench scd", stopped="finished sweeps are in the results folder")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 if everything was measured, 2 if the request is not possible."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = read_options(parser(), arguments)
     document = benchmark(options, command_line("bench scd", arguments))
     print(json.dumps(document))

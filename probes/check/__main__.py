@@ -50,9 +50,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("check")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 if every check holds, 1 if one does not, 2 if the request cannot be met."""
-    options = read_options(parser(), sys.argv[1:] if arguments is None else arguments)
+    options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
     answer = parse_assignments(options.set)
     from framelens import models

@@ -186,7 +186,3 @@ def _add_noise(value: Tensor) -> Tensor:
     size = value.float().square().mean().sqrt().item() or 1.0
     generator = torch.Generator().manual_seed(0)
     return value + size * torch.randn(value.shape, generator=generator).to(value)
-
-
-def _ignore(_at: Any, _name: str, _value: Any) -> None:
-    pass

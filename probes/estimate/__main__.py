@@ -36,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("estimate")
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
-    options = vars(read_options(parser(), sys.argv[1:] if arguments is None else arguments))
+    options = vars(read_options(parser(), arguments))
     model, preset, chunk, teraflops, *_ = (
         options.pop(name) for name in ("model", "preset", "chunk", "teraflops", "run", "out", "workers")
     )

@@ -81,9 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("latents", stopped="the same command resumes here")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 if everything is written, 2 if the request is not possible, 130 if stopped."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
     for path in _run(options, command_line("latents", arguments)):

@@ -56,9 +56,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 @exits_as("plan")
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 when a plan was made, whatever its verdict, 2 when the request cannot be met."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = read_options(parser(), arguments)
     from framelens.probes.plan.build import plan
     from framelens.probes.plan.prediction import Use

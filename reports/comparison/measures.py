@@ -11,9 +11,8 @@ import xarray as xr
 
 from framelens.analyses.averages import by_head, noisiest, off_diagonal, uniform_share
 from framelens.analyses.scales import COSINE, LOG, PLAIN, SHARE, MeasureScale
+from framelens.reports.drawing.effects import TRAINED
 from framelens.reports.runs import Run
-
-TRAINED = "trained"
 
 
 @dataclass(frozen=True)

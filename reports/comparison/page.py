@@ -6,7 +6,7 @@ write(Compared.of(runs), Path("runs/comparisons/a--b"))     # -> .../page.html a
 from collections.abc import Mapping
 from pathlib import Path
 
-from framelens.records import replace_file
+from framelens.records import write_text
 from framelens.records.damage import NotReadable, NotShown
 from framelens.reports.comparison import curves
 from framelens.reports.comparison.compared import Compared
@@ -32,9 +32,9 @@ LAYERS_DIFFER = (
 )
 
 
-def write(compared: Compared, out: Path) -> tuple[Path, list[Path]]:
-    """Writes the figures and page.html into the folder; the page's path, and those of all files."""
-    drawn, missing, files = [], {}, []
+def write(compared: Compared, out: Path) -> Path:
+    """Writes the figures and page.html into the folder, and returns the page's path."""
+    drawn, missing = [], {}
     for measure in MEASURES:
         lacking = compared.lacking(measure)
         if len(compared.runs) - len(lacking) < 2:
@@ -45,14 +45,11 @@ def write(compared: Compared, out: Path) -> tuple[Path, list[Path]]:
         except (NotReadable, NotShown) as reason:
             missing[measure.title] = {"all": [str(reason)]}
             continue
-        paths = style.save(figure, numbers, out / measure.name)
-        files += paths
+        png, *_ = style.save(figure, numbers, out / measure.name)
         sentences = " ".join(curves.words(numbers, measure))
         note = "Left out, since it was not measured: " + ", ".join(lacking) + "." if lacking else ""
-        drawn.append(PageFigure(measure.name, measure.title, note, sentences, paths[0]))
-    text = page(compared, drawn, missing)
-    path = replace_file(out / "page.html", lambda partial: partial.write_text(text, encoding="utf-8"))
-    return path, [*files, path]
+        drawn.append(PageFigure(measure.name, measure.title, note, sentences, png))
+    return write_text(out / "page.html", page(compared, drawn, missing))
 
 
 def page(compared: Compared, drawn: list[PageFigure], missing: Mapping[str, Mapping[str, list[str]]]) -> Html:

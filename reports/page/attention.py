@@ -8,7 +8,6 @@ to all of the attention on one key, or NONE for a key that is not in view.
 
 import base64
 import io
-import json
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from PIL import Image
 
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
-from framelens.reports.page.markup import Html, fill, join, own_file
-from framelens.reports.page.player import read_samples, to_pixels
-from framelens.reports.plots.samples import pictures
+from framelens.reports.page.markup import Html, fill, join, numbers, own_file
+from framelens.reports.page.player import to_pixels
+from framelens.reports.plots.samples import pictures, read_samples
 from framelens.reports.runs import Run
 
 ROWS = "attention_rows"
@@ -60,8 +59,6 @@ def attention_section(run: Run) -> list[Html]:
             )
         ]  # fmt: skip
     data = _names(rows, kept, run.geometry) | _values(kept) | {"pictures": _pictures(run, kept)}
-    # "<" would let a label end the element.
-    numbers = Html(json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
     return [
         fill('<section id="attention" hidden>\n<h2>Attention to earlier frames</h2>'),
         fill('<p class="quiet">{}{}</p>', ABOUT, _left_out(rows, kept)),
@@ -75,7 +72,7 @@ def attention_section(run: Run) -> list[Html]:
         ),
         fill('<p class="readout" id="attention-patch" aria-live="polite"></p>'),
         fill('<p class="readout" id="attention-key" aria-live="polite"></p>'),
-        fill('<script type="application/json" id="attention-numbers">{}</script>', numbers),
+        numbers("attention-numbers", data),
         fill("<script>\n{}</script>\n</section>", own_file("attention.js")),
     ]
 

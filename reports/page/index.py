@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from framelens.records import replace_file
+from framelens.records import write_text
 from framelens.records.runs import KnownRun
 from framelens.reports.page.markup import Html, fill, join
 from framelens.reports.page.page import document
-from framelens.reports.page.player import film_figure, films_of, read_samples
+from framelens.reports.page.player import film_figure, films_of
+from framelens.reports.plots.samples import read_samples
 from framelens.reports.runs import open_run
 
 MOST_PICTURES = 40
@@ -30,7 +31,7 @@ def write_index(runs: Sequence[KnownRun], root: Path) -> Path:
         fill('<div class="runs">{}</div>', join(cards)),
     ]
     text = document("framelens runs", parts)
-    return replace_file(root / "index.html", lambda partial: partial.write_text(text, encoding="utf-8"))
+    return write_text(root / "index.html", text)
 
 
 def _card(run: KnownRun, root: Path, has_picture: bool) -> Html:

@@ -5,10 +5,11 @@ table(["layer", "kept"], [[3, fill("<b>{}</b>", 0.9)]], "numbers")
 join([fill("<h1>{}</h1>", name), *parts])                 # Html; TypeError for a part that is a plain string
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 
 class Html(str):
@@ -51,6 +52,13 @@ def pairs(rows: Iterable[tuple[object, object]]) -> Html:
     """A table of names and values, all as text."""
     body = join(fill("<tr><th>{}</th><td>{}</td></tr>", str(k).replace("_", " "), v) for k, v in rows)
     return fill("<table>\n{}\n</table>", body)
+
+
+def numbers(name: str, values: Mapping[str, Any]) -> Html:
+    """Values for a script of the page, which finds them as JSON under that name."""
+    # "<" would let a label end the element.
+    content = json.dumps(values, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return fill('<script type="application/json" id="{}">{}</script>', name, Html(content))
 
 
 def own_file(name: LiteralString) -> Html:

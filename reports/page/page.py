@@ -6,19 +6,18 @@ The page needs no network; its script adds reading values and choosing layers, n
 """
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from framelens.analyses.decision.findings import DECISION, Finding
-from framelens.records import replace_file
+from framelens.records import write_text
 from framelens.records.manifest import ProbeManifest
 from framelens.reports.drawing.effects import datasets
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.attention import attention_section
 from framelens.reports.page.chooser import choices, chooser_section
-from framelens.reports.page.markup import Html, fill, join, own_file, pairs
+from framelens.reports.page.markup import Html, fill, join, numbers, own_file, pairs
 from framelens.reports.page.small_figures import INTERVENTIONS, Small, small_figures
 from framelens.reports.page.verdict import banner, verdict_parts
 from framelens.reports.runs import Run
@@ -50,7 +49,7 @@ def write_page(
     makes the page from the same arguments, as `page` does.
     """
     text = (compose or page)(run, drawn, not_drawn)
-    return replace_file(run.folder / "page.html", lambda partial: partial.write_text(text, encoding="utf-8"))
+    return write_text(run.folder / "page.html", text)
 
 
 def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) -> Html:
@@ -95,13 +94,8 @@ def contents(drawn: list[PageFigure]) -> list[Html]:
 def script(small: list[Small], data: Mapping) -> Html:
     """The numbers that a reader can point at and choose, and the script that shows them."""
     points = {figure.name: figure.chart.points() for figure in small if figure.chart}
-    numbers = json.dumps({"small": points, **data}, ensure_ascii=False, separators=(",", ":"))
-    # "<" would let a label end the element.
-    numbers = Html(numbers.replace("<", "\\u003c"))
-    return fill(
-        '<script type="application/json" id="numbers">{}</script>\n<script>\n{}</script>',
-        numbers, own_file("page.js"),
-    )  # fmt: skip
+    stored = numbers("numbers", {"small": points, **data})
+    return fill("{}\n<script>\n{}</script>", stored, own_file("page.js"))
 
 
 def document(name: str, parts: list[Html]) -> Html:

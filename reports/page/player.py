@@ -17,7 +17,7 @@ from PIL import Image
 
 from framelens.reports.drawing import style
 from framelens.reports.page.markup import Html, fill, join
-from framelens.reports.plots.samples import PREVIEW, pictures
+from framelens.reports.plots.samples import pictures, read_samples
 from framelens.reports.runs import Run
 
 MOST_CLIPS = 8
@@ -133,13 +133,6 @@ def to_pixels(video: xr.DataArray) -> np.ndarray:
     values = np.nan_to_num(video.transpose("frame", "row", "col", "channel").values, nan=-1.0)
     pixels = np.clip((values + 1) * 127.5, 0, 255).astype(np.uint8)
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
-
-
-def read_samples(run: Run) -> tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]:
-    """Samples by mode, and decoded previews by mode where the run has them."""
-    modes = run.modes("samples")
-    by_mode = {mode: run.read("samples", mode=mode) for mode in modes}
-    return by_mode, {} if run.missing((PREVIEW,)) else {mode: run.read(PREVIEW, mode=mode) for mode in modes}
 
 
 def _even(frames: int) -> np.ndarray:

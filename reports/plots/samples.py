@@ -40,14 +40,12 @@ DASHES = {"teacher_forced": "-", "free_running": "--", "copy_last": ":", "mean_f
 @style.look
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     """Strips of frames above the ratio by frame; bands are intervals over clips."""
-    modes = run.modes("samples")
-    by_mode = {mode: run.read("samples", mode=mode) for mode in modes}
-    previews = {} if run.missing((PREVIEW,)) else {mode: run.read(PREVIEW, mode=mode) for mode in modes}
-    stored = by_mode[modes[0]]
+    by_mode, previews = read_samples(run)
+    stored = next(iter(by_mode.values()))
     context = int(run.manifest.settings["context"])
     shown = chosen_frames(stored.frame.values, context)
     strips = pictures(by_mode, previews)
-    given = {mode: ~np.isfinite(by_mode[mode].psnr.isel(clip=0)) for mode in modes}
+    given = {mode: ~np.isfinite(by_mode[mode].psnr.isel(clip=0)) for mode in by_mode}
 
     picture = 6.0 / len(shown) * strips["truth"].sizes["row"] / strips["truth"].sizes["col"] + 0.1
     heights = (picture * len(strips) + 0.75, 2.0)
@@ -66,6 +64,13 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     remarks += [OWN] if str(run.manifest.settings["videos"]).split(":")[0] == "own" else []
     style.heading(upper, ": ".join([title, *("; ".join(remarks),) * bool(remarks)]), run, "samples")
     return figure, table
+
+
+def read_samples(run: Run) -> tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]:
+    """Samples by mode, and decoded previews by mode where the run has them."""
+    modes = run.modes("samples")
+    by_mode = {mode: run.read("samples", mode=mode) for mode in modes}
+    return by_mode, {} if run.missing((PREVIEW,)) else {mode: run.read(PREVIEW, mode=mode) for mode in modes}
 
 
 def pictures(
