@@ -90,11 +90,13 @@ def _at_checkpoint(file: Path, settings: Settings) -> xr.Dataset:
     clips = read_clips(settings, model, frames)
     rows = []
     for index in range(settings.clips):
-        subject = ProbedClip(
+        probed_clip = ProbedClip(
             index, {"trained": model}, clips[index], control_of(clips, index), settings, frames
         )
-        _, watched = watched_rollout(subject, model, "teacher_forced", ("step_similarity", "frame_attention"))
-        invariance = noise_invariance.measure(subject)["noise_invariance"].isel(network=0, frame=-1)
+        _, watched = watched_rollout(
+            probed_clip, model, "teacher_forced", ("step_similarity", "frame_attention")
+        )
+        invariance = noise_invariance.measure(probed_clip)["noise_invariance"].isel(network=0, frame=-1)
         similarity = watched["step_similarity"].centred_cosine.isel(frame=-1)
         different = ~np.eye(similarity.sizes["step"], dtype=bool)
         pairs = similarity.where(xr.DataArray(different, dims=("step", "step_b")))

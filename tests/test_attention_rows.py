@@ -30,7 +30,7 @@ NAMED = {"experiments": ("attention_rows",)}
 
 
 @pytest.fixture(scope="module", params=SEES_PAST)
-def subject(request):
+def probed_clip(request):
     return counted.probed(counted.NETWORKS[request.param](), counted.settings())[0]
 
 
@@ -41,16 +41,18 @@ def keep(frame, tokens, q, k, ages, fold=1):
     return rows
 
 
-def test_all_masses_of_a_row_add_up_to_one(subject):
-    rows = measure(subject)["attention_rows"]
+def test_all_masses_of_a_row_add_up_to_one(probed_clip):
+    rows = measure(probed_clip)["attention_rows"]
     whole = rows.mass.sum(("frame", "token")) + rows.own_mass + rows.other_mass
     assert_same(whole, np.ones(whole.shape), bound=BOUND)
     assert float(rows.mass.min()) >= 0 and float(rows.mass.max()) > float(1 / rows["keys"].min())
 
 
-def test_rows_summed_by_frame_are_what_frame_attention_says(subject):
-    rows = measure(subject)["attention_rows"]
-    _, found = watched_rollout(subject, subject.networks["trained"], "teacher_forced", ("frame_attention",))
+def test_rows_summed_by_frame_are_what_frame_attention_says(probed_clip):
+    rows = measure(probed_clip)["attention_rows"]
+    _, found = watched_rollout(
+        probed_clip, probed_clip.networks["trained"], "teacher_forced", ("frame_attention",)
+    )
     seen = found["frame_attention"].mass.sel(frame=rows.query_frame, step=rows.step.values)
     assert rows.point.values.tolist() == seen.point.values.tolist()
     seen = seen.reindex(lag=range(rows.query_frame + 1))
@@ -92,23 +94,23 @@ def test_a_layer_that_sees_its_own_frame_alone_has_no_rows():
     assert keep(2, 2, tiny.draw(1, 1, 2, 8), tiny.draw(1, 1, 2, 8), torch.tensor([0, 0])).points == []
 
 
-def test_only_the_first_clips_are_kept(subject):
-    assert measure(replace(subject, index=CLIPS)) == {}
-    assert set(measure(replace(subject, index=CLIPS - 1))) == {"attention_rows"}
+def test_only_the_first_clips_are_kept(probed_clip):
+    assert measure(replace(probed_clip, index=CLIPS)) == {}
+    assert set(measure(replace(probed_clip, index=CLIPS - 1))) == {"attention_rows"}
 
 
 def test_the_rows_take_the_bytes_that_are_said():
-    subject, run = counted.probed(counted.dense(), counted.settings())
-    stored = measure(subject)["attention_rows"].mass
+    probed_clip, run = counted.probed(counted.dense(), counted.settings())
+    stored = measure(probed_clip)["attention_rows"].mass
     assert stored.nbytes == row_bytes(run)
     assert kept_bytes(run) == run.cache_bytes(run.chunks) + stored.nbytes
 
 
 def test_too_many_rows_are_kept_only_if_asked_for(monkeypatch):
     model = counted.dense()
-    subject, run = counted.probed(model, counted.settings())
+    probed_clip, run = counted.probed(model, counted.settings())
     monkeypatch.setattr(attention_rows, "MOST_BYTES", row_bytes(run) - 1)
-    assert measure(subject) == {}
+    assert measure(probed_clip) == {}
     assert evaluations(run).denoising == 0 == kept_bytes(run)
     asked, run = counted.probed(model, counted.settings(**NAMED))
     assert measure(asked) and evaluations(run).denoising > 0

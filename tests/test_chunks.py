@@ -83,12 +83,12 @@ def test_the_twin_leaks_nothing_from_later_chunks(model):
 @pytest.mark.usefixtures("float64")
 def test_the_chunk_probe_draws_the_last_chunk_as_a_rollout_does():
     model = chunked_twin.model()
-    subject = about(model)
-    probe = subject.chunk_probe()
+    probed = about(model)
+    probe = probed.chunk_probe()
     assert probe.frame == 4 and probe.truth.shape[1] == CHUNK and probe.steps == 3
     drawn = rollout(
-        model, subject.noise("chunk_probe"), probe.grid, subject.clip.cond, subject.clip.video,
-        teacher_forced=True, denoised_frames={4}, renoise=subject.renoise_seed("chunk_probe"),
+        model, probed.noise("chunk_probe"), probe.grid, probed.clip.cond, probed.clip.video,
+        teacher_forced=True, denoised_frames={4}, renoise=probed.renoise_seed("chunk_probe"),
     )  # fmt: skip
     assert_same(probe.sample[0], drawn[0, 4:])
 
@@ -107,12 +107,12 @@ def test_conditions_are_drawn_with_the_same_fresh_noise():
 @pytest.mark.usefixtures("float64")
 def test_own_chunk_only_is_a_network_without_memory():
     model = chunked_twin.model()
-    subject = about(model)
-    probe = subject.chunk_probe()
+    probed = about(model)
+    probe = probed.chunk_probe()
     modes = cross_frame.through(probe, len(probe.layers) - 1, cross_frame.CUT)[None]
     alone = cross_frame.generate(probe, modes, {})[0]
     assert not torch.allclose(alone, probe.sample, atol=1e-2)
-    forgetful = subject.networks["trained"].start(DRAWS, subject.clip.cond.expand(DRAWS, -1, -1))
+    forgetful = probed.networks["trained"].start(DRAWS, probed.clip.cond.expand(DRAWS, -1, -1))
     probe._contexts[DRAWS, "own"] = forgetful.__class__(
         probe.frame, forgetful.cache, model.rotation([4, 5]), forgetful.cond, forgetful.text
     )
@@ -121,12 +121,12 @@ def test_own_chunk_only_is_a_network_without_memory():
 
 
 def test_first_frames_of_chunks_are_probed_and_features_are_those_of_the_chunk(model):
-    subject = about(model)
-    assert list(subject.chunks) == [0, 2, 4] and subject.probed == [2, 4]
-    stored = readout.measure(subject)["readout_features"]
+    probed = about(model)
+    assert list(probed.chunks) == [0, 2, 4] and probed.probed == [2, 4]
+    stored = readout.measure(probed)["readout_features"]
     assert stored.frame.values.tolist() == [2, 4]
     assert stored.sizes["token"] == model.geometry.tokens_per_chunk
-    patches = subject.clip.video[0, 4:6].reshape(2, CHANNELS, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5)
+    patches = probed.clip.video[0, 4:6].reshape(2, CHANNELS, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5)
     np.testing.assert_array_equal(stored.target.values[0, -1], patches.reshape(8, -1))
 
 
@@ -263,8 +263,8 @@ def test_a_model_without_a_null_condition_asks_for_clips_with_conditions():
 def test_every_experiment_gives_numbers(model, tmp_path):
     settings = Settings(clips=1, quick=True, context=2, videos="own").of_model(model, OF_THE_MODEL)
     networks = {"trained": model, "random": copy_shuffled(model, 0)}
-    laboratory = work.Session(networks, [], settings, FRAMES).with_own_clips(tmp_path)
-    found = laboratory.measure(0)
+    session = work.Session(networks, [], settings, FRAMES).with_own_clips(tmp_path)
+    found = session.measure(0)
     assert set(experiments.names()) - {"rollouts", "readout", "known_state", "mask_drift"} <= set(found)
     for name, dataset in found.items():
         for variable in dataset.data_vars.values():
@@ -347,8 +347,8 @@ def test_latents_are_shown_by_three_channels_or_decoded(folder):
 
 
 def test_what_was_rounded_is_one_line(model, capsys):
-    laboratory = work.Session({"trained": model}, [], Settings(context=2), 6)
-    program._say_what_was_rounded(Settings(context=3, frames=7), laboratory, ["probed"])
+    session = work.Session({"trained": model}, [], Settings(context=2), 6)
+    program._say_what_was_rounded(Settings(context=3, frames=7), session, ["probed"])
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(r"^framelens probe: .*\b2 .*--context 3 .*\b2, .*--frames 7 .*\b6$", line)
 

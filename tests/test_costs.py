@@ -25,11 +25,11 @@ QUICK = {"quick": True, "layers": (1, 1)}
 
 
 def assert_claim_is_what_is_run(name, model, about):
-    subject, run = counted.probed(model, about)
+    probed_clip, run = counted.probed(model, about)
     claim = claim_of(name, run)
     shared = shared_evaluations(claim.chunk, run)
-    with counted.counted(dict(subject.networks)) as counts:
-        experiments.load(name).measure(subject)
+    with counted.counted(dict(probed_clip.networks)) as counts:
+        experiments.load(name).measure(probed_clip)
     assert counts["denoising"] == claim.denoising + shared.denoising
     assert counts["encoding"] == claim.encoding + shared.encoding
     return counts
@@ -81,8 +81,8 @@ def test_a_known_world_costs_more_than_an_unknown_one(networks):
 def test_known_state_keeps_the_features_that_it_says(networks):
     known_state = experiments.load("known_state")
     with counted.few():
-        subject, run = counted.probed(networks["dense"], counted.settings())
-        stored = known_state.measure(subject)[known_state.FEATURES].features
+        probed_clip, run = counted.probed(networks["dense"], counted.settings())
+        stored = known_state.measure(probed_clip)[known_state.FEATURES].features
         clips, last = len(stored.member), int(stored.frame[-1])
         assert known_state.kept_bytes(run) == run.cache_bytes(last, clips) + stored.nbytes
 

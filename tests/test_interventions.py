@@ -22,7 +22,7 @@ from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.experiments import controls, leave_one_out, skip
 from framelens.probes.experiments import cut as cutting
-from framelens.probes.run import probed_clip as subjects
+from framelens.probes.run import probed_clip
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.work import Session
@@ -34,7 +34,7 @@ EVIDENCE = ("controls", "cut", "leave_one_out", "reuse", "reuse_controls", "reus
 SMALL = {"clips": 1, "context": 1, "steps": 4, "frames": FRAMES, "experiments": EVIDENCE}
 
 
-def subject(model, **changes):
+def probed_clip_of(model, **changes):
     clips = [Clip(tiny.draw(1, FRAMES, 3, 8, 8, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
     networks = {"trained": model, "random": copy_shuffled(model, 0)}
     return ProbedClip(0, networks, *clips, Settings(**{**SMALL, **changes}), FRAMES)
@@ -57,7 +57,7 @@ def small_batches():
     """Two conditions at a time, so that tables take several batches, the last not full; two sigmas."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk_probe, "ROWS", 2 * DRAWS)
-        patch.setattr(subjects, "LEVELS", 2)
+        patch.setattr(probed_clip, "LEVELS", 2)
         yield
 
 
@@ -70,14 +70,14 @@ def model():
 
 @pytest.fixture(scope="module")
 def probe(model):
-    return subject(model).chunk_probe()
+    return probed_clip_of(model).chunk_probe()
 
 
 # The chunk probe
 
 
 def test_the_plain_frame_is_the_rollouts(model):
-    about = subject(model)
+    about = probed_clip_of(model)
     probe = about.chunk_probe()
     video = rollout(
         model,
@@ -95,10 +95,10 @@ def test_the_first_layers_and_the_density_come_from_the_model(model):
     assert Layers(model).names == ["blocks.0", "blocks.1", "blocks.2"]
     assert Layers(separated("prefix")).names == ["decoder.blocks.0", "decoder.blocks.1"]
     model.source = Source(metadata={"training": {"recipe": {"uniform_share": 1.0}}})
-    uniform = subject(model).chunk_probe().levels
+    uniform = probed_clip_of(model).chunk_probe().levels
     model.source = Source()
     assert_same(uniform, torch.tensor([0.25, 0.75]))
-    assert subject(model).chunk_probe().levels[0] > 0.3
+    assert probed_clip_of(model).chunk_probe().levels[0] > 0.3
 
 
 def test_a_network_that_gives_no_numbers_is_named(model):
@@ -106,7 +106,7 @@ def test_a_network_that_gives_no_numbers_is_named(model):
     broken.blocks[1].mlp[0].weight[0, 0] = torch.nan
     broken.source = model.source
     with pytest.raises(ValueError, match=r"first at blocks.1.hook_mlp_out.*blocks.1.mlp.0.weight"):
-        subject(broken).chunk_probe()
+        probed_clip_of(broken).chunk_probe()
 
 
 # Layers replaced
@@ -131,7 +131,7 @@ def test_a_model_whose_layers_must_run_gives_the_same(model, outputs):
     values.modules = None
     velocity = []
     for layers in (blocks, values):
-        probe = subject(model).chunk_probe()
+        probe = probed_clip_of(model).chunk_probe()
         with layers.replace_outputs(outputs) as on_pass:
             velocity.append(probe.velocity(probe.noise, 1.0, 0, [on_pass]))
     assert torch.equal(*velocity)
@@ -221,7 +221,7 @@ def test_the_share_of_blocks_is_counted_by_hand(probe):
 
 
 def test_nothing_cut_is_the_plain_model_and_all_cut_sees_no_past(model):
-    probe = subject(model).chunk_probe()
+    probe = probed_clip_of(model).chunk_probe()
     nothing = cross_frame.live(probe)[None]
     assert_same(cross_frame.generate(probe, nothing, {})[0], probe.sample)
     assert_same(cross_frame.velocities(probe, nothing, {})[0], probe.plain_velocities)
@@ -264,7 +264,7 @@ def test_cuts_from_the_first_and_up_to_the_last_are_the_same(probe):
 
 
 def test_resumed_behind_a_layer_is_the_whole_stack_without_it_for_less_work(model):
-    probe = subject(model).chunk_probe()
+    probe = probed_clip_of(model).chunk_probe()
     x = probe.at_level(0.5)
     began = probe.evaluations
     _, resumed = leave_one_out.velocities_without(probe, list(range(LAYERS)), x, 0.5)
@@ -281,7 +281,7 @@ def test_a_layer_with_closed_gates_can_be_left_out():
     for norm in (model.blocks[1].norm1, model.blocks[1].norm2):
         for weight in norm.parameters():
             weight[-model.config.d_model :] = 0  # the gate is the last third of the modulation
-    found = leave_one_out.measure(subject(model))["leave_one_out"].sel(network="trained")
+    found = leave_one_out.measure(probed_clip_of(model))["leave_one_out"].sel(network="trained")
     loss = found.relative_loss.mean(("clip", "sigma")).values
     assert loss[1] == 0 and abs(loss[[0, 2]]).min() > 1e-3
     assert found.change.values[0, 1] == 0
@@ -317,7 +317,7 @@ def by_control(dataset, name):
 
 
 def test_controls_pass_on_a_network_that_uses_its_past(model):
-    found = controls.measure(subject(model))["controls"]
+    found = controls.measure(probed_clip_of(model))["controls"]
     effect = by_control(found, "effect")
     assert effect["identity_edit"] == effect["identity_attention"] == 0
     assert (found.passed == 1).all()
@@ -333,7 +333,7 @@ def test_controls_fail_on_a_network_that_does_not(model):
     blind.source = model.source
     for block in blind.blocks:
         block.attn.o.weight.zero_()
-    passed = by_control(controls.measure(subject(blind))["controls"], "passed")
+    passed = by_control(controls.measure(probed_clip_of(blind))["controls"], "passed")
     assert passed["identity_edit"] == 1 and passed["own_frame_only"] == 0 == passed["other_clip_cross"]
 
 
@@ -342,7 +342,7 @@ def test_controls_fail_on_a_network_that_does_not(model):
 def test_a_separated_model_is_measured_in_its_decoder(fusion):
     network = separated(fusion)
     network.source = Source()
-    about = subject(network)
+    about = probed_clip_of(network)
     passed = by_control(controls.measure(about)["controls"], "passed")
     if fusion == "add":  # the past comes in beside the tokens: nothing attends, so nothing can be cut
         assert np.isnan([passed["own_frame_only"], passed["other_clip_cross"]]).all()
@@ -394,7 +394,7 @@ AXES = {
 
 @pytest.fixture(scope="module")
 def results(model):
-    about = subject(model)
+    about = probed_clip_of(model)
     return Session(dict(about.networks), [about.clip, about.other], about.settings, FRAMES).measure(0)
 
 

@@ -94,15 +94,15 @@ def test_a_target_must_make_sense():
 
 
 @pytest.fixture(scope="module")
-def laboratory(tmp_path_factory):
+def session(tmp_path_factory):
     file = tiny.checkpoint(tmp_path_factory.mktemp("models") / "tiny.safetensors")
     settings = Settings(clips=2, frames=5, context=3, probed=1, experiments=("known_state",), quick=True)
     return open_session(str(file), settings)
 
 
 @pytest.fixture(scope="module")
-def stored(laboratory):
-    parts = [laboratory.measure(index) for index in range(2)]
+def stored(session):
+    parts = [session.measure(index) for index in range(2)]
     assert all(set(part) == {"known_state_features"} for part in parts)
     named = [part["known_state_features"].assign_coords(clip=[index]) for index, part in enumerate(parts)]
     return xr.concat(named, "clip", data_vars="minimal", coords="minimal", compat="equals", join="exact")
@@ -116,14 +116,14 @@ def results(stored):
     return datasets["known_state"]
 
 
-def subject_of(laboratory, **changes):
-    settings = replace(laboratory.settings, **changes)
-    first, second = laboratory.clips[:2]
-    return ProbedClip(0, laboratory.networks, first, second, settings, laboratory.frames)
+def probed_clip_of(session, **changes):
+    settings = replace(session.settings, **changes)
+    first, second = session.clips[:2]
+    return ProbedClip(0, session.networks, first, second, settings, session.frames)
 
 
 @pytest.mark.slow
-def test_a_run_reads_every_target_at_every_layer_and_noise_level(results, laboratory):
+def test_a_run_reads_every_target_at_every_layer_and_noise_level(results, session):
     names = [*tiles.targets(tiles.clips([0], 3), 4), "noise level"]
     assert results.score.dims == ("clip", "network", "target", "layer", "sigma")
     assert results.score_shuffled.dims == ("clip", "target", "layer", "sigma")
@@ -152,11 +152,11 @@ def test_only_a_frame_with_little_noise_shows_a_tile_that_was_never_seen(results
 
 
 @pytest.mark.slow
-def test_the_clips_are_none_that_a_run_measures_otherwise_and_the_numbers_come_again(laboratory, stored):
-    again = laboratory.measure(1)["known_state_features"]
+def test_the_clips_are_none_that_a_run_measures_otherwise_and_the_numbers_come_again(session, stored):
+    again = session.measure(1)["known_state_features"]
     np.testing.assert_array_equal(again.features[0], stored.features[1])
     assert not np.array_equal(stored.features[0], stored.features[1])
-    model = laboratory.networks["trained"]
+    model = session.networks["trained"]
     first = videos.VALIDATION_SEED + world_features.FIRST_SEED
     batch = tiles.clips(range(first, first + 6), 5)
     expected = tiles.targets(batch, model.geometry.patch)["action"].values[:, stored.frame.values]
@@ -165,11 +165,11 @@ def test_the_clips_are_none_that_a_run_measures_otherwise_and_the_numbers_come_a
 
 
 @pytest.mark.slow
-def test_clips_measured_together_have_the_features_of_each_alone(laboratory, monkeypatch):
+def test_clips_measured_together_have_the_features_of_each_alone(session, monkeypatch):
     monkeypatch.setattr(world_features, "QUICK_SIGMAS", (0.0,))  # where no noise is in the way
-    model, batch = laboratory.networks["trained"], tiles.clips(range(3), 5)
-    subject = subject_of(laboratory)
-    together, points = world_features.features(subject, model, batch, [3, 4], 1)
+    model, batch = session.networks["trained"], tiles.clips(range(3), 5)
+    probed_clip = probed_clip_of(session)
+    together, points = world_features.features(probed_clip, model, batch, [3, 4], 1)
     assert points == ["hook_embed", "blocks.1.hook_resid_post"] and together.shape == (3, 2, 1, 2, 25, 16)
     video, actions = torch.from_numpy(batch.video[1:2]), torch.from_numpy(batch.actions[1:2])
     context = model.start(1, actions)
@@ -187,11 +187,11 @@ def test_wide_features_are_made_narrow_and_numbers_keep_ten_bits():
 
 
 @pytest.mark.slow
-def test_videos_without_a_known_state_are_left_out_or_refused_in_one_line(laboratory, monkeypatch):
+def test_videos_without_a_known_state_are_left_out_or_refused_in_one_line(session, monkeypatch):
     monkeypatch.delattr(tiles, "targets")
     with pytest.raises(ValueError, match="tiles .*--experiments"):
-        known_state.measure(subject_of(laboratory))
-    assert known_state.measure(subject_of(laboratory, experiments=())) == {}
+        known_state.measure(probed_clip_of(session))
+    assert known_state.measure(probed_clip_of(session, experiments=())) == {}
     assert known_state.conclude({}) == {}
 
 

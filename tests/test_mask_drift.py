@@ -97,7 +97,7 @@ def drift(model, frames=FRAMES, batch=2):
     return mask_drift(model, x, 0.5, lambda x, sigma: model.bidirectional(x, sigma, None))
 
 
-def subject(networks, **settings):
+def probed_clip_of(networks, **settings):
     clip = Clip(tiny.draw(1, FRAMES, 8, 2, 2), None)
     settings = Settings(clips=1, frames=FRAMES, context=1, probed=1, steps=2, **settings)
     return ProbedClip(0, networks, clip, clip, settings, FRAMES)
@@ -146,24 +146,24 @@ def drift_of_first_frame(model, x):
 def test_it_is_measured_of_every_network_at_several_levels_in_a_run(model):
     other = Bidirectional().eval().requires_grad_(False)
     model.source = Source()
-    (found,) = measure(subject({"trained": model, "random": other})).values()
+    (found,) = measure(probed_clip_of({"trained": model, "random": other})).values()
     assert found.relative_l2.dims == ("clip", "network", "sigma", "scope", "layer")
     assert found.network.values.tolist() == ["trained", "random"] and found.sizes["sigma"] == 3
     assert (np.diff(found.sigma) > 0).all() or (np.diff(found.sigma) < 0).all()
-    assert measure(subject({"trained": model}, quick=True))["mask_drift"].sizes["sigma"] == 1
+    assert measure(probed_clip_of({"trained": model}, quick=True))["mask_drift"].sizes["sigma"] == 1
 
 
 def test_a_causal_model_has_nothing_to_mask():
     networks = {"trained": tiny.model()}
-    assert measure(subject(networks)) == {}
+    assert measure(probed_clip_of(networks)) == {}
     with pytest.raises(ValueError, match="mask_drift"):
-        measure(subject(networks, experiments=("mask_drift",)))
+        measure(probed_clip_of(networks, experiments=("mask_drift",)))
 
 
 @pytest.mark.slow
 def test_the_figure_says_which_layer_moves_most_and_how_far_the_last_one_does(model, tmp_path):
     model.source = Source()
-    (found,) = measure(subject({"trained": model})).values()
+    (found,) = measure(probed_clip_of({"trained": model})).values()
     found.assign_coords(clip=[0]).to_netcdf(tmp_path / "mask_drift.nc", engine="h5netcdf")
     geometry = {"frames_per_chunk": 1, "tokens_per_frame": 4, "layers": LAYERS}
     manifest = fake_manifest.probe({"name": "x", "geometry": geometry}, {})

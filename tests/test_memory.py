@@ -168,7 +168,7 @@ def test_what_no_device_holds_is_refused(monkeypatch):
 # A past in memory once
 
 
-def subject(model):
+def probed_clip_of(model):
     clips = [Clip(tiny.draw(1, FRAMES, 3, 8, 8, seed=seed).clamp(-1, 1), None) for seed in (1, 2)]
     small = {"clips": 1, "context": 1, "steps": 2, "frames": FRAMES, "quick": True, "layers": (1, 1)}
     return ProbedClip(
@@ -199,7 +199,7 @@ def test_rows_of_a_large_model_share_one_past_and_get_the_same_numbers(network, 
     measured = {}
     for tokens in (chunk_probe.TOKENS, 1):
         monkeypatch.setattr(chunk_probe, "TOKENS", tokens)
-        about = subject(network)
+        about = probed_clip_of(network)
         measured[tokens] = {}
         for experiment in (cut, reuse_controls):
             measured[tokens] |= experiment.measure(about)

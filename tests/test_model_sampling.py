@@ -66,9 +66,9 @@ def test_a_models_own_levels_are_walked_by_rollouts_and_interventions(model):
     about = settings(model)
     assert (about.levels, about.steps, about.shift) == (LEVELS, 3, 8.0)
     clip = Clip(video(1), TEXT[:1])
-    subject = ProbedClip(0, {"trained": model}, clip, clip, about, FRAMES)
+    probed_clip = ProbedClip(0, {"trained": model}, clip, clip, about, FRAMES)
     expected = torch.tensor([*LEVELS, 0])
-    assert torch.equal(subject.sigmas, expected) and torch.equal(subject.chunk_probe().grid, expected)
+    assert torch.equal(probed_clip.sigmas, expected) and torch.equal(probed_clip.chunk_probe().grid, expected)
 
 
 def test_another_number_of_steps_takes_an_even_grid_under_the_models_shift(model):
@@ -130,10 +130,10 @@ def test_rollouts_are_those_of_the_guided_model_away_from_the_files_negative_pro
     about = settings(plain, videos=str(file), guidance=3.0)
     clips = read_clips(about, plain, FRAMES)
     assert torch.equal(clips[0].negative, NEGATIVE)
-    subject = ProbedClip(0, {"trained": plain}, clips[0], clips[1], about, FRAMES)
-    drawn, _ = watched_rollout(subject, plain, "free_running", ("block_norms",))
+    probed_clip = ProbedClip(0, {"trained": plain}, clips[0], clips[1], about, FRAMES)
+    drawn, _ = watched_rollout(probed_clip, plain, "free_running", ("block_norms",))
     by_hand = guide(plain, 3.0, null=NEGATIVE)
-    noise, given = subject.noise("rollouts"), clips[0].video[:, :CHUNK]
+    noise, given = probed_clip.noise("rollouts"), clips[0].video[:, :CHUNK]
     assert torch.equal(drawn, rollout(by_hand, noise, sigma_grid(2, 5.0), TEXT[:1], given))
     unguided = rollout(plain, noise, sigma_grid(2, 5.0), TEXT[:1], given)
     assert not torch.allclose(drawn, unguided, atol=1e-2)
@@ -144,8 +144,8 @@ def test_statistics_read_the_conditional_branch_alone(plain):
     clip = Clip(video(1), TEXT[:1], NEGATIVE)
     chosen, drawn, found = ("block_norms", "frame_attention"), [], []
     for scale in (1.0, 3.0):
-        subject = ProbedClip(0, {"trained": plain}, clip, clip, settings(plain, guidance=scale), FRAMES)
-        sampled, statistics = watched_rollout(subject, plain, "teacher_forced", chosen)
+        probed_clip = ProbedClip(0, {"trained": plain}, clip, clip, settings(plain, guidance=scale), FRAMES)
+        sampled, statistics = watched_rollout(probed_clip, plain, "teacher_forced", chosen)
         drawn.append(sampled)
         found.append(statistics)
     for name in chosen:

@@ -45,9 +45,16 @@ def clip_of(network, **changes):
     return counted.probed(network, counted.settings(**{"statistics": ()} | changes))[0]
 
 
-def with_own_points(subject):
-    networks = {name: with_points_on_own_tokens(network) for name, network in subject.networks.items()}
-    return ProbedClip(subject.index, networks, subject.clip, subject.other, subject.settings, subject.frames)
+def with_own_points(probed_clip):
+    networks = {name: with_points_on_own_tokens(network) for name, network in probed_clip.networks.items()}
+    return ProbedClip(
+        probed_clip.index,
+        networks,
+        probed_clip.clip,
+        probed_clip.other,
+        probed_clip.settings,
+        probed_clip.frames,
+    )
 
 
 @pytest.fixture(scope="module", params=FUSIONS)
@@ -59,9 +66,9 @@ def network(request):
 @pytest.mark.parametrize("name", READS_STREAM)
 def test_what_is_read_of_the_stream_is_of_the_own_tokens(name, network):
     with counted.few():
-        subject = clip_of(network)
-        found = experiments.load(name).measure(subject)
-        expected = experiments.load(name).measure(with_own_points(subject))
+        probed_clip = clip_of(network)
+        found = experiments.load(name).measure(probed_clip)
+        expected = experiments.load(name).measure(with_own_points(probed_clip))
     if name == "rollouts":
         assert set(found) == {*statistics.names(), "samples"}
     for part, dataset in expected.items():
@@ -79,8 +86,8 @@ def test_two_noise_draws_of_an_untrained_network_have_nothing_in_common():
 @pytest.mark.parametrize("tokens", [CHUNK - 1, CHUNK, CHUNK + 5, 2 * CHUNK])
 def test_a_sample_may_be_larger_than_a_chunk(tokens):
     network = counted.separated(fusion="token_concat")
-    subject = clip_of(network, tokens=tokens, statistics=("step_similarity",))
-    found = experiments.load("rollouts").measure(subject)["step_similarity"]
+    probed_clip = clip_of(network, tokens=tokens, statistics=("step_similarity",))
+    found = experiments.load("rollouts").measure(probed_clip)["step_similarity"]
     assert ("cosine_stderr" in found) == (tokens < CHUNK)
 
 
@@ -109,10 +116,10 @@ def test_more_tokens_than_a_chunk_has_are_refused_where_the_model_does_not_say_w
 
 
 def test_one_pass_gives_the_own_tokens_of_every_layer():
-    subject = clip_of(counted.separated(fusion="token_concat"))
-    model = subject.networks["trained"]
-    context = model.start(1, subject.clip.cond)
-    kept = residual_stream(model, subject.clip.video[:, :1], 1.0, context, 0)
+    probed_clip = clip_of(counted.separated(fusion="token_concat"))
+    model = probed_clip.networks["trained"]
+    context = model.start(1, probed_clip.clip.cond)
+    kept = residual_stream(model, probed_clip.clip.video[:, :1], 1.0, context, 0)
     assert {value.shape[0] for value in kept.values()} == {CHUNK} and len(kept) == 3
 
 

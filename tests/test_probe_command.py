@@ -126,8 +126,8 @@ def rounded(capsys, *arguments, frames=12):
     settings, unasked = asked_for(*arguments)
     network = tiny.model()
     network.geometry = replace(network.geometry, frames_per_chunk=3)
-    laboratory = work.Session({"trained": network}, [], replace(settings, context=3), frames)
-    _say_what_was_rounded(settings, laboratory, unasked)
+    session = work.Session({"trained": network}, [], replace(settings, context=3), frames)
+    _say_what_was_rounded(settings, session, unasked)
     return capsys.readouterr().err.splitlines()
 
 

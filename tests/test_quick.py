@@ -22,10 +22,10 @@ def test_reuse_is_coarse_but_cuts_and_left_out_layers_are_not(monkeypatch):
     clip, network = Clip(tiny.draw(1, 2, 3, 8, 8), None), tiny.model(layers=3)
     network.source = Source()
     settings = Settings(clips=1, frames=2, context=1, probed=1, steps=1, quick=True)
-    subject = ProbedClip(0, {"trained": network}, clip, clip, settings, 2)
-    (cuts,), (left_out,) = cut.measure(subject).values(), leave_one_out.measure(subject).values()
+    probed_clip = ProbedClip(0, {"trained": network}, clip, clip, settings, 2)
+    (cuts,), (left_out,) = cut.measure(probed_clip).values(), leave_one_out.measure(probed_clip).values()
     for dataset in (cuts, left_out):
-        assert dataset.layer.values.tolist() == [0, 1, 2] and subject.layers == [0, 2]
+        assert dataset.layer.values.tolist() == [0, 1, 2] and probed_clip.layers == [0, 2]
         assert np.isfinite(dataset.velocity_error).all() and np.isfinite(dataset.mse).all()
     assert cuts["where"].values.tolist() == ["from", "only"]
 

@@ -2,7 +2,7 @@
 
 A chunk is the frames that a model denoises together, one for most models.
 
-    probe = subject.chunk_probe()
+    probe = probed_clip.chunk_probe()
     frames = probe.generate(noise, velocity)            # velocity(x, step) may be that of an edited model
 
 Rows of a batch are (condition, noise draw), the draw fastest. Contexts are made once per batch size, before

@@ -35,24 +35,24 @@ MOST_ASKED_BYTES = 512_000_000
 """Of the rows of one clip in any case."""
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`attention_rows`, (clip, step, layer, head, query, frame, token), of the first clips.
 
     Nothing for later clips, for more than MOST_BYTES, and where no layer that denoises attends to tokens of
     earlier frames. ValueError if the settings name this experiment and there is nothing for any clip.
     """
-    model, settings = subject.networks["trained"], subject.settings
-    refused = _refuse(shape_of_run(model, settings, subject.frames))
+    model, settings = probed_clip.networks["trained"], probed_clip.settings
+    refused = _refuse(shape_of_run(model, settings, probed_clip.frames))
     rows = None
-    if refused is None and subject.index < CLIPS:
-        rows = Rows(subject.probed[-1], model.geometry.tokens_per_frame)
+    if refused is None and probed_clip.index < CLIPS:
+        rows = Rows(probed_clip.probed[-1], model.geometry.tokens_per_frame)
         steps = kept_steps(settings)
 
         def sink(at: ForwardPass, name: str, pattern: Pattern) -> None:
             if at.role == "denoise" and at.branch == "cond" and at.step in steps:
                 rows.add(at, name, pattern)
 
-        draw = partial(draw_rollout, subject, model, "teacher_forced", denoised={rows.frame})
+        draw = partial(draw_rollout, probed_clip, model, "teacher_forced", denoised={rows.frame})
         with AttentionTap(model.attn_dict, "*", sink) as tap:
             video = draw(tap.on_pass)
         require_finite(model, video, draw)

@@ -28,12 +28,12 @@ THRESHOLD = 0.01
 OTHER = "other_frames"
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`controls`, (clip, control): effect, must_fire, passed; NaN where a control does not apply. With
     past_effect, (clip): the effect of another clip's frames as past. `other_past`, (clip): the measures of
     the frame and the velocities with that past.
     """
-    probe = subject.chunk_probe()
+    probe = probed_clip.chunk_probe()
     table = Table(probe, control=list(CONTROLS))
     for name, (generate, must_fire) in CONTROLS.items():
         # In some fusions of a separated model the past does not enter through attention.

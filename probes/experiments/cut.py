@@ -29,18 +29,20 @@ QUICK = ("from", "only")
 """The cuts that decide the split: a quick run makes only these, at every layer."""
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`cut`, (clip, where, layer), and unless the run is quick `cut_heads`, (clip, layer, head)."""
-    probes = [subject.chunk_probe(network) for network in subject.networks]
-    cuts = list(QUICK if subject.settings.quick else WHERE)
-    layers = list(range(subject.layers[0], subject.layers[-1] + 1))
-    table = Table(*probes, network=list(subject.networks), where=cuts, layer=layers)
+    probes = [probed_clip.chunk_probe(network) for network in probed_clip.networks]
+    cuts = list(QUICK if probed_clip.settings.quick else WHERE)
+    layers = list(range(probed_clip.layers[0], probed_clip.layers[-1] + 1))
+    table = Table(*probes, network=list(probed_clip.networks), where=cuts, layer=layers)
     places = [{"where": where, "layer": layer} for where, layer in itertools.product(cuts, layers)]
-    found = {"cut": _fill(table, places, [{"network": network} for network in subject.networks])}
-    if not subject.settings.quick:
-        heads = list(range(subject.chunk_probe().model.geometry.heads))
-        table = Table(subject.chunk_probe(), layer=subject.layers, head=heads)
-        places = [{"layer": layer, "head": head} for layer, head in itertools.product(subject.layers, heads)]
+    found = {"cut": _fill(table, places, [{"network": network} for network in probed_clip.networks])}
+    if not probed_clip.settings.quick:
+        heads = list(range(probed_clip.chunk_probe().model.geometry.heads))
+        table = Table(probed_clip.chunk_probe(), layer=probed_clip.layers, head=heads)
+        places = [
+            {"layer": layer, "head": head} for layer, head in itertools.product(probed_clip.layers, heads)
+        ]
         found["cut_heads"] = _fill(table, places, [{}])
     return found
 

@@ -46,21 +46,22 @@ NOISE = {
 }
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`known_state_features`, from which `conclude` computes scores; nothing where the state is not known.
 
     ValueError if it is not known and the settings name this experiment.
     """
-    world = _world(subject)
+    world = _world(probed_clip)
     if world is None:
         return {}
-    settings, model = subject.settings, subject.networks["trained"]
-    batch = world.clips(seeds(subject), subject.frames)
-    probed, sigmas = frames_of(settings, subject.frames, subject.chunk), sigmas_of(settings)
+    settings, model = probed_clip.settings, probed_clip.networks["trained"]
+    batch = world.clips(seeds(probed_clip), probed_clip.frames)
+    probed, sigmas = frames_of(settings, probed_clip.frames, probed_clip.chunk), sigmas_of(settings)
     # Of the other networks only the null: at the highest noise level, where the frame itself is not visible.
-    levels = {name: len(sigmas) if name == "trained" else 1 for name in subject.networks}
+    levels = {name: len(sigmas) if name == "trained" else 1 for name in probed_clip.networks}
     recorded = [
-        features(subject, each, batch, probed, levels[name]) for name, each in subject.networks.items()
+        features(probed_clip, each, batch, probed, levels[name])
+        for name, each in probed_clip.networks.items()
     ]
     points = recorded[0][1]
     dims = ("clip", "member", "network", "frame", "sigma", "layer", "token", "channel")
@@ -68,7 +69,7 @@ def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
     for index, (name, target) in enumerate(world.targets(batch, model.geometry.patch).items()):
         variables[f"target_{index:02d}"] = _stored_target(index, name, target, probed, chosen_tokens(model))
     coords = {
-        "network": list(subject.networks),
+        "network": list(probed_clip.networks),
         "frame": probed,
         "sigma": list(sigmas),
         "layer": [layer_of(point) for point in points],
@@ -190,14 +191,14 @@ def _describe(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffled
     return dataset.transpose("clip", "network", "target", "layer", "sigma")
 
 
-def _world(subject: ProbedClip) -> Any:
+def _world(probed_clip: ProbedClip) -> Any:
     """The world that the clips come from, or None where it gives no targets."""
-    model = subject.networks["trained"]
-    world = known_world(subject.settings, model)
-    if world is None and "known_state" in subject.settings.experiments:
+    model = probed_clip.networks["trained"]
+    world = known_world(probed_clip.settings, model)
+    if world is None and "known_state" in probed_clip.settings.experiments:
         known = [name for name in worlds.names() if hasattr(worlds.load(name), "targets")]
         raise ValueError(
-            f"known_state has no targets: the state of {source_of(subject.settings, model)} is not "
+            f"known_state has no targets: the state of {source_of(probed_clip.settings, model)} is not "
             f"known; leave it out of --experiments, or choose --videos {' or '.join(known)}"
         )
     return world

@@ -18,13 +18,13 @@ from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`leave_one_out`, (clip, layer), with velocities by network and sigma; of every layer also if quick."""
-    probes = {network: subject.chunk_probe(network) for network in subject.networks}
-    layers = list(range(subject.layers[0], subject.layers[-1] + 1))
+    probes = {network: probed_clip.chunk_probe(network) for network in probed_clip.networks}
+    layers = list(range(probed_clip.layers[0], probed_clip.layers[-1] + 1))
     table = Table(*probes.values(), network=list(probes), layer=layers)
     table.put_plain()
-    probe = subject.chunk_probe()
+    probe = probed_clip.chunk_probe()
     for layer in layers:
         table.put_frames(without(probe, layer, probe.noise), layer=layer)
     for network, each in probes.items():

@@ -35,29 +35,29 @@ LEVELS, QUICK_LEVELS = 3, 1
 """Number of noise levels; each is the middle of an equally likely part of the training density."""
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`mask_drift`, (clip, network, sigma, scope, layer), of the true clip noised to each level.
 
     Nothing for a model without `bidirectional`; ValueError if the settings name this experiment.
     """
-    trained = subject.networks["trained"]
+    trained = probed_clip.networks["trained"]
     if traits(trained).bidirectional is None:
-        if "mask_drift" in subject.settings.experiments:
+        if "mask_drift" in probed_clip.settings.experiments:
             raise ValueError(
                 "mask_drift has nothing to mask: the model generates one chunk after the other (it has no "
                 "`bidirectional`); leave it out of --experiments"
             )
         return {}
-    levels = training_density(trained).quantiles(levels_of(subject.settings)).tolist()
-    video, noise = subject.clip.video, subject.noise("mask_drift")
+    levels = training_density(trained).quantiles(levels_of(probed_clip.settings)).tolist()
+    video, noise = probed_clip.clip.video, probed_clip.noise("mask_drift")
     by_network = []
-    for model in subject.networks.values():
-        by_level, velocity = [], _velocity(model, subject.clip.cond)
+    for model in probed_clip.networks.values():
+        by_level, velocity = [], _velocity(model, probed_clip.clip.cond)
         for sigma in levels:
             x = add_noise(video, noise, video.new_full(video.shape[:2], sigma))
             by_level.append(mask_drift(model, x, sigma, velocity))
         by_network.append(xr.concat(by_level, "sigma", combine_attrs="drop_conflicts"))
-    found = xr.concat(by_network, "network").assign_coords(network=list(subject.networks), sigma=levels)
+    found = xr.concat(by_network, "network").assign_coords(network=list(probed_clip.networks), sigma=levels)
     found.sigma.attrs = {"units": "1", "long_name": "noise level of every frame; 1 is noise"}
     return {"mask_drift": found.transpose("clip", "network", "sigma", "scope", "layer")}
 

@@ -44,14 +44,14 @@ ABOUT = {
 """What is measured, each at every layer and sigma."""
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`noise_invariance`, (clip, network, frame, layer, sigma): the measures of ABOUT.
 
     Where they are measured on part of the tokens, also the standard error of each from sampling them.
     """
     networks, points = [], []
-    for model in subject.networks.values():
-        values, points = _of_network(subject, model)
+    for model in probed_clip.networks.values():
+        values, points = _of_network(probed_clip, model)
         networks.append(values)
     dims = ("clip", "network", "frame", "layer", "sigma")
     variables = {}
@@ -61,8 +61,8 @@ def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
         about = ABOUT[name] if name == plain else f"standard error of {plain} from sampling tokens"
         variables[name] = (dims, table, {"units": "1", "long_name": about})
     coords = {
-        "network": list(subject.networks),
-        "frame": subject.probed,
+        "network": list(probed_clip.networks),
+        "frame": probed_clip.probed,
         "layer": [layer_of(point) for point in points],
         "point": ("layer", points),
         "sigma": list(SIGMAS),
@@ -82,18 +82,18 @@ def kept_bytes(run: RunShape) -> int:
 
 
 @torch.no_grad()
-def _of_network(subject: ProbedClip, model: CausalDiffuser) -> tuple[dict[str, np.ndarray], list[str]]:
+def _of_network(probed_clip: ProbedClip, model: CausalDiffuser) -> tuple[dict[str, np.ndarray], list[str]]:
     """Each measure [frame, sigma, layer] of one network, and the hook points of the layers."""
-    contexts = {"own": _start(model, subject.clip), "other": _start(model, subject.other)}
+    contexts = {"own": _start(model, probed_clip.clip), "other": _start(model, probed_clip.other)}
     table, points = [], []
-    for frame in subject.chunks:
-        if frame in subject.probed:
-            rows = [_at(subject, model, contexts, frame, sigma) for sigma in SIGMAS]
+    for frame in probed_clip.chunks:
+        if frame in probed_clip.probed:
+            rows = [_at(probed_clip, model, contexts, frame, sigma) for sigma in SIGMAS]
             table.append([list(row.values()) for row in rows])
             points = list(rows[0])
-        if frame < subject.chunks[-1]:
-            for name, clip in (("own", subject.clip), ("other", subject.other)):
-                contexts[name] = model.encode(clip.video[:, subject.span(frame)], contexts[name])
+        if frame < probed_clip.chunks[-1]:
+            for name, clip in (("own", probed_clip.clip), ("other", probed_clip.other)):
+                contexts[name] = model.encode(clip.video[:, probed_clip.span(frame)], contexts[name])
     names = table[0][0][0]
     return {name: _column(table, name) for name in names}, points
 
@@ -107,14 +107,15 @@ def _start(model: CausalDiffuser, clip: Clip) -> Any:
 
 
 def _at(
-    subject: ProbedClip, model: CausalDiffuser, contexts: dict, frame: int, sigma: float
+    probed_clip: ProbedClip, model: CausalDiffuser, contexts: dict, frame: int, sigma: float
 ) -> dict[str, dict[str, float]]:
     """The measures by hook point, at one frame and sigma."""
-    first = _features(subject, model, contexts["own"], frame, sigma, draw=1)
-    second = _features(subject, model, contexts["own"], frame, sigma, draw=2)
-    elsewhere = _features(subject, model, contexts["other"], frame, sigma, draw=2)
+    first = _features(probed_clip, model, contexts["own"], frame, sigma, draw=1)
+    second = _features(probed_clip, model, contexts["own"], frame, sigma, draw=2)
+    elsewhere = _features(probed_clip, model, contexts["other"], frame, sigma, draw=2)
     return {
-        point: _on_sample(first[point], second[point], elsewhere[point], subject.settings) for point in first
+        point: _on_sample(first[point], second[point], elsewhere[point], probed_clip.settings)
+        for point in first
     }
 
 
@@ -143,13 +144,13 @@ def _compare(first: Tensor, second: Tensor, elsewhere: Tensor) -> dict[str, floa
 
 
 def _features(
-    subject: ProbedClip, model: CausalDiffuser, context: Any, frame: int, sigma: float, draw: int
+    probed_clip: ProbedClip, model: CausalDiffuser, context: Any, frame: int, sigma: float, draw: int
 ) -> dict[str, Tensor]:
     """The residual stream of every layer, [n d], for one noise draw on this clip's chunk."""
-    span = subject.span(frame)
-    clean = subject.clip.video[:, span]
+    span = probed_clip.span(frame)
+    clean = probed_clip.clip.video[:, span]
     x = add_noise(
-        clean, subject.noise("noise_invariance", draw)[:, span], clean.new_full(clean.shape[:2], sigma)
+        clean, probed_clip.noise("noise_invariance", draw)[:, span], clean.new_full(clean.shape[:2], sigma)
     )
     return residual_stream(model, x, sigma, context, frame)
 

@@ -21,16 +21,16 @@ TOKENS = 64
 
 
 @torch.no_grad()
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`readout_features`: each layer's tokens at sigma 1 for frames after the context, and their patches."""
     features, points = [], []
-    for model in subject.networks.values():
-        kept, points = _features(subject, model)
+    for model in probed_clip.networks.values():
+        kept, points = _features(probed_clip, model)
         features.append(kept)
-    frames = [frame for frame in subject.chunks if frame >= subject.settings.context]
-    target = torch.stack([_patches(subject, frame) for frame in frames])
+    frames = [frame for frame in probed_clip.chunks if frame >= probed_clip.settings.context]
+    target = torch.stack([_patches(probed_clip, frame) for frame in frames])
     coords = {
-        "network": list(subject.networks),
+        "network": list(probed_clip.networks),
         "frame": frames,
         "layer": [layer_of(point) for point in points],
         "point": ("layer", points),
@@ -84,30 +84,30 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     return {"readout": xr.Dataset(variables, coords)}
 
 
-def _features(subject: ProbedClip, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
+def _features(probed_clip: ProbedClip, model: CausalDiffuser) -> tuple[np.ndarray, list[str]]:
     """[frame, layer, token, channel] at sigma 1, and the hook points of the layers."""
-    context, table, kept = model.start(1, subject.clip.cond), [], {}
-    noise = subject.noise("readout")
-    tokens = _tokens(subject)
-    for frame in subject.chunks:
-        span = subject.span(frame)
-        if frame >= subject.settings.context:
+    context, table, kept = model.start(1, probed_clip.clip.cond), [], {}
+    noise = probed_clip.noise("readout")
+    tokens = _tokens(probed_clip)
+    for frame in probed_clip.chunks:
+        span = probed_clip.span(frame)
+        if frame >= probed_clip.settings.context:
             kept = residual_stream(model, noise[:, span], 1.0, context, frame)
             table.append([value[tokens].cpu().numpy() for value in kept.values()])
-        if frame < subject.chunks[-1]:
-            context = model.encode(subject.clip.video[:, span], context)
+        if frame < probed_clip.chunks[-1]:
+            context = model.encode(probed_clip.clip.video[:, span], context)
     return np.array(table), list(kept)
 
 
-def _tokens(subject: ProbedClip) -> Tensor:
+def _tokens(probed_clip: ProbedClip) -> Tensor:
     """A fixed, evenly spread choice of at most TOKENS tokens of a chunk."""
-    tokens = subject.networks["trained"].geometry.tokens_per_chunk
-    most = min(TOKENS, tokens, subject.settings.tokens or tokens)
+    tokens = probed_clip.networks["trained"].geometry.tokens_per_chunk
+    most = min(TOKENS, tokens, probed_clip.settings.tokens or tokens)
     return torch.linspace(0, tokens - 1, most).round().long()
 
 
-def _patches(subject: ProbedClip, frame: int) -> Tensor:
-    patch = subject.networks["trained"].geometry.patch
-    chunk = subject.clip.video[0, subject.span(frame)]
+def _patches(probed_clip: ProbedClip, frame: int) -> Tensor:
+    patch = probed_clip.networks["trained"].geometry.patch
+    chunk = probed_clip.clip.video[0, probed_clip.span(frame)]
     patches = rearrange(chunk, "f c (h p) (w q) -> (f h w) (c p q)", p=patch, q=patch)
-    return patches[_tokens(subject)]
+    return patches[_tokens(probed_clip)]

@@ -23,9 +23,9 @@ ABOVE = {"cross": LIVE, "cross_only": CUT}
 """Cross-frame attention above L."""
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`reuse`, (clip, kind, layer, start), with velocities by sigma, from features of sigma 1."""
-    probe, layers, starts = subject.chunk_probe(), subject.layers, subject.settings.start_steps
+    probe, layers, starts = probed_clip.chunk_probe(), probed_clip.layers, probed_clip.settings.start_steps
     table = Table(probe, kind=[*stored_features.KINDS, *ABOVE], layer=layers, start=starts)
     table.put_plain()
     for start in starts:

@@ -19,9 +19,9 @@ from framelens.probes.run.shape import RunShape
 SOURCES = ("other_clip", "none")
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`reuse_controls`, (clip, source, kind, layer): as `reuse` from the first step on."""
-    probe, layers = subject.chunk_probe(), subject.layers
+    probe, layers = probed_clip.chunk_probe(), probed_clip.layers
     table = Table(probe, source=list(SOURCES), kind=[*stored_features.KINDS, "cross"], layer=layers)
     table.put_plain()
     other = probe.features(past="other_clip")

@@ -17,10 +17,10 @@ from framelens.probes.run.shape import RunShape
 EVERY = (2, 4)
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`reuse_refresh`, (clip, kind, layer, refresh); empty for a sampler of a single step."""
-    probe, layers = subject.chunk_probe(), subject.layers
-    every = refreshes(subject.settings)
+    probe, layers = probed_clip.chunk_probe(), probed_clip.layers
+    every = refreshes(probed_clip.settings)
     if not every:
         return {}
     table = Table(probe, kind=[*stored_features.KINDS, "cross"], layer=layers, refresh=every)

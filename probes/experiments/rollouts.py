@@ -29,18 +29,18 @@ from framelens.probes.run.settings import MODES, Settings
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """The statistics' Datasets with dims (clip, network, mode, ...), and `samples`."""
     by_network, drawn = {}, {}
-    chosen = chosen_statistics(subject.settings)
-    for network, model in subject.networks.items():
+    chosen = chosen_statistics(probed_clip.settings)
+    for network, model in probed_clip.networks.items():
         by_mode = {}
         for mode in MODES:
-            video, by_mode[mode] = watched_rollout(subject, model, mode, chosen)
+            video, by_mode[mode] = watched_rollout(probed_clip, model, mode, chosen)
             if network == "trained":
                 drawn[mode] = video
         by_network[network] = _join(by_mode, "mode")
-    return _join(by_network, "network") | {"samples": _samples(subject, drawn)}
+    return _join(by_network, "network") | {"samples": _samples(probed_clip, drawn)}
 
 
 def evaluations(run: RunShape) -> Evaluations:
@@ -85,13 +85,15 @@ def _join(parts: dict[str, dict[str, xr.Dataset]], dim: str) -> dict[str, xr.Dat
 
 
 def watched_rollout(
-    subject: ProbedClip, model: CausalDiffuser, mode: str, chosen: tuple[str, ...]
+    probed_clip: ProbedClip, model: CausalDiffuser, mode: str, chosen: tuple[str, ...]
 ) -> tuple[Tensor, dict[str, xr.Dataset]]:
     """The video that the model generates for the clip, and the chosen statistics of its passes."""
-    settings, draw = subject.settings, partial(draw_rollout, subject, model, mode)
+    settings, draw = probed_clip.settings, partial(draw_rollout, probed_clip, model, mode)
     streams = {name: statistics.new(name, settings) for name in chosen if _is_readable(name, model, settings)}
     try:
-        with make_instruments(model, streams, set(subject.probed), set(settings.watched_steps)) as attached:
+        with make_instruments(
+            model, streams, set(probed_clip.probed), set(settings.watched_steps)
+        ) as attached:
             video = draw(attached.on_pass)
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         # A decomposition failed because of NaN before the rollout ended.
@@ -115,24 +117,24 @@ def _is_readable(name: str, model: CausalDiffuser, settings: Settings) -> bool:
 
 
 def draw_rollout(
-    subject: ProbedClip,
+    probed_clip: ProbedClip,
     model: CausalDiffuser,
     mode: str,
     on_pass: Callable[[ForwardPass], None],
     denoised: Collection[int] | None = None,
 ) -> Tensor:
     """The video that the model generates; teacher-forced at the probed chunks, or at `denoised`."""
-    is_forced, video = mode == "teacher_forced", subject.clip.video
+    is_forced, video = mode == "teacher_forced", probed_clip.clip.video
     return rollout(
-        subject.sampler(model),
-        subject.noise("rollouts"),
-        subject.sigmas,
-        subject.clip.cond,
-        video if is_forced else video[:, : subject.settings.context],
+        probed_clip.sampler(model),
+        probed_clip.noise("rollouts"),
+        probed_clip.sigmas,
+        probed_clip.clip.cond,
+        video if is_forced else video[:, : probed_clip.settings.context],
         teacher_forced=is_forced,
-        denoised_frames=set(denoised or subject.probed) if is_forced else None,
+        denoised_frames=set(denoised or probed_clip.probed) if is_forced else None,
         on_pass=on_pass,
-        renoise=subject.renoise_seed("rollouts"),
+        renoise=probed_clip.renoise_seed("rollouts"),
     )
 
 
@@ -177,22 +179,22 @@ def _of_probed_frames(add: Callable, frames: set[int], steps: set[int] | None, r
     return sink
 
 
-def _samples(subject: ProbedClip, drawn: dict[str, Tensor]) -> xr.Dataset:
-    scale = Scale.of(subject.networks["trained"], subject.clip.video)
-    truth = _numpy(subject.clip.video)
+def _samples(probed_clip: ProbedClip, drawn: dict[str, Tensor]) -> xr.Dataset:
+    scale = Scale.of(probed_clip.networks["trained"], probed_clip.clip.video)
+    truth = _numpy(probed_clip.clip.video)
     video = np.stack([_numpy(drawn[mode]) for mode in drawn], axis=1)
-    given = _numpy(subject.clip.video[:, : subject.settings.context])
+    given = _numpy(probed_clip.clip.video[:, : probed_clip.settings.context])
     mean = given.mean(axis=1, keepdims=True)
-    frames = np.arange(subject.frames)
-    before = frames // subject.chunk * subject.chunk - 1
+    frames = np.arange(probed_clip.frames)
+    before = frames // probed_clip.chunk * probed_clip.chunk - 1
     copied = np.where(before < 0, np.nan, scale.psnr(truth[:, np.maximum(before, 0)], truth))
-    sampled = _is_sampled(subject, list(drawn))
+    sampled = _is_sampled(probed_clip, list(drawn))
     measured = np.where(sampled[None], scale.psnr(video, truth[:, None]), np.nan)
     mean_psnr = scale.psnr(np.broadcast_to(mean, truth.shape), truth)
     return xr.Dataset(
         _describe_samples(scale, video, truth, measured, copied, mean_psnr),
         {"mode": list(drawn), "frame": frames},
-        {"latent": int(scale.is_latent), "frames_per_chunk": subject.chunk},
+        {"latent": int(scale.is_latent), "frames_per_chunk": probed_clip.chunk},
     )
 
 
@@ -222,11 +224,11 @@ def _describe_samples(
     }
 
 
-def _is_sampled(subject: ProbedClip, modes: list[str]) -> np.ndarray:
-    frames = np.arange(subject.frames)
+def _is_sampled(probed_clip: ProbedClip, modes: list[str]) -> np.ndarray:
+    frames = np.arange(probed_clip.frames)
     which = {
-        "teacher_forced": np.isin(frames // subject.chunk * subject.chunk, subject.probed),
-        "free_running": frames >= subject.settings.context,
+        "teacher_forced": np.isin(frames // probed_clip.chunk * probed_clip.chunk, probed_clip.probed),
+        "free_running": frames >= probed_clip.settings.context,
     }
     return np.stack([which[mode] for mode in modes])
 

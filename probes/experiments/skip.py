@@ -22,11 +22,11 @@ KEPT = (0, 1, 2, 4)
 Span = tuple[int, int]
 
 
-def measure(subject: ProbedClip) -> dict[str, xr.Dataset]:
+def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     """`skip`, (clip, span, kept_steps), with velocities (the span skipped) by sigma."""
-    probe = subject.chunk_probe()
-    chosen = spans(subject.layers[0], subject.layers[-1], is_quick=subject.settings.quick)
-    kept_steps = kept_steps_of(subject.settings)
+    probe = probed_clip.chunk_probe()
+    chosen = spans(probed_clip.layers[0], probed_clip.layers[-1], is_quick=probed_clip.settings.quick)
+    kept_steps = kept_steps_of(probed_clip.settings)
     labels = [f"{first}-{last}" for first, last in chosen]
     table = Table(probe, span=labels, kept_steps=kept_steps)
     table.put_plain()

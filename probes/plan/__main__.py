@@ -65,7 +65,9 @@ def main(arguments: list[str]) -> int:
 
     use = Use(options.steps, options.history, options.tokens, options.batch, options.dtype, options.fusion)
     clocks = _clocks(options)
-    folder, config = _subject(options.model, options.run, options.runs, parse_assignments(options.set))
+    folder, config = _find_run_and_model(
+        options.model, options.run, options.runs, parse_assignments(options.set)
+    )
     file = options.out or folder / FILE
     command = command_line("plan", arguments)
     found = replace(plan(folder, config, use, clocks, file), command=command)
@@ -97,7 +99,9 @@ def _clocks(options: argparse.Namespace) -> "Clocks | None":
     return partial(Clock.now, device, options.dtype)
 
 
-def _subject(name: str, run: str | None, runs: Path, requested: dict[str, Any]) -> tuple[Path, Any]:
+def _find_run_and_model(
+    name: str, run: str | None, runs: Path, requested: dict[str, Any]
+) -> tuple[Path, Any]:
     """The folder of a finished run, and the model's description."""
     from framelens import models
     from framelens.probes.plan.prediction import describe
