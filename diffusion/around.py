@@ -18,9 +18,9 @@ class Around:
     """All of a model but `denoise`."""
 
     model: CausalDiffuser
-    hides: frozenset[str] = frozenset({"teacher_forced", "bidirectional", "announces"})
-    """Traits of the inner model that this one has not: passes over whole clips would go round `denoise`, and
-    the methods here announce nothing."""
+    hides: frozenset[str] = frozenset({"teacher_forced", "bidirectional", "stack", "announces"})
+    """Traits of the inner model that this one has not: passes over whole clips and by layers would go round
+    `denoise`, and the methods here announce nothing."""
 
     @property
     def geometry(self) -> Geometry:

@@ -16,6 +16,8 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from framelens.diffusion.geometry import Geometry as Geometry
+from framelens.diffusion.layers import LayerStack
 from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
 
@@ -23,36 +25,6 @@ Context = Any
 """What a model remembers of finished frames: a value, passed in and returned, never kept on the module."""
 Takes = Literal["actions", "labels", "text"]
 PROMISES = ("geometry", "start", "encode", "denoise", "hook_dict", "attn_dict")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The shape of a model's videos and of its token grid."""
-
-    frames_per_chunk: int
-    channels: int
-    height: int
-    width: int
-    patch: int
-    layers: int
-    heads: int
-    d_model: int
-
-    @property
-    def rows(self) -> int:
-        return self.height // self.patch
-
-    @property
-    def cols(self) -> int:
-        return self.width // self.patch
-
-    @property
-    def tokens_per_frame(self) -> int:
-        return self.rows * self.cols
-
-    @property
-    def tokens_per_chunk(self) -> int:
-        return self.frames_per_chunk * self.tokens_per_frame
 
 
 def lacking(model: object) -> list[str]:
@@ -141,6 +113,9 @@ class Traits:
     at_steps: Callable[[Tensor, Context], Iterator[Context]] | None = _trait(None, *_METHOD,
         "`at_steps(sigmas, context)` gives the context at each step of a sampler, in which what depends on "
         "the noise level alone is computed beforehand")
+    stack: LayerStack | None = _trait(None, (LayerStack,), "a LayerStack (diffusion.layers)",
+        "the layers of a denoising pass, to be run by ranges: `enter(x, sigma, context)`, `through(...)`, "
+        "`velocity(tokens, modulations)`; networks that are split, or that fetch the past once, need it")
     block_dict: Mapping[str, nn.Module] | None = _trait(None, (Mapping,), "names to modules",
         "blocks that may be passed over, which makes interventions cheaper", "found by name")
     denoising_stack: str = _trait("", (str,), "text",

@@ -15,8 +15,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from framelens.diffusion.contract import Geometry
+from framelens.diffusion.layers import LayerInputs
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts.blocks import GuardedHookPoint
+from framelens.models.parts.layered import Layered
 
 CHANNELS, SIDE, PATCH, LAYERS, HEADS, WIDTH, ACTIONS = 3, 20, 4, 4, 4, 64, 5
 TOKENS = (SIDE // PATCH) ** 2
@@ -71,8 +73,12 @@ class Block(nn.Module):
         return self.hook_resid_post(x + self.hook_mlp_out(self.theirs.mlp(self.theirs.norm2(x))))
 
 
-class Adapter(nn.Module):
-    """The network with the contract of a CausalDiffuser."""
+class Adapter(Layered, nn.Module):
+    """The network with the contract of a CausalDiffuser.
+
+    `Layered` makes `denoise(x, sigma, context)` of enter, through and velocity. Where layers cannot be run by
+    ranges, write `denoise` itself instead.
+    """
 
     takes, null_condition = "actions", ACTIONS  # cond is [b f]; the last action stands for none
 
@@ -105,20 +111,29 @@ class Adapter(nn.Module):
 
     def encode(self, x: Tensor, context: Past) -> Past:
         """The context with this finished frame [b 1 c h w] in it, read at noise level 0."""
-        _, cache = self._run(x, x.new_zeros(len(x)), context)
-        return replace(context, frame=context.frame + 1, cache=cache)
+        seen = []
+        self.through(*self.enter(x, x.new_zeros(len(x)), context), seen=seen)
+        return replace(context, frame=context.frame + 1, cache=tuple(seen))
 
-    def denoise(self, x: Tensor, sigma: Tensor, context: Past) -> Tensor:
-        """The velocity eps - x0 of this frame at noise level sigma [b], 1 for noise, 0 for clean."""
-        return self._run(x, sigma, context)[0]
-
-    def _run(self, x: Tensor, sigma: Tensor, context: Past) -> tuple[Tensor, tuple]:
+    def enter(self, x: Tensor, sigma: Tensor, context: Past) -> LayerInputs:
+        """The frame's tokens at noise level sigma [b], 1 for noise, 0 for clean, and the layers' past."""
         now = slice(context.frame, context.frame + 1)
         action = None if context.actions is None else context.actions[:, now]
-        tokens, seen = self.hook_embed(self.net.embed_tokens(x, sigma[:, None], action, context.frame)), []
-        for block, past in zip(self.blocks, context.cache, strict=True):
-            tokens = block(tokens, past, seen)
-        return self.net.frames(tokens), tuple(seen)
+        tokens = self.hook_embed(self.net.embed_tokens(x, sigma[:, None], action, context.frame))
+        return LayerInputs(tokens, None, None, context.cache, None)
+
+    def through(
+        self, tokens: Tensor, modulations: None, rope: None, history: tuple, text: None,
+        layers: range = range(LAYERS), seen: list[Pair] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The residual stream after these layers; notes their keys and values in `seen`."""
+        for layer in layers:
+            tokens = self.blocks[layer](tokens, history[layer], [] if seen is None else seen)
+        return tokens
+
+    def velocity(self, tokens: Tensor, modulations: None) -> Tensor:
+        """The velocity eps - x0 of the frame."""
+        return self.net.frames(tokens)
 
 
 def load(seed: int = 0) -> Adapter:

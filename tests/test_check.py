@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from variants import Doubled
 
 from framelens import models
+from framelens.diffusion.layers import LayerInputs
 from framelens.diffusion.source import Source
 from framelens.hooks.attention import AttentionPoint
 from framelens.models import adapter_template, scd
-from framelens.models.adapter_template import Adapter, Attention, Block, Net
+from framelens.models.adapter_template import LAYERS, Adapter, Attention, Block, Net
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.probes.check.__main__ import main as check_main
 from framelens.probes.check.examine import examine, failures
@@ -57,14 +58,12 @@ class Chunked(Adapter):
         context = super().encode(x, context)
         return type(context)(context.frame + 1, context.cache, context.actions)
 
-    def _run(self, x, sigma, context):
+    def enter(self, x, sigma, context):
         now = slice(context.frame, context.frame + 2)
         action = None if context.actions is None else context.actions[:, now]
         levels = sigma[:, None].expand(-1, 2)
-        tokens, seen = self.hook_embed(self.net.embed_tokens(x, levels, action, context.frame)), []
-        for block, past in zip(self.blocks, context.cache, strict=True):
-            tokens = block(tokens, past, seen)
-        return self.net.frames(tokens), tuple(seen)
+        tokens = self.hook_embed(self.net.embed_tokens(x, levels, action, context.frame))
+        return LayerInputs(tokens, None, None, context.cache, None)
 
 
 TOKENS = adapter_template.TOKENS
@@ -118,7 +117,7 @@ def test_labels_are_shown_as_labels():
 @pytest.mark.slow
 def test_every_check_says_what_it_found_in_one_line():
     checks = list(examine(tiny.model(conditions=3)))
-    assert len({check.name for check in checks}) == len(checks) == 16
+    assert len({check.name for check in checks}) == len(checks) == 17
     assert [check.name for check in checks if not check.holds] == ["convention"], "it names no clips"
     for check in checks[:-1]:
         assert re.search(r"\d", check.found), check.line
@@ -156,10 +155,10 @@ class NeverFires(Adapter):
 
 
 class FiresTwice(Adapter):
-    def _run(self, x, sigma, context):
-        velocity, cache = super()._run(x, sigma, context)
+    def enter(self, x, sigma, context):
+        entered = super().enter(x, sigma, context)
         self.hook_embed(x.flatten(2))
-        return velocity, cache
+        return entered
 
 
 class CallsTwice(Attention):
@@ -215,11 +214,10 @@ class Unpacks(Adapter):
         super().__init__(net)
         self.blocks = nn.ModuleList(map(Tuples, net.blocks))
 
-    def _run(self, x, sigma, context):
-        tokens, seen = self.hook_embed(self.net.embed_tokens(x, sigma[:, None], None, context.frame)), []
-        for block, past in zip(self.blocks, context.cache, strict=True):
-            tokens, _ = block(tokens, past, seen)
-        return self.net.frames(tokens), tuple(seen)
+    def through(self, tokens, _, rope, history, text, layers=range(LAYERS), seen=None):
+        for layer in layers:
+            tokens, _ = self.blocks[layer](tokens, history[layer], [] if seen is None else seen)
+        return tokens
 
 
 def aged(change):
@@ -434,7 +432,7 @@ def command(capsys, monkeypatch):
 def test_the_template_passes_and_the_status_says_so(command):
     status, lines, errors = command("--model", TEMPLATE, "--set", "seed=1")
     assert (status, errors) == (0, [])
-    assert re.search(rf"\b14\b.*\b14\b.*{TEMPLATE}", lines[-1]) and len(lines) == 17
+    assert re.search(rf"\b15\b.*\b15\b.*{TEMPLATE}", lines[-1]) and len(lines) == 18
 
 
 def test_a_model_that_does_not_keep_the_contract_gives_status_1(command, tmp_path):

@@ -32,6 +32,7 @@ VALUES = {
     "metadata": {"videos": "tiles"},
     "config": object(),
     "device": torch.device("cpu"),
+    "stack": tiny.model(),
     "block_dict": {},
     "denoising_stack": "decoder.",
     "keeps_float32": ("norm",),
@@ -58,7 +59,7 @@ def adapted(**said):
 
 def test_a_model_that_says_nothing_has_the_defaults():
     said = vars(traits(tiny.model()))
-    theirs = {"config", "describe", "teacher_forced", "at_steps", "device"}
+    theirs = {"config", "describe", "teacher_forced", "at_steps", "stack", "device"}
     assert {name: said[name] for name in said.keys() - theirs} == {
         name: value for name, value in vars(Traits()).items() if name not in theirs
     }

@@ -18,7 +18,7 @@ from framelens.hooks import AttentionEdit, AttentionTap, Edit, Trace, cut
 from framelens.models import load, oasis
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.loading.shuffled import copy_shuffled
-from framelens.models.oasis.noise import level_of, log_odds_of, sigma_of, signal_shares, velocity_of
+from framelens.models.oasis.noise import Conversion, level_of, log_odds_of, sigma_of, signal_shares
 from framelens.probes.chunk.layers import Layers
 
 pytestmark = pytest.mark.usefixtures("all_float64")
@@ -89,15 +89,9 @@ def test_a_perfect_network_gives_the_perfect_velocity(level):
     clean, noise, sigma = frames(1, seed=4), frames(1, seed=5), torch.full((BATCH,), level)
     scale = ((1 - level) ** 2 + level**2) ** -0.5
     a, b = (1 - level) * scale, level * scale
-    seen = []
-
-    def oracle(x):
-        seen.append(x)
-        return a * noise - b * clean
-
-    velocity = velocity_of(add_noise(clean, noise, sigma[:, None]), sigma, oracle)
-    assert_same(velocity, noise - clean)
-    assert_same(seen[0], a * clean + b * noise)
+    conversion = Conversion.of(add_noise(clean, noise, sigma[:, None]), sigma)
+    assert_same(conversion.velocity(a * noise - b * clean), noise - clean)
+    assert_same(conversion.scaled, a * clean + b * noise)
 
 
 def test_levels_and_our_noise_levels_are_each_others_inverse():

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from framelens.diffusion.contract import Geometry
+from framelens.diffusion.layers import LayerInputs
 from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.anyflow.blocks import Block, Seen
@@ -32,6 +33,7 @@ from framelens.models.anyflow.read import build_stock
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.models.parts.current_tokens import hook_current
+from framelens.models.parts.layered import Layered
 
 CLASSES: tuple[str, ...] = ("AnyFlowFARTransformer3DModel",)
 DEFAULTS: dict[str, Any] = {"height": 60, "width": 104, "frames_per_chunk": 3, "text_tokens": 512}
@@ -82,7 +84,7 @@ class Config:
         return Layout(self.frames_per_chunk, tokens, far, self.full_chunks)
 
 
-class AnyFlow(nn.Module):
+class AnyFlow(Layered, nn.Module):
     """The network as a CausalDiffuser on latents; cond is embeddings of prompts [b t w]."""
 
     latent = True
@@ -166,7 +168,7 @@ class AnyFlow(nn.Module):
         first = context.frame - len(context.recent) * frames
         turns = self._turns(first, len(far) * frames, len(full) * frames)
         level = torch.zeros(len(x), device=self.device)
-        self._through(torch.cat(parts, dim=1), self._times(level, level), turns, seen, context.text)
+        self.through(self._tokens(parts, seen), self._times(level, level), turns, seen, context.text)
         return AnyFlowPast(
             frame=context.frame + frames,
             cache=seen.cache(layout.chunk),
@@ -181,23 +183,28 @@ class AnyFlow(nn.Module):
         levels = [*sigmas.unbind()[1:], sigmas.new_zeros(())]
         return (replace(context, target=level) for level in levels)
 
-    def denoise(
+    def enter(
         self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], context: AnyFlowPast
-    ) -> Float[Tensor, "b f c h w"]:
-        """The mean velocity from sigma to the context's target; the velocity at sigma if target is None."""
+    ) -> LayerInputs:
+        """The chunk's tokens and what the layers are given beside, for a step that ends at the target.
+
+        Without a target it has length 0: the velocity is the one at sigma, otherwise the step's mean.
+        """
         target = sigma if context.target is None else context.target.expand(len(x))
-        times = self._times(sigma, target)
-        tokens = _patches(self.patch_embedding, x.to(self.device, self.dtype))
-        seen = Denoising(context.cache, self.layout.chunk)
-        tokens = self._through(tokens, times, context.turns, seen, context.text)
-        shift, scale = (self.scale_shift_table + times[0][:, None]).chunk(2, dim=1)
+        seen = Denoising(context.cache, self.layout.chunk, self.layout.phantoms)
+        tokens = self._tokens([_patches(self.patch_embedding, x.to(self.device, self.dtype))], seen)
+        return LayerInputs(tokens, self._times(sigma, target), context.turns, seen, context.text)
+
+    def velocity(
+        self, tokens: Float[Tensor, "b n d"], modulations: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, "b f c h w"]:
+        """The velocity as frames, after the final norm with its shift and scale."""
+        shift, scale = (self.scale_shift_table + modulations[0][:, None]).chunk(2, dim=1)
         values = self.proj_out((self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens))
         g = self.geometry
         return rearrange(
             values, "b (f h w) (p q c) -> b f c (h p) (w q)", h=g.rows, w=g.cols, p=g.patch, q=g.patch
         )
-
-    forward = denoise
 
     def describe(self) -> dict[str, Any]:
         """The configuration as plain values."""
@@ -217,13 +224,22 @@ class AnyFlow(nn.Module):
         embedding, by_block = embedder.forward_timestep(t, r, self.proj_out.weight, 1)
         return embedding[:, 0], by_block[:, 0].unflatten(1, (6, -1))
 
-    def _through(
-        self, x: Tensor, times: tuple[Tensor, Tensor], turns: Tensor, seen: Seen, text: list
+    def _tokens(self, parts: list[Tensor], seen: Seen) -> Float[Tensor, "b n d"]:
+        return hook_current(self.hook_embed, torch.cat(parts, dim=1), seen.own)
+
+    def through(
+        self,
+        tokens: Float[Tensor, "b n d"],
+        modulations: tuple[Tensor, Tensor],
+        rope: Tensor,
+        history: Seen,
+        text: list,
+        layers: range | None = None,
     ) -> Float[Tensor, "b n d"]:
-        x = hook_current(self.hook_embed, x, seen.own)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, times[1], turns, seen, layer, text[layer])
-        return x
+        """The residual stream after all blocks, or those of `layers`."""
+        for layer in range(len(self.blocks)) if layers is None else layers:
+            tokens = self.blocks[layer](tokens, modulations[1], rope, history, layer, text[layer])
+        return tokens
 
 
 def _patches(embedding: nn.Module, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:

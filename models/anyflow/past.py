@@ -90,6 +90,8 @@ class Denoising:
 
     cache: KVCache
     own: int
+    phantoms: int = 0
+    """Number of the cache's first keys that are of no frame."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention [b h n d] of the chunk's tokens."""

@@ -16,8 +16,8 @@ within the frame, layer 2i + 1 along the frames of each place. Details of its pa
 
 import math
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,15 +26,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from framelens.diffusion.contract import Geometry
+from framelens.diffusion.layers import LayerInputs
 from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.oasis.blocks import Frames, Half, OasisPast, along_turns, normalise, within_turns
-from framelens.models.oasis.noise import level_of, log_odds_of, signal_shares, velocity_of
+from framelens.models.oasis.config import Config as Config
+from framelens.models.oasis.noise import Conversion, level_of, log_odds_of, signal_shares
 from framelens.models.oasis.read import MARKS, config_of, rename, shapes_of
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.models.parts.cache import KVCache, KVStorage
-from framelens.models.parts.current_tokens import hook_current
+from framelens.models.parts.current_tokens import Turns, hook_current
+from framelens.models.parts.layered import Layered
 
 CLASSES: tuple[str, ...] = ()
 DEFAULTS: dict[str, Any] = {"height": 18, "width": 32, "max_frames": 32, "stabilization": 15}
@@ -59,35 +62,15 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["Oasis", dict
     return model, {"network": "oasis", "config": model.describe(), "origin": "open-oasis"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """The sizes of a network and of its window."""
+class Levels(NamedTuple):
+    """What the layers are given of noise level and action [b t d], and how velocities are converted."""
 
-    channels: int
-    height: int
-    width: int
-    patch: int
-    layers: int
-    """Layers of both kinds together."""
-    heads: int
-    d_model: int
-    mlp_width: int
-    actions: int
-    """Values in an action."""
-    max_frames: int
-    stabilization: int
-    conditions: int = 0
-    text_tokens: int = 0
-    text_width: int = 0
-    sink: int = 0
-
-    @property
-    def window(self) -> int:
-        """Past frames in view."""
-        return self.max_frames - 1
+    condition: Float[Tensor, "b t d"]
+    conversion: Conversion | None = None
+    """None in a pass over finished frames."""
 
 
-class Oasis(nn.Module):
+class Oasis(Layered, nn.Module):
     """The network as a CausalDiffuser on latents; cond is actions [b f 25], one per frame."""
 
     latent = True
@@ -173,22 +156,17 @@ class Oasis(nn.Module):
             cache, fresh = self._nothing(), seen
         first = context.frame + 1 - fresh.shape[1]
         level = torch.full(fresh.shape[:2], self.config.stabilization - 1.0, device=self.device)
-        self._through(fresh, self._condition(level, context.actions, first), cache)
+        self.through(*self._enter(fresh, Levels(self._condition(level, context.actions, first)), cache))
         return OasisPast(context.frame + 1, cache.append(fresh.shape[1]), seen, context.actions)
 
-    def denoise(
+    def enter(
         self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: OasisPast
-    ) -> Float[Tensor, "b 1 c h w"]:
-        """The velocity of the new frame at noise level sigma."""
+    ) -> LayerInputs:
+        """The new frame's tokens, in the network's own noise, and what the layers are given beside."""
         level = level_of(sigma.to(self.device), self.log_odds)[:, None]
         condition = self._condition(level, context.actions, context.frame)
-
-        def network(scaled: Tensor) -> Tensor:
-            return self._frames(self._through(scaled, condition, context.cache), condition)
-
-        return velocity_of(x.to(self.device), sigma, network)
-
-    forward = denoise
+        conversion = Conversion.of(x.to(self.device), sigma)
+        return self._enter(conversion.scaled, Levels(condition, conversion), context.cache)
 
     def describe(self) -> dict[str, Any]:
         """The configuration as plain values."""
@@ -214,9 +192,7 @@ class Oasis(nn.Module):
             )
         return embedded + self.action(actions[:, first : first + frames])
 
-    def _through(
-        self, x: Float[Tensor, "b t c h w"], condition: Tensor, cache: KVCache
-    ) -> Float[Tensor, "b n d"]:
+    def _enter(self, x: Float[Tensor, "b t c h w"], levels: Levels, cache: KVCache) -> LayerInputs:
         g, count = self.geometry, x.shape[1]
         embedded = self.embed(rearrange(x.to(self.dtype), "b t c h w -> (b t) c h w"))
         tokens = rearrange(embedded, "(b t) d h w -> b (t h w) d", t=count)
@@ -225,17 +201,33 @@ class Oasis(nn.Module):
             within_turns(self.space_frequencies, g.rows, g.cols, count),
             along_turns(self.time_frequencies, cache.tokens, count, g.tokens_per_frame),
         )
-        frames = Frames(g.tokens_per_frame, count, cache)
-        for layer, half in enumerate(self.blocks):
-            tokens = half(tokens, condition, turns[layer % 2], frames, layer // 2)
+        return LayerInputs(tokens, levels, turns, Frames(g.tokens_per_frame, count, cache), None)
+
+    def through(
+        self,
+        tokens: Float[Tensor, "b n d"],
+        modulations: Levels,
+        rope: tuple[Turns, Turns],
+        history: Frames,
+        text: None = None,
+        layers: range | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """The residual stream after all layers, or those of `layers`."""
+        for layer in range(len(self.blocks)) if layers is None else layers:
+            inputs = (modulations.condition, rope[layer % 2], history, layer // 2)
+            tokens = self.blocks[layer](tokens, *inputs)
         return tokens
 
-    def _frames(self, tokens: Float[Tensor, "b n d"], condition: Tensor) -> Float[Tensor, "b f c h w"]:
+    def velocity(self, tokens: Float[Tensor, "b n d"], modulations: Levels) -> Float[Tensor, "b f c h w"]:
+        """The velocity as frames, from what the network gives of them in its own noise."""
+        assert modulations.conversion is not None
         g = self.geometry
-        shift, scale = self.modulation_out(F.silu(condition)).chunk(2, dim=-1)
+        shift, scale = self.modulation_out(F.silu(modulations.condition)).chunk(2, dim=-1)
         values = self.unembed(normalise(tokens) * (1 + scale) + shift)
-        return rearrange(
-            values, "b (f h w) (p q c) -> b f c (h p) (w q)", h=g.rows, w=g.cols, p=g.patch, q=g.patch
+        return modulations.conversion.velocity(
+            rearrange(
+                values, "b (f h w) (p q c) -> b f c (h p) (w q)", h=g.rows, w=g.cols, p=g.patch, q=g.patch
+            )
         )
 
 

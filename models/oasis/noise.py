@@ -5,7 +5,7 @@ a x0 + b eps with a = (1 - s) c and b = s c, whose network gives v = a eps - b x
 eps = b c x + a v, and the velocity is (b - a) c x + (a + b) v. An Euler step of ours is its DDIM step.
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -49,14 +49,21 @@ def level_of(sigma: Float[Tensor, " b"], log_odds: Float[Tensor, " n"]) -> Float
     return torch.where((level - level.round()).abs() < 1e-3, level.round(), level)
 
 
-def velocity_of(
-    x: Float[Tensor, "b f c h w"],
-    sigma: Float[Tensor, " b"],
-    network: Callable[[Tensor], Tensor],
-) -> Float[Tensor, "b f c h w"]:
-    """Our velocity [b f c h w] from `network`, which gives v of its input [b f c h w]."""
-    s = sigma.double()[:, None, None, None, None].to(x.device)
-    c = ((1 - s) ** 2 + s**2).rsqrt()
-    a, b = (1 - s) * c, s * c
-    scaled = x * c.to(x.dtype)
-    return (b - a).to(x.dtype) * scaled + (a + b).to(x.dtype) * network(scaled).to(x.dtype)
+class Conversion(NamedTuple):
+    """The frames in Oasis's noise, and the two factors that give our velocity."""
+
+    scaled: Float[Tensor, "b f c h w"]
+    of_frames: Tensor
+    of_network: Tensor
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"]) -> "Conversion":
+        """That of frames x at our noise level sigma."""
+        s = sigma.double()[:, None, None, None, None].to(x.device)
+        c = ((1 - s) ** 2 + s**2).rsqrt()
+        a, b = (1 - s) * c, s * c
+        return cls(x * c.to(x.dtype), (b - a).to(x.dtype), (a + b).to(x.dtype))
+
+    def velocity(self, v: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f c h w"]:
+        """Our velocity from what the network gives of the scaled frames."""
+        return self.of_frames * self.scaled + self.of_network * v.to(self.scaled.dtype)

@@ -7,12 +7,14 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from framelens.diffusion.layers import LayerInputs
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts.config import condition_of
+from framelens.models.parts.layered import Layered
 from framelens.models.parts.stack import Stack
 
 
-class CachedStack(Stack):
+class CachedStack(Layered, Stack):
     """The part that such models share; each adds `start`, `encode` and `_key_age`.
 
     Their contexts have the fields frame, cache, rope, cond, text and modulations, as DenseContext has.
@@ -35,14 +37,9 @@ class CachedStack(Stack):
         modulations = self.modulations_of_steps(sigmas, condition_of(context.cond, context.frame))
         return (replace(context, modulations=modulations.at(step)) for step in range(len(sigmas)))
 
-    def denoise(
-        self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: Any
-    ) -> Float[Tensor, "b 1 c h w"]:
-        """The velocity of the current frame at noise level sigma; all layers attend to the cached past."""
+    def enter(self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: Any) -> LayerInputs:
+        """The current frame's tokens and what the layers are given beside; they attend to the cached past."""
         modulations = context.modulations
         if modulations is None:
             modulations = self.modulations(1000 * sigma[:, None], condition_of(context.cond, context.frame))
-        tokens = self.through(self.tokens(x), modulations, context.rope, context.cache, context.text)
-        return self.velocity(tokens, modulations)
-
-    forward = denoise
+        return LayerInputs(self.tokens(x), modulations, context.rope, context.cache, context.text)

@@ -12,12 +12,14 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from framelens.diffusion.layers import LayerInputs
 from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts.blocks import GuardedHookPoint, HookedRootModule, Rope, per_frame
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.contexts import DenseContext
 from framelens.models.parts.history import AllTokens, History
+from framelens.models.parts.layered import Layered
 from framelens.models.parts.stack import Modulations
 from framelens.models.parts.text import TextKeys
 from framelens.models.wan.block import WanBlock
@@ -29,7 +31,7 @@ CLEAN_TIMESTEP = 0.0
 """Timestep at which finished frames are read (Self-Forcing and later models; SkyReels)."""
 
 
-class Wan(HookedRootModule):
+class Wan(Layered, HookedRootModule):
     """A Wan transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w].
 
     `denoise` takes any number of frames, which see each other and the past; `encode` takes one chunk.
@@ -91,7 +93,7 @@ class Wan(HookedRootModule):
             raise ValueError(f"encode takes {chunk} finished frames at a time, got {x.shape[1]}")
         cache = context.cache.for_appending()
         clean = self.modulations(torch.full((1, 1), CLEAN_TIMESTEP, device=self.device))
-        self._through(self.tokens(x), clean, context.rope, cache, context.text)
+        self.through(self.tokens(x), clean, context.rope, cache, context.text)
         cache = cache.append(chunk * per).within(self.config.reach, per, chunk * per)
         frame = context.frame + chunk
         return DenseContext(
@@ -103,10 +105,10 @@ class Wan(HookedRootModule):
         steps = self.modulations(1000 * sigmas.to(self.device)[None])
         return (replace(context, modulations=steps.at(step)) for step in range(len(sigmas)))
 
-    def denoise(
+    def enter(
         self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], context: DenseContext
-    ) -> Float[Tensor, "b f c h w"]:
-        """The velocity of these frames at noise level sigma; they see each other and the cached past."""
+    ) -> LayerInputs:
+        """The tokens of these frames and what the layers are given beside."""
         modulations, frames = context.modulations, x.shape[1]
         if modulations is None:
             modulations = self.modulations(1000 * sigma[:, None].to(self.device))
@@ -114,10 +116,7 @@ class Wan(HookedRootModule):
         if frames != self.geometry.frames_per_chunk:
             rope = self.rotation(list(range(context.frame, context.frame + frames)))
         history = context.cache if context.cache.tokens else AllTokens()  # an empty cache stores nothing
-        tokens = self._through(self.tokens(x), modulations, rope, history, context.text)
-        return self.velocity(tokens, modulations)
-
-    forward = denoise
+        return LayerInputs(self.tokens(x), modulations, rope, history, context.text)
 
     def whole(
         self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], cond: Tensor | None = None
@@ -158,7 +157,7 @@ class Wan(HookedRootModule):
         cond = self.null_condition.expand(len(x), -1, -1) if cond is None else cond
         modulations = self.modulations(timestep.to(self.device))
         text = self.text_keys(len(x), cond)
-        tokens = self._through(self.tokens(x), modulations, self.rotation(frames), history, text)
+        tokens = self.through(self.tokens(x), modulations, self.rotation(frames), history, text)
         return self.velocity(tokens, modulations)
 
     def describe(self) -> dict[str, Any]:
@@ -230,12 +229,20 @@ class Wan(HookedRootModule):
             h=g.rows, w=g.cols, p=g.patch, q=g.patch,
         ).to(self.device)  # fmt: skip
 
-    def _through(
-        self, x: Tensor, modulations: Modulations, rope: Rope, history: History, text: Any
+    def through(
+        self,
+        tokens: Float[Tensor, "b n d"],
+        modulations: Modulations,
+        rope: Rope,
+        history: History,
+        text: Any,
+        layers: range | None = None,
     ) -> Float[Tensor, "b n d"]:
-        for layer, block in enumerate(self.blocks):
-            x = block(x, modulations.blocks[layer], rope, history, layer, text[layer])
-        return x
+        """The residual stream after all blocks, or those of `layers`."""
+        for layer in range(len(self.blocks)) if layers is None else layers:
+            inputs = (modulations.blocks[layer], rope, history, layer, text[layer])
+            tokens = self.blocks[layer](tokens, *inputs)
+        return tokens
 
     def _blocks(self) -> Iterator[Any]:
         yield from self.blocks

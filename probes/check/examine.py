@@ -18,11 +18,12 @@ from framelens.probes.check.convention import convention, known_clips
 from framelens.probes.check.edits import edits, skips
 from framelens.probes.check.geometry import geometry
 from framelens.probes.check.instruments import fires, names, outputs
+from framelens.probes.check.layers import layers
 from framelens.probes.check.past import conditions, context, copies, frames, parallel, rows, velocity
 
 CHECKS: tuple[Callable[[CheckedModel], Check], ...] = (
     velocity, names, fires, geometry, outputs, edits, skips, patterns, key_age, context,
-    rows, frames, conditions, parallel, copies, convention,
+    rows, frames, conditions, parallel, layers, copies, convention,
 )  # fmt: skip
 """In this order, one mistake explains the failures that follow it."""
 CLIPS = 2

@@ -30,6 +30,7 @@ class Carried(Adapter):
     """The template's network on all tokens in one pass."""
 
     takes, null_condition = None, None
+    stack = None  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, net: Net):
         super().__init__(net)

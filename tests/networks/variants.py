@@ -46,6 +46,8 @@ def without(*points: str) -> Any:
 class Doubled(Adapter):
     """Guidance inside: [without the actions, with them] as one batch."""
 
+    stack = None  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+
     def start(self, batch: int, cond: Any = None) -> Any:
         none = torch.full((batch, 64) if cond is None else cond.shape, adapter_template.ACTIONS)
         return super().start(2 * batch, torch.cat([none, none if cond is None else cond]))
@@ -62,10 +64,10 @@ class Doubled(Adapter):
 class Window(Adapter):
     """Its layers see different frames: layer 1 the last one only."""
 
-    def _run(self, x: Any, sigma: Any, context: Any) -> Any:
+    def enter(self, x: Any, sigma: Any, context: Any) -> Any:
         cache = list(context.cache)
         cache[1] = tuple(part[:, :, -adapter_template.TOKENS :] for part in cache[1])
-        return super()._run(x, sigma, replace(context, cache=tuple(cache)))
+        return super().enter(x, sigma, replace(context, cache=tuple(cache)))
 
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:
