@@ -11,10 +11,16 @@ from framelens.reports.runs import open_run
 
 pytestmark = pytest.mark.slow
 
+KEPT = {"frame_attention", "step_similarity", "noise_invariance", "readout", "samples"}
+"""The datasets that a page and the two findings read; figures of the others say nothing here."""
+
 
 @pytest.fixture
 def folder(tmp_path):
     folder = fake_run.write(tmp_path / "fake" / "first", layers=4, steps=4, heads=2, clips=5)
+    for other in folder.glob("*.nc"):
+        if other.stem not in KEPT:
+            other.unlink()
     path = folder / "frame_attention.nc"
     own = xr.load_dataset(path, engine="h5netcdf").sel(lag=[0])
     own["cross_mass"] *= 0
