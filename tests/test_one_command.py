@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 
 import fake_manifest
 import pytest
@@ -31,6 +32,15 @@ def test_the_help_names_every_command_and_the_version_is_printed(capsys):
     assert capsys.readouterr().out == f"{help_text()}\n" * 2
     assert all(f"  {name} " in help_text() for name in MODULES)
     assert main(["--version"]) == 0 and capsys.readouterr().out.startswith("framelens 0.")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_help_begins_with_at_most_ten_options_and_the_others_are_in_named_groups(name):
+    groups = import_module(f"framelens.{MODULES[name]}").parser()._action_groups
+    options = {
+        group.title: sum(bool(each.option_strings) for each in group._group_actions) for group in groups
+    }
+    assert options["options"] <= 10 and None not in options
 
 
 @pytest.mark.parametrize(

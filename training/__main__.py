@@ -34,8 +34,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--plan", type=Path, help="architecture of `framelens plan`, for a scd recipe")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and noise (default: 0)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    machine.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     return parser
 
 

@@ -46,8 +46,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, help="first training seed; decides the noise of samples (default: 0)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    machine.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     return parser
 
 

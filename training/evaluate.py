@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
         prog="framelens evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [options]",
     )
+    sampling = parser.add_argument_group("sampling")
     parser.add_argument(
         "--model", nargs="+", default=["dense-tiles"], help="shipped models or paths of checkpoints"
     )
@@ -67,16 +69,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
     parser.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
     parser.add_argument("--videos", help="a world of videos/ (default: what the model was trained on)")
-    parser.add_argument("--window", type=int, help="past frames in view (default: as the model has it)")
-    parser.add_argument("--sink", type=int, help="first frames that stay in view of the window")
-    parser.add_argument("--guidance", type=float, default=1.0, help="scale; 1 is none (default: 1)")
-    parser.add_argument(
+    sampling.add_argument("--window", type=int, help="past frames in view (default: as the model has it)")
+    sampling.add_argument("--sink", type=int, help="first frames that stay in view of the window")
+    sampling.add_argument("--guidance", type=float, default=1.0, help="scale; 1 is none (default: 1)")
+    sampling.add_argument(
         "--negative", choices=("condition", "context"), default="condition",
         help="what guidance moves away from: no condition, or a disturbed past (separated models)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="decides the noise of the samples (default: 0)")
     parser.add_argument("--out", type=Path, help="JSON file for the scores and what they are of")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    sampling.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     return parser
 
 

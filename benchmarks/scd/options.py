@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="framelens bench scd",
         description="compares dense and separated networks, by arithmetic and by measured time",
+        usage="%(prog)s [options]",
     )
+    machine = parser.add_argument_group("machine")
     parser.add_argument(
         "--preset",
         help=f"{', '.join(PRESETS)}, or a framelens model with its shapes (default: the plan's, or tiny)",
@@ -63,14 +65,14 @@ def parser() -> argparse.ArgumentParser:
         help=f"values to sweep, of {', '.join(VARIED)} (default: the preset's sweeps; none with --plan)",
     )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of all arms (default: 5)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument(
+    machine.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    machine.add_argument(
         "--dtype", help=f"{', '.join(VALUE_BYTES)} (default: the plan's; bfloat16 on a GPU, else float32)"
     )
-    parser.add_argument(
+    machine.add_argument(
         "--threads", type=int, help="threads of a CPU (default: the plan's; 1 for small networks, else all)"
     )
-    parser.add_argument(
+    machine.add_argument(
         "--memory",
         action=argparse.BooleanOptionalAction,
         default=True,

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     """The command line: the options of a run, and those of an estimate."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(
+    size = parser.add_argument_group("what is estimated")
+    size.add_argument(
         "--preset", choices=PRESETS, help="instead of --model: a network of known size, without weights"
     )
-    parser.add_argument("--chunk", type=int, default=1, help="frames that a preset makes together")
-    parser.add_argument(
+    size.add_argument("--chunk", type=int, default=1, help="frames that a preset makes together")
+    size.add_argument(
         "--teraflops", type=float, default=300, help="assumed speed, in 1e12 operations per second"
     )
     return run_parser("framelens estimate", __doc__, [parser])

@@ -27,7 +27,9 @@ if TYPE_CHECKING:  # it imports torch, which --help does without
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="framelens plan", description=__doc__)
+    parser = argparse.ArgumentParser(prog="framelens plan", description=__doc__, usage="%(prog)s [options]")
+    use = parser.add_argument_group("how the model is used")
+    rates = parser.add_argument_group("where rates come from")
     parser.add_argument("--model", default="dense-tiles", help="a shipped model or the path of a checkpoint")
     parser.add_argument(
         "--set",
@@ -40,15 +42,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--steps", type=int, required=True, help="denoising steps per frame")
     parser.add_argument("--history", type=int, required=True, help="frames before the generated one")
-    parser.add_argument("--tokens", type=int, help="tokens per frame (default: the model's)")
-    parser.add_argument("--batch", type=int, default=1, help="clips at a time (default: 1)")
-    parser.add_argument(
+    use.add_argument("--tokens", type=int, help="tokens per frame (default: the model's)")
+    use.add_argument("--batch", type=int, default=1, help="clips at a time (default: 1)")
+    use.add_argument(
         "--fusion", help="how the decoder receives features (default: residual where the split allows it)"
     )
-    parser.add_argument("--dtype", default="float32", choices=VALUE_BYTES, help="of weights, keys and values")
-    parser.add_argument("--device", default="auto", help="whose rates are measured (default: a GPU if any)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    clock = parser.add_mutually_exclusive_group()
+    use.add_argument("--dtype", default="float32", choices=VALUE_BYTES, help="of weights, keys and values")
+    rates.add_argument("--device", default="auto", help="whose rates are measured (default: a GPU if any)")
+    rates.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    clock = rates.add_mutually_exclusive_group()
     clock.add_argument("--clock", type=Path, help="folder of a benchmark whose rates are used instead")
     clock.add_argument("--no-clock", action="store_true", help="predict by operations alone")
     parser.add_argument("--out", type=Path, help=f"JSON to write (default: {FILE} in the run's folder)")

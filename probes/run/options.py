@@ -27,14 +27,18 @@ def parser(
         prog=prog,
         description=about,
         parents=beside,
+        usage="%(prog)s [options]",
     )
+    sampling = parser.add_argument_group("clips and sampling")
+    measured = parser.add_argument_group("what is measured")
+    machine = parser.add_argument_group("model and machine")
     parser.add_argument(
         "--model",
         default="dense-tiles",
         help="a shipped model, a checkpoint, a hub id or adapter.py:function; an adapter is code, and it is "
         "run (default: dense-tiles)",
     )
-    parser.add_argument(
+    machine.add_argument(
         "--set",
         nargs="+",
         default=[],
@@ -50,7 +54,7 @@ def parser(
         action="store_true",
         help="measure again where the run exists; the old one is kept under a name with its date",
     )
-    parser.add_argument(
+    machine.add_argument(
         "--same-code",
         action="store_true",
         help="resume a run although code or versions have changed, where the weights and inputs are the same",
@@ -61,7 +65,8 @@ def parser(
         "seed": "decides clips, noise and the random network",
     }.items():
         value = getattr(default, name)
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
+        group = measured if name == "queries" else parser
+        group.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
     for name, text in {
         "context": "frames given before a free run, in whole chunks",
         "steps": "denoising steps per frame; interventions take at most 10, quick ones 5; another "
@@ -71,28 +76,29 @@ def parser(
         value = str(getattr(default, name))
         value += f", with --quick {QUICK[name]}" if name in QUICK else ""
         value = f"the model's own, else {value}" if name in OF_THE_MODEL else value
-        parser.add_argument(f"--{name}", type=int, help=f"{text} (default: {value})")
+        group = {"context": sampling, "probed": measured}.get(name, parser)
+        group.add_argument(f"--{name}", type=int, help=f"{text} (default: {value})")
     for name, text in {
         "tokens": "tokens of a chunk that similarity, noise invariance and the readout are measured on; the "
         "error this makes is written beside them",
         "stats-steps": "denoising steps at which streaming statistics are taken, evenly spread",
     }.items():
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{text} (default: all)")
-    parser.add_argument(
+        measured.add_argument(f"--{name}", type=int, metavar="N", help=f"{text} (default: all)")
+    sampling.add_argument(
         "--frames", type=int, help="frames per clip (default: as in training, else of 8 chunks)"
     )
-    parser.add_argument(
+    sampling.add_argument(
         "--shift",
         type=float,
         help="shift of an even sigma grid, which replaces a model's own noise levels (default: the model's "
         "own, else 1)",
     )
-    parser.add_argument(
+    sampling.add_argument(
         "--renoise",
         action=argparse.BooleanOptionalAction,
         help="add new noise to the predicted frame between steps (default: the model's own, else not)",
     )
-    parser.add_argument(
+    sampling.add_argument(
         "--guidance",
         type=float,
         default=default.guidance,
@@ -113,17 +119,17 @@ def parser(
         help="about a third of the work: fewer noise levels and steps, reuse at some 6 layers (every second "
         "of 12), no single heads; cuts and left-out layers still at every layer",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--experiments", nargs="+", default=[], metavar="NAME", help="only these (default: all)"
     )
-    parser.add_argument(
+    measured.add_argument(
         "--layers",
         nargs=2,
         type=int,
         metavar=("FIRST", "LAST"),
         help="layers that interventions reach for, from 0 (default: all that denoise)",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--starts",
         nargs="+",
         type=int,
@@ -131,12 +137,12 @@ def parser(
         metavar="STEP",
         help="steps whose features are reused (default: the first and every quarter of the way)",
     )
-    parser.add_argument(
+    measured.add_argument(
         "--statistics", nargs="+", default=[], metavar="NAME", help="only these (default: all)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, or auto for all GPUs")
-    parser.add_argument("--workers", type=int, help="processes on a CPU (default: one per core)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    machine.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, or auto for all GPUs")
+    machine.add_argument("--workers", type=int, help="processes on a CPU (default: one per core)")
+    machine.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     return parser
 
 
