@@ -3,6 +3,7 @@
 mean, low, high = mean_interval(cosine, COSINE)       # [clip, ...] -> three arrays [...]
 rows = MeanDraws(clips=8).rows(errors)                # joint draws of means, for ratios of means
 enough(clips=3)                                       # False: an interval would be too wide to be useful
+spell_interval(0.83, 0.80, 0.86)                      # "0.83 [0.80, 0.86]"
 
 A mean has Student's t interval on the scale of its measure (analyses/scales.py). A ratio of means has
 Fieller's interval: the draws of all means of a run are jointly multivariate t, so that the ratio of two draws
@@ -21,6 +22,7 @@ from framelens.analyses.sample import Sample
 from framelens.analyses.scales import PLAIN, MeasureScale
 
 ENOUGH = 5
+MORE_DIGITS = 2
 DRAWS, SEED = 2000, 0
 """Pairs of draws of the means of a run: each draw has its mirror image."""
 METHOD = (
@@ -126,3 +128,20 @@ def interval_of(rows: Float[np.ndarray, "draw *place"], confidence: float = 0.95
         return Interval(rows[0], nothing, nothing)
     low, high = np.quantile(rows[1:], [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return Interval(rows[0], low, high)
+
+
+def spell_interval(
+    mean: float, low: float | None, high: float | None, digits: int = 2, unit: str = ""
+) -> str:
+    """`0.83 [0.80, 0.86]`; `0.83` alone where the ends are NaN or None.
+
+    Where both ends round to the text of the mean, up to MORE_DIGITS more digits are written. An interval
+    that has no width even then is written as `6 ± 0`.
+    """
+    if low is None or high is None or np.isnan(low) or np.isnan(high):
+        return f"{mean:z.{digits}f}{unit}"
+    for more in range(MORE_DIGITS + 1):
+        value, start, end = (f"{part:z.{digits + more}f}" for part in (mean, low, high))
+        if not value == start == end:
+            return f"{value}{unit} [{start}, {end}]"
+    return f"{mean:z.{digits}f} ± 0{unit}"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from framelens.analyses.intervals import mean_interval
+from framelens.analyses.intervals import mean_interval, spell_interval
 from framelens.reports.runs import Run
 
 COLUMNS = {
@@ -97,7 +97,4 @@ def _cell(row: pd.Series, name: str) -> str:
         "rollout": 1,
         "state": 2,
     }[name]
-    text = f"{row[name]:.{digits}f}"
-    if f"{name}_low" in row:
-        text += f" [{row[f'{name}_low']:.{digits}f}, {row[f'{name}_high']:.{digits}f}]"
-    return text
+    return spell_interval(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"), digits)

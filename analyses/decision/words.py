@@ -1,8 +1,7 @@
 """Values with their intervals as text, for example `83 % [80, 86]`."""
 
-import numpy as np
-
 from framelens.analyses.decision.kept import Value
+from framelens.analyses.intervals import spell_interval
 
 
 def percent(share: float) -> str:
@@ -12,9 +11,7 @@ def percent(share: float) -> str:
 
 def spell(value: Value, digits: int = 2, scale: float = 1, unit: str = "") -> str:
     """`0.83 [0.80, 0.86]`, or `0.83` without an interval."""
-    low, high = (f"{scale * end:z.{digits}f}" for end in (value.low, value.high))
-    interval = "" if np.isnan(value.low) else f" [{low}, {high}]"
-    return f"{scale * value.mean:z.{digits}f}{unit}{interval}"
+    return spell_interval(scale * value.mean, scale * value.low, scale * value.high, digits, unit)
 
 
 def spell_share(value: Value) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from framelens.analyses.decision.curves import spans
+from framelens.analyses.intervals import spell_interval
 from framelens.analyses.sample import Sample
 from framelens.records.plan import Plan, PlannedClock, PlannedSplit, PlannedSweep, Prediction
 
@@ -76,9 +77,9 @@ def _prediction(found: Prediction, chunk: int) -> list[str]:
         lines += ["  encoder + decoder   speed-up       cache   kept of the past (fetched once)"]
     for row in found.nearby:
         kept = row.kept
-        share = "not measured" if kept is None else f"{kept.mean:.2f}"
-        if kept is not None and kept.low is not None:
-            share += f" [{kept.low:.2f}, {kept.high:.2f}]"
+        share = "not measured"
+        if kept is not None and kept.mean is not None:
+            share = spell_interval(kept.mean, kept.low, kept.high)
         mark = "*" if row.chosen else " "
         layers, size = f"{row.encoder_layers:9} + {row.decoder_layers:<7}", _size(row.cache_bytes)
         speed_up = row.clock_speed_up or row.speed_up

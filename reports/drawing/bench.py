@@ -75,7 +75,7 @@ def arms(times: xr.Dataset, with_dense: bool = True) -> Iterator[tuple[str, xr.D
         if with_dense or network != DENSE:
             look = {"color": COLOURS.get(network, "#7A7A7A"), "marker": MARKERS.get(network, "o")}
             yield (
-                str(arm).replace("_", " "),
+                style.spell_arm(str(arm)),
                 own,
                 look | {"linestyle": DASHES.get(mode, "-"), "markersize": 4},
             )
@@ -109,10 +109,11 @@ def heading(figure: Figure, title: str, run: Run, spread: str = "span") -> None:
     """Writes the title, what was timed, where and how often; `spread` names the interval over rounds."""
     manifest = run.manifest_as(BenchManifest)
     settings, timed = manifest.settings, manifest.timed
+    rounds = settings["repeats"]
     sliced = f"a slice of {manifest.preset}" if timed["is_slice"] else manifest.preset
     parts = [
         sliced, manifest.machine["device_name"], settings["dtype"],
-        f"median and {spread} of {settings['repeats']} rounds", "random weights",
+        f"median and {spread} of {rounds} round{'s' * (rounds != 1)}", "random weights",
     ]  # fmt: skip
     style.write_above(figure, f"{title}\n{', '.join(parts)}")
 

@@ -39,9 +39,6 @@ COLOURS |= {"shuffled": COLOURS["other"]}
 DASHES = {"trained": "-", "random": "--", "other": ":", "shuffled": "-.", "uniform": (0, (1, 1))}
 WORDS = {"trained": "trained", "random": "random weights", "other": "other context"}
 WORDS |= {"shuffled": "shuffled targets", "uniform": "uniform"}
-SEQUENTIAL = "mako"
-DIVERGING = "vlag"
-ABSENT = "#E4E4E4"
 WIDTH = 7.2
 DPI = 200
 SCREEN_DPI = 100
@@ -112,7 +109,8 @@ def canvas(height: float, width: float = WIDTH) -> Picture:
 def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bool = True) -> None:
     """Writes the title, the model, the clips, the mode where one was chosen, and what the band is."""
     sample, mode = run.sample(dataset), run.mode(dataset)
-    parts = [run.model, sample.describe()]
+    own = " of its own" if sample.clips != run.probed_sample.clips else ""
+    parts = [run.model, sample.describe() + own]
     if mode and dataset != "samples":
         parts.append(mode.replace("_", " "))
     if interval:
@@ -145,6 +143,11 @@ def arms(names: Iterable[str]) -> dict[str, dict]:
         }
         for i, name in enumerate(names)
     }  # fmt: skip
+
+
+def spell_arm(name: str) -> str:
+    """`token concat, projected 8+4` for `token_concat_projected 8+4`."""
+    return name.replace("_projected", ", projected").replace("_", " ")
 
 
 def line(
@@ -187,11 +190,6 @@ def plain_ticks(axes: Axes) -> None:
     """Labels the ticks of a logarithmic vertical axis, or of a colour bar, as plain numbers."""
     axes.yaxis.set_major_formatter(_Plain())
     axes.yaxis.set_minor_formatter(_Plain(labelOnlyBase=False))
-
-
-def ramp(count: int) -> list:
-    """Colours from shallow or early (light) to deep or late (dark)."""
-    return seaborn.color_palette("crest", count)
 
 
 def save(figure: Figure, table: pd.DataFrame, path: str | Path, source: str | None = None) -> list[Path]:

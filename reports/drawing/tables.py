@@ -1,8 +1,9 @@
 """The numbers of a figure, as rows of a table and as words."""
 
-import numpy as np
 import pandas as pd
 import xarray as xr
+
+from framelens.analyses.intervals import spell_interval
 
 
 def tidy(values: xr.Dataset, **labels: str) -> pd.DataFrame:
@@ -16,5 +17,4 @@ def tidy(values: xr.Dataset, **labels: str) -> pd.DataFrame:
 def spell(row: pd.Series | xr.Dataset, digits: int = 2) -> str:
     """`0.83 [0.80, 0.86]`, or `0.83` without an interval."""
     mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
-    interval = "" if np.isnan(low) else f" [{low:z.{digits}f}, {high:z.{digits}f}]"
-    return f"{mean:z.{digits}f}{interval}"
+    return spell_interval(mean, low, high, digits)

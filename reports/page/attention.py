@@ -16,7 +16,7 @@ import xarray as xr
 from PIL import Image
 
 from framelens.analyses.depth import depth_of
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours
 from framelens.reports.page.markup import Html, fill, join, numbers, own_file
 from framelens.reports.page.player import to_pixels
 from framelens.reports.plots.samples import pictures, read_samples
@@ -147,13 +147,13 @@ def _values(kept: xr.Dataset) -> dict[str, Any]:
     highest = float(np.log2(kept["keys"].max()))
     ratio = (mass * kept["keys"]).transpose(*mass.dims).values
     table = np.frombuffer(BASE64.encode("ascii"), np.uint8)[to_signs(ratio, highest)]
-    colours = seaborn.color_palette(style.DIVERGING, SHADES)
+    palette = seaborn.color_palette(colours.DIVERGING, SHADES)
     return {
         "keys": [int(number) for number in kept["keys"].values],
         "low": LOWEST,
         "width": (highest - LOWEST) / (LEVELS - 1),
         "brightest": BRIGHTEST,
-        "palette": ["#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in colours],
+        "palette": ["#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in palette],
         "values": [[[layer.tobytes().decode("ascii") for layer in step] for step in clip] for clip in table],
         "shares": shares.reshape(*shares.shape[:3], -1).tolist(),
     }

@@ -15,7 +15,7 @@ from framelens.analyses.decision.kept import Context
 from framelens.analyses.decision.repeated_features import TOKEN_COSINE
 from framelens.analyses.depth import depth_of
 from framelens.analyses.sample import per_film
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.effects import (
     REUSED,
     absolute,
@@ -74,7 +74,7 @@ def _similarity(run: Run) -> dict[str, Any]:
     every = [value for layers in matrices.values() for layer in layers for value in layer]
     palette = [
         "#" + "".join(f"{round(255 * channel):02x}" for channel in colour)
-        for colour in seaborn.color_palette(style.SEQUENTIAL, SHADES)
+        for colour in seaborn.color_palette(colours.SEQUENTIAL, SHADES)
     ]
     return {
         "layers": [depth.name(int(position)) for position in depth.positions],

@@ -15,7 +15,7 @@ import seaborn
 import xarray as xr
 from PIL import Image
 
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours
 from framelens.reports.page.markup import Html, fill, join
 from framelens.reports.plots.samples import pictures, read_samples
 from framelens.reports.runs import Run
@@ -28,11 +28,11 @@ SMALL, LARGE = 110, 200
 """Pixels: smaller frames are enlarged by a whole factor to this, larger ones are reduced to that."""
 BORDER = 3
 GIVEN, GENERATED = (34, 34, 34), (190, 190, 190)
-BRIGHT = 0.5
-"""The error, as a share of the range of a pixel, that has the brightest colour of an error map."""
+DARK = 0.5
+"""The error, as a share of the range of a pixel, that has the darkest colour of an error map."""
 ABOUT = (
-    "Frames with a dark border were given. Error maps show the mean absolute difference from the truth: dark "
-    "is none, bright is half of the range of a pixel or more."
+    "Frames with a dark border were given. Error maps show the mean absolute difference from the truth: "
+    "light is none, dark is half of the range of a pixel or more."
 )
 TITLES = {
     "truth": "truth",
@@ -119,12 +119,12 @@ def films_of(by_mode: dict, previews: dict, clip: int, context: int) -> list[Fil
 def error_maps(films: list[Film]) -> list[Film]:
     """For each generated film the mean absolute difference from the truth over channels, as colours."""
     truth, *generated = films
-    colours = np.asarray(seaborn.color_palette(style.SEQUENTIAL, 256)) * 255
+    palette = np.asarray(seaborn.color_palette(colours.SEQUENTIAL, 256)) * 255
     maps = []
     for film in generated:
         error = np.abs(film.frames.astype(float) - truth.frames).mean(-1) / 255
-        shade = np.clip(error / BRIGHT * 255, 0, 255).astype(int)
-        maps.append(Film(f"error: {film.title}", colours[shade].astype(np.uint8), film.was_given))
+        shade = np.clip(error / DARK * 255, 0, 255).astype(int)
+        maps.append(Film(f"error: {film.title}", palette[shade].astype(np.uint8), film.was_given))
     return maps
 
 

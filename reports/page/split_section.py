@@ -3,6 +3,7 @@
 from typing import Any
 
 from framelens.analyses.decision.curves import spans
+from framelens.analyses.intervals import spell_interval
 from framelens.records.plan import (
     Plan,
     PlannedClock,
@@ -173,14 +174,15 @@ def _depth(value: PlannedInterval, none: int) -> str:
     text = "no depth is enough" if mean >= none else f"{mean:g}"
     if low is None or high is None or low >= none:
         return text
+    if low == mean == high:
+        return f"{text} ± 0"
     return f"{text} [{low:g} to {'none' if high >= none else f'{high:g}'}]"
 
 
 def _value(value: PlannedInterval | None) -> str:
     if value is None or value.mean is None:
         return "–"
-    interval = "" if value.low is None or value.high is None else f" [{value.low:.2f}, {value.high:.2f}]"
-    return f"{value.mean:.2f}{interval}"
+    return spell_interval(value.mean, value.low, value.high)
 
 
 def _than(value: int | float, dense: int | float, spell: Any) -> str:

@@ -62,7 +62,7 @@ def words(table: pd.DataFrame) -> str:
     for (varied, arm), rows in table[table["arm"] != DENSE].groupby(["varied", "arm"], sort=False):
         first, last = rows.loc[rows["value"].idxmin()], rows.loc[rows["value"].idxmax()]
         sentences.append(
-            f"{str(arm).replace('_', ' ').capitalize()}: {first['speed_up_median']:.2f} at {first['value']} "
+            f"{style.spell_arm(str(arm)).capitalize()}: {first['speed_up_median']:.2f} at {first['value']} "
             f"{LABELS[str(varied)]}, {last['speed_up_median']:.2f} at {last['value']}."
         )
     return " ".join(sentences)

@@ -45,7 +45,7 @@ def words(table: pd.DataFrame) -> str:
     for arm, rows in table.groupby("arm", sort=False):
         first, last = rows.loc[rows["history"].idxmin()], rows.loc[rows["history"].idxmax()]
         sentences.append(
-            f"{str(arm).replace('_', ' ').capitalize()}: a denoising step takes "
+            f"{style.spell_arm(str(arm)).capitalize()}: a denoising step takes "
             f"{1000 * first['step_seconds_median']:.1f} ms at a history of {first['history']} and "
             f"{1000 * last['step_seconds_median']:.1f} ms at {last['history']}, a frame "
             f"{1000 * first['frame_seconds_median']:.0f} and {1000 * last['frame_seconds_median']:.0f} ms."

@@ -66,7 +66,7 @@ def words(table: pd.DataFrame) -> str:
             f"[{ratio.min():.2f}, {ratio.max():.2f}]"
         )  # fmt: skip
         sentences.append(
-            f"{str(arm).replace('_', ' ').capitalize()}: a frame takes {times.median():.2f} of its roofline "
+            f"{style.spell_arm(str(arm)).capitalize()}: a frame takes {times.median():.2f} of its roofline "
             f"[{times.min():.2f}, {times.max():.2f}]{gain}."
         )
     return " ".join(sentences)

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.bench import COLOURS, DENSE, heading
 from framelens.reports.runs import Run
 
@@ -39,7 +39,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     for place, arm in enumerate(arms):
         own = stored.sel(arm=arm)
         measured, low, high = (float(own[f"speed_up{end}"]) for end in ("", "_low", "_high"))
-        axes.barh(place, 2 * CLOSE * measured, 0.6, (1 - CLOSE) * measured, color=style.ABSENT, zorder=0)
+        axes.barh(place, 2 * CLOSE * measured, 0.6, (1 - CLOSE) * measured, color=colours.ABSENT, zorder=0)
         axes.plot([low, high], [place, place], color=COLOURS[DENSE], linewidth=2)
         label = None if place else "measured"
         axes.plot(measured, place, "|", color=COLOURS[DENSE], markersize=14, markeredgewidth=2, label=label)
@@ -58,7 +58,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
                 [], [], marker, color=colour, linestyle="none", markersize=6, fillstyle=fill, label=label
             )
     axes.axvline(1, color="0.5", linewidth=0.8)
-    axes.set_yticks(range(len(arms)), [arm.replace("_", " ") for arm in arms])
+    axes.set_yticks(range(len(arms)), [style.spell_arm(arm) for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.set_xlim(left=0)
     layers = f"{int(stored.attrs['encoder_layers'])} + {int(stored.attrs['decoder_layers'])}"
@@ -81,7 +81,7 @@ def words(table: pd.DataFrame) -> str:
             for _, row in rows[rows["what"] != "measured"].iterrows()
         )
         sentences.append(
-            f"{str(arm).replace('_', ' ').capitalize()}: {measured['speed_up']:.2f} times as fast as dense "
+            f"{style.spell_arm(str(arm)).capitalize()}: {measured['speed_up']:.2f} times as fast as dense "
             f"[{measured['low']:.2f}, {measured['high']:.2f}]; {predictions}."
         )
     return " ".join(sentences)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from framelens.records.manifest import BenchManifest
 from framelens.reports.drawing import style
@@ -17,9 +19,9 @@ TICKS = (1, 2, 4, 8, 16, 50, 100, 1000)
 title = "Speed-up against denoising steps"
 caption = (
     "The encoder runs once per frame, the decoder at every step. The more steps, the larger the speed-up, "
-    "up to the ratio of one step (dashed). Left: measured ratio of frame times within a round; thin lines "
-    "are predicted from the count of operations. Right: predicted from the count of operations for the "
-    "whole preset, with every fusion."
+    "up to the ratio of one step (dashed). Left: measured ratio of frame times within a round (thick, with "
+    "markers), and the prediction from the count of operations (thin). Right: the prediction for the whole "
+    "preset, with every fusion."
 )
 
 
@@ -27,7 +29,7 @@ caption = (
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     """Left: measured. Right: predicted by arithmetic for the whole preset."""
     times, card = timings(run, "bench_steps"), run.read("bench_card")
-    figure = style.canvas(height=3.3)
+    figure = style.canvas(height=3.6)
     left, right = figure.subplots(1, 2)
     for label, own, look in arms(times, with_dense=False):
         curve(left, own, "speed_up", label, look)
@@ -46,7 +48,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         axes.set_ylabel("speed-up over dense")
         axes.set_ylim(bottom=0)
         axes.axhline(1, color=COLOURS[DENSE], linewidth=0.8)
-        axes.legend(loc="lower right")
+    _explain(figure, times, [str(arm) for arm in card.arm.values if arm != DENSE])
     heading(figure, title, run)
     arithmetic = card[["speed_up_steps", "bound_steps"]].drop_sel(arm=DENSE).to_dataframe().reset_index()
     arithmetic = arithmetic.rename(
@@ -56,8 +58,19 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat([table(times, panel="measured"), arithmetic], ignore_index=True)
 
 
-def _arithmetic(axes: Axes, steps: np.ndarray, own, arm: str) -> None:
-    axes.plot(steps, own["speed_up_steps"], color=COLOURS[arm], label=arm.replace("_", " "))
+def _explain(figure: Figure, times: xr.Dataset, fusions: list[str]) -> None:
+    """One legend for both panels: a colour for each fusion, and what each kind of line is."""
+    named = {label: Line2D([], [], **look) for label, _, look in arms(times, with_dense=False)}
+    for fusion in fusions:
+        named.setdefault(style.spell_arm(fusion), Line2D([], [], color=COLOURS[fusion]))
+    kinds = (("by operations", "-", "0.4"), ("bound", "--", "0.4"), ("dense", "-", "black"))
+    for label, dash, colour in kinds:
+        named[label] = Line2D([], [], color=colour, linestyle=dash, linewidth=0.8)
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=5)
+
+
+def _arithmetic(axes: Axes, steps: np.ndarray, own: xr.Dataset, arm: str) -> None:
+    axes.plot(steps, own["speed_up_steps"], color=COLOURS[arm], linewidth=0.8)
     axes.axhline(float(own["bound_steps"][0]), color=COLOURS[arm], linestyle="--", linewidth=0.8)
 
 
@@ -68,7 +81,7 @@ def words(table: pd.DataFrame) -> str:
     for arm, rows in measured.groupby("arm", sort=False):
         last = rows.loc[rows["steps"].idxmax()]
         sentences.append(
-            f"{str(arm).replace('_', ' ').capitalize()}, {int(last['steps'])} steps: "
+            f"{style.spell_arm(str(arm)).capitalize()}, {int(last['steps'])} steps: "
             f"{last['speed_up_median']:.2f} times as fast as dense [{last['speed_up_low']:.2f}, "
             f"{last['speed_up_high']:.2f}], by operations {last['speed_up_flops']:.2f}, "
             f"bound {last['speed_up_bound']:.2f}."

@@ -67,7 +67,7 @@ def _dots(axes: Axes, values: xr.DataArray, arms: dict, panel: str) -> pd.DataFr
     copied = float(drawn.sel(sampling="copy").mean())
     axes.axvline(copied, color=style.COLOURS["other"], linestyle=":")
     rows.append({"panel": panel, "arm": "copy", "mean": copied})
-    axes.set_yticks(range(len(arms)), list(arms))
+    axes.set_yticks(range(len(arms)), [style.spell_arm(arm) for arm in arms])
     axes.invert_yaxis()
     return pd.DataFrame(rows)
 
@@ -84,7 +84,7 @@ def _lines(axes: Axes, values: xr.DataArray, arms: dict, panel: str) -> pd.DataF
             else drawn.isel(arm=0).sel(sampling="copy of the context")
         )
         mean, low, high = mean_interval(own.transpose("clip", "frame").values)
-        axes.plot(frames, mean, label=arm, **look)
+        axes.plot(frames, mean, label=style.spell_arm(arm), **look)
         if np.isfinite(low).any():
             axes.fill_between(frames, low, high, color=look["color"], alpha=0.07, linewidth=0)
         rows += [
@@ -100,6 +100,6 @@ def words(table: pd.DataFrame) -> str:
     for panel, rows in table.groupby("panel", sort=False):
         when = " at the last frame" if rows["frame"].notna().any() else ""
         last = rows.groupby("arm", sort=False).last()
-        values = ", ".join(f"{arm} {row['mean']:.3g}" for arm, row in last.iterrows())
+        values = ", ".join(f"{style.spell_arm(arm)} {row['mean']:.3g}" for arm, row in last.iterrows())
         sentences.append(f"{panel}{when}: {values}.")
     return " ".join(sentences)

@@ -34,7 +34,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
             mean = loss[index].mean("seed").values
             for single in loss[index].values if result.sizes["seed"] > 1 else []:
                 axes.plot(x[1:], single[1:], **{**look, "linewidth": 0.5, "alpha": 0.5, "marker": ""})
-            axes.plot(x[1:], mean[1:], label=arm, **look | {"marker": ""})
+            axes.plot(x[1:], mean[1:], label=style.spell_arm(arm), **look | {"marker": ""})
             panel = "steps" if axes is left else "dense steps of time"
             rows += [{"panel": panel, "arm": arm, "x": a, "loss": b} for a, b in zip(x, mean, strict=True)]
         ratio = relative[index].mean("seed")
@@ -55,9 +55,8 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 def _label(left: Axes, middle: Axes, right: Axes) -> None:
     for axes, unit in ((left, "optimiser steps"), (middle, "time (steps of the dense network)")):
-        axes.set(xlabel=unit, ylabel="validation loss", yscale="log")
-        axes.yaxis.set_minor_formatter("{x:.2g}")
-        axes.yaxis.set_major_formatter("{x:.2g}")
+        axes.set(xlabel=unit, ylabel="validation loss")
+        style.logarithmic(axes)
     middle.set_ylim(left.get_ylim())
     right.set(xlabel="sigma (1 is noise)", ylabel="last loss relative to dense")
     right.axhline(1, color=style.COLOURS["uniform"], linewidth=0.6)
@@ -71,5 +70,5 @@ def words(table: pd.DataFrame) -> str:
     """The last loss of each network, and the loss at equal time."""
     last = table[table["panel"] == "steps"].groupby("arm", sort=False)["loss"].last()
     equal = table.attrs["equal time"]
-    parts = [f"{arm} {loss:.4f} ({equal[arm]:.4f})" for arm, loss in last.items()]
+    parts = [f"{style.spell_arm(arm)} {loss:.4f} ({equal[arm]:.4f})" for arm, loss in last.items()]
     return "Validation loss after equal steps (and after equal time): " + ", ".join(parts) + "."

@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.figure import Figure, FigureBase
 
 from framelens.analyses.decision.kept import Context
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.effects import (
     MEASURE_NAMES,
     context_of,
@@ -92,7 +92,7 @@ def _heads(part: FigureBase, context: Context, cut_heads: xr.Dataset) -> list[pd
         mean: xr.DataArray = values["mean"].transpose("head", "layer")
         image = axes.imshow(
             mean,
-            cmap=style.SEQUENTIAL,
+            cmap=colours.SEQUENTIAL,
             vmin=lowest,
             vmax=1,
             aspect="auto",

@@ -12,7 +12,7 @@ from framelens.analyses.averages import first_last, noisiest, off_diagonal, summ
 from framelens.analyses.decision.repeated_features import TOKEN_COSINE, TOKEN_COSINE_NULL
 from framelens.analyses.depth import depth_of
 from framelens.analyses.scales import COSINE, PLAIN
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.layers import mark, place
 from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
@@ -29,7 +29,7 @@ caption = (
     "the clean frame from the features, scored on clips that were left out; its null has the targets "
     "shuffled over clips."
 )
-Curve = tuple[str, xr.DataArray, str | None]
+Curve = tuple[str, xr.DataArray, tuple[float, ...] | None]
 
 
 @style.look
@@ -56,7 +56,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def line(axes: Axes, label: str, values: xr.Dataset, colour: str | tuple | None) -> None:
+def line(axes: Axes, label: str, values: xr.Dataset, colour: tuple[float, ...] | None) -> None:
     """One curve: networks and nulls in their own colour, noise levels in a shade."""
     x = np.arange(values.sizes["layer"])
     style.line(axes, x, values, label, **({"color": colour} if colour else {}))
@@ -87,7 +87,7 @@ def panels(run: Run) -> Iterator[tuple[str, str, Sequence[Curve]]]:
     kept = np.unique(np.linspace(0, trained.sizes["sigma"] - 1, min(5, trained.sizes["sigma"])).astype(int))
     levels = [
         (f"sigma {float(trained.sigma[i]):.2g}", trained.isel(sigma=i, drop=True), shade)
-        for i, shade in zip(kept, style.ramp(len(kept)), strict=True)
+        for i, shade in zip(kept, colours.sigma_shades(trained.sigma.values[kept]), strict=True)
     ]
     yield "Two noise draws, trained", "token cosine", levels
     readout = {n: run.read("readout", network=n) for n in run.networks("readout")}

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from framelens.analyses.averages import summary
 from framelens.analyses.depth import depth_of
 from framelens.analyses.scales import scale_of
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.layers import place
 from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
@@ -40,10 +40,10 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         drawn = summary(
             stored[name].isel(layer=chosen).transpose("clip", "checkpoint", "layer"), scale_of(name)
         )
-        for line, shade in enumerate(style.ramp(len(chosen))):
+        for line, look in enumerate(colours.looks(len(chosen))):
             curve = drawn.isel(layer=line)
             if curve["mean"].notnull().any():
-                style.line(axes, curve.checkpoint.values, curve, "", label=depth.short(line), color=shade)
+                style.line(axes, curve.checkpoint.values, curve, "", label=depth.short(line), **look)
         axes.set_title(panel, loc="left")
         axes.set_ylabel(unit)
         tables.append(tidy(drawn, panel=name))

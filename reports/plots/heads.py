@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from framelens.analyses.averages import by_head, uniform_share
 from framelens.analyses.depth import depth_of
 from framelens.analyses.sample import per_film
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.layers import mark, place
 from framelens.reports.drawing.tables import tidy
 from framelens.reports.runs import Run
@@ -31,17 +31,18 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         stored = run.read("frame_attention", "cross_mass", "uniform", network=network)
         mass = by_head(stored.cross_mass, uniform_share(stored))
         maps[network] = per_film(mass).mean("clip").transpose("head", "layer")
-    shown = {"trained": (maps["trained"], style.SEQUENTIAL, 0, 1, "mass on earlier frames (share)")}
+    shown = {"trained": (maps["trained"], colours.SEQUENTIAL, 0, 1, "mass on earlier frames (share)")}
     if "random" in maps:
         change = maps["trained"] - maps["random"].values
         reach = float(np.abs(change).max()) or 1.0
-        shown["trained minus random weights"] = (change, style.DIVERGING, -reach, reach, "difference in mass")
+        difference = (change, colours.DIVERGING, -reach, reach, "difference in mass")
+        shown["trained minus random weights"] = difference
 
     height = 1.6 + 0.16 * min(max(maps["trained"].sizes["head"], 6), 24)
     figure = style.canvas(height=height)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, (name, (values, colours, low, high, label)) in zip(panels, shown.items(), strict=True):
-        image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", origin="lower")
+    for axes, (name, (values, palette, low, high, label)) in zip(panels, shown.items(), strict=True):
+        image = axes.imshow(values, cmap=palette, vmin=low, vmax=high, aspect="auto", origin="lower")
         label_axes(axes, values)
         axes.set_title(name, loc="left", pad=12 if any(depth_of(values).groups) else None)
         figure.colorbar(image, ax=axes, label=label)

@@ -11,7 +11,7 @@ from framelens.analyses.averages import by_lag, summary
 from framelens.analyses.depth import Depth, depth_of
 from framelens.analyses.sample import per_film
 from framelens.analyses.scales import scale_of
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.layers import mark, place
 from framelens.reports.drawing.tables import tidy
 from framelens.reports.runs import Run
@@ -26,7 +26,8 @@ caption = (
     "this length."
 )
 LINES = 5
-FACTOR = 16  # The colour bar ends at 16 times more and 16 times less than uniform.
+MOST = 16
+"""The colour bar reaches as far as the data, and at most to 16 times more and less than uniform."""
 
 
 @style.look
@@ -43,10 +44,8 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     tables = [tidy(relative.rename("mean").to_dataset(), panel="relative to uniform")]
     chosen = depth.pick(LINES)
     drawn = summary(mass.isel(layer=chosen), scale_of("mass"))
-    for line, (position, shade) in enumerate(zip(chosen, style.ramp(len(chosen)), strict=True)):
-        style.line(
-            right, mass.lag.values, drawn.isel(layer=line), "", label=depth.short(position), color=shade
-        )
+    for line, (position, look) in enumerate(zip(chosen, colours.looks(len(chosen)), strict=True)):
+        style.line(right, mass.lag.values, drawn.isel(layer=line), "", depth.short(position), **look)
     tables.append(tidy(drawn, panel="mass"))
     flat = share.mean("layer") if "layer" in share.dims else share
     right.plot(
@@ -62,19 +61,30 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 def heat(figure: Figure, axes: Axes, relative: xr.DataArray, depth: Depth) -> None:
     """Draws layer by lag on a logarithmic colour scale centred on uniform; grey where no such key exists."""
-    norm = LogNorm(1 / FACTOR, FACTOR)
-    axes.set_facecolor(style.ABSENT)
-    shown = np.ma.masked_invalid(np.clip(relative.values, 1 / FACTOR, FACTOR))
-    image = axes.imshow(shown, cmap=style.DIVERGING, norm=norm, aspect="auto", origin="lower")
+    reach, is_clipped = reach_of(relative.values)
+    axes.set_facecolor(colours.ABSENT)
+    shown = np.ma.masked_invalid(np.clip(relative.values, 1 / reach, reach))
+    norm = LogNorm(1 / reach, reach)
+    image = axes.imshow(shown, cmap=colours.DIVERGING, norm=norm, aspect="auto", origin="lower")
     lags = relative.sizes["lag"]
     kept = np.arange(0, lags, max(1, lags // 8))
     axes.set_xticks(kept, [int(relative.lag[i]) for i in kept])
     axes.set_xlabel("lag (frames back)")
     mark(axes, depth, along="y", ticks=16)
-    bar = figure.colorbar(image, ax=axes, label="mass / uniform share", extend="both")
-    marks = [1 / FACTOR, 1 / 4, 1, 4, FACTOR]
-    bar.set_ticks(marks, labels=["1/16", "1/4", "1", "4", "16"], minor=False)
+    ends = "both" if is_clipped else "neither"
+    bar = figure.colorbar(image, ax=axes, label="mass / uniform share", extend=ends)
+    times = [2**power for power in range(1, int(np.log2(reach)) + 1)]
+    marks = {f"1/{time}": 1 / time for time in times[::-1]} | {"1": 1} | {str(time): time for time in times}
+    bar.set_ticks(list(marks.values()), labels=list(marks), minor=False)
     bar.set_ticks([], minor=True)
+
+
+def reach_of(ratios: np.ndarray) -> tuple[int, bool]:
+    """The end of a symmetric colour bar of ratios, a power of two up to MOST, and whether some lie beyond."""
+    finite = ratios[np.isfinite(ratios) & (ratios > 0)]
+    furthest = float(np.abs(np.log2(finite)).max()) if finite.size else 0.0
+    reach = 2 ** max(1, int(np.ceil(furthest - 1e-9)))
+    return min(reach, MOST), reach > MOST or bool((ratios == 0).any())
 
 
 def words(table: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.effects import absolute, layer_ticks, level, networks, plain, ratio
 from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
@@ -29,7 +29,7 @@ LEAST_SPAN = 1.5
 def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     """Error ratio and error of the frame by layer, and the ratio by layer and sigma; bands are intervals."""
     stored = run.read("leave_one_out")
-    figure = style.canvas(height=4.4)
+    figure = style.canvas(height=4.6)
     grid = figure.add_gridspec(2, 2)
     left, right = (figure.add_subplot(grid[0, column]) for column in (0, 1))
     tables = []
@@ -41,14 +41,16 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     left.axhline(1, color="0.5", linewidth=0.8, zorder=0)
     left.set_ylabel("velocity error /\nwhole network's")
     left.set_title("Velocity", loc="left")
-    left.legend(loc="lower right", bbox_to_anchor=(1.03, 0.98), ncols=2)
     drawn = absolute(stored, "mse")
     style.line(right, drawn.layer.values, drawn, "trained")
     level(right, plain(stored, "mse"))
     style.logarithmic(right)
     right.set_ylabel("mean squared error")
     right.set_title("Generated frame", loc="left")
-    right.legend(loc="lower right", bbox_to_anchor=(1.03, 0.98), ncols=2)
+    named = {}
+    for axes in (left, right):
+        named |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3)
     tables.append(tidy(drawn, panel="drawn_mse", curve="trained"))
     for axes in (left, right):
         layer_ticks(axes, drawn.layer.values, "layer left out", most=12)
@@ -63,7 +65,7 @@ def _by_sigma(axes: Axes, values: xr.Dataset) -> pd.DataFrame:
     low, high = float(mean.min()), float(mean.max())
     low, high = min(low, 1.0), max(high, LEAST_SPAN)
     image = axes.imshow(
-        mean, cmap=style.SEQUENTIAL + "_r", norm=LogNorm(max(low, 1e-3), high), aspect="auto", origin="lower",
+        mean, cmap=colours.SEQUENTIAL, norm=LogNorm(max(low, 1e-3), high), aspect="auto", origin="lower",
         interpolation="none",
     )  # fmt: skip
     stride = -(-mean.sizes["layer"] // 24)

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
 
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.effects import (
     REUSED,
     absolute,
@@ -60,11 +62,18 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     kinds = [kind for kind in map(str, stored.kind.values) if stored.mse.sel(kind=kind).notnull().any()]
     layers = stored.layer.values
     later = stored.sizes["start"] > 1 or "reuse_refresh" in data
-    figure = style.canvas(height=7.2 if later else 5.2)
+    figure = style.canvas(height=6.9 if later else 4.9)
     *rows, last = figure.subfigures(3 if later else 2, 1)
-    tables = _row(rows[0], data, kinds, "mse", _controls)
+    tables, named = _row(rows[0], data, kinds, "mse", _controls)
+    for axes, kind in zip(rows[0].axes, kinds, strict=True):
+        key = Line2D([], [], color=COLOURS[kind], marker=MARKERS[kind], markersize=4)
+        axes.set_title(" ")  # the room that the key takes
+        key = axes.legend([key], [SHORT[kind]], loc="lower left", bbox_to_anchor=(-0.1, 0.97))
+        key.set_in_layout(False)
     if later:
-        tables += _row(rows[1], data, kinds, "ratio", _starts)
+        more, others = _row(rows[1], data, kinds, "ratio", _starts)
+        tables, named = tables + more, named | others
+    rows[-1].legend(named.values(), named.keys(), loc="outside lower center", ncols=8, fontsize=7)
     for axes, (measure, name) in zip(last.subplots(1, 2), BESIDE.items(), strict=True):
         for kind in kinds:
             values = absolute(stored, measure, kind=kind, start=first)
@@ -72,20 +81,19 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
             style.line(axes, layers, values, kind, REUSED[kind], **look)
             tables.append(tidy(values, panel=measure, kind=kind, curve=f"from step {first}"))
         level(axes, plain(stored, measure))
-        axes.set_title(f"{name}, from step {first}", loc="left")
+        axes.set_title(f"{name}, from step {first}, of each kind", loc="left")
         layer_ticks(axes, layers, "last reused layer L")
     style.logarithmic(axes)
     axes.set_ylabel("mean squared difference")
     last.axes[0].set_ylabel("gradient energy / truth's")
-    last.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=6)
     style.heading(figure, title, run, "reuse")
     return figure, pd.concat(tables, ignore_index=True)
 
 
 def _row(
     part: FigureBase, data: Mapping[str, xr.Dataset], kinds: list[str], panel: str, curves: Callable
-) -> list[pd.DataFrame]:
-    """One panel per kind on a shared logarithmic scale; returns what was drawn."""
+) -> tuple[list[pd.DataFrame], dict[str, Artist]]:
+    """One panel per kind on a shared logarithmic scale; returns what was drawn, and a line of each kind."""
     tables, named, layers = [], {}, data["reuse"].layer.values
     panels = part.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, kind in zip(panels, kinds, strict=True):
@@ -98,19 +106,18 @@ def _row(
         else:
             axes.axhline(1, color="black", linestyle=(0, (4, 2)), linewidth=1, label="whole model", zorder=1)
         style.logarithmic(axes)
-        axes.set_title(SHORT[kind], loc="left")
         layer_ticks(axes, layers, "last reused layer L", most=6)
         named |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
     panels[0].set_ylabel(LABELS[panel])
-    part.legend(named.values(), named.keys(), loc="outside lower center", ncols=8, fontsize=6)
-    return tables
+    return tables, named
 
 
 def _controls(data: Mapping[str, xr.Dataset], kind: str) -> list[tuple[str, xr.Dataset, dict]]:
     """From the first measured step on, and the controls of the same kind."""
     first = int(data["reuse"].start[0])
     own = absolute(data["reuse"], "mse", kind=kind, start=first)
-    curves = [(f"from step {first}", own, {"color": COLOURS["cross"]})]
+    shade = colours.sigma_shades([float(data["reuse"].start_sigma[0])])[0]
+    curves = [(f"from step {first}", own, {"color": shade})]
     for source, (label, colour, dash) in SOURCES.items():
         if first == 0 and "reuse_controls" in data and has(data["reuse_controls"], source=source, kind=kind):
             values = absolute(data["reuse_controls"], "mse", source=source, kind=kind)
@@ -123,7 +130,7 @@ def _starts(data: Mapping[str, xr.Dataset], kind: str) -> list[tuple[str, xr.Dat
     starts = data["reuse"].start.values
     curves = [
         (f"from step {start}", frame_ratio(data["reuse"], kind=kind, start=start), {"color": shade})
-        for start, shade in zip(starts, style.ramp(len(starts)), strict=True)
+        for start, shade in zip(starts, colours.sigma_shades(data["reuse"].start_sigma.values), strict=True)
     ]
     if "reuse_refresh" in data and has(data["reuse_refresh"], kind=kind):
         for every, colour in zip(data["reuse_refresh"].refresh.values, ("#CC79A7", "#E69F00"), strict=False):

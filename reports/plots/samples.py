@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from framelens.analyses.averages import summary
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
 
@@ -16,12 +16,13 @@ order = 1
 title = "Generated frames"
 caption = (
     "First clip, trained network. Teacher forced: every frame is generated from true earlier frames. Free "
-    "running: every frame is generated from the model's own earlier frames. Frames with a dark border "
-    "were given, not generated. Below: peak signal-to-noise ratio to the true frame, mean over clips, "
-    "compared with repeating the previous true frame (copy last) and with the average of the given frames "
-    "(mean frame). A blurry average scores well here, so a high ratio alone does not prove a good sample. "
-    "For a model of latents the ratio is that of the latents, with the range of the true clip as peak; "
-    "where it generates several frames at a time, copy last repeats the frame before them."
+    "running: every frame is generated from the model's own earlier frames. Frames with a dark border were "
+    "given; where a teacher-forced row is empty, the frame was not generated. Below: peak signal-to-noise "
+    "ratio to the true frame, mean over clips, compared with repeating the previous true frame (copy last) "
+    "and with the average of the given frames (mean frame). A blurry average scores well here, so a high "
+    "ratio alone does not prove a good sample. For a model of latents the ratio is that of the latents, with "
+    "the range of the true clip as peak; where it generates several frames at a time, copy last repeats the "
+    "frame before them."
 )
 AS_COLOURS = "latents, their first three channels as colours"
 OWN = "the truth is a sample of the model itself"
@@ -45,17 +46,20 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     context = int(run.manifest.settings["context"])
     shown = chosen_frames(stored.frame.values, context)
     strips = pictures(by_mode, previews)
-    given = {mode: ~np.isfinite(by_mode[mode].psnr.isel(clip=0)) for mode in by_mode}
+    truth = strips["truth"]
+    absent = {mode: own.psnr.isel(clip=0).isnull() for mode, own in by_mode.items()}
 
-    picture = 6.0 / len(shown) * strips["truth"].sizes["row"] / strips["truth"].sizes["col"] + 0.1
+    picture = 6.0 / len(shown) * truth.sizes["row"] / truth.sizes["col"] + 0.1
     heights = (picture * len(strips) + 0.75, 2.0)
     figure = style.canvas(height=sum(heights))
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     grid = upper.subplots(len(strips), len(shown), squeeze=False)
     for line, (name, video) in zip(grid, strips.items(), strict=True):
         for axes, frame in zip(line, shown, strict=True):
-            was_given = frame < context or (name in given and bool(given[name].sel(frame=frame)))
-            show(axes, video.sel(frame=frame), was_given)
+            if frame >= context and name in absent and bool(absent[name].sel(frame=frame)):
+                leave_empty(axes, truth.sizes["row"] / truth.sizes["col"])
+            else:
+                show(axes, video.sel(frame=frame), frame < context)
         line[0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
     for axes, frame in zip(grid[0], shown, strict=True):
         axes.set_title(f"frame {frame}" if frame == shown[0] else str(frame), pad=3)
@@ -125,6 +129,15 @@ def show(axes: Axes, frame: xr.DataArray, was_given: bool) -> None:
     axes.spines[:].set(linewidth=2.2 if was_given else 0.4, color="#222222" if was_given else "0.7")
 
 
+def leave_empty(axes: Axes, aspect: float) -> None:
+    """The place of a frame that was not generated; aspect is its height over its width."""
+    axes.set_box_aspect(aspect)
+    axes.set(xticks=[], yticks=[], facecolor=colours.ABSENT)
+    axes.spines[:].set_visible(False)
+    axes.text(0.5, 0.5, "not\ngenerated", transform=axes.transAxes, ha="center", va="center", color="0.45",
+              fontsize="x-small")  # fmt: skip
+
+
 def ratios(axes: Axes, by_mode: dict[str, xr.Dataset], context: int) -> pd.DataFrame:
     """The ratio of each mode and of the trivial guesses by generated frame; returns what was drawn."""
     first = next(iter(by_mode.values()))
@@ -134,8 +147,10 @@ def ratios(axes: Axes, by_mode: dict[str, xr.Dataset], context: int) -> pd.DataF
     for name, values in curves.items():
         values = values.isel(frame=np.flatnonzero(values.frame >= context))
         drawn = summary(values.where(np.isfinite(values)))
-        look = {"color": COLOURS[name], "linestyle": DASHES[name]}
-        style.line(axes, values.frame.values, drawn, name, label=name.replace("_", " "), **look)
+        look, label = {"color": COLOURS[name], "linestyle": DASHES[name]}, name.replace("_", " ")
+        if np.isnan(drawn["mean"]).any():
+            look, label = look | {"linestyle": "", "markersize": 5}, f"{label}, at probed frames"
+        style.line(axes, values.frame.values, drawn, name, label=label, **look)
         tables.append(tidy(drawn, curve=name))
     axes.set(xlabel="frame", ylabel="PSNR (dB)")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.effects import absolute, level, plain
 from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
@@ -56,7 +56,7 @@ def _panel(axes: Axes, stored: xr.Dataset, measure: str, spans: np.ndarray) -> p
     share = stored.block_share.sel(span=spans)
     share = share.mean([dim for dim in share.dims if dim != "kept_steps"])
     kept = values.kept_steps.values
-    for steps, shade in zip(kept, style.ramp(len(kept)), strict=True):
+    for steps, shade in zip(kept, colours.shades(len(kept)), strict=True):
         label = f"{steps} ({float(share.sel(kept_steps=steps)):.0%})"
         drawn = values.sel(kept_steps=steps)
         style.line(axes, np.arange(len(spans)), drawn, "", label, color=shade)

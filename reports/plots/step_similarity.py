@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from framelens.analyses.decision.repeated_features import TOKEN_COSINE
 from framelens.analyses.depth import depth_of
 from framelens.analyses.sample import per_film
-from framelens.reports.drawing import style
+from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.tables import tidy
 from framelens.reports.runs import Run
 
@@ -44,7 +44,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         matrices = means[network][measure]
         for place, axes in enumerate(line):
             matrix = matrices.isel(layer=place).transpose("step", "step_b")
-            image = axes.imshow(matrix, vmin=lowest, vmax=1, cmap=style.SEQUENTIAL, origin="upper")
+            image = axes.imshow(matrix, vmin=lowest, vmax=1, cmap=colours.SEQUENTIAL, origin="upper")
             axes.set_xticks([0, matrix.sizes["step"] - 1], [0, int(matrix.step[-1])])
             axes.set_yticks([0, matrix.sizes["step"] - 1], [0, int(matrix.step[-1])])
         line[0].set_ylabel(f"{style.WORDS.get(network, network)}\n{MEASURES[measure]}\nstep")
