@@ -21,6 +21,7 @@ from framelens.reports.runs import open_run
 pytestmark = pytest.mark.slow
 
 GOLDEN = Path(__file__).parent / "golden" / "page.txt"
+FOLDED = re.compile(r"(?<=</summary>).*?(?=</details>)", re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -43,18 +44,29 @@ def last_digit(number):
     return 10.0 ** -len(number.partition(".")[2])
 
 
-def test_the_page_says_what_was_agreed(tmp_path):
-    """Word by word; a number may differ by one in its last digit, as processors round differently."""
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The page of a small run with every figure, without the pictures."""
+    folder = tmp_path_factory.mktemp("golden")
     run = open_run(
-        fake_run.write(tmp_path / "fake" / "first", layers=4, steps=4, heads=2, clips=5, verdict="separable")
+        fake_run.write(folder / "fake" / "first", layers=4, steps=4, heads=2, clips=5, verdict="separable")
     )
-    picture, drawn = tmp_path / "picture.png", []
+    picture, drawn = folder / "picture.png", []
     picture.write_bytes(b"")
     for name in (name for name in names() if kind_of(name) == "probe"):
         figure = load(name)
         _, table = figure.draw(run)
         drawn.append(PageFigure(name, figure.title, figure.caption, figure.words(table), picture))
-    found = words_of(page(run, drawn, {"A figure that is not there": ["block_norms"]}))
+    return page(run, drawn, {"A figure that is not there": ["block_norms"]})
+
+
+def test_fewer_than_two_thousand_words_are_not_folded(html):
+    assert len(words_of(FOLDED.sub("", html)).split()) < 2000
+
+
+def test_the_page_says_what_was_agreed(html):
+    """Word by word; a number may differ by one in its last digit, as processors round differently."""
+    found = words_of(html)
     if os.environ.get("FRAMELENS_WRITE_GOLDEN"):
         GOLDEN.write_text(found, encoding="utf-8")
     (words, numbers), (agreed, known) = apart(found), apart(GOLDEN.read_text(encoding="utf-8"))

@@ -132,7 +132,8 @@ def finding_card(number: int, finding: Finding) -> Html:
     return fill(
         '<section class="finding">\n<h3>{number}. {claim}</h3>\n'
         '<p><span class="verdict">{verdict}</span> in this run.</p>\n'
-        '<ol>\n{tests}\n</ol>\n{remarks}\n<p class="quiet">{reasons}</p>\n</section>',
+        "<details><summary>its tests and the reasons of their thresholds</summary>\n<ol>\n{tests}\n</ol>\n"
+        '{remarks}\n<p class="quiet">{reasons}</p>\n</details></section>',
         number=number,
         claim=finding.claim,
         verdict=finding.verdict.capitalize(),
@@ -206,12 +207,18 @@ def settings_section(run: Run) -> list[Html]:
         "Settings": manifest.settings | {"sigmas": [round(sigma, 4) for sigma in manifest.sigmas]},
         "Versions": origin | manifest.versions,
     }
-    parts = [fill("<h2>How this was run</h2>\n<p><code>{}</code></p>", manifest.command)]
-    for name, values in groups.items():
-        if values:
-            rows = pairs((key, spell_setting(value)) for key, value in values.items())
-            parts.append(fill("<h3>{}</h3>\n{}", name, rows))
-    return parts
+    tables = (
+        fill("<h3>{}</h3>\n{}", name, pairs((key, spell_setting(value)) for key, value in values.items()))
+        for name, values in groups.items()
+        if values
+    )
+    return [
+        fill("<h2>How this was run</h2>\n<p><code>{}</code></p>", manifest.command),
+        fill(
+            "<details><summary>the model, its inputs, the settings and the versions</summary>\n{}\n</details>",
+            join(tables),
+        ),
+    ]
 
 
 def computed_on(manifest: ProbeManifest) -> dict[str, str]:

@@ -134,18 +134,12 @@ def _tests(plan: Plan) -> list[Html]:
     tests = plan.tests
     if not tests:
         return []
-    rows = []
+    rows, reasons = [], []
     for test in tests:
         outcome = OUTCOMES[test.passed]
-        side = f"{test.asked}: " if test.asked else ""
-        rows.append(
-            [
-                test.question,
-                fill('{} <span class="quiet">{}</span>', test.measured, test.beside),
-                fill('{}<span class="quiet">{}</span>', side, test.because),
-                fill('<span class="outcome {}">{}</span>', outcome, outcome),
-            ]
-        )
+        marked = fill('<span class="outcome {}">{}</span>', outcome, outcome)
+        rows.append([test.question, test.measured, test.asked, marked])
+        reasons.append([test.question, test.beside, test.because])
     conditions = sum(test.kind == "condition" for test in tests)
     intro = (
         f"{plan.decision} The first {conditions} are conditions: without them the other tests show nothing."
@@ -153,6 +147,11 @@ def _tests(plan: Plan) -> list[Html]:
     return [
         fill('<h2 id="tests">The tests of the verdict</h2>\n<p class="quiet">{}</p>', intro),
         table(["question", "measured", "threshold", "outcome"], rows, "tests"),
+        fill(
+            "<details><summary>what was measured beside it, and the reasons of the thresholds</summary>\n{}\n"
+            "</details>",
+            table(["question", "measured beside it", "reason of the threshold"], reasons, "tests"),
+        ),
     ]
 
 
