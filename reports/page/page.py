@@ -215,7 +215,7 @@ def settings_section(run: Run) -> list[Html]:
     return [
         fill("<h2>How this was run</h2>\n<p><code>{}</code></p>", manifest.command),
         fill(
-            "<details><summary>the model, its inputs, the settings and the versions</summary>\n{}\n</details>",
+            "<details><summary>the model, its inputs, settings and versions</summary>\n{}\n</details>",
             join(tables),
         ),
     ]
