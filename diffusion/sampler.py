@@ -78,6 +78,14 @@ def rollout(
     `denoised_frames` limits sampling (and its cost) to the chunks that begin with those frames; it needs
     teacher forcing, and the other frames are returned as given. `renoise` is a seed: each step then predicts
     the clean frames and adds new noise of the next level to them, as few-step distilled models are sampled.
+
+    >>> import framelens
+    >>> import torch
+    >>> from framelens.diffusion.schedule import sigma_grid
+    >>> model = framelens.load("dense-tiles")
+    >>> actions = torch.zeros(1, 2, dtype=torch.long)
+    >>> framelens.rollout(model, torch.randn(1, 2, 3, 20, 20), sigma_grid(4), actions).shape
+    torch.Size([1, 2, 3, 20, 20])
     """
     frames = noise.shape[1]
     given = noise[:, :0] if given is None else given

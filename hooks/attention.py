@@ -31,6 +31,19 @@ class AttentionTap(AttentionInstrument):
     with a mask, dropout or shared heads, which a Pattern cannot describe, for a key_age of the wrong length,
     and for a glob without a match; SilentHookError for a compiled module, and when a module does not make
     exactly one call in each announced pass.
+
+    >>> import framelens
+    >>> import torch
+    >>> model = framelens.load("dense-tiles")
+    >>> context = model.start(1, torch.zeros(1, 2, dtype=torch.long))
+    >>> x, sigma = torch.randn(1, 1, 3, 20, 20), torch.tensor([0.9])
+    >>> shapes = []
+    >>> with framelens.AttentionTap(
+    ...     model.attn_dict, "blocks.5.attn", lambda at, name, pattern: shapes.append(tuple(pattern.q.shape))
+    ... ):
+    ...     velocity = model.denoise(x, sigma, context)
+    >>> shapes  # clips, heads, queries, width of a head
+    [(1, 4, 25, 32)]
     """
 
     def __init__(

@@ -173,6 +173,16 @@ def record(model: Any, names_filter: NamesFilter = None) -> Recording:
 
     Its `on_pass` is the sampler's callback. The copies have no gradients. The model's output is bit for bit
     the same. ValueError for a filter that matches nothing; SilentHookError as in Trace.
+
+    >>> import framelens
+    >>> import torch
+    >>> model = framelens.load("dense-tiles")
+    >>> context = model.start(1, torch.zeros(1, 2, dtype=torch.long))
+    >>> x, sigma = torch.randn(1, 1, 3, 20, 20), torch.tensor([0.9])
+    >>> with framelens.record(model, "blocks.*.hook_resid_post") as cache:
+    ...     velocity = model.denoise(x, sigma, context)
+    >>> cache["resid_post", 11].shape
+    torch.Size([1, 25, 128])
     """
     return Recording(model.hook_dict, names_filter)
 
@@ -185,6 +195,15 @@ def run_with_cache(
     Runs under no_grad: neither keeps gradients, unlike in TransformerLens. Use Edit where gradients matter.
     The networks in `models` also have this as a method, `model.run_with_cache(x, sigma, context,
     names_filter=...)`, whose velocity keeps gradients and which takes TransformerLens' other options.
+
+    >>> import framelens
+    >>> import torch
+    >>> model = framelens.load("dense-tiles")
+    >>> context = model.start(1, torch.zeros(1, 2, dtype=torch.long))
+    >>> x, sigma = torch.randn(1, 1, 3, 20, 20), torch.tensor([0.9])
+    >>> velocity, cache = framelens.run_with_cache(model, x, sigma, context)
+    >>> velocity.shape, cache["resid_post", -1].shape
+    (torch.Size([1, 1, 3, 20, 20]), torch.Size([1, 25, 128]))
     """
     with record(model, names_filter) as cache, torch.no_grad():
         velocity = model.denoise(x, sigma, context)

@@ -33,6 +33,14 @@ class Edit(Instrument):
     The new value must have the shape and dtype of the old one; the old one must not be changed in place.
     Gradients flow through. Instruments entered later receive the edited value, so two edits of one point are
     two nested Edits. ValueError where two patterns match one name; otherwise the errors of Trace.
+
+    >>> import framelens
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
+    >>> with framelens.Edit({"first": network[0]}, {"first": lambda at, name, value: torch.ones_like(value)}):
+    ...     output = network(torch.zeros(1, 3))
+    >>> output
+    tensor([[1., 1., 1., 1.]])
     """
 
     def __init__(self, points: Mapping[str, nn.Module], edits: Mapping[str, Replace]):

@@ -52,6 +52,19 @@ def together(*instruments: Attachable) -> Together:
 
     An error while one is attached detaches those before it. Each is detached even where another raises
     while it is detached. TypeError for what is not an instrument.
+
+    >>> import framelens
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
+    >>> names = []
+    >>> first, second = (
+    ...     framelens.Trace({name: module}, "*", lambda at, name, value: names.append(name))
+    ...     for name, module in {"linear": network[0], "relu": network[1]}.items()
+    ... )
+    >>> with framelens.together(first, second):
+    ...     output = network(torch.ones(2, 3))
+    >>> names
+    ['linear', 'relu']
     """
     for instrument in instruments:
         if not isinstance(instrument, Attachable):

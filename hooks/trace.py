@@ -30,6 +30,17 @@ class Trace(Instrument):
 
     With `stop`, the `with` block ends as soon as every watched point has fired in one pass: the rest of the
     forward pass, and of the block, does not run. No other exception is hidden.
+
+    >>> import framelens
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
+    >>> shapes = {}
+    >>> def keep(at, name, value):
+    ...     shapes[name] = value.shape
+    >>> with framelens.Trace({"first": network[0]}, "*", keep):
+    ...     output = network(torch.ones(2, 3))
+    >>> shapes
+    {'first': torch.Size([2, 4])}
     """
 
     def __init__(

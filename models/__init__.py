@@ -67,6 +67,11 @@ def load(
     that many `copies` of the weights do not fit, the call is refused before they are read.
 
     Raises ValueError or OSError with one line that names the file and what is wrong with it.
+
+    >>> import framelens
+    >>> model = framelens.load("dense-tiles")
+    >>> model.geometry.layers, model.takes
+    (12, 'actions')
     """
     place = find(name)  # before the heavy imports: a misspelt name answers at once
     from framelens.models.loading.read import read

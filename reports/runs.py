@@ -226,7 +226,13 @@ class Run:
 
 
 def open_run(run: str | Path) -> Run:
-    """The finished run that a path, `model/run` or a name of its own names; any other raises ValueError."""
+    """The finished run that a path, `model/run` or a name of its own names; any other raises ValueError.
+
+    >>> import framelens
+    >>> run = framelens.open_run("reports/gallery/compare/tiles")
+    >>> run.kind, run.datasets
+    ('compare', ['compare'])
+    """
     folder = find_run(run)
     manifest = Manifest.read(folder / FILE)
     if not manifest.complete:
