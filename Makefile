@@ -5,12 +5,13 @@
 PYTHON ?= python3
 MODEL  ?= dense-tiles
 RUN    ?=
+PAPER  ?=
 ARGS   ?=
 
 # make itself says nothing of a variable that nobody reads, as in `make probe model=x`.
-UNKNOWN := $(strip $(foreach name,$(filter-out PYTHON MODEL RUN ARGS,$(.VARIABLES)),\
+UNKNOWN := $(strip $(foreach name,$(filter-out PYTHON MODEL RUN PAPER ARGS,$(.VARIABLES)),\
   $(if $(filter command,$(firstword $(origin $(name)))),$(name))))
-$(if $(UNKNOWN),$(error there is no variable $(UNKNOWN): use MODEL, RUN, ARGS or PYTHON, in capitals))
+$(if $(UNKNOWN),$(error there is no variable $(UNKNOWN): use MODEL, RUN, PAPER, ARGS or PYTHON, in capitals))
 
 # The comparisons that README shows.
 COMPARED := reports/gallery/compare/tiles reports/gallery/compare/digits
@@ -42,8 +43,8 @@ latents: $(INSTALLED) ## encode videos and prompts for probing: MODEL=... ARGS="
 probe: $(INSTALLED) ## probe a model and write its page: MODEL=dense-tiles ARGS="--clips 8"
 	run=$$($(BIN)/framelens probe --model "$(MODEL)" $(ARGS)) && $(BIN)/framelens figures --run "$$run"
 
-figures: $(INSTALLED) ## redraw figures and page from results: RUN=runs/dense-tiles/first, or all runs
-	$(BIN)/framelens figures $(if $(RUN),--run $(RUN)) $(ARGS)
+figures: $(INSTALLED) ## redraw figures and page from results: RUN=runs/dense-tiles/first, or all runs; PAPER=1 for those of the paper
+	$(BIN)/framelens figures $(if $(RUN),--run $(RUN)) $(if $(PAPER),--paper) $(ARGS)
 
 train: $(INSTALLED) ## train a network: MODEL=dense-tiles ARGS="--steps 2000"
 	$(BIN)/framelens train --model "$(MODEL)" $(ARGS)

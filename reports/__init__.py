@@ -2,8 +2,8 @@
 
     framelens figures --run runs/dense-tiles/default
 
-plots/ has one file per figure, page/ writes the page, findings/ words the findings, drawing/ is what figures
-share.
+plots/ has one file per figure, paper/ draws the figures and tables of Bai et al. 2026, page/ writes the page,
+findings/ words the findings, drawing/ is what figures share.
 """
 
 if __name__ != "framelens.reports":

@@ -2,8 +2,10 @@
 
     framelens figures --run runs/dense-tiles/first
     framelens figures --run all --figure depth --figure lag
+    framelens figures --run dense-tiles/first --paper --compare reports/gallery/compare/tiles
 
-Writes <out>/<model>/<run>/<figure>.png, .pdf and .csv, and page.html into the run folder.
+Writes <out>/<model>/<run>/<figure>.png, .pdf and .csv, and page.html into the run folder; with --paper the
+figures and tables of Bai et al. 2026, numbered as there, into <run>/paper.
 """
 
 import argparse
@@ -19,20 +21,27 @@ from framelens.reports.drawing import style
 from framelens.reports.drawing.publication import FORMATS, Publication, publication
 from framelens.reports.page.page import PageFigure, page, write_page
 from framelens.reports.page.plain_page import plain_page
+from framelens.reports.paper.folder import write_paper
 from framelens.reports.runs import PROBE, Run, open_run
+
+FIGURES = Path("reports/figures")
 
 
 @exits_as("figures")
 def main(arguments: list[str]) -> int:
     """Exit status: 0 when everything was drawn, 2 when the request cannot be met or a file is damaged."""
     options = read_options(parser(), arguments)
-    kinds = {kind_of(figure) for figure in options.figure}
+    kinds = {PROBE} if options.paper else {kind_of(figure) for figure in options.figure}
+    beside = others(options)
     status = 0
     wanted = Publication(options.width, options.title, tuple(dict.fromkeys(options.format)))
     for run in runs(options.run, kinds):
         try:
             with publication(wanted):
-                draw(run, options.out, options.figure)
+                if options.paper:
+                    print(*write_paper(run, paper_folder(run, options.out), *beside), sep="\n")
+                else:
+                    draw(run, options.out or FIGURES, options.figure)
         except NotReadable as error:
             if options.run != "all":
                 raise
@@ -47,7 +56,11 @@ def parser() -> argparse.ArgumentParser:
         prog="framelens figures", description="figures and page of finished runs"
     )
     parser.add_argument("--run", default="all", help="model/run or the path of a run; default: all")
-    parser.add_argument("--out", type=Path, default=Path("reports/figures"), help="folder for the figures")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"folder for the figures (default: {FIGURES}, with --paper paper/ in the run)",
+    )
     parser.add_argument(
         "--figure", action="extend", nargs="+", default=[], metavar="NAME",
         help=f"only these figures, and no page: {', '.join(plots.names())}",
@@ -61,7 +74,32 @@ def parser() -> argparse.ArgumentParser:
         "--title", action=argparse.BooleanOptionalAction, default=True,
         help="write title, model and clips above every figure (default: yes)",
     )  # fmt: skip
+    paper = parser.add_argument_group("the paper's figures and tables")
+    paper.add_argument("--paper", action="store_true", help="draw these instead, numbered as in the paper")
+    paper.add_argument(
+        "--bench", nargs="+", default=[], metavar="RUN", help="benchmarks, for the speed in Tables 1 and 3"
+    )
+    paper.add_argument(
+        "--compare", nargs="+", default=[], metavar="RUN",
+        help="comparisons of trainings, for Figure 5 and the scores in Tables 1 and 2",
+    )  # fmt: skip
     return parser
+
+
+def others(options: argparse.Namespace) -> tuple[list[Run], list[Run]]:
+    """Benchmarks and comparisons beside the run; ValueError where they, or --figure, do not fit --paper."""
+    if options.paper and options.figure:
+        raise ValueError("--paper draws the paper's figures, and --figure others: give one of them")
+    if not options.paper and (options.bench or options.compare):
+        raise ValueError("--bench and --compare are for --paper: add --paper, or leave them out")
+    return [open_run(run) for run in options.bench], [open_run(run) for run in options.compare]
+
+
+def paper_folder(run: Run, out: Path | None) -> Path:
+    """Where the paper's figures of a run are written; ValueError for a run that is not a probe's."""
+    if run.kind != PROBE:
+        raise ValueError(f"--paper draws a run of `make probe`, and {run.folder} is of kind {run.kind!r}")
+    return run.folder / "paper" if out is None else out / run.folder.parent.name / run.name / "paper"
 
 
 def runs(wanted: str, kinds: Collection[str] = ()) -> list[Run]:

@@ -67,9 +67,10 @@ INSIDE = {
     "reports/drawing": {"reports"},
     "reports/plots": {"reports/drawing", "reports"},
     "reports/findings": {"reports/drawing", "reports"},
+    "reports/paper": {"reports/plots", "reports/drawing", "reports"},
     "reports/page": {"reports/drawing", "reports/plots", "reports/findings", "reports"},
     "reports/comparison": {"reports/page", "reports/findings", "reports/drawing", "reports"},
-    "reports": {"reports/comparison", "reports/page", "reports/plots", "reports/drawing"},
+    "reports": {"reports/comparison", "reports/paper", "reports/page", "reports/plots", "reports/drawing"},
     "videos/worlds": {"videos"},
 }
 """What a folder may import of the other folders of its package."""

@@ -86,10 +86,15 @@ def test_make_refuses_a_variable_that_does_not_exist(words):
     assert done.stderr.count("\n") == 1 and f"no variable {words.partition('=')[0]}:" in done.stderr
 
 
-@pytest.mark.parametrize("words", ["MODEL=x", "RUN=runs/x", "ARGS=--quick", "PYTHON=python3"])
+@pytest.mark.parametrize("words", ["MODEL=x", "RUN=runs/x", "PAPER=1", "ARGS=--quick", "PYTHON=python3"])
 def test_make_takes_the_variables_that_exist(words):
     done = run_make("help", words)
     assert done.returncode == 0, done.stderr
+
+
+def test_make_figures_draws_those_of_the_paper():
+    done = run_make("--dry-run", "figures", "PAPER=1", "RUN=runs/a/b")
+    assert "framelens figures --run runs/a/b --paper" in done.stdout, done.stderr
 
 
 def test_files_are_short_enough_to_read():
