@@ -400,7 +400,8 @@ def results(model):
 
 @pytest.mark.slow
 def test_everything_promised_is_measured(results):
-    assert set(results) == set(AXES) and set(EVIDENCE) <= set(experiments.names())
+    pictures = {"cut_frames", "leave_one_out_frames", "reuse_frames"}
+    assert set(results) == set(AXES) | pictures and set(EVIDENCE) <= set(experiments.names())
 
 
 @pytest.mark.slow

@@ -220,7 +220,7 @@ def test_numbers_for_the_script_are_rounded_and_cannot_end_it(html):
     stored = re.search(r'id="numbers">(.*?)</script>', html, re.DOTALL)[1]
     assert "<" not in stored and not re.search(r"\d\.\d{5}", stored)
     numbers = json.loads(stored)
-    assert set(numbers) == {"small", "layers", "similarity", "interventions"}
+    assert set(numbers) == {"small", "layers", "similarity", "interventions", "frames"}
     values = numbers["similarity"]["values"]["trained"][0]
     assert values[0] == 1000 and all(isinstance(value, int) for value in values)
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from framelens.reports import listing
 from framelens.reports.page import player as module
-from framelens.reports.page.player import BORDER, GENERATED, GIVEN, Film, error_maps, films_of, player
+from framelens.reports.page.film import BORDER, GENERATED, GIVEN, Film
+from framelens.reports.page.player import error_maps, films_of, player
 from framelens.reports.plots.samples import read_samples
 from framelens.reports.runs import open_run
 

@@ -23,7 +23,8 @@ def test_reuse_is_coarse_but_cuts_and_left_out_layers_are_not(monkeypatch):
     network.source = Source()
     settings = Settings(clips=1, frames=2, context=1, probed=1, steps=1, quick=True)
     probed_clip = ProbedClip(0, {"trained": network}, clip, clip, settings, 2)
-    (cuts,), (left_out,) = cut.measure(probed_clip).values(), leave_one_out.measure(probed_clip).values()
+    cuts = cut.measure(probed_clip)["cut"]
+    left_out = leave_one_out.measure(probed_clip)["leave_one_out"]
     for dataset in (cuts, left_out):
         assert dataset.layer.values.tolist() == [0, 1, 2] and probed_clip.layers == [0, 2]
         assert np.isfinite(dataset.velocity_error).all() and np.isfinite(dataset.mse).all()

@@ -17,7 +17,7 @@ def experiments_of(run: RunShape) -> list[str]:
 
 
 def evaluations(run: RunShape) -> dict[str, int]:
-    """Layer evaluations by experiment of the run.
+    """Layer evaluations of one clip by experiment of the run, as a mean over its clips.
 
     `chunk probe` is the chunk that interventions share, `memory` the encoding of finished frames. ValueError
     for an experiment without a function `evaluations`.
@@ -25,10 +25,11 @@ def evaluations(run: RunShape) -> dict[str, int]:
     claims = {name: claim_of(name, run) for name in experiments_of(run)}
     use = shared_use(claim.chunk for claim in claims.values())
     shared = shared_evaluations(use, run)
-    found = {name: claim.denoising for name, claim in claims.items()}
+    each = {name: claim.per_clip(run.settings.clips) for name, claim in claims.items()}
+    found = {name: denoising for name, (denoising, _) in each.items()}
     if use is not None:
         found[CHUNK] = shared.denoising
-    found[MEMORY] = shared.encoding + sum(claim.encoding for claim in claims.values())
+    found[MEMORY] = shared.encoding + sum(encoding for _, encoding in each.values())
     return found
 
 

@@ -67,9 +67,8 @@ def evaluations(run: RunShape) -> Evaluations:
     """Of a clip that is kept: every step of the last chunk after its true past, in each branch."""
     if _refuse(run) is not None:
         return Evaluations(0)
-    return Evaluations(
-        run.branches * run.settings.steps * run.layers, run.branches * run.encoding(run.chunks - 1)
-    )
+    passes = run.branches * run.settings.steps
+    return Evaluations(passes * run.layers, run.branches * run.encoding(run.chunks - 1), clips=CLIPS)
 
 
 def kept_bytes(run: RunShape) -> int:

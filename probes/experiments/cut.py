@@ -14,6 +14,7 @@ from torch import Tensor
 from framelens.probes.chunk import cross_frame
 from framelens.probes.chunk.chunk_probe import ChunkProbe
 from framelens.probes.chunk.cross_frame import CUT
+from framelens.probes.chunk.kept_frames import KeptFrames
 from framelens.probes.chunk.measures import Table
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
@@ -30,13 +31,18 @@ QUICK = ("from", "only")
 
 
 def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
-    """`cut`, (clip, where, layer), and unless the run is quick `cut_heads`, (clip, layer, head)."""
+    """`cut`, (clip, where, layer), and unless the run is quick `cut_heads`, (clip, layer, head).
+
+    `cut_frames` has frames cut from each layer on, of the first clips.
+    """
     probes = [probed_clip.chunk_probe(network) for network in probed_clip.networks]
     cuts = list(QUICK if probed_clip.settings.quick else WHERE)
     layers = list(range(probed_clip.layers[0], probed_clip.layers[-1] + 1))
     table = Table(*probes, network=list(probed_clip.networks), where=cuts, layer=layers)
     places = [{"where": where, "layer": layer} for where, layer in itertools.product(cuts, layers)]
-    found = {"cut": _fill(table, places, [{"network": network} for network in probed_clip.networks])}
+    kept = KeptFrames("cut", probed_clip.index, probes[0], layers)
+    networks = [{"network": network} for network in probed_clip.networks]
+    found = {"cut": _fill(table, places, networks, kept)} | kept.datasets()
     if not probed_clip.settings.quick:
         heads = list(range(probed_clip.chunk_probe().model.geometry.heads))
         table = Table(probed_clip.chunk_probe(), layer=probed_clip.layers, head=heads)
@@ -56,12 +62,16 @@ def evaluations(run: RunShape) -> Evaluations:
     return Evaluations(rows * run.layers, chunk=ChunkUse(networks=NETWORK_COUNT))
 
 
-def _fill(table: Table, places: list[dict], networks: list[dict]) -> xr.Dataset:
+def _fill(
+    table: Table, places: list[dict], networks: list[dict], kept: KeptFrames | None = None
+) -> xr.Dataset:
     table.put_plain()
     probe = table.probes[0]
     modes = torch.stack([cut_modes(probe, **place) for place in places])
     for place, frames in zip(places, cross_frame.generate(probe, modes, {}), strict=True):
         table.put_frames(frames, **place)
+        if kept is not None and place["where"] == "from":
+            kept.put(frames, place["layer"])
     for network, probe in zip(networks, table.probes, strict=True):
         for place, velocity in zip(places, cross_frame.velocities(probe, modes, {}), strict=True):
             table.put_velocities(velocity, **place, **network)

@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
+from framelens.probes.chunk.kept_frames import KeptFrames
 from framelens.probes.chunk.measures import Table, describe_measure
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
@@ -19,14 +20,20 @@ from framelens.probes.run.shape import NETWORK_COUNT, RunShape
 
 
 def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
-    """`leave_one_out`, (clip, layer), with velocities by network and sigma; of every layer also if quick."""
+    """`leave_one_out`, (clip, layer), with velocities by network and sigma; of every layer also if quick.
+
+    `leave_one_out_frames` has the frames, of the first clips.
+    """
     probes = {network: probed_clip.chunk_probe(network) for network in probed_clip.networks}
     layers = list(range(probed_clip.layers[0], probed_clip.layers[-1] + 1))
     table = Table(*probes.values(), network=list(probes), layer=layers)
     table.put_plain()
     probe = probed_clip.chunk_probe()
+    kept = KeptFrames("leave_one_out", probed_clip.index, probe, layers)
     for layer in layers:
-        table.put_frames(without(probe, layer, probe.noise), layer=layer)
+        frames = without(probe, layer, probe.noise)
+        table.put_frames(frames, layer=layer)
+        kept.put(frames, layer)
     for network, each in probes.items():
         for layer, velocity in _without_each(each, layers):
             table.put_velocities(velocity, network=network, layer=layer)
@@ -34,7 +41,7 @@ def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     loss = dataset.velocity_error / dataset.plain_velocity_error - 1
     about = describe_measure("relative_loss")
     dataset["relative_loss"] = loss.transpose(*dataset.velocity_error.dims).assign_attrs(about)
-    return {"leave_one_out": dataset}
+    return {"leave_one_out": dataset} | kept.datasets()
 
 
 def evaluations(run: RunShape) -> Evaluations:

@@ -14,6 +14,7 @@ import xarray as xr
 from framelens.probes.chunk import cross_frame, stored_features
 from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
 from framelens.probes.chunk.features import DRAWS, Features
+from framelens.probes.chunk.kept_frames import KeptFrames
 from framelens.probes.chunk.measures import Table
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
@@ -24,7 +25,10 @@ ABOVE = {"cross": LIVE, "cross_only": CUT}
 
 
 def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
-    """`reuse`, (clip, kind, layer, start), with velocities by sigma, from features of sigma 1."""
+    """`reuse`, (clip, kind, layer, start), with velocities by sigma, from features of sigma 1.
+
+    `reuse_frames` has frames of the kind cross, from the first start on, of the first clips.
+    """
     probe, layers, starts = probed_clip.chunk_probe(), probed_clip.layers, probed_clip.settings.start_steps
     table = Table(probe, kind=[*stored_features.KINDS, *ABOVE], layer=layers, start=starts)
     table.put_plain()
@@ -32,16 +36,20 @@ def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
         _put_layers(table, layers, start)
     places = [{"kind": kind, "layer": layer} for kind in ABOVE for layer in layers]
     modes = torch.stack([cross_frame.through(probe, p["layer"], STORED, ABOVE[p["kind"]]) for p in places])
+    kept = KeptFrames("reuse", probed_clip.index, probe, layers, start=starts[0])
     for start in starts:
         stored = probe.features(start).cross
         for place, frames in zip(places, cross_frame.generate(probe, modes, stored, start + 1), strict=True):
             table.put_frames(frames, **place, start=start)
             table.put({"block_share": 1.0}, **place, start=start)
+            if start == starts[0] and place["kind"] == "cross":
+                kept.put(frames, place["layer"])
     other = probe.features().of_other_draw()
     for place, velocity in zip(places, cross_frame.velocities(probe, modes, other.cross), strict=True):
         table.put_velocities(velocity, **place)
     put_layer_velocities(table, layers, stored_features.KINDS, other)
-    return {"reuse": table.dataset(start_sigma=("start", [probe.sigma(start) for start in starts]))}
+    sigmas = [probe.sigma(start) for start in starts]
+    return {"reuse": table.dataset(start_sigma=("start", sigmas))} | kept.datasets()
 
 
 def evaluations(run: RunShape) -> Evaluations:

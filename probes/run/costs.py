@@ -48,6 +48,13 @@ class Evaluations:
     """In its own passes that take finished frames into memory."""
     chunk: ChunkUse | None = None
     """What it asks of the shared chunk beside them; None for an experiment that does without."""
+    clips: int | None = None
+    """How many clips of a run, the first ones, it measures; None for all."""
+
+    def per_clip(self, clips: int) -> tuple[int, int]:
+        """Denoising and encoding, as a mean over that number of clips."""
+        share = 1 if self.clips is None else min(1, self.clips / clips)
+        return round(self.denoising * share), round(self.encoding * share)
 
 
 def claim_of(name: str, run: RunShape) -> Evaluations:

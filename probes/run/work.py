@@ -68,8 +68,8 @@ class Session:
     def shares(self) -> dict[str, float]:
         """The part of a clip's layer evaluations that each experiment makes; they add up to 1."""
         run = shape_of_run(self.networks["trained"], self.settings, self.frames)
-        claims = {name: claim_of(name, run) for name in self.experiments}
-        counts = {name: claim.denoising + claim.encoding for name, claim in claims.items()}
+        clips = self.settings.clips
+        counts = {name: sum(claim_of(name, run).per_clip(clips)) for name in self.experiments}
         return {name: count / max(1, sum(counts.values())) for name, count in counts.items()}
 
     def with_own_clips(self, folder: Path) -> "Session":

@@ -17,8 +17,8 @@ from PIL import Image
 
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import colours
+from framelens.reports.page.film import to_pixels
 from framelens.reports.page.markup import Html, fill, join, numbers, own_file
-from framelens.reports.page.player import to_pixels
 from framelens.reports.plots.samples import pictures, read_samples
 from framelens.reports.runs import Run
 

@@ -4,7 +4,7 @@ data = choices(run, datasets(run, "cut", "leave_one_out", "reuse"))    # for the
 chooser_section(data)    # the controls; the script shows them, the static figures hold the same numbers
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,8 +152,11 @@ def _number(value: xr.Dataset, is_error: bool) -> str:
     return "–" if np.isnan(mean) else spell(value, 4 if is_error and abs(mean) < 0.1 else 2)
 
 
-def chooser_section(data: Mapping[str, Any]) -> list[Html]:
-    """The controls and the elements that the script fills; empty where there is nothing to choose."""
+def chooser_section(data: Mapping[str, Any], frames: Sequence[Html] = ()) -> list[Html]:
+    """The controls and the elements that the script fills; empty where there is nothing to choose.
+
+    `frames` are pictures of which the script shows those of the chosen layer.
+    """
     if not data["layers"]:
         return []
     similarity, interventions = data.get("similarity"), data.get("interventions")
@@ -171,6 +174,7 @@ def chooser_section(data: Mapping[str, Any]) -> list[Html]:
             fill('<h3 id="interventions-title">Interventions</h3>'),
             fill('<div class="scroll" tabindex="0"><table class="numbers" id="interventions"></table></div>'),
         ]
+    parts += frames
     if similarity:
         maps = (
             fill(

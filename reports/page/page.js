@@ -123,6 +123,19 @@
     const name = known ? known.name : "layer " + chosen.layer;
     if (data.interventions) fillInterventions(name);
     if (data.similarity) fillSimilarity(name);
+    document.querySelectorAll("figure[data-frames]").forEach(showFrame);
+  }
+
+  // Shows the frame of the chosen layer; a picture with one frame, such as the truth, stays as it is.
+  function showFrame(figure) {
+    const layers = data.frames[figure.dataset.frames];
+    if (!layers) return;
+    const at = layers.indexOf(chosen.layer), share = layers.length > 1 ? 100 * at / (layers.length - 1) : 0;
+    figure.hidden = at < 0;
+    figure.firstElementChild.style.backgroundPosition = share + "% 0";
+    const text = figure.dataset.label.replace("L", chosen.layer.split("-").pop());
+    figure.lastElementChild.textContent = text;
+    figure.firstElementChild.setAttribute("aria-label", text);
   }
 
   function choose(what, wanted) {

@@ -17,6 +17,7 @@ from framelens.reports.drawing.effects import datasets
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.attention import attention_section
 from framelens.reports.page.chooser import choices, chooser_section
+from framelens.reports.page.kept_frames import layer_frames
 from framelens.reports.page.markup import Html, fill, join, numbers, own_file, pairs
 from framelens.reports.page.small_figures import INTERVENTIONS, Small, small_figures
 from framelens.reports.page.verdict import banner, verdict_parts
@@ -57,14 +58,15 @@ def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) 
     name, plan = f"{run.model}, run {run.name}", run.plan
     measured = datasets(run, *INTERVENTIONS)
     small, data = small_figures(run, measured, plan), choices(run, measured)
-    found = findings(run)
+    found, frames = findings(run), layer_frames(run)
+    data["frames"] = frames.layers
     parts = [
         *banner(run, plan),
         fill("<h1>{}</h1>", name),
         fill('<p class="quiet">{}</p>', summary_line(run)),
         *(fill("<p>{}</p>", note) for note in run.probe.notes),
         *verdict_parts(run, plan, small, found),
-        *chooser_section(data),
+        *chooser_section(data, frames.parts),
         *attention_section(run),
         fill('<h2 id="findings">Two findings, tested on this run</h2>\n<div class="findings">'),
         *(finding_card(number, finding) for number, finding in enumerate(found, 1)),

@@ -7,15 +7,13 @@ all films of a clip stay in step, the page needs no script for them, and print s
 """
 
 import base64
-import io
-from dataclasses import dataclass
 
 import numpy as np
 import seaborn
-import xarray as xr
-from PIL import Image
 
 from framelens.reports.drawing import colours
+from framelens.reports.page.film import Film, to_pixels
+from framelens.reports.page.kept_frames import planned_films
 from framelens.reports.page.markup import Html, fill, join
 from framelens.reports.plots.samples import pictures, read_samples
 from framelens.reports.runs import Run
@@ -23,11 +21,7 @@ from framelens.reports.runs import Run
 MOST_CLIPS = 8
 MOST_FRAMES = 48
 MOST_BYTES = 2_000_000
-"""Of all films of a page; clips that would exceed it are left out."""
-SMALL, LARGE = 110, 200
-"""Pixels: smaller frames are enlarged by a whole factor to this, larger ones are reduced to that."""
-BORDER = 3
-GIVEN, GENERATED = (34, 34, 34), (190, 190, 190)
+"""Of all films of the player; clips that would exceed it are left out."""
 DARK = 0.5
 """The error, as a share of the range of a pixel, that has the darkest colour of an error map."""
 ABOUT = (
@@ -41,32 +35,6 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Film:
-    """One looped picture: its title and its frames, [frame, row, column, 3] from 0 to 255."""
-
-    title: str
-    frames: np.ndarray
-    was_given: np.ndarray
-    """By frame: whether it was given to the model."""
-
-    def sprite(self) -> bytes:
-        """All frames side by side in one WebP picture."""
-        shown = [
-            _frame(pixels, bool(given)) for pixels, given in zip(self.frames, self.was_given, strict=True)
-        ]
-        whole, buffer = np.concatenate(shown, axis=1), io.BytesIO()
-        is_small = max(self.frames.shape[1:3]) <= SMALL
-        Image.fromarray(whole).save(buffer, "WEBP", lossless=is_small, quality=80, method=4)
-        return buffer.getvalue()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of a frame with its border, in pixels."""
-        height, width, _ = _frame(self.frames[0], given=False).shape
-        return height, width
-
-
 def player(run: Run) -> list[Html]:
     """The section with every clip's films, its chooser and its error maps."""
     if run.missing(("samples",)):
@@ -76,6 +44,7 @@ def player(run: Run) -> list[Html]:
     wanted = min(next(iter(by_mode.values())).sizes["clip"], MOST_CLIPS)
     for clip in range(wanted):
         films = films_of(by_mode, previews, clip, int(run.manifest.settings["context"]))
+        films += planned_films(run, clip)
         maps = error_maps(films)
         sprites = [(film, film.sprite()) for film in [*films, *maps]]
         size += sum(len(sprite) for _, sprite in sprites) * 4 // 3
@@ -128,30 +97,8 @@ def error_maps(films: list[Film]) -> list[Film]:
     return maps
 
 
-def to_pixels(video: xr.DataArray) -> np.ndarray:
-    """Frames in [-1, 1] as [frame, row, column, 3] from 0 to 255; values that are not finite are black."""
-    values = np.nan_to_num(video.transpose("frame", "row", "col", "channel").values, nan=-1.0)
-    pixels = np.clip((values + 1) * 127.5, 0, 255).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
-
-
 def _even(frames: int) -> np.ndarray:
     return np.unique(np.linspace(0, frames - 1, min(frames, MOST_FRAMES)).round().astype(int))
-
-
-def _frame(pixels: np.ndarray, given: bool) -> np.ndarray:
-    """One frame at the size of the page, with a border."""
-    longest = max(pixels.shape[:2])
-    if longest <= SMALL:
-        shown = pixels.repeat(-(-SMALL // longest), axis=0).repeat(-(-SMALL // longest), axis=1)
-    else:
-        factor = min(1.0, LARGE / longest)
-        height, width = (max(1, round(size * factor)) for size in pixels.shape[:2])
-        shown = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
-    bordered = np.empty((shown.shape[0] + 2 * BORDER, shown.shape[1] + 2 * BORDER, 3), np.uint8)
-    bordered[:] = GIVEN if given else GENERATED
-    bordered[BORDER:-BORDER, BORDER:-BORDER] = shown
-    return bordered
 
 
 def _clip(number: int, films: list[tuple[Film, bytes]], maps: list[tuple[Film, bytes]]) -> Html:

@@ -94,10 +94,18 @@ def pictures(
         return {"truth": _pick_decoded(truth.isel(clip=clip))} | decoded
     if not stored.attrs.get("latent"):
         return clips
-    channels = slice(0, 3 if stored.sizes["channel"] >= 3 else 1)
-    clips = {name: video.isel(channel=channels) for name, video in clips.items()}
-    low, high = (clips["truth"].quantile(q, ("frame", "row", "col")).drop_vars("quantile") for q in (0, 1))
-    return {name: 2 * (video - low) / (high - low).clip(min=1e-12) - 1 for name, video in clips.items()}
+    return latents_as_colours(clips, clips["truth"])
+
+
+def latents_as_colours(videos: dict[str, xr.DataArray], truth: xr.DataArray) -> dict[str, xr.DataArray]:
+    """The first three channels of latents (one where they are fewer), each in [-1, 1] over its range in the
+    truth of that clip."""
+    channels = slice(0, 3 if truth.sizes["channel"] >= 3 else 1)
+    truth = truth.isel(channel=channels)
+    over = [dim for dim in truth.dims if dim != "channel"]
+    low, high = (truth.quantile(q, over).drop_vars("quantile") for q in (0, 1))
+    span = (high - low).clip(min=1e-12)
+    return {name: 2 * (video.isel(channel=channels) - low) / span - 1 for name, video in videos.items()}
 
 
 def _pick_decoded(preview: xr.DataArray) -> xr.DataArray:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import fake_attention
+import fake_frames
 import fake_interventions
 import fake_known_state
 import fake_manifest
@@ -46,6 +47,7 @@ def write(
         "known_state": fake_known_state.known_state(_layer_coords(size, "hook_resid_post", True), rng, clips),
         "attention_rows": fake_attention.rows(size, _layer_coords(size, "attn", False), _sigmas(steps)),
     } | fake_interventions.datasets(size, controls_hold)
+    datasets |= fake_frames.datasets(size, datasets["samples"].truth)
     for name, dataset in datasets.items():
         dataset.astype("float32").to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
     (folder / "manifest.json").write_text(json.dumps(_manifest(size, complete), indent=1))
