@@ -48,11 +48,11 @@ def test_a_given_frame_is_one_of_the_context_or_one_without_a_score(run):
     assert (forced.was_given == (~np.isfinite(psnr) | (np.arange(12) < 3))).all()
 
 
-def test_an_error_map_is_dark_without_error_and_bright_from_half_of_the_range_on():
+def test_an_error_map_is_light_without_error_and_dark_from_half_of_the_range_on():
     black, white = np.zeros((2, 4, 4, 3), np.uint8), np.full((2, 4, 4, 3), 255, np.uint8)
     same, opposite = (Film("x", frames, np.zeros(2, bool)) for frames in (black, white))
-    dark, bright = error_maps([same, same, opposite])
-    assert dark.frames.max() < 40 and bright.frames.min() > 150
+    light, dark = error_maps([same, same, opposite])
+    assert light.frames.mean() > 220 and dark.frames.mean() < 50
 
 
 def test_clips_beyond_the_limit_of_bytes_are_left_out_and_counted(run, monkeypatch):
