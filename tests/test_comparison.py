@@ -7,8 +7,10 @@ from pathlib import Path
 import fake_run
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE, TOKEN_COSINE_NULL
 from framelens.analyses.differences import mean_difference
 from framelens.analyses.scales import LOG
 from framelens.reports import compare
@@ -100,12 +102,15 @@ def test_models_of_other_depth_are_drawn_along_the_depth_without_differences(run
 @pytest.mark.slow
 def test_the_page_has_every_figure_both_verdicts_and_what_is_missing(runs, capsys):
     (runs[1].folder / "readout.nc").unlink()
+    older, since = runs[1].folder / "noise_invariance.nc", [TOKEN_COSINE, TOKEN_COSINE_NULL]
+    xr.load_dataset(older, engine="h5netcdf").drop_vars(since).to_netcdf(older, engine="h5netcdf")
     assert compare.main(["fake/a", "fake/b"]) == 0
     path = capsys.readouterr().out.strip()
     page = Path(path).read_text(encoding="utf-8")
-    assert page.count("data:image/png") == len(MEASURES) - 1
+    assert page.count("data:image/png") == len(MEASURES) - 2
     assert "not separable" in page and "finding 2" in page
     assert re.search(r"Clean frame read out: fake/b lacks readout", page)
+    assert "fake/b lacks token_cosine_median of noise_invariance" in page
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from framelens.analyses.decision.conditions import spell_measures, without_benef
 from framelens.analyses.decision.engine import Measured, NotMeasured, Question
 from framelens.analyses.decision.evidence import SplitEvidence
 from framelens.analyses.decision.kept import MEASURES, THRESHOLD, mean_of, summary
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE, TOKEN_COSINE_NULL
 from framelens.analyses.decision.words import percent, spell, spell_count, spell_share
 from framelens.analyses.scales import scale_of
 
@@ -54,11 +55,14 @@ def agreement_after_the_encoder(evidence: SplitEvidence) -> Measured:
     context, depth = evidence.context_for("noise_invariance"), evidence.encoder_layers
     stored = evidence.data["noise_invariance"]
     own = stored.isel(sigma=int(np.argmax(stored.sigma.values)))
+    if TOKEN_COSINE_NULL not in stored:
+        raise NotMeasured("The run is of an older version, without cosines of single tokens: probe again.")
     own = own.sel(layer=depth - 1, network="trained", drop=True)
-    gain = summary(context.rows((own.centred_cosine - own.other_context).mean("frame", skipna=False)))
-    cosine = mean_of(own.centred_cosine.mean("frame", skipna=False), scale_of("centred_cosine"))
-    text = f"Features of two noise draws are more similar by {spell(gain)} with their own past."
-    return Measured(gain, text, f"Centred cosine after layer {depth - 1}: {spell(cosine)}.")
+    cosine, null = (own[name].mean("frame", skipna=False) for name in (TOKEN_COSINE, TOKEN_COSINE_NULL))
+    gain = summary(context.rows(cosine - null))
+    value = mean_of(cosine, scale_of(TOKEN_COSINE))
+    text = f"Tokens of two noise draws are more similar by {spell(gain)} with their own past."
+    return Measured(gain, text, f"Median cosine of tokens after layer {depth - 1}: {spell(value)}.")
 
 
 def sharpness_kept(evidence: SplitEvidence) -> Measured:

@@ -20,6 +20,7 @@ from framelens.analyses.decision.engine import Answer, answers
 from framelens.analyses.decision.evidence import SplitEvidence
 from framelens.analyses.decision.kept import THRESHOLD, mean_of, summary
 from framelens.analyses.decision.late import describe_late
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE
 from framelens.analyses.decision.verdict import QUESTIONS, verdict
 from framelens.analyses.decision.words import percent, spell
 from framelens.analyses.intervals import enough
@@ -204,11 +205,13 @@ def dispensable(found: Curves, cut: Cut) -> list[int]:
 def _supporting(data: Mapping[str, xr.Dataset], cut: Cut) -> list[str]:
     """Similarity over steps after the encoder, and attention mass in the tail: suggestive only."""
     remarks = []
-    if "step_similarity" in data:
-        similarity = data["step_similarity"].centred_cosine.sel(layer=cut.encoder_layers - 1)
+    if "step_similarity" in data and TOKEN_COSINE in data["step_similarity"]:
+        similarity = data["step_similarity"][TOKEN_COSINE].sel(layer=cut.encoder_layers - 1)
         different = similarity.step != similarity.step_b
-        text = _by_network(similarity.where(different), scale_of("centred_cosine"))
-        remarks.append(f"Similarity (centred cosine) of steps after the encoder's last layer: {text}.")
+        text = _by_network(similarity.where(different), scale_of(TOKEN_COSINE))
+        remarks.append(
+            f"Similarity (median cosine of tokens) of steps after the encoder's last layer: {text}."
+        )
     if "frame_attention" in data and cut.tail:
         mass = data["frame_attention"].cross_mass
         tail = mass.sel(layer=[layer for layer in cut.tail if layer in mass.layer])

@@ -58,9 +58,15 @@ class Compared:
         return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
 
     def lacking(self, measure: Measure) -> dict[str, list[str]]:
-        """For each run that cannot show the measure, the datasets that it lacks."""
-        missing = {name: run.missing(measure.needs) for name, run in zip(self.names, self.runs, strict=True)}
-        return {name: datasets for name, datasets in missing.items() if datasets}
+        """For each run that cannot show the measure, the datasets that it lacks, or the variable of one."""
+        found = {}
+        for name, run in zip(self.names, self.runs, strict=True):
+            missing = run.missing(measure.needs)
+            if not missing and measure.variable and not run.has(*measure.needs, measure.variable):
+                missing = [f"{measure.variable} of {measure.needs[0]}"]
+            if missing:
+                found[name] = missing
+        return found
 
 
 def share_places(values: Sequence[xr.DataArray]) -> bool:

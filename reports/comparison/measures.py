@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import xarray as xr
 
 from framelens.analyses.averages import by_head, noisiest, off_diagonal, uniform_share
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE
 from framelens.analyses.scales import COSINE, LOG, PLAIN, SHARE, MeasureScale
 from framelens.reports.drawing.effects import TRAINED
 from framelens.reports.runs import Run
@@ -28,6 +29,8 @@ class Measure:
     scale: MeasureScale
     along: str = "layer"
     """The axis beside clip."""
+    variable: str | None = None
+    """What runs of older versions lack in the dataset that it needs."""
 
     @property
     def is_ratio(self) -> bool:
@@ -36,12 +39,12 @@ class Measure:
 
 
 def _between_steps(run: Run) -> xr.DataArray:
-    stored = run.read("step_similarity", "centred_cosine", network=TRAINED)
-    return off_diagonal(stored.centred_cosine.mean("frame"))
+    stored = run.read("step_similarity", TOKEN_COSINE, network=TRAINED)
+    return off_diagonal(stored[TOKEN_COSINE].mean("frame"))
 
 
 def _between_draws(run: Run) -> xr.DataArray:
-    return noisiest(run.read("noise_invariance", network=TRAINED)).centred_cosine
+    return noisiest(run.read("noise_invariance", network=TRAINED))[TOKEN_COSINE]
 
 
 def _cross_mass(run: Run) -> xr.DataArray:
@@ -79,12 +82,12 @@ MEASURES = (
         _psnr("free_running"), PLAIN, "frame",
     ),
     Measure(
-        "step_similarity", "Features at different denoising steps", "centred cosine",
-        ("step_similarity",), _between_steps, COSINE,
+        "step_similarity", "Features at different denoising steps", "median cosine of tokens",
+        ("step_similarity",), _between_steps, COSINE, variable=TOKEN_COSINE,
     ),
     Measure(
-        "noise_invariance", "Two noise draws at the highest sigma", "centred cosine",
-        ("noise_invariance",), _between_draws, COSINE,
+        "noise_invariance", "Two noise draws at the highest sigma", "median cosine of tokens",
+        ("noise_invariance",), _between_draws, COSINE, variable=TOKEN_COSINE,
     ),
     Measure(
         "cross_mass", "Attention to earlier frames", "share of attention",

@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from framelens.analyses.decision.repeated_features import TOKEN_COSINE, TOKEN_COSINE_NULL
+
 SIGMAS = [0.2, 0.35, 0.5, 0.65, 0.8]
 KINDS = ["hard", "delta", "cross", "cross_only"]
 
@@ -88,7 +90,7 @@ def datasets(
         ),
         "leave_one_out": xr.Dataset(measures(("layer",), np.array(out), True), {"network": networks} | each),
         "noise_invariance": xr.Dataset(
-            {"centred_cosine": (dims, agrees), "other_context": (dims, rng.normal(0, 0.02, shape))},
+            {TOKEN_COSINE: (dims, agrees), TOKEN_COSINE_NULL: (dims, rng.normal(0, 0.02, shape))},
             {"network": networks, "frame": [4], "layer": layer, "sigma": [1.0]},
         ),
         "controls": xr.Dataset(
