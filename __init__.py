@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from framelens.diffusion.sampler import rollout
     from framelens.hooks import AttentionTap, Edit, Trace, record, run_with_cache, together
     from framelens.models import load
+    from framelens.models.variants.fetch_once import fetch_once
     from framelens.reports.runs import open_run
 
 __path__ = [str(Path(__file__).resolve().parent)]
@@ -29,6 +30,7 @@ _HOMES = {
     "AttentionTap": "hooks",
     "Edit": "hooks",
     "Trace": "hooks",
+    "fetch_once": "models.variants.fetch_once",
     "load": "models",
     "open_run": "reports.runs",
     "record": "hooks",
@@ -41,6 +43,7 @@ __all__ = [
     "AttentionTap",
     "Edit",
     "Trace",
+    "fetch_once",
     "load",
     "open_run",
     "record",

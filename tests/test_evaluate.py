@@ -73,6 +73,33 @@ def test_guidance_and_a_window_change_what_is_drawn(separated, capsys):
     assert scores(capsys, "--model", separated, "--window", "9", "--sink", "1") == plain
 
 
+def test_a_model_that_fetches_the_past_once_is_scored_beside_the_whole_one(dense, capsys):
+    whole = scores(capsys, "--model", dense)
+    for layers, merge in (("all", "softmax"), ("1", "sum")):
+        both = scores(capsys, "--model", dense, "--fetch-once", layers, "--merge", merge)
+        name = f"{dense}, past fetched once by layers: {layers} ({merge})"
+        assert list(both) == [dense, name] and both[dense] == whole
+        assert both[name][PSNR] != whole[PSNR]
+    both = scores(capsys, "--model", dense, "--fetch-once", "all", "--refresh", "1")
+    assert list(both.values()) == [whole, whole]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fetch-once", "3"], "the cut must be 0 to 2"),
+        (["--fetch-once", "-1"], "the cut must be 0 to 2"),
+        (["--fetch-once", "no/plan.json"], "no/plan.json"),
+        (["--fetch-once", "all", "--refresh", "0"], "refresh must be at least 1 step, got 0"),
+        (["--refresh", "2"], "--refresh is of --fetch-once"),
+    ],
+)
+def test_a_request_to_fetch_once_that_does_not_fit_gets_one_line(dense, capsys, options, message):
+    assert evaluate.main(["--model", dense, *options, *SHORT]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 def test_a_cut_model_is_scored_beside_the_whole_one(dense, capsys):
     whole = scores(capsys, "--model", dense)
     both = scores(capsys, "--model", dense, "--cut-from", "0")

@@ -9,6 +9,11 @@ first frames and, where the world's state can be read off a frame, its distance 
 Scores every model whole and with layers 5 and deeper cut off from the past: what such a cut costs before and
 after a fine-tune under it.
 
+    framelens evaluate --model dense-tiles --fetch-once 6
+
+Scores every model also with the past fetched once per frame, at its first denoising step. Only the first 6
+layers see the past; `all` or a plan.json may be given instead (models/variants/fetch_once.py).
+
     framelens evaluate --model dense-tiles --seed 1 --out scores.json
 
 Writes the scores with the command, the seed, all settings, the models' files and hashes, and versions.
@@ -33,11 +38,14 @@ from framelens.records.checks import (
     spell_as_flag,
 )
 from framelens.records.commands import command_line, exits_as, read_options
+from framelens.records.plan import Plan
 from framelens.records.progress import progress_bar
 
 if TYPE_CHECKING:  # it imports torch, which --help does without
     import framelens.diffusion.contract
 
+ALL_LAYERS = "all"
+MERGES = ("softmax", "sum")
 RULES: dict[str, Rule] = {
     "clips": CLIPS,
     "steps": STEPS,
@@ -45,6 +53,10 @@ RULES: dict[str, Rule] = {
     "frames": optional(FRAMES),
     "guidance": GUIDANCE,
     "seed": SEED,
+    "refresh": Rule(
+        lambda value, options: value is None or options.fetch_once is not None,
+        lambda name, value, options: f"{name} is of --fetch-once: give both",
+    ),
 }
 
 
@@ -64,6 +76,16 @@ def parser() -> argparse.ArgumentParser:
         "--cut-from", type=int, metavar="LAYER",
         help="score dense models also with this layer and all deeper ones cut off from the past",
     )  # fmt: skip
+    parser.add_argument(
+        "--fetch-once", metavar="LAYERS",
+        help="score models also with the past fetched once per frame, by that number of first layers: "
+        "all, a number, or the plan.json of a run",
+    )  # fmt: skip
+    parser.add_argument(
+        "--merge", choices=MERGES, default=MERGES[0],
+        help="how --fetch-once merges the past with the frame (default: softmax)",
+    )  # fmt: skip
+    parser.add_argument("--refresh", type=int, metavar="STEPS", help="--fetch-once again every STEPS steps")
     parser.add_argument("--clips", type=int, default=32, help="held-out clips")
     parser.add_argument("--steps", type=int, default=25, help="denoising steps per frame")
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
@@ -104,7 +126,7 @@ def main(arguments: list[str]) -> int:
 def open_models(
     options: argparse.Namespace,
 ) -> "dict[str, framelens.diffusion.contract.CausalDiffuser]":
-    """The networks to score by name: every model and, with --cut-from, every model with these layers cut."""
+    """The networks to score by name: every model, and what --cut-from and --fetch-once make of it."""
     from framelens import models
     from framelens.models.variants.cut import CutModel, layers_from
 
@@ -117,7 +139,29 @@ def open_models(
         if options.cut_from is not None:
             cut = CutModel(networks[name], layers_from(networks[name], options.cut_from))
             networks[f"{name}, cut from {options.cut_from}"] = cut
+        if options.fetch_once is not None:
+            networks[f"{name}, {describe_fetching(options)}"] = fetch_past_once(networks[name], options)
     return networks
+
+
+def fetch_past_once(
+    network: "framelens.diffusion.contract.CausalDiffuser", options: argparse.Namespace
+) -> "framelens.diffusion.contract.CausalDiffuser":
+    """The network with the past fetched once per frame, as the options say."""
+    from framelens.models.variants.fetch_once import fetch_once
+
+    given, cut = options.fetch_once, None
+    if given.removeprefix("-").isdecimal():
+        cut = int(given)
+    elif given != ALL_LAYERS:
+        cut = Plan.read(Path(given))
+    return fetch_once(network, cut, merge=options.merge, refresh=options.refresh)
+
+
+def describe_fetching(options: argparse.Namespace) -> str:
+    """The options of --fetch-once in words."""
+    again = "" if options.refresh is None else f", again every {options.refresh} steps"
+    return f"past fetched once by layers: {options.fetch_once}{again} ({options.merge})"
 
 
 def evaluate(

@@ -4,7 +4,7 @@ The last chunks are stored uncompressed, earlier ones in larger patches. When a 
 keys of all later chunks are computed again, because they had seen its uncompressed form.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from framelens.hooks.kernel import unwatched_attention
-from framelens.models.parts.cache import KVCache, KVStorage
+from framelens.models.parts.cache import Attending, KVCache, KVStorage
 from framelens.models.parts.current_tokens import Turns
+from framelens.models.parts.history import History
 
 BLOCK = 128
 """diffusers pads the queries of a denoising pass to a multiple of this, and adds as many keys."""
@@ -88,7 +89,7 @@ class AnyFlowPast:
 class Denoising:
     """A denoising pass: the chunk sees all keys of the cache and its own; nothing is stored."""
 
-    cache: KVCache
+    cache: KVCache | History
     own: int
     phantoms: int = 0
     """Number of the cache's first keys that are of no frame."""
@@ -96,6 +97,11 @@ class Denoising:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention [b h n d] of the chunk's tokens."""
         return self.cache.attend(layer, q, k, v)
+
+    def replace_attention(self, attend: Attending, cut: int) -> "Denoising":
+        """The same with another way of attending through the cache."""
+        assert isinstance(self.cache, KVCache)
+        return replace(self, cache=attend(self.cache, cut, self.phantoms))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from framelens.hooks.kernel import unwatched_attention
 from framelens.models.parts.blocks import Block, HookedAttention, Rope, rotate
 from framelens.models.parts.cache import KVCache
+from framelens.models.parts.history import History
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class LongAttention(HookedAttention):
         self.norm_added_q, self.norm_added_k = (nn.RMSNorm(head, eps=1e-6) for _ in range(2))
 
     def forward(
-        self, x: Float[Tensor, "b n d"], rope: Rope, history: KVCache | Recoding, layer: int
+        self, x: Float[Tensor, "b n d"], rope: Rope, history: History, layer: int
     ) -> Float[Tensor, "b n d"]:
         """The attention output for each token of x; `history` decides which keys each token sees."""
         coarse = history.coarse if isinstance(history, Recoding) else 0

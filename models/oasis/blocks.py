@@ -4,7 +4,7 @@ Each half, with its own MLP, is a layer here. Tokens are [b n d] with n = (frame
 instruments of attention see only the last frame, the current one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from framelens.hooks.kernel import unwatched_attention
 from framelens.models.parts.blocks import HookedAttention, HookedBlock, per_frame
-from framelens.models.parts.cache import KVCache
+from framelens.models.parts.cache import Attending, KVCache
 from framelens.models.parts.current_tokens import Turns, hook_current, rotate_pairs
+from framelens.models.parts.history import History
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Frames:
 
     tokens: int
     frames: int
-    cache: KVCache
+    cache: KVCache | History
 
     def within(self, _layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention [b (t n) h d] of each frame's tokens to each other."""
@@ -50,12 +51,16 @@ class Frames:
     def along(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention [b (t n) h d] of each token to the same place in the frames up to its own."""
         q, k, v = (rearrange(x, "b (t n) h d -> (b n) h t d", n=self.tokens) for x in (q, k, v))
-        k, v = self.cache.with_current(layer, k, v)
-        parts = [F.scaled_dot_product_attention(q[:, :, -1:], k, v)]
+        seen = self.cache.attend(layer, q[:, :, -1:], k, v)
         if self.frames > 1:
             q, k, v = (x[:, :, : self.frames - 1] for x in (q, k, v))
-            parts.insert(0, unwatched_attention(q, k, v, is_causal=True))
-        return rearrange(torch.cat(parts, dim=2), "(b n) h t d -> b (t n) h d", n=self.tokens)
+            seen = torch.cat([unwatched_attention(q, k, v, is_causal=True), seen], dim=2)
+        return rearrange(seen, "(b n) h t d -> b (t n) h d", n=self.tokens)
+
+    def replace_attention(self, attend: Attending, cut: int) -> "Frames":
+        """The same with another way of attending along time, which the odd layers of the network do."""
+        assert isinstance(self.cache, KVCache)
+        return replace(self, cache=attend(self.cache, cut // 2, 0))
 
 
 class OasisAttention(HookedAttention):

@@ -159,7 +159,9 @@ class StackAttention(HookedAttention):
     def _through_pattern(self, q: Tensor, k: Tensor, v: Tensor, history, layer: int) -> Tensor:
         """z after the hooks on hook_pattern; the fused kernel's z if they did not change the pattern."""
         if not isinstance(history, KVCache):
-            raise ValueError("hook_pattern exists in cached passes (denoise, encode), not in teacher_forced")
+            raise ValueError(
+                "hook_pattern exists in passes over the KV cache, not in teacher_forced, nor in fetch_once"
+            )
         z = history.attend(layer, q, k, v)
         keys, values = history.with_current(layer, k, v)
         pattern = (q.float() @ keys.float().mT / math.sqrt(q.shape[-1])).softmax(dim=-1)

@@ -1,12 +1,14 @@
 """The KV cache of frame-by-frame passes: a value, although its memory is preallocated and shared."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from framelens.models.parts.history import Reach
+from framelens.models.parts.history import History, Reach
 
 
 @dataclass
@@ -66,13 +68,21 @@ class KVCache:
         """Keys and values [b h k d] of the history followed by the current tokens."""
         end = self.tokens + k.shape[2]
         if self.tokens < self.storage.written:
-            past = slice(0, self.tokens)
-            keys, values = self.storage.keys[layer][:, :, past], self.storage.values[layer][:, :, past]
+            keys, values = self.past(layer)
             return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
         self.storage.reserve_layer(layer, k, end)
         for store, new in ((self.storage.keys, k), (self.storage.values, v)):
             store[layer][:, :, self.tokens : end] = new
         return self.storage.keys[layer][:, :, :end], self.storage.values[layer][:, :, :end]
+
+    def past(self, layer: int, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Keys and values [b h k d] of that layer's history from token `first` on."""
+        kept = slice(first, self.tokens)
+        return self.storage.keys[layer][:, :, kept], self.storage.values[layer][:, :, kept]
+
+    def replace_attention(self, attend: "Attending", cut: int) -> History:
+        """The history that attends by `attend` instead; see `Cached`."""
+        return attend(self, cut, 0)
 
     def for_appending(self) -> "KVCache":
         """This cache, on its own storage if another cache has already appended to the shared one."""
@@ -120,3 +130,17 @@ class KVCache:
                 fresh[:, :, : own.written] = torch.cat([tensor[:, :, part] for part in kept], dim=2)
                 new.append(fresh)
         return KVCache(own, own.written)
+
+
+Attending = Callable[[KVCache, int, int], History]
+"""Makes a history from a cache, the number of the cache's first layers that read the past, and the number of
+its first tokens that are of no frame, which every layer reads."""
+
+
+@runtime_checkable
+class Cached(Protocol):
+    """The history of a denoising pass that attends through one KV cache, and could do so in another way."""
+
+    def replace_attention(self, attend: Attending, cut: int) -> Any:
+        """The same with the history that `attend` makes of the cache; `cut` counts the network's layers."""
+        ...

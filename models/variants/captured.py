@@ -11,7 +11,7 @@ Steps that a sampler prepared (`at_steps`, as `rollout` does) are captured. All 
 `encode` run without capture.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from framelens.diffusion.contract import CausalDiffuser, module_of
 from framelens.models.dense import Dense
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.contexts import SCDContext
+from framelens.models.variants.no_points import NoPoints
 
 MODES = ("graph", "compile")
 BRANCHES = 2
@@ -48,21 +49,6 @@ def capture(model: CausalDiffuser, mode: str) -> "Captured":
     return Captured(model, mode)
 
 
-class NoPoints(Mapping):
-    """The hook points of a captured model: every access raises the reason why there are none."""
-
-    def __init__(self, mode: str):
-        self.mode = mode
-
-    def _refuse(self, *_: Any):
-        raise ValueError(f"a model captured by mode {self.mode!r} ignores hooks: instrument the plain model")
-
-    __getitem__ = __iter__ = _refuse
-
-    def __len__(self) -> int:
-        return 0
-
-
 class Captured(Around):
     """A model with captured denoising steps; satisfies the contract of a CausalDiffuser."""
 
@@ -77,11 +63,9 @@ class Captured(Around):
 
     @property
     def hook_dict(self) -> NoPoints:
-        return NoPoints(self.mode)
+        return NoPoints(f"a model captured by mode {self.mode!r} ignores hooks: instrument the plain model")
 
-    @property
-    def attn_dict(self) -> NoPoints:
-        return NoPoints(self.mode)
+    attn_dict = hook_dict
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Any) -> Tensor:
         """The velocity at noise level sigma; a prepared step runs as a graph or compiled."""
