@@ -4,6 +4,7 @@ sigmas = sigma_grid(steps=25, shift=1.0)        # 1 = s_0 > s_1 > ... > s_25 = 0
 sigma = TrainingDensity().sample((b, f), generator)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
@@ -59,6 +60,15 @@ class Sampling:
                 f"a sampler's levels must fall from 1 and stay above 0, one for each of {self.steps} steps, "
                 f"got {self.levels}"
             )
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "Sampling":
+        """The one that `describe` gave as plain values; ValueError for values that describe none."""
+        levels = values.get("levels")
+        try:
+            return cls(**{**values, "levels": None if levels is None else tuple(levels)})
+        except TypeError as error:
+            raise ValueError(f"{dict(values)} does not describe a sampler: {error}") from None
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for a manifest."""

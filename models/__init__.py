@@ -100,6 +100,8 @@ def save(model: "framelens.diffusion.contract.CausalDiffuser", path: Path | str)
             f"a {type(model).__name__} does not describe() its configuration, so it cannot be saved"
         )
     metadata = said.source.metadata | {"config": said.describe()}
+    if said.sampling is not None:
+        metadata["sampling"] = said.sampling.describe()
     write(Path(path), module_of(model).state_dict(), metadata)
 
 

@@ -141,7 +141,7 @@ def test_all_arms_have_the_same_budget_and_nearly_the_same_size():
         "seed",
     )
     assert all(len({getattr(recipe, name) for recipe in recipes}) == 1 for name in fair)
-    sizes = [sum(weight.numel() for weight in trainer.build(recipe).parameters()) for recipe in recipes]
+    sizes = [sum(weight.numel() for weight in build(recipe).parameters()) for recipe in recipes]
     assert max(sizes) < 1.05 * min(sizes)
 
 

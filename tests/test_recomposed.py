@@ -12,8 +12,8 @@ from framelens.models import dense, scd
 from framelens.models.variants.cut import CutModel, layers_from
 from framelens.models.variants.recomposed import recompose
 from framelens.probes.experiments.rollouts import make_instruments
+from framelens.training.build import build
 from framelens.training.recipes import recipe
-from framelens.training.trainer import build
 
 SMALL = {"height": 8, "width": 8, "heads": 2, "d_model": 16, "conditions": 3, "rope_axes": (4, 2, 2)}
 ACTIONS = torch.tensor([[0, 1, 2, 1], [2, 0, 1, 1]])

@@ -19,8 +19,9 @@ from framelens.diffusion.loss import flow_matching_loss
 from framelens.diffusion.schedule import add_noise
 from framelens.models import dense, scd
 from framelens.training import __main__ as command
-from framelens.training import trainer
+from framelens.training import loop, trainer
 from framelens.training.averaging import averaged_weights
+from framelens.training.build import build
 from framelens.training.recipes import RECIPES, RELEASED, Recipe, recipe
 from framelens.training.state import TrainingFolder
 from framelens.videos import worlds
@@ -62,7 +63,7 @@ def separated(**changes):
 
 
 def train(out, chosen=None, **changes):
-    return trainer.train(chosen or short(**changes), out, "cpu", progress=False)
+    return loop.train(chosen or short(**changes), out, "cpu", progress=False)
 
 
 def at_step(monkeypatch, step, act):
@@ -188,7 +189,7 @@ def test_a_finished_training_is_left_as_it_is(tmp_path, whole, monkeypatch, kept
     shutil.copytree(whole, again)
     if kept == "without its state":
         (again / "state.pt").unlink()
-    monkeypatch.setattr(trainer, "build", lambda _: pytest.fail("built a network"))
+    monkeypatch.setattr(loop, "build", lambda _: pytest.fail("built a network"))
     before = {file: file.stat().st_mtime_ns for file in again.rglob("*")}
     assert train(again) == again / "model.safetensors"
     assert {file: file.stat().st_mtime_ns for file in again.rglob("*")} == before
@@ -244,7 +245,7 @@ def test_the_loss_falls(tmp_path, muon):
 
 
 def test_every_weight_is_trained_by_one_optimiser():
-    network = trainer.build(short())
+    network = build(short())
     for muon in (True, False):
         optimisers = trainer.Training(short(muon=muon), network, "cpu").optimizers
         trained = [weight for o in optimisers for group in o.param_groups for weight in group["params"]]
@@ -254,7 +255,7 @@ def test_every_weight_is_trained_by_one_optimiser():
 
 def test_a_decoder_may_learn_faster_and_no_weight_is_forgotten():
     for muon in (True, False):
-        run = trainer.Training(separated(muon=muon, decoder_rate=2.0), trainer.build(separated()), "cpu")
+        run = trainer.Training(separated(muon=muon, decoder_rate=2.0), build(separated()), "cpu")
         decoder = {id(weight) for name, weight in run.model.named_parameters() if name.startswith("decoder.")}
         trained = []
         for optimizer in run.optimizers:
@@ -269,9 +270,7 @@ def test_a_decoder_may_learn_faster_and_no_weight_is_forgotten():
 def test_recomputing_blocks_changes_memory_and_not_gradients():
     gradients = []
     for recompute in (False, True):
-        run = trainer.Training(
-            separated(recompute=recompute), trainer.build(separated(recompute=recompute)), "cpu"
-        )
+        run = trainer.Training(separated(recompute=recompute), build(separated(recompute=recompute)), "cpu")
         run.compute_loss().backward()
         gradients.append([weight.grad for weight in run.model.parameters()])
     for kept, recomputed in zip(*gradients, strict=True):
@@ -285,10 +284,7 @@ def test_a_share_of_the_history_may_be_seen_noisy():
     assert set(seen.unique().tolist()) == {0.0, 0.25}
     assert (seen == 0).float().mean() == pytest.approx(0.3, abs=0.05)
     assert trainer.mix_history(clean, noise, sigma, 1.0, torch.Generator()) is clean
-    runs = [
-        trainer.Training(separated(clean_history=share), trainer.build(separated()), "cpu")
-        for share in (1, 0.5)
-    ]
+    runs = [trainer.Training(separated(clean_history=share), build(separated()), "cpu") for share in (1, 0.5)]
     with torch.no_grad():
         for run in runs:
             for weight in run.model.parameters():  # open gates
@@ -297,7 +293,7 @@ def test_a_share_of_the_history_may_be_seen_noisy():
 
 
 def test_validation_is_without_the_noise_of_training():
-    run = trainer.Training(separated(), trainer.build(separated()), "cpu")
+    run = trainer.Training(separated(), build(separated()), "cpu")
     with averaged_weights(run.model, run.average) as model:
         assert not model.training
     assert run.model.training
@@ -309,7 +305,7 @@ def test_validation_is_without_the_noise_of_training():
 def test_training_can_go_on_from_another_model_with_layers_cut_off(tmp_path):
     first = tiny.checkpoint(tmp_path / "first.safetensors")
     whole, cut = (
-        trainer.Training(chosen, trainer.build(chosen), "cpu")
+        trainer.Training(chosen, build(chosen), "cpu")
         for chosen in (short(initial=str(first)), short(initial=str(first), cut_from=1))
     )
     for name, weight in load_file(first).items():
@@ -322,28 +318,26 @@ def test_training_can_go_on_from_another_model_with_layers_cut_off(tmp_path):
 
 
 def test_a_start_or_a_cut_that_does_not_fit_is_refused(tmp_path):
-    apart = trainer.train(separated(), tmp_path / "apart", "cpu", progress=False)
+    apart = loop.train(separated(), tmp_path / "apart", "cpu", progress=False)
     with pytest.raises(ValueError):
-        trainer.build(short(initial=str(apart)))
+        build(short(initial=str(apart)))
     whole = train(tmp_path / "whole")
     with pytest.raises(ValueError):
-        trainer.build(separated(initial=str(whole), architecture={"mlp_width": 8}))
+        build(separated(initial=str(whole), architecture={"mlp_width": 8}))
     with pytest.raises(ValueError, match="cut_from=0"):
-        trainer.build(separated(cut_from=0))
+        build(separated(cut_from=0))
     with pytest.raises(ValueError, match=r"cut_from=2.*\b0 .*\b1\b"):
-        trainer.build(short(cut_from=2))
+        build(short(cut_from=2))
 
 
 def test_the_released_recipe_is_one_of_ours():
     released = recipe("scd-tiles", **RELEASED)
     assert (released.decoder_rate, released.noise_draws, released.ema) == (2.0, 2, 0.9999)
-    trainer.Training(
-        replace(separated(), **RELEASED | {"batch": 1}), trainer.build(separated()), "cpu"
-    ).advance()
+    trainer.Training(replace(separated(), **RELEASED | {"batch": 1}), build(separated()), "cpu").advance()
 
 
 def test_the_average_follows_the_weights(tmp_path):
-    run = trainer.Training(short(ema=0.5), trainer.build(short()), "cpu")
+    run = trainer.Training(short(ema=0.5), build(short()), "cpu")
     average = {name: weight.clone() for name, weight in run.average.items()}
     for step in range(3):
         run.advance()
@@ -359,7 +353,7 @@ def test_the_average_follows_the_weights(tmp_path):
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    run = trainer.Training(short(steps=100, warmup=10, decay_share=0.2), trainer.build(short()), "cpu")
+    run = trainer.Training(short(steps=100, warmup=10, decay_share=0.2), build(short()), "cpu")
     rates = []
     for run.step in range(100):
         run._set_learning_rate()
@@ -377,7 +371,7 @@ def test_no_clip_of_validation_is_ever_trained_on(monkeypatch):
 
     monkeypatch.setattr(tiles, "clips", record)
     for seed, step in ((0, 0), (0, 10**6), (99, 1_666_353), (12345, 7)):
-        run = trainer.Training(short(seed=seed, batch=6), trainer.build(short()), "cpu")
+        run = trainer.Training(short(seed=seed, batch=6), build(short()), "cpu")
         run.step = step
         run.compute_loss()
     assert len(drawn) == 24 and 0 <= min(drawn) and max(drawn) < videos.VALIDATION_SEED
@@ -411,7 +405,7 @@ def test_the_last_update_of_a_training_may_not_diverge_either(tmp_path):
 def test_recipes_name_things_that_exist():
     for name in RECIPES:
         with torch.device("cpu" if recipe(name).initial else "meta"):
-            network = trainer.build(recipe(name))
+            network = build(recipe(name))
         assert network.geometry.channels == worlds.load(recipe(name).videos).SHAPE[0]
     with pytest.raises(ValueError, match="'dense'.*dense-tiles, dense-digits"):
         recipe("dense")
@@ -453,7 +447,7 @@ def test_a_new_network_has_the_loss_of_predicting_nothing():
 def test_the_state_of_a_run_is_all_that_is_needed(tmp_path):
     folder, first = (
         TrainingFolder(tmp_path, short()),
-        trainer.Training(short(), trainer.build(short()), "cpu"),
+        trainer.Training(short(), build(short()), "cpu"),
     )
     for _ in range(3):
         first.advance()

@@ -86,7 +86,7 @@ def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path:
     import torch
 
     from framelens.models.loading.devices import check_device
-    from framelens.training.trainer import train
+    from framelens.training.loop import train
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -10,6 +10,8 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     """Muon for the matrices inside the blocks (modulation aside), AdamW for everything else."""
     weights: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
         inner = weight.ndim == 2 and "blocks." in name and ".norm" not in name
         weights.setdefault((recipe.muon and inner, name.startswith("decoder.")), []).append(weight)
 

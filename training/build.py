@@ -31,6 +31,8 @@ def build(recipe: Recipe) -> Dense | SCD:
         _load_initial_weights(model, recipe)
     if recipe.cut_from is not None:
         _check_cut(model, recipe.cut_from)
+    if recipe.train_only:
+        _freeze_others(model, recipe)
     for part in model.modules():
         if hasattr(part, "recompute"):
             part.recompute = recipe.recompute
@@ -89,6 +91,15 @@ def _load_initial_weights(model: Dense | SCD, recipe: Recipe) -> None:
             f"{recipe.initial} is another network than the recipe's: {sorted(other)[:10]} differ"
         )
     model.load_state_dict(weights)
+
+
+def _freeze_others(model: CausalDiffuser, recipe: Recipe) -> None:
+    """Leaves gradients to the part that is trained; ValueError where the network has no such part."""
+    weights = dict(module_of(model).named_parameters())
+    if not any(name.startswith(f"{recipe.train_only}.") for name in weights):
+        raise ValueError(f"train_only={recipe.train_only}: a {recipe.network} network has no such part")
+    for name, weight in weights.items():
+        weight.requires_grad_(name.startswith(f"{recipe.train_only}."))
 
 
 def _check_cut(model: CausalDiffuser, cut_from: int) -> None:

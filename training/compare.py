@@ -106,8 +106,8 @@ def plan_trainings(options: argparse.Namespace, out: Path) -> Trainings:
 
 def train_missing(trainings: Trainings, device: str) -> None:
     """Trains what is not finished, after all folders were found to be of their recipes or empty."""
+    from framelens.training.loop import train
     from framelens.training.state import TrainingFolder
-    from framelens.training.trainer import train
 
     finished = {
         key: TrainingFolder(folder, recipe).is_finished() for key, (recipe, folder) in trainings.items()

@@ -46,9 +46,10 @@ if TYPE_CHECKING:  # it imports torch, which --help does without
 
 ALL_LAYERS = "all"
 MERGES = ("softmax", "sum")
+USUAL_STEPS = 25
 RULES: dict[str, Rule] = {
     "clips": CLIPS,
-    "steps": STEPS,
+    "steps": optional(STEPS),
     "context": FRAMES,
     "frames": optional(FRAMES),
     "guidance": GUIDANCE,
@@ -76,18 +77,21 @@ def parser() -> argparse.ArgumentParser:
         "--cut-from", type=int, metavar="LAYER",
         help="score dense models also with this layer and all deeper ones cut off from the past",
     )  # fmt: skip
-    parser.add_argument(
+    once = parser.add_argument_group("fetch once")
+    once.add_argument(
         "--fetch-once", metavar="LAYERS",
         help="score models also with the past fetched once per frame, by that number of first layers: "
         "all, a number, or the plan.json of a run",
     )  # fmt: skip
-    parser.add_argument(
+    once.add_argument(
         "--merge", choices=MERGES, default=MERGES[0],
         help="how --fetch-once merges the past with the frame (default: softmax)",
     )  # fmt: skip
-    parser.add_argument("--refresh", type=int, metavar="STEPS", help="--fetch-once again every STEPS steps")
+    once.add_argument("--refresh", type=int, metavar="STEPS", help="--fetch-once again every STEPS steps")
     parser.add_argument("--clips", type=int, default=32, help="held-out clips")
-    parser.add_argument("--steps", type=int, default=25, help="denoising steps per frame")
+    parser.add_argument(
+        "--steps", type=int, help=f"denoising steps per frame (default: the model's own, else {USUAL_STEPS})"
+    )
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
     parser.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
     parser.add_argument("--videos", help="a world of videos/ (default: what the model was trained on)")
@@ -170,6 +174,7 @@ def evaluate(
     """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
     from framelens.diffusion.contract import traits
     from framelens.diffusion.guidance import guide
+    from framelens.diffusion.sampler import choose_sampling
     from framelens.models.loading.memory import require_room_for_clips
     from framelens.training.clip_scores import score_free_run, score_next_frame, score_state
     from framelens.training.scores import FIRST_CLIP, sample_frames
@@ -181,11 +186,10 @@ def evaluate(
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
     world = load_world(options.videos or source.videos)
     require_room_for_clips(options.clips, frames, world.SHAPE, "--clips")
+    sampling = choose_sampling(network, options.steps, USUAL_STEPS)
     sampler = guide(network, options.guidance, options.negative)
     clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
-    sampled, free = sample_frames(
-        sampler, clips, context, options.steps, options.seed, options.device
-    ).values()
+    sampled, free = sample_frames(sampler, clips, context, sampling, options.seed, options.device).values()
     result = score_next_frame(sampled, clips, context) | score_free_run(free, clips, context)
     if hasattr(world, "state_error"):
         result |= score_state(world, sampled, free, clips, context)

@@ -43,6 +43,14 @@ class Recipe:
     """Changes to the preset's configuration, such as fusion or depths."""
     initial: str = ""
     """A model whose weights training starts from; empty for fresh ones."""
+    teacher: str = ""
+    """A model to distil to few steps (training/distil.py); empty to train on the videos alone."""
+    levels: int = 20
+    """Noise levels of a distillation: the steps that its teacher would make."""
+    student_steps: int = 4
+    """Steps with which a distilled model is sampled, each with fresh noise."""
+    train_only: str = ""
+    """The part of the network that is trained, such as `decoder`; empty for all of it."""
     cut_from: int | None = None
     """First layer of a dense network that is cut off from the past, with all deeper ones: there a noisy frame
     sees itself alone (a frame-diagonal mask, Bai et al. 2026, section 4). None: no cut."""
@@ -113,6 +121,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("clean_history", "decay_share", "uniform_share", "condition_dropout"), SHARE),
     "weight_decay": must(lambda value: 0 <= value < math.inf, "be 0 or more and finite"),
     "cut_from": optional(at_least(0)),
+    "levels": between(2, 1000),
+    "student_steps": between(1, 1000),
+    "train_only": one_of("part", lambda: ("", "encoder", "decoder")),
     "autocast": one_of("arithmetic", lambda: ARITHMETIC),
     "seed": SEED,
 }
@@ -170,6 +181,24 @@ RECIPES = {
         **TUNED,
     ),
 }
+
+FEW: dict[str, Any] = {
+    "steps": 600,
+    "warmup": 20,
+    "muon": False,
+    "learning_rate": 3e-4,
+    "ema": 0.95,
+    "ema_warmup": False,
+    "condition_dropout": 0.0,
+    "keep_every": 100,
+}
+"""The settings of a distillation to few steps."""
+RECIPES["split-tiles-few"] = replace(
+    RECIPES["split-tiles"], initial="split-tiles", teacher="split-tiles", train_only="decoder", **FEW
+)
+RECIPES["dense-tiles-few"] = replace(
+    RECIPES["dense-tiles"], initial="dense-tiles", teacher="dense-tiles", **FEW
+)
 
 RELEASED = {
     "batch": 16, "steps": 1_000_000, "muon": False, "learning_rate": 1e-4, "decoder_rate": 2.0,

@@ -16,9 +16,10 @@ import xarray as xr
 from framelens import models, videos
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.diffusion.sampler import rollout
-from framelens.diffusion.schedule import sigma_grid
+from framelens.diffusion.schedule import Sampling
+from framelens.training.build import build
 from framelens.training.recipes import Recipe
-from framelens.training.trainer import VALIDATION_SIGMAS, Training, build
+from framelens.training.trainer import VALIDATION_SIGMAS, Training
 from framelens.videos import worlds
 from framelens.videos.scores import psnr, ssim
 
@@ -67,7 +68,7 @@ def score_arms(
 
 
 def sample_frames(
-    model: CausalDiffuser, clips: videos.Clips, context: int, steps: int, seed: int, device: str
+    model: CausalDiffuser, clips: videos.Clips, context: int, sampling: Sampling, seed: int, device: str
 ) -> dict[str, np.ndarray]:
     """Samples of the frames from `context` on [b f c h w], teacher_forced and free_running.
 
@@ -76,10 +77,11 @@ def sample_frames(
     truth = torch.from_numpy(clips.video).to(device)
     cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(device)
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
-    sigmas, wanted = sigma_grid(steps), set(range(context, truth.shape[1]))
+    sigmas, wanted = sampling.grid, set(range(context, truth.shape[1]))
+    renoise = seed if sampling.renoise else None
     sampled = {
-        "teacher_forced": rollout(model, noise, sigmas, cond, truth, True, wanted),
-        "free_running": rollout(model, noise, sigmas, cond, truth[:, :context]),
+        "teacher_forced": rollout(model, noise, sigmas, cond, truth, True, wanted, renoise=renoise),
+        "free_running": rollout(model, noise, sigmas, cond, truth[:, :context], renoise=renoise),
     }
     for name, video in sampled.items():
         if not torch.isfinite(video).all():
@@ -100,7 +102,7 @@ def score_arm(folder: Path, context: int, steps: int, clips: int, device: str, s
     source = traits(model).source
     world, frames = worlds.load(source.videos), source.frames
     batch = world.clips(range(FIRST_CLIP, FIRST_CLIP + clips), frames)
-    modes = sample_frames(model, batch, context, steps, seed, device)
+    modes = sample_frames(model, batch, context, Sampling(steps), seed, device)
     modes["copy"] = batch.video[:, context - 1 : -1]
     modes["copy of the context"] = np.broadcast_to(batch.video[:, context - 1 : context], modes["copy"].shape)
     target, state = batch.video[:, context:], {name: v[:, context:] for name, v in batch.state.items()}

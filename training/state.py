@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 
 from framelens import videos
 from framelens.diffusion.sampler import rollout
-from framelens.diffusion.schedule import sigma_grid
 from framelens.models.loading.checkpoint import write
 from framelens.records import replace_file
 from framelens.training.averaging import averaged_weights
@@ -149,6 +148,8 @@ class TrainingFolder:
                 "validation": training.log[-1] if training.log else None,
             },
         }
+        if self.recipe.teacher:
+            metadata["sampling"] = training.sampling.describe()
         write(path, training.average, metadata)
 
     def _write_log(self, training: Any) -> None:
@@ -168,7 +169,8 @@ class TrainingFolder:
         noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).to(training.device)
         cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(training.device)
         with averaged_weights(training.model, training.average) as model:
-            sampled = rollout(model, noise, sigma_grid(25), cond, truth[:, :given])
+            renoise = 0 if training.sampling.renoise else None
+            sampled = rollout(model, noise, training.sampling.grid, cond, truth[:, :given], renoise=renoise)
         pairs = torch.cat([truth.cpu(), sampled.float().cpu()], dim=-2).numpy()
         video = np.concatenate(list(pairs), axis=-1)
         video = np.repeat(video, 3 // video.shape[1], axis=1)  # grey as RGB

@@ -1,6 +1,4 @@
-"""The training loop: one recipe in, one folder out, the same weights with and without interruptions.
-
-    train(recipe("dense-tiles"), Path("runs/train/dense-tiles"), device="cpu")
+"""One training: its weights, their average, optimisers and log, advanced step by step.
 
 Every step draws its clips and its noise from (seed, step), so a training resumes from its weights, their
 average and the state of its optimisers alone.
@@ -9,7 +7,6 @@ average and the state of its optimisers alone.
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,54 +15,17 @@ from torch import Tensor, nn
 from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.loss import flow_matching_loss
-from framelens.diffusion.schedule import TrainingDensity, add_noise
+from framelens.diffusion.schedule import Sampling, TrainingDensity, add_noise
 from framelens.models.dense import Dense
 from framelens.models.scd import SCD
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
-from framelens.records.lock import hold_folder, remove_stale_files
-from framelens.records.progress import progress_bar
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
-from framelens.training.build import build
 from framelens.training.recipes import Recipe
-from framelens.training.state import TrainingFolder, finish_step_on_interrupt
 from framelens.videos import worlds
 
 VALIDATION_CLIPS = 24
 VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
-
-
-def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path:
-    """The path of the trained model's weights, written with checkpoints, log and samples into `out`.
-
-    A finished training is left as it is. ValueError where `out` has a training of another recipe, or the
-    recipe's network cannot be built.
-    """
-    folder = TrainingFolder(out, recipe)
-    if folder.is_finished():
-        return folder.weights
-    training = Training(recipe, build(recipe).to(device), device)
-    with hold_folder(out, "--out gives another folder"):
-        remove_stale_files(out)
-        folder.resume(training)
-        _advance(training, folder, progress)
-        return folder.finish(training)
-
-
-def _advance(training: "Training", folder: TrainingFolder, progress: bool) -> None:
-    """Trains to the recipe's last step and writes what is due; KeyboardInterrupt after Ctrl-C or SIGTERM."""
-    steps = training.recipe.steps
-    with finish_step_on_interrupt() as is_interrupted:
-        with progress_bar(total=steps, initial=training.step, unit="step", is_shown=progress) as bar:
-            while training.step < steps:
-                folder.write_what_is_due(training)
-                loss = training.advance()
-                bar.update()
-                bar.set_postfix(loss=f"{loss:.4f}", validation=training.format_validation())
-                if is_interrupted():
-                    training.require_sound()
-                    folder.save_state(training)
-                    raise KeyboardInterrupt
 
 
 class Training:
@@ -78,6 +38,8 @@ class Training:
         self.optimizers = make_optimizers(model, recipe)
         self.source = worlds.load(recipe.videos)
         self.density = TrainingDensity(uniform_share=recipe.uniform_share)
+        self.sampling = Sampling(25)
+        """How samples are drawn while it is trained."""
 
     def advance(self) -> float:
         """Makes one optimiser step; the loss before it. ValueError where that is not finite."""
@@ -114,8 +76,8 @@ class Training:
 
         ValueError where it is not finite.
         """
-        with averaged_weights(self.model, self.average), self._cut_layers():
-            by_sigma = measure_validation_loss(self.model, self.source, self.recipe.frames, self.device)
+        with averaged_weights(self.model, self.average):
+            by_sigma = self.measure_validation()
         row = {
             "step": self.step,
             "seconds": round(self.seconds, 1),
@@ -124,13 +86,18 @@ class Training:
         self._require_finite(row["loss"], "validation loss")
         self.log.append(row | {f"loss_sigma_{sigma}": loss for sigma, loss in by_sigma.items()})
 
+    def measure_validation(self) -> dict[Any, float]:
+        """The model's loss on held-out clips by noise level."""
+        with self._cut_layers():
+            return measure_validation_loss(self.model, self.source, self.recipe.frames, self.device)
+
     def format_validation(self) -> str:
         """The newest validation loss as text, "-" before the first."""
         return f"{self.log[-1]['loss']:.4f}" if self.log else "-"
 
     def compute_loss(self) -> Tensor:
         """The loss of this step: its clips, noise levels and noise are drawn from (seed, step)."""
-        clips = self._read_clips()
+        clips = self.read_clips()
         clean = torch.from_numpy(clips.video).to(self.device)
         seed = self.recipe.seed * 1_000_003 + self.step
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -139,11 +106,11 @@ class Training:
         noise = torch.randn(batch, frames, *clean.shape[2:], generator=generator, device=self.device)
         history = mix_history(clean, noise, sigma, self.recipe.clean_history, generator)
         torch.manual_seed(seed)  # for noise that a network adds by itself
-        cond = self._draw_conditions(clips, generator)
-        with _autocast(self.recipe, self.device), self._cut_layers():
+        cond = self.draw_conditions(clips, generator)
+        with autocast(self.recipe, self.device), self._cut_layers():
             return flow_matching_loss(self.model, clean, noise, sigma, cond, history).mean()
 
-    def _read_clips(self) -> videos.Clips:
+    def read_clips(self) -> videos.Clips:
         """The clips of this step; none of them is one for validation."""
         first = self.recipe.seed * 10_000_019 + self.step * self.recipe.batch
         seeds = [(first + clip) % videos.VALIDATION_SEED for clip in range(self.recipe.batch)]
@@ -155,7 +122,8 @@ class Training:
             return nullcontext()
         return cut_teacher_forced(self.model, layers_from(self.model, self.recipe.cut_from))
 
-    def _draw_conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
+    def draw_conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
+        """The actions of the clips, some replaced by the null condition; None in a world without actions."""
         if clips.actions is None:
             return None
         actions = torch.from_numpy(clips.actions).to(self.device)
@@ -196,7 +164,7 @@ def mix_history(
     return torch.where(is_clean[..., None, None, None], clean, noisy)
 
 
-def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager:
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager:
     """Within it, the forward pass computes in the recipe's arithmetic."""
     if recipe.autocast == "float32":
         return nullcontext()

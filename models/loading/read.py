@@ -16,6 +16,7 @@ import torch
 
 from framelens import models
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
+from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
 from framelens.models.loading.adapter import make_model
 from framelens.models.loading.checkpoint import Checkpoint, check_shapes
@@ -101,6 +102,8 @@ def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -
         model.load_state_dict(weights)
         model.config = _limit_history(model.config, path, reach)
         model.latent = bool(metadata.get("latent"))
+        if "sampling" in metadata:
+            model.sampling = Sampling.from_values(metadata["sampling"])
     return model, Source(path, _hash([path]), metadata)
 
 

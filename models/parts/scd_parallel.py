@@ -72,11 +72,31 @@ def teacher_forced(
     cond: Tensor | None,
 ) -> Float[Tensor, "b kf c h w"]:
     """Velocities of `SCD.teacher_forced`; k noise draws per clean frame are side by side in time."""
-    frames, draws = clean.shape[1], noisy.shape[1] // clean.shape[1]
-    actions = conditions_of(cond, frames) if model.config.conditions else None
-    features = contexts(model, clean, actions, model.encoder.text_keys(cond))
+    features = read_clip(model, clean, cond)
     if model.training and model.config.context_noise:
         features = features + model.config.context_noise * torch.randn_like(features)
+    return decode_clip(model, features, noisy, sigma, cond)
+
+
+def read_clip(
+    model: Separated, clean: Float[Tensor, "b f c h w"], cond: Tensor | None
+) -> Float[Tensor, "b n d"]:
+    """The encoder's features for every frame of a clip, n = (frame row col)."""
+    actions = conditions_of(cond, clean.shape[1]) if model.config.conditions else None
+    return contexts(model, clean, actions, model.encoder.text_keys(cond))
+
+
+def decode_clip(
+    model: Separated,
+    features: Float[Tensor, "b n d"],
+    noisy: Float[Tensor, "b kf c h w"],
+    sigma: Float[Tensor, "b kf"],
+    cond: Tensor | None,
+) -> Float[Tensor, "b kf c h w"]:
+    """The decoder's velocity of every noisy frame from `read_clip`'s features; k noise draws per frame."""
+    frames = features.shape[1] // model.geometry.tokens_per_frame
+    draws = noisy.shape[1] // frames
+    actions = conditions_of(cond, frames) if model.config.conditions else None
     features = rearrange(features, "b (f n) d -> (b f) n d", f=frames)
     each = None if actions is None else rearrange(actions, "b f -> (b f) 1")
     text, prefix = _repeat_text(model.decoder.text_keys(cond), frames), None

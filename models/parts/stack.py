@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
 from framelens.models.parts.blocks import (
     AdaNorm,
@@ -52,6 +53,8 @@ class Conditioned:
     config: Any
     latent: bool = False
     """Whether x holds latents; a loaded model has the value of its checkpoint."""
+    sampling: Sampling | None = None
+    """How it is meant to be sampled; a loaded model has what its checkpoint says."""
     source: Source = Source()
     """Where a loaded model came from."""
 

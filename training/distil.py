@@ -1,0 +1,109 @@
+"""Distillation to few steps: a student that predicts the clean frame from any noise level of its teacher.
+
+    train(recipe("split-tiles-few"), Path("runs/train/split-tiles-few"), device="cpu")
+
+Causal consistency distillation with teacher forcing: every frame is denoised beside its clean past. Of a
+separated model the decoder alone can be distilled (train_only="decoder"): the encoder runs once per step and
+its features serve student, target and teacher.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framelens import models, videos
+from framelens.diffusion.consistency import Velocity, consistency_loss
+from framelens.diffusion.contract import module_of, traits
+from framelens.diffusion.schedule import Sampling, sigma_grid
+from framelens.models.dense import Dense
+from framelens.models.parts.scd_parallel import decode_clip, read_clip
+from framelens.models.scd import SCD
+from framelens.training.recipes import Recipe
+from framelens.training.trainer import Training, autocast
+
+VALIDATION_CLIPS = 24
+VALIDATED_LEVELS = 6
+
+
+class Distillation(Training):
+    """A training whose loss is the distance to its teacher's path; ValueError for an unsuitable teacher."""
+
+    def __init__(self, recipe: Recipe, model: Dense | SCD, device: str):
+        super().__init__(recipe, model, device)
+        self.teacher = _load_teacher(recipe, model, device)
+        self.target = copy.deepcopy(model).eval().requires_grad_(False)
+        self.grid = sigma_grid(recipe.levels).to(self.device)
+        self.sampling = Sampling(recipe.student_steps, renoise=True)
+
+    def compute_loss(self) -> Tensor:
+        """The loss of this step: its clips, noise level and noise are drawn from (seed, step)."""
+        clips = self.read_clips()
+        clean = torch.from_numpy(clips.video).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        level = torch.randint(self.recipe.levels, (len(clean),), generator=generator, device=self.device)
+        noise = torch.randn(clean.shape, generator=generator, device=self.device)
+        cond = self.draw_conditions(clips, generator)
+        self.target.load_state_dict(self.average)
+        with autocast(self.recipe, self.device):
+            return self._loss(self.model, clean, noise, level, cond).mean()
+
+    def _loss(self, student: Any, clean: Tensor, noise: Tensor, level: Tensor, cond: Tensor | None) -> Tensor:
+        if self.recipe.train_only == "decoder":
+            with torch.no_grad():
+                features = read_clip(self.teacher, clean, cond)
+
+            def velocity(network: Any) -> Velocity:
+                return lambda noisy, sigma: decode_clip(network, features, noisy, sigma, cond)
+        else:
+
+            def velocity(network: Any) -> Velocity:
+                return lambda noisy, sigma: network.teacher_forced(clean, noisy, sigma, cond)
+
+        networks = velocity(student), velocity(self.target), velocity(self.teacher)
+        return consistency_loss(*networks, clean, noise, level, self.grid)
+
+    @torch.no_grad()
+    def measure_validation(self) -> dict[str, float]:
+        """The loss on held-out clips at some levels of the grid; fixed noise."""
+        places = torch.linspace(0, self.recipe.levels - 1, min(VALIDATED_LEVELS, self.recipe.levels)).long()
+        clips = self.source.clips(
+            [videos.VALIDATION_SEED + row for row in range(VALIDATION_CLIPS)], self.recipe.frames
+        )
+        clean = torch.from_numpy(clips.video).to(self.device)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+        cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(self.device)
+        self.target.load_state_dict(self.average)
+        found = {}
+        for place in places.tolist():
+            level = torch.full((len(clean),), place, device=self.device)
+            loss = self._loss(self.model, clean, noise, level, cond)
+            found[f"{float(self.grid[place]):.2f}"] = float(loss.mean())
+        return found
+
+
+def _load_teacher(recipe: Recipe, model: Dense | SCD, device: str) -> Any:
+    """The teacher, without gradients; ValueError where it cannot teach this student."""
+    try:
+        teacher = models.load(recipe.teacher, device)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"teacher={recipe.teacher}: {error}") from None
+    said = traits(teacher)
+    if said.teacher_forced is None:
+        raise ValueError(
+            f"teacher={recipe.teacher} has no teacher_forced: only a causal network that is trained frame by "
+            "frame can teach"
+        )
+    if said.sampling is not None and said.sampling.renoise:
+        raise ValueError(f"teacher={recipe.teacher} is a few-step student itself; give the model it is of")
+    if said.source.videos != recipe.videos:
+        raise ValueError(f"teacher={recipe.teacher} knows {said.source.videos}, not {recipe.videos}")
+    if recipe.train_only == "decoder":
+        own, theirs = model.describe(), said.describe() if said.describe else None
+        if not isinstance(teacher, SCD) or own != theirs:
+            raise ValueError(
+                f"train_only=decoder needs a teacher of the student's own architecture, which "
+                f"{recipe.teacher} does not have"
+            )
+    return module_of(teacher).eval().requires_grad_(False)

@@ -1,0 +1,53 @@
+"""The training loop: one recipe in, one folder out, the same weights with and without interruptions.
+
+train(recipe("dense-tiles"), Path("runs/train/dense-tiles"), device="cpu")
+"""
+
+from pathlib import Path
+
+from framelens.records.lock import hold_folder, remove_stale_files
+from framelens.records.progress import progress_bar
+from framelens.training.build import build
+from framelens.training.distil import Distillation
+from framelens.training.recipes import Recipe
+from framelens.training.state import TrainingFolder, finish_step_on_interrupt
+from framelens.training.trainer import Training
+
+
+def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path:
+    """The path of the trained model's weights, written with checkpoints, log and samples into `out`.
+
+    A finished training is left as it is. ValueError where `out` has a training of another recipe, or the
+    recipe's network cannot be built.
+    """
+    folder = TrainingFolder(out, recipe)
+    if folder.is_finished():
+        return folder.weights
+    training = _begin(recipe, device)
+    with hold_folder(out, "--out gives another folder"):
+        remove_stale_files(out)
+        folder.resume(training)
+        _advance(training, folder, progress)
+        return folder.finish(training)
+
+
+def _advance(training: Training, folder: TrainingFolder, progress: bool) -> None:
+    """Trains to the recipe's last step and writes what is due; KeyboardInterrupt after Ctrl-C or SIGTERM."""
+    steps = training.recipe.steps
+    with finish_step_on_interrupt() as is_interrupted:
+        with progress_bar(total=steps, initial=training.step, unit="step", is_shown=progress) as bar:
+            while training.step < steps:
+                folder.write_what_is_due(training)
+                loss = training.advance()
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.4f}", validation=training.format_validation())
+                if is_interrupted():
+                    training.require_sound()
+                    folder.save_state(training)
+                    raise KeyboardInterrupt
+
+
+def _begin(recipe: Recipe, device: str) -> Training:
+    """The training before its first step; with a teacher, a distillation."""
+    kind = Distillation if recipe.teacher else Training
+    return kind(recipe, build(recipe).to(device), device)
