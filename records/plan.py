@@ -152,6 +152,8 @@ class Prediction:
     dense_parameters: float
     clock: PlannedClock | None
     nearby: tuple[PlannedNeighbour, ...]
+    fetched_once: float | None = None
+    """Speed-up by operations without training, where the encoder's layers fetch the past once."""
 
 
 @dataclass(frozen=True)

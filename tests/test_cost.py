@@ -8,6 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from framelens.benchmarks.scd.presets import DENSE, FETCH_ONCE, PRESETS
 from framelens.models import dense, scd
 from framelens.models.cost.operations import (
     Shape,
@@ -15,15 +16,18 @@ from framelens.models.cost.operations import (
     denoise_cost,
     encode_cost,
     frame_cost,
+    kept_bytes,
     modulation_cost,
     parameters,
     predicted_speed_up,
     shape_of,
     speed_up_bound,
     start_cost,
+    step_costs,
 )
 from framelens.models.parts.fusion import FUSIONS
 from framelens.models.parts.scd_config import ASKING
+from framelens.models.variants.fetch_once import fetch_once
 
 SMALL = tiny.SHAPE | {"mlp_width": 40}
 ACTIONS, TEXT, WINDOW = {"conditions": 5}, {"text_tokens": 3, "text_width": 6}, {"window": 2, "sink": 1}
@@ -79,6 +83,42 @@ def test_the_arithmetic_is_what_torch_counts(fusion, changes):
     flops, _ = counted(lambda: model.denoise(x, sigma, steps[0]))
     assert flops == denoise_cost(shape, HISTORY, modulated=True).flops
     assert counted(lambda: model.encode(x, context))[0] == encode_cost(shape, HISTORY).flops
+
+
+@pytest.mark.parametrize("changes", [{}, ACTIONS, TEXT, WINDOW], ids=["plain", "actions", "text", "window"])
+@pytest.mark.parametrize("cut", [0, 2, 3])
+def test_the_arithmetic_of_a_past_fetched_once_is_what_torch_counts(cut, changes):
+    model, whole = network(None, **changes)
+    shape, once = replace(whole, past_layers=cut), fetch_once(model, cut, merge="sum")
+    context, x, sigma = after(model, HISTORY), torch.randn(BATCH, 1, 3, 8, 8), torch.rand(BATCH)
+    steps = list(once.at_steps(torch.rand(STEPS), context))
+    flops = [counted(lambda step=step: once.denoise(x, sigma, step))[0] for step in steps]
+    (first, fetches), (later, reuses) = step_costs(shape, STEPS, HISTORY)
+    own = 4 * BATCH * cut * shape.tokens**2 * shape.d_model  # the sum computes this part a second time
+    assert [(flops[0] - own), *flops[1:]] == [*[fetches.flops] * first, *[reuses.flops] * later]
+    assert frame_cost(shape, STEPS, HISTORY).flops < frame_cost(whole, STEPS, HISTORY).flops
+
+
+def test_a_past_fetched_once_keeps_an_output_and_a_log_normaliser_for_each_query():
+    model, whole = network(None)
+    once = fetch_once(model, 2)
+    first, *_ = once.at_steps(torch.rand(STEPS), after(model, HISTORY))
+    once.denoise(torch.randn(BATCH, 1, 3, 8, 8), torch.rand(BATCH), first)
+    held = sum(tensor.nbytes for kept in first.kept.values() for tensor in kept)
+    assert kept_bytes(replace(whole, past_layers=2)) == held and kept_bytes(whole) == 0
+
+
+def test_a_past_fetched_once_saves_what_the_documents_say():
+    """TECO-Minecraft and Wan 1.3B; docs/separating.md."""
+    for name, history, frame, steps in (("minecraft", 222, 3.00, 3.14), ("wan-1.3b", 20, 1.67, 2.00)):
+        preset = PRESETS[name]
+        shapes = [preset.shape(arm) for arm in (DENSE, FETCH_ONCE)]
+        assert round(predicted_speed_up(*shapes, preset.steps, history), 2) == frame
+        passes = [
+            sum(count * cost.flops for count, cost in step_costs(shape, preset.steps, history))
+            for shape in shapes
+        ]
+        assert round(passes[0] / passes[1], 2) == steps
 
 
 @pytest.mark.parametrize("changes", [{}, ACTIONS, TEXT], ids=["plain", "actions", "text"])

@@ -256,6 +256,13 @@ def test_measured_rates_come_before_operations():
     assert "1.52×" in page
 
 
+def test_what_is_saved_without_training_is_shown_where_the_plan_states_it():
+    plan = fake_interventions.plan({"layer": 6, "clip": 8})
+    assert "without training" not in "".join(split_parts(plan)) and plan.prediction is not None
+    plan = replace(plan, prediction=replace(plan.prediction, fetched_once=1.23))
+    assert re.search("without training.*1.23×", "".join(split_parts(plan)), re.DOTALL)
+
+
 def test_without_a_benefit_no_share_of_it_is_shown(tmp_path):
     run = write(tmp_path, verdict=None)
     cut = run.read("cut")

@@ -457,6 +457,9 @@ def test_the_prediction_is_the_cost_models_at_the_users_place(runs, tmp_path):
     other = operations.shape_of(scd.Config.from_values(prefix), tokens=100, batch=3, value_bytes=2)
     assert separated_shape(whole, 3, 6, "prefix") == other
     assert found["speed_up"] == pytest.approx(operations.predicted_speed_up(whole, twin, 50, 16))
+    once = replace(whole, past_layers=3)
+    assert found["fetched_once"] == pytest.approx(operations.predicted_speed_up(whole, once, 50, 16))
+    assert f"(framelens.fetch_once): {found['fetched_once']:.2f} times" in text(Plan.read(out))
     assert found["cache_bytes"] == operations.cache_bytes(twin, 16)
     chosen = [row for row in found["nearby"] if row["chosen"]]
     assert len(found["nearby"]) > 3 and chosen[0]["speed_up"] == found["speed_up"]

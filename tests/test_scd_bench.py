@@ -25,6 +25,7 @@ from framelens.models import dense, scd
 from framelens.models.cost import calibration
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import Cost, predicted_speed_up
+from framelens.models.variants.fetch_once import FetchOnce
 from framelens.reports.__main__ import main as draw
 
 SMALL = tiny.SHAPE | {"conditions": 5}
@@ -74,8 +75,8 @@ def test_the_last_line_is_one_document_with_units_in_its_keys(ran):
     assert document["random_weights"] and document["folder"] == str(folder)
     assert set(document["sweeps"]) == {"history", "steps", "decoder_layers", "batch"}
     rows = document["sweeps"]["history"]
-    assert [(row["history"], row["arm"]) for row in rows[:3]] == [
-        (1, "dense"), (1, "token_concat"), (1, "prefix"),
+    assert [(row["history"], row["arm"]) for row in rows[:4]] == [
+        (1, "dense"), (1, "token_concat"), (1, "prefix"), (1, "fetch_once"),
     ]  # fmt: skip
     for row in rows:
         assert 0 < row["encode_seconds"]["median"] < row["frame_seconds"]["median"]
@@ -94,7 +95,7 @@ def test_the_folder_says_what_was_done_and_holds_named_dimensions(ran):
     assert manifest["command"].startswith("framelens bench scd --preset small")
     with xr.open_dataset(folder / "bench_history.nc", engine="h5netcdf") as stored:
         assert stored.sample_seconds.dims == ("history", "arm", "round")
-        assert dict(stored.sizes) == {"history": 2, "arm": 3, "round": 2}
+        assert dict(stored.sizes) == {"history": 2, "arm": 4, "round": 2}
         assert all(values.attrs["units"] for values in stored.data_vars.values())
         assert stored.attrs["command"] == manifest["command"] and stored.attrs["seed"] == 0
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
@@ -148,7 +149,9 @@ def test_a_plan_is_timed_as_it_was_planned(tmp_path, capsys):
     assert main([*asked, "--out", str(tmp_path / "run")]) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert document["sweeps"] == {} and document["plan"]["speed_up"] == 9.5
-    (row,) = document["split"]
+    row, once = document["split"]
+    assert once["arm"] == "fetch_once" and once["predicted"]["plan"] is None
+    assert document["timed"]["past_layers"] == 1, "as the plan's encoder"
     assert row["predicted"]["plan"] == 9.5 and row["predicted"]["plan_clock"] == 1.5
     timed = document["timed"]
     assert (timed["steps"], timed["history"], timed["guidance"], timed["threads"]) == (2, 3, 1.0, 1)
@@ -259,7 +262,7 @@ def test_a_missing_gpu_is_one_line_and_status_2(preset, capsys):
 
 
 def test_what_does_not_fit_is_refused_with_what_would(capsys, tmp_path, monkeypatch):
-    arms = ["dense", "token_concat", "prefix"]
+    arms = ["dense", "token_concat", "prefix", "fetch_once"]
     free = memory.needed_bytes(PRESET, arms, "float32", 2, 1)
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
     assert main([*ASKED, "--out", str(tmp_path / "run")]) == 2
@@ -335,6 +338,19 @@ def test_the_card_repeats_the_arithmetic_and_its_bounds_bound():
     assert (longer > 0).all()
 
 
+def test_the_past_fetched_once_saves_more_the_longer_the_history():
+    costs = card(PRESET, "float32")
+    own = costs.speed_up_history.sel(arm="fetch_once")
+    assert (own.diff("history") > 0).all() and float(own[0]) > 1
+    assert float(costs.parameters.sel(arm="fetch_once")) == float(costs.parameters.sel(arm="dense"))
+
+
+def test_a_plans_layers_see_the_past_that_is_fetched_once():
+    model = network(replace(PRESET, past_layers=1), "fetch_once", "cpu", "float32", 0)
+    assert isinstance(model, FetchOnce) and model.cut == 1
+    assert PRESET.shape("fetch_once").past_layers == 2
+
+
 def test_a_cpu_times_a_slice_of_a_big_preset_and_a_gpu_all_of_it():
     for name in ("minecraft", "wan-1.3b"):
         full, timed = choose_preset(name, on_gpu=False)
@@ -351,9 +367,10 @@ def test_the_big_presets_have_the_geometry_that_they_name():
 
 
 def test_a_dense_arm_is_never_compiled_for_fixed_shapes():
-    plan = BenchSettings(PRESET, ["prefix"], ["plain", "compile"], "cpu", "float32", 1, 0)
+    plan = BenchSettings(PRESET, ["prefix", "fetch_once"], ["plain", "compile"], "cpu", "float32", 1, 0)
     assert plan.arms == {
-        "dense": ("dense", "plain"), "prefix": ("prefix", "plain"), "prefix, compile": ("prefix", "compile"),
+        "dense": ("dense", "plain"), "prefix": ("prefix", "plain"), "fetch_once": ("fetch_once", "plain"),
+        "prefix, compile": ("prefix", "compile"),
     }  # fmt: skip
 
 

@@ -12,13 +12,14 @@ import copy
 import torch
 from torch import Tensor
 
-from framelens.benchmarks.scd.presets import Preset
+from framelens.benchmarks.scd.presets import DENSE, FETCH_ONCE, Preset
 from framelens.diffusion.contract import CausalDiffuser, Context, traits
 from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import prepare_steps
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import dense, scd
 from framelens.models.variants.captured import capture
+from framelens.models.variants.fetch_once import fetch_once
 
 PLAIN = "plain"
 OPENING = 0.02
@@ -28,18 +29,22 @@ closed gates the captured and the plain network would agree even if one were wro
 
 def network(
     preset: Preset, fusion: str, device: str, dtype: str, seed: int, decoder_layers: int | None = None
-) -> dense.Dense | scd.SCD:
-    """The dense network, or the separated one with that fusion, with random weights, on that device."""
+) -> CausalDiffuser:
+    """The dense network, the same with the past fetched once, or the separated one with that fusion.
+
+    Its weights are random; it is on that device.
+    """
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), torch.device(device):
         torch.manual_seed(seed)
-        if fusion == "dense":
+        if fusion in (DENSE, FETCH_ONCE):
             model = dense.build(preset.dense)
         else:
             model = scd.build(preset.separated_config(fusion, decoder_layers))
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(OPENING * torch.randn_like(weight))
-    return model.to(getattr(torch, dtype)).eval().requires_grad_(False)
+    model = model.to(getattr(torch, dtype)).eval().requires_grad_(False)
+    return fetch_once(model, preset.past_layers) if fusion == FETCH_ONCE else model
 
 
 class Arm:

@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from framelens.benchmarks.scd.presets import Preset
+from framelens.benchmarks.scd.presets import DENSE, FETCH_ONCE, Preset
 from framelens.models.cost.operations import (
     VALUE_BYTES,
     Shape,
@@ -24,7 +24,6 @@ from framelens.models.cost.operations import (
 )
 from framelens.models.parts.fusion import FUSIONS
 
-DENSE = "dense"
 STEPS = (1, 2, 4, 8, 16, 25, 50, 100, 1000)
 TOKENS = (0.25, 0.5, 1, 2, 4)
 COSTS = {
@@ -47,8 +46,8 @@ VARIED = {
 
 
 def card(preset: Preset, dtype: str) -> xr.Dataset:
-    """Costs of dense and every fusion by arm; speed-up and bound also by each quantity of VARIED."""
-    arms = [DENSE, *FUSIONS]
+    """Costs of dense, fetch_once and every fusion; speed-up and bound also by each quantity of VARIED."""
+    arms = [DENSE, FETCH_ONCE, *FUSIONS]
     shapes = {arm: preset.shape(arm, value_bytes=VALUE_BYTES[dtype]) for arm in arms}
     rows = [_costs(shapes[arm], shapes[DENSE], preset) for arm in arms]
     variables: dict[str, Any] = {key: ("arm", [row[key] for row in rows]) for key in rows[0]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from framelens.benchmarks.scd.arms import PLAIN
 from framelens.benchmarks.scd.plan import PlannerPrediction, read_plan
-from framelens.benchmarks.scd.presets import PRESETS, Preset, choose_preset
+from framelens.benchmarks.scd.presets import FETCH_ONCE, PRESETS, Preset, choose_preset
 from framelens.benchmarks.scd.sweeps import VARIED, BenchSettings
 from framelens.models.cost.operations import VALUE_BYTES
 from framelens.models.loading.devices import check_device
@@ -25,6 +25,8 @@ FIELDS = {
     "batch": "batches",
 }
 """The field of a preset that holds the values of each sweep."""
+WAYS = (*FUSIONS, FETCH_ONCE)
+"""What is compared with dense: separated networks by their fusion, and the past fetched once."""
 RULES: dict[str, Rule] = {
     "repeats": between(1, 1000),
     "threads": optional(between(1, 1024)),
@@ -54,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--fusion", nargs="+", metavar="NAME",
-        help=f"fusions to time, of {', '.join(FUSIONS)} (default: the plan's, or token_concat prefix)",
+        help=f"what to time beside dense, of {', '.join(WAYS)} (default: the plan's, or token_concat prefix; "
+        f"and {FETCH_ONCE})",
     )  # fmt: skip
     parser.add_argument(
         "--mode", nargs="+", metavar="MODE",
@@ -91,8 +94,11 @@ def read_request(options: argparse.Namespace) -> tuple[Preset, BenchSettings]:
     check(options, RULES, spell_as_flag)
     full, timed = _presets(options, prediction, on_gpu)
     modes = options.mode or ([PLAIN, "graph"] if on_gpu else [PLAIN])
-    fusions = options.fusion or ([prediction.fusion] if prediction else ["token_concat", "prefix"])
-    for what, wanted, there_are in (("fusion", fusions, FUSIONS), ("mode", modes, (PLAIN, *MODES))):
+    fusions = options.fusion or [
+        *([prediction.fusion] if prediction else ["token_concat", "prefix"]),
+        FETCH_ONCE,
+    ]
+    for what, wanted, there_are in (("fusion", fusions, WAYS), ("mode", modes, (PLAIN, *MODES))):
         unknown = [name for name in wanted if name not in there_are]
         if unknown:
             raise ValueError(f"no {what} is called {unknown[0]!r}; there are {', '.join(there_are)}")
@@ -126,6 +132,7 @@ def _presets(
             "without --tokens"
         )
     use = {"steps": prediction.steps, "history": prediction.history, "batch": prediction.batch}
+    use |= {"past_layers": min(prediction.encoder_layers, full.dense.layers)}
     use |= {"guidance": 1.0, "frames": max(full.frames, prediction.history + 1)}
     full = replace(full, **use, **read_sweeps(options.vary or []))
     return full, full

@@ -11,6 +11,9 @@ from framelens.models.parts.config import StackConfig
 from framelens.models.parts.scd_config import ASKING
 from framelens.models.scd import Config as SCDConfig
 
+DENSE, FETCH_ONCE = "dense", "fetch_once"
+"""Arms beside the fusions: the dense network, and the same with the past fetched once per frame."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -34,6 +37,8 @@ class Preset:
     batch: int = 1
     threads: int | None = None
     """Threads of a CPU; None for one per core."""
+    past_layers: int | None = None
+    """First layers that see the past where it is fetched once; None for all."""
 
     @property
     def layers(self) -> str:
@@ -48,9 +53,13 @@ class Preset:
         return 1 if self.guidance == 1 else 2
 
     def shape(self, arm: str, decoder_layers: int | None = None, **changes) -> Shape:
-        """The shape of the dense network (`arm` "dense") or of the separated one with fusion `arm`."""
-        config = self.dense if arm == "dense" else self.separated_config(arm, decoder_layers)
-        return shape_of(config, **{"batch": self.batch, "branches": self.branches, **changes})
+        """The shape of an arm: DENSE, FETCH_ONCE, or the separated network with that fusion."""
+        use = {"batch": self.batch, "branches": self.branches}
+        if arm == FETCH_ONCE:
+            use["past_layers"] = self.dense.layers if self.past_layers is None else self.past_layers
+        is_dense = arm in (DENSE, FETCH_ONCE)
+        config = self.dense if is_dense else self.separated_config(arm, decoder_layers)
+        return shape_of(config, **use | changes)
 
     def separated_config(self, fusion: str, decoder_layers: int | None = None) -> SCDConfig:
         """The separated network with that fusion; `decoder_layers` moves layers from the encoder to it."""

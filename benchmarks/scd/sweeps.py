@@ -17,7 +17,8 @@ import xarray as xr
 from framelens.benchmarks import measure
 from framelens.benchmarks.scd.arms import PLAIN, Arm, network
 from framelens.benchmarks.scd.plan import PlannerPrediction
-from framelens.benchmarks.scd.presets import Preset
+from framelens.benchmarks.scd.presets import DENSE as DENSE
+from framelens.benchmarks.scd.presets import FETCH_ONCE, Preset
 from framelens.models.cost.machine import Machine
 from framelens.models.cost.operations import (
     VALUE_BYTES,
@@ -29,7 +30,6 @@ from framelens.models.cost.operations import (
 )
 from framelens.records.progress import progress_bar
 
-DENSE = "dense"
 VARIED = {
     "history": ("frames", "frames of history"),
     "steps": ("1", "denoising steps"),
@@ -50,10 +50,11 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What is timed: a preset, fusions beside dense, capture modes, device, dtype, number of rounds."""
+    """What is timed: a preset, what is compared with dense, capture modes, device, dtype, rounds."""
 
     preset: Preset
     fusions: Sequence[str]
+    """Of separated networks, and FETCH_ONCE."""
     modes: Sequence[str]
     device: str
     dtype: str
@@ -65,14 +66,19 @@ class BenchSettings:
 
     @property
     def networks(self) -> list[str]:
-        """The names of the networks: dense and every fusion."""
+        """The names of the networks: dense, and what is compared with it."""
         return [DENSE, *self.fusions]
 
     @property
     def arms(self) -> dict[str, tuple[str, str]]:
-        """Network and mode of each arm by name; a dense network has no fixed shapes to compile."""
+        """Network and mode of each arm by name; a dense network has no fixed shapes to compile, and one that
+        fetches once is not captured."""
         both = [(network, mode) for mode in self.modes for network in self.networks]
-        fitting = [(network, mode) for network, mode in both if (network, mode) != (DENSE, "compile")]
+        fitting = [
+            (network, mode)
+            for network, mode in both
+            if (network, mode) != (DENSE, "compile") and (network != FETCH_ONCE or mode == PLAIN)
+        ]
         return {n if mode == PLAIN else f"{n}, {mode}": (n, mode) for n, mode in fitting}
 
     def shape(self, name: str, **changes) -> Shape:

@@ -5,7 +5,7 @@ machine.sample_seconds(shape, steps, history) + machine.encode_seconds(shape, hi
 
 from dataclasses import dataclass
 
-from framelens.models.cost.operations import Cost, Shape, denoise_cost, encode_cost, modulation_cost
+from framelens.models.cost.operations import Cost, Shape, encode_cost, modulation_cost, step_costs
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Machine:
 
     def sample_seconds(self, shape: Shape, steps: int, history: int) -> float:
         """Seconds of all denoising steps of a frame, all branches one after the other."""
-        step = self.seconds(denoise_cost(shape, history, modulated=True))
-        return shape.branches * (steps * step + self.seconds(modulation_cost(shape, steps)))
+        passes = sum(count * self.seconds(step) for count, step in step_costs(shape, steps, history))
+        return shape.branches * (passes + self.seconds(modulation_cost(shape, steps)))
 
     def encode_seconds(self, shape: Shape, history: int) -> float:
         """Seconds to encode a finished frame, all branches."""

@@ -75,14 +75,46 @@ def prefix_cost(shape: Shape) -> Cost:
 
 
 def denoise_cost(shape: Shape, history: int, modulated: bool = False) -> Cost:
-    """Cost of one denoising step after `history` frames; `modulated`: scales and gates are prepared."""
+    """Cost of one denoising step after `history` frames; `modulated`: scales and gates are prepared.
+
+    Of a model that fetches the past once it is a step that reuses it.
+    """
     n = shape.tokens
+    if shape.past_layers is not None:
+        alone = denoise_cost(replace(shape, past_layers=None), 0, modulated)
+        return alone + Cost(state_bytes=kept_bytes(shape))
     queries = 2 * n if shape.fusion in ("token_concat", "token_concat_projected") else n
     keys = n if shape.fusion in ("channel_concat", "add", "residual") else 2 * n
     through = _blocks(shape, queries, keys) if shape.is_separated else _over_past(shape, history)
     cost = _embedding(shape) + through + _join(shape)
     cost += _linear(shape, n, shape.d_model, shape.values)
     return cost if modulated else cost + _modulation(shape, 1)
+
+
+def fetch_cost(shape: Shape, history: int) -> Cost:
+    """Cost of the first step of a frame in a model that fetches the past once, modulation prepared."""
+    layers = shape.past_layers or 0
+    alone = _blocks(replace(shape, layers=layers), shape.tokens, shape.tokens)
+    over_past = _over_past(replace(shape, layers=layers), history)
+    more = over_past.attention_flops - alone.attention_flops, over_past.state_bytes - alone.state_bytes
+    return denoise_cost(shape, history, modulated=True) + Cost(attention_flops=more[0], state_bytes=more[1])
+
+
+def kept_bytes(shape: Shape) -> int:
+    """Bytes of the past's part of attention that a frame's first step keeps, in one branch.
+
+    It is an output of each query and one number for each head.
+    """
+    kept = shape.batch * (shape.past_layers or 0) * shape.tokens
+    return kept * (shape.d_model + shape.heads) * shape.value_bytes
+
+
+def step_costs(shape: Shape, steps: int, history: int) -> list[tuple[int, Cost]]:
+    """Numbers of denoising steps of a frame that cost the same, and the cost of one, modulation prepared."""
+    each = denoise_cost(shape, history, modulated=True)
+    return (
+        [(steps, each)] if shape.past_layers is None else [(1, fetch_cost(shape, history)), (steps - 1, each)]
+    )
 
 
 def modulation_cost(shape: Shape, steps: int) -> Cost:
@@ -102,7 +134,9 @@ def start_cost(shape: Shape) -> Cost:
 
 def frame_cost(shape: Shape, steps: int, history: int) -> Cost:
     """Cost of one frame, all branches: `steps` denoising steps with prepared modulation, and one encode."""
-    passes = denoise_cost(shape, history, modulated=True) * steps
+    passes = NOTHING
+    for count, step in step_costs(shape, steps, history):
+        passes += step * count
     return (passes + modulation_cost(shape, steps) + encode_cost(shape, history)) * shape.branches
 
 
@@ -131,7 +165,8 @@ def parameters(shape: Shape) -> int:
 
 
 def cache_bytes(shape: Shape, history: int) -> int:
-    """Bytes of keys and values after `history` frames, all branches: past, prefix, prompt.
+    """Bytes of keys and values after `history` frames, all branches: past, prefix, prompt, what is kept of
+    attention.
 
     The allocated memory may be up to twice as large, since a cache grows by doubling.
     """
@@ -140,7 +175,8 @@ def cache_bytes(shape: Shape, history: int) -> int:
         frames = shape.encoder_layers * shape.frames_in_view(history + shape.start_token)
         frames += shape.layers if shape.fusion == "prefix" else 0
     tokens = frames * shape.tokens + (shape.layers + shape.encoder_layers) * shape.text_tokens
-    return 2 * tokens * shape.d_model * shape.value_bytes * shape.batch * shape.branches
+    held = 2 * tokens * shape.d_model * shape.value_bytes * shape.batch
+    return (held + kept_bytes(shape)) * shape.branches
 
 
 def _linear(shape: Shape, rows: int, inputs: int, outputs: int, count: int = 1) -> Cost:

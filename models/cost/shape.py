@@ -38,6 +38,9 @@ class Shape:
     """Whether the encoder's history begins with a start token, as long as a frame."""
     query: bool = False
     """Whether the encoder makes a second pass per frame, over noise that stands for the next frame."""
+    past_layers: int | None = None
+    """Of a dense model that fetches the past once per frame: how many first layers see it, at the first step.
+    None: all layers read it at every step."""
     shared_modulation: bool = False
     """Whether all blocks share one projection of the time embedding and each adds its own table (Wan)."""
     batch: int = 1

@@ -126,7 +126,9 @@ def predict(
             named |= {"clock_speed_up": row["clock"] and row["clock"]["speed_up"]}
             at = {"encoder_layers": depth, "decoder_layers": layers, "chosen": depth == cut.encoder_layers}
             nearby.append(at | named | {"kept": _summarise_kept(curves, depth)})
-    return of_shapes(dense, chosen, use, clock) | {"nearby": nearby}
+    once = replace(dense, past_layers=cut.encoder_layers)
+    fetched = predicted_speed_up(dense, once, use.steps, use.history)
+    return of_shapes(dense, chosen, use, clock) | {"nearby": nearby, "fetched_once": fetched}
 
 
 def of_shapes(dense: Shape, separated: Shape, use: Use, clock: "Clock | None") -> dict[str, Any]:

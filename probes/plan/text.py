@@ -71,6 +71,8 @@ def _prediction(found: Prediction, chunk: int) -> list[str]:
         f"{_size(found.dense_cache_bytes)}; parameters "
         f"{found.parameters / 1e6:.1f} M, dense {found.dense_parameters / 1e6:.1f} M",
     ]
+    if found.fetched_once:
+        lines += [f"  without training (framelens.fetch_once): {found.fetched_once:.2f} times fewer a {unit}"]
     if found.nearby:
         how = "measured rates" if found.clock else "operations"
         lines += ["", f"  splits around it, speed-up by {how}:"]

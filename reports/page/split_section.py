@@ -85,6 +85,7 @@ def _prediction(prediction: Prediction, unit: str) -> list[Html]:
     rows += [
         [f"speed-up of a {unit}, by operations", counted if clock else fill("<b>{}</b>", counted)],
         ["by operations, with an unlimited number of steps", f"{prediction.bound:.2f}×"],
+        *_fetched_once(prediction),
         ["cache of the past", _than(prediction.cache_bytes, prediction.dense_cache_bytes, of_bytes)],
         [
             f"operations per {unit}",
@@ -110,6 +111,13 @@ def _prediction(prediction: Prediction, unit: str) -> list[Html]:
         rows_around = table(heads, [_nearby(each) for each in nearby], "numbers")
         parts.append(fill("<details><summary>Nearby splits</summary>\n{}\n</details>", rows_around))
     return parts
+
+
+def _fetched_once(prediction: Prediction) -> list[list[object]]:
+    """The speed-up without training; nothing in a plan that does not state it."""
+    if prediction.fetched_once is None:
+        return []
+    return [["without training: fetch once (framelens.fetch_once)", f"{prediction.fetched_once:.2f}×"]]
 
 
 def _clock_rows(clock: PlannedClock, unit: str) -> list[list[object]]:
