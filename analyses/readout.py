@@ -2,13 +2,14 @@
 
 r2 = ridge_readout(features, targets)                    # [c n d], [c n m] -> [c]
 null = ridge_readout(features, shuffle_clips(targets))   # another clip's targets
+maps = fit_left_out(features, targets)                   # maps[0].read(features[maps[0].clips])
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from framelens.analyses.nested_folds import LEAST, choose_penalties, inverse_spread, number_films, split_clips
@@ -31,11 +32,49 @@ def ridge_readout(
     clip whose targets equal the mean. With the film of each clip, whole films are left out. ValueError below
     LEAST clips, or films.
     """
-    clips, unit = len(features), "clips" if films is None else "films"
+    x, y = (values.double() - values.double().mean(0) for values in (features, targets))
+    r2 = x.new_full((len(x),), torch.nan)
+    for held_out, fit in _fit_left_out(x, y, films):
+        error, baseline = _measure_errors(fit, x[held_out], y[held_out])
+        r2[held_out] = 1 - error[0] / baseline
+    return r2
+
+
+class LeftOut(NamedTuple):
+    """A linear map from a token to values, and the clips that it was fitted without."""
+
+    clips: Int[Tensor, " held_out"]
+    tokens: Float[Tensor, "n d"]
+    values: Float[Tensor, "n m"]
+    weights: Float[Tensor, "d m"]
+
+    def read(self, tokens: Float[Tensor, "*c n d"]) -> Float[Tensor, "*c n m"]:
+        """What the map makes of tokens, in float64: the mean values of the training clips, and what tokens
+        add to them by their distance from the mean tokens."""
+        return self.values + (tokens.double() - self.tokens) @ self.weights
+
+
+def fit_left_out(
+    features: Float[Tensor, "c n d"], targets: Float[Tensor, "c n m"], films: Sequence[str] | None = None
+) -> list[LeftOut]:
+    """The regressions of `ridge_readout`, one for each group of clips that is left out.
+
+    ValueError below LEAST clips, or films.
+    """
+    x, y = features.double(), targets.double()
+    means = x.mean(0), y.mean(0)
+    fits = _fit_left_out(x - means[0], y - means[1], films)
+    return [LeftOut(clips, fit.x + means[0], fit.y + means[1], fit.weights[0]) for clips, fit in fits]
+
+
+def _fit_left_out(
+    x: Float[Tensor, "c n d"], y: Float[Tensor, "c n m"], films: Sequence[str] | None
+) -> Iterator[tuple[Tensor, "_Fit"]]:
+    """Each group of clips with the regression on all others, whose penalty is chosen inside these."""
+    clips, unit = len(x), "clips" if films is None else "films"
     count = clips if films is None else len(set(films))
     if count < LEAST:
         raise ValueError(f"a readout needs at least {LEAST} {unit}, got {count} {unit}")
-    x, y = (values.double() - values.double().mean(0) for values in (features, targets))
     folds = split_clips(clips, x.device, films)
     groups = [_sum_up(fold, x[fold], y[fold]) for fold in folds]
 
@@ -47,12 +86,8 @@ def ridge_readout(
         lambda pair: _fit(without(*pair), ALPHAS),
         lambda fit, fold: _measure_errors(fit, x[folds[fold]], y[folds[fold]])[0].sum(1),
     )
-    r2 = x.new_full((clips,), torch.nan)
     for fold, held_out in enumerate(folds):
-        fit = _fit(without(fold), [ALPHAS[best[fold]]])
-        error, baseline = _measure_errors(fit, x[held_out], y[held_out])
-        r2[held_out] = 1 - error[0] / baseline
-    return r2
+        yield held_out, _fit(without(fold), [ALPHAS[best[fold]]])
 
 
 def shuffle_clips(

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from bounds import assert_same
 
-from framelens.analyses.readout import ridge_readout, shuffle_clips
+from framelens.analyses.readout import fit_left_out, ridge_readout, shuffle_clips
 
 
 def random(*shape, seed=0):
@@ -78,3 +79,17 @@ def test_every_clip_gets_the_targets_of_another():
 def test_too_few_clips_are_refused():
     with pytest.raises(ValueError, match=r"\b3\b"):
         ridge_readout(random(3, 4, 6), random(3, 4, 2))
+
+
+def test_the_maps_of_left_out_clips_are_the_regressions_that_are_scored():
+    features = random(10, 16, 12)
+    targets = features @ random(12, 4, seed=1) + 3 + random(10, 16, 4, seed=2)
+    r2, seen = ridge_readout(features, targets), []
+    for fit in fit_left_out(features, targets):
+        error = (targets[fit.clips] - fit.read(features[fit.clips])).square().sum((1, 2))
+        baseline = (targets[fit.clips] - fit.values).square().sum((1, 2))
+        assert_same(1 - error / baseline, r2[fit.clips], bound=1e-10)
+        others = [clip for clip in range(10) if clip not in fit.clips.tolist()]
+        assert_same(fit.tokens, features[others].double().mean(0), bound=1e-10)
+        seen += fit.clips.tolist()
+    assert sorted(seen) == list(range(10))

@@ -159,6 +159,13 @@ def residual_stream(
     model: CausalDiffuser, x: Tensor, sigma: float, context: Any, frame: int
 ) -> dict[str, Tensor]:
     """The chunk's own tokens in every layer that runs in one denoising pass of one clip, {point: [n d]}."""
+    return watch_pass(model, x, sigma, context, frame)[0]
+
+
+def watch_pass(
+    model: CausalDiffuser, x: Tensor, sigma: float, context: Any, frame: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The residual stream of that pass, and its velocity."""
     kept: dict[str, Tensor] = {}
     stack = traits(model).denoising_stack
     points = select_patterns(model, [stack + point for point in POINTS])
@@ -168,6 +175,6 @@ def residual_stream(
 
     with Trace(model.hook_dict, points, keep) as trace:
         trace.on_pass(ForwardPass(frame, 0, sigma, "denoise"))
-        model.denoise(x, torch.full((1,), sigma, device=x.device), context)
+        velocity = model.denoise(x, torch.full((1,), sigma, device=x.device), context)
     require_finite_features(model, kept, f"frame {frame}, sigma {sigma:g}")
-    return kept
+    return kept, velocity

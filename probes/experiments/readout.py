@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import xarray as xr
 from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from framelens.analyses.nested_folds import LEAST
@@ -28,7 +29,8 @@ def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
         kept, points = _features(probed_clip, model)
         features.append(kept)
     frames = [frame for frame in probed_clip.chunks if frame >= probed_clip.settings.context]
-    target = torch.stack([_patches(probed_clip, frame) for frame in frames])
+    tokens = spread_tokens_of(probed_clip, TOKENS)
+    target = torch.stack([patches_of(probed_clip, frame, tokens) for frame in frames])
     coords = {
         "network": list(probed_clip.networks),
         "frame": frames,
@@ -88,7 +90,7 @@ def _features(probed_clip: ProbedClip, model: CausalDiffuser) -> tuple[np.ndarra
     """[frame, layer, token, channel] at sigma 1, and the hook points of the layers."""
     context, table, kept = model.start(1, probed_clip.clip.cond), [], {}
     noise = probed_clip.noise("readout")
-    tokens = _tokens(probed_clip)
+    tokens = spread_tokens_of(probed_clip, TOKENS)
     for frame in probed_clip.chunks:
         span = probed_clip.span(frame)
         if frame >= probed_clip.settings.context:
@@ -99,15 +101,15 @@ def _features(probed_clip: ProbedClip, model: CausalDiffuser) -> tuple[np.ndarra
     return np.array(table), list(kept)
 
 
-def _tokens(probed_clip: ProbedClip) -> Tensor:
-    """A fixed, evenly spread choice of at most TOKENS tokens of a chunk."""
+def spread_tokens_of(probed_clip: ProbedClip, most: int) -> Int[Tensor, " n"]:
+    """A fixed, evenly spread choice of at most `most` tokens of a chunk, no more than the settings say."""
     tokens = probed_clip.networks["trained"].geometry.tokens_per_chunk
-    most = min(TOKENS, tokens, probed_clip.settings.tokens or tokens)
+    most = min(most, tokens, probed_clip.settings.tokens or tokens)
     return torch.linspace(0, tokens - 1, most).round().long()
 
 
-def _patches(probed_clip: ProbedClip, frame: int) -> Tensor:
+def patches_of(probed_clip: ProbedClip, frame: int, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n values"]:
+    """The true pixels, or latents, of those tokens of the chunk that begins with that frame."""
     patch = probed_clip.networks["trained"].geometry.patch
     chunk = probed_clip.clip.video[0, probed_clip.span(frame)]
-    patches = rearrange(chunk, "f c (h p) (w q) -> (f h w) (c p q)", p=patch, q=patch)
-    return patches[_tokens(probed_clip)]
+    return rearrange(chunk, "f c (h p) (w q) -> (f h w) (c p q)", p=patch, q=patch)[tokens]

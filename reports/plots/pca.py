@@ -2,12 +2,15 @@
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from framelens.analyses.depth import depth_of
 from framelens.records.damage import NotShown
 from framelens.reports.drawing import style
+from framelens.reports.plots.samples import pictures as pictures_of
+from framelens.reports.plots.samples import read_samples, show
 from framelens.reports.runs import Run
 
 needs = ("feature_pca",)
@@ -17,7 +20,7 @@ caption = (
     "Red, green and blue are the first three principal components of the features after a layer, on the "
     "grid of tokens, for the last probed frame of the first clip. The components are fitted on all shown "
     "steps of that layer together, so colours may be compared along a row, not between rows. Beside each "
-    "row: the share of the variance that the three carry."
+    "row: the share of the variance that the three carry, and the frame as it was generated."
 )
 ROWS = 8
 
@@ -31,15 +34,19 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     steps = [int(step) for step in stored.pca_step]
     rows, columns = token_grid(run.geometry, stored.sizes["token"])
 
-    cell = min(0.95, 5.8 / len(steps))
+    frame, clip = int(stored["frame"]), int(stored["clip"])
+    beside = read_generated(run, frame + stored.sizes["token"] // (rows * columns) - 1)
+    cell = min(0.95, 5.8 / (len(steps) + len(beside)))
     figure = style.canvas(height=0.95 + cell * rows / columns * len(depth.layers) + 0.12 * len(depth.layers))
-    grid = figure.subplots(len(depth.layers), len(steps), squeeze=False)
+    grid = figure.subplots(len(depth.layers), len(beside) + len(steps), squeeze=False)
     table = []
     for place, line in enumerate(grid):
+        for axes, picture in zip(line, beside, strict=False):
+            show(axes, picture, was_given=False)
         layer = stored.isel(layer=place)
         components = layer.components.transpose("pca_step", "token", "component")
         pictures = as_colours(components.values, rows, columns)
-        for axes, picture in zip(line, pictures, strict=True):
+        for axes, picture in zip(line[len(beside) :], pictures, strict=True):
             axes.imshow(picture, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
@@ -47,11 +54,20 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
         line[0].set_ylabel(f"{depth.short(place)}\n{share:.0%}", rotation=0, ha="right", va="center")
         place_of = {"layer": depth.layers[place], "group": depth.groups[place]}
         table += [place_of | {"component": i, "explained": float(v)} for i, v in enumerate(layer.explained)]
-    for axes, step in zip(grid[0], steps, strict=True):
-        axes.set_title(f"step {step}\nsigma {run.sigma(step):.2f}")
-    frame, clip = int(stored["frame"]), int(stored["clip"])
+    titles = [*["generated\nframe"] * len(beside), *(f"step {s}\nsigma {run.sigma(s):.2f}" for s in steps)]
+    for axes, text in zip(grid[0], titles, strict=True):
+        axes.set_title(text)
     style.heading(figure, f"{title}, frame {frame} of clip {clip}", run, "feature_pca", interval=False)
     return figure, pd.DataFrame(table)
+
+
+def read_generated(run: Run, frame: int) -> list[xr.DataArray]:
+    """That frame of the first clip as it was generated, (channel, row, col); none without samples."""
+    if run.missing(("samples",)):
+        return []
+    films = pictures_of(*read_samples(run))
+    film = films[run.mode("feature_pca") or "truth"]
+    return [film.sel(frame=frame)] if frame in film.frame else []
 
 
 def token_grid(geometry: dict, tokens: int) -> tuple[int, int]:
