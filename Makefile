@@ -78,8 +78,8 @@ lint: $(INSTALLED) ## ruff, pyright, and the table of folders with what they imp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python tests/test_imports.py
 
-docs: $(INSTALLED) ## build the documents as a site in build/site, with every link checked
-	$(BIN)/python docs/build.py
+docs: $(INSTALLED) ## build the documents as a site in build/site, every link checked: ARGS=--execute runs the notebooks
+	$(BIN)/python docs/build.py $(ARGS)
 
 notebooks: $(INSTALLED) ## open the notebooks in Jupyter Lab
 	$(BIN)/jupyter lab notebooks/

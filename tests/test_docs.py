@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -48,14 +49,16 @@ def build_site(folder):
     """A copy of the documents, and a function that builds the site of it."""
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     wanted = [
-        name for name in files.stdout.split() if name.endswith((".md", ".png", ".yml", ".cff", "LICENSE"))
+        name
+        for name in files.stdout.split()
+        if name.endswith((".md", ".png", ".yml", ".cff", "LICENSE", ".ipynb"))
     ]
     for name in [*wanted, "docs/build.py", "models/adapter_template.py"]:
         copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, copy)
-    return folder, lambda: subprocess.run(
-        [sys.executable, "docs/build.py"], cwd=folder, capture_output=True, text=True, timeout=200
+    return folder, lambda *options: subprocess.run(
+        [sys.executable, "docs/build.py", *options], cwd=folder, capture_output=True, text=True, timeout=200
     )
 
 
@@ -65,7 +68,26 @@ def test_the_site_is_built_and_a_link_that_leads_nowhere_stops_it(tmp_path):
     done = build()
     assert done.returncode == 0, done.stderr
     pages = {path.name for path in (folder / "build/site").rglob("*.html")}
-    assert {"findings.html", "architecture.html", "index.html"} <= pages
+    notebooks = {f"{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {"findings.html", "architecture.html", "index.html"} | notebooks <= pages
     (folder / "docs/limits.md").write_text("# Limits\n\n[nothing](nowhere.md)\n")
     done = build()
     assert done.returncode != 0 and "nowhere.md" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_notebook_of_the_site_is_executed_once_and_shown_with_its_outputs(tmp_path):
+    folder, build = build_site(tmp_path)
+    for path in (folder / "notebooks").glob("*.ipynb"):
+        cells = [nbformat.v4.new_code_cell(f"print('{path.stem}', 6 * 7)")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells if path.stem.startswith("07") else []), path)
+    page = folder / "build/site/notebooks/07_compare.html"
+    done = build()
+    assert (
+        done.returncode == 0 and "07_compare.ipynb" in done.stderr and "07_compare 42" not in page.read_text()
+    )
+    assert build("--execute").returncode == 0 and "07_compare 42" in page.read_text()
+    copies = {path: path.stat().st_mtime_ns for path in (folder / "build/notebooks").glob("*.ipynb")}
+    assert len(copies) == len(list((folder / "notebooks").glob("*.ipynb")))
+    assert build("--execute").returncode == 0 and "07_compare 42" in page.read_text()
+    assert copies == {path: path.stat().st_mtime_ns for path in (folder / "build/notebooks").glob("*.ipynb")}

@@ -1,5 +1,6 @@
-"""Every notebook runs to its last cell, shows its figures as pictures, and warns of nothing."""
+"""Every notebook runs to its last cell, shows pictures, warns of nothing, and writes where it is opened."""
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -8,24 +9,51 @@ from nbclient import NotebookClient
 
 pytestmark = pytest.mark.slow
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+OWN_RUNS = (ROOT / "runs", NOTEBOOKS / "runs", ROOT / "reports")
 
 
-@pytest.fixture(scope="module", params=sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")))
-def outputs(request):
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """The folder in which all notebooks are opened, so that they share their runs."""
+    return tmp_path_factory.mktemp("opened")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def outputs(request, workplace):
     """The outputs of one notebook, run as a user runs it."""
     notebook = nbformat.read(NOTEBOOKS / request.param, nbformat.NO_CONVERT)
-    resources = {"metadata": {"path": str(NOTEBOOKS)}}
+    resources = {"metadata": {"path": str(workplace)}}
+    before = list_files()
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    assert list_files() == before, "a notebook wrote outside of the folder in which it was opened"
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def list_files():
+    """What a notebook could write to by mistake."""
+    return sorted(
+        path for folder in OWN_RUNS for path in folder.rglob("*") if "__pycache__" not in path.parts
+    )
 
 
 def test_every_figure_is_a_picture(outputs):
     shown = [output.data for output in outputs if "data" in output]
-    figures = [data for data in shown if data.get("text/plain", "").startswith(("<Figure", "<Picture"))]
+    names = ("<Figure", "<Picture", "<Shown")
+    figures = [data for data in shown if data.get("text/plain", "").startswith(names)]
     assert figures, "a notebook without a figure"
     assert all("image/png" in data for data in figures)
+    moving = [data for data in figures if data["text/plain"].startswith("<Shown")]
+    assert all("<iframe srcdoc=" in data["text/html"] for data in moving)
 
 
 def test_it_runs_without_warnings(outputs):
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name >= "05"])
+def test_a_notebook_is_one_story(name):
+    cells = json.loads((NOTEBOOKS / name).read_text())["cells"]
+    assert len(cells) <= 15 and cells[0]["cell_type"] == "markdown"

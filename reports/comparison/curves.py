@@ -81,6 +81,7 @@ def _differences(
 def _name_places(axes: Axes, measure: Measure, values: xr.DataArray, are_shared: bool) -> None:
     if measure.along == "frame":
         axes.set_xlabel("frame")
+        axes.xaxis.get_major_locator().set_params(integer=True)
     elif are_shared:
         mark(axes, depth_of(values))
     else:
