@@ -27,7 +27,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check latents probe figures train evaluate compare compare-train scd-bench test suite test-fast lint docs notebooks clean
+.PHONY: help setup check latents probe figures train evaluate compare split compare-train scd-bench test suite test-fast lint docs notebooks clean
 
 help: ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ evaluate: $(INSTALLED) ## score a model's next frame on held-out clips: MODEL=de
 compare: $(INSTALLED) ## table and figures, dense against separated at an equal budget: RUN=runs/compare/tiles
 	for run in $(or $(RUN),$(COMPARED)); do \
 	  $(BIN)/framelens compare $$run && $(BIN)/framelens figures --run $$run || exit $$?; done
+
+split: $(INSTALLED) ## act on a plan and draw what it buys: MODEL=dense-tiles ARGS="--plan runs/dense-tiles/default/plan.json"
+	run=$$($(BIN)/framelens split --model "$(MODEL)" $(ARGS)) && $(BIN)/framelens figures --run "$$run"
 
 compare-train: $(INSTALLED) ## train that comparison anew, then draw it: ARGS="--videos tiles --seeds 2"
 	run=$$($(BIN)/framelens compare-train $(ARGS)) && $(MAKE) compare RUN="$$run"

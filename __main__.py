@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "train and time": {
         "train": ("training.__main__", "train a network, or resume a stopped training"),
         "evaluate": ("training.evaluate", "score the videos that models generate"),
+        "split": ("training.split", "act on a plan: separate, fine-tune, distil, score, time"),
         "compare-train": ("training.compare", "train dense and separated networks at an equal budget"),
         "bench scd": ("benchmarks.scd.__main__", "time dense against separated networks"),
         "bench overhead": ("benchmarks.overhead.__main__", "time a probed rollout against a bare one"),

@@ -151,5 +151,14 @@ class CompareManifest(TitledManifest):
     again: ClassVar[str] = "framelens compare-train"
 
 
-KINDS: tuple[type[Manifest], ...] = (ProbeManifest, BenchManifest, CompareManifest)
+@dataclass(frozen=True, kw_only=True)
+class SplitManifest(TitledManifest):
+    """The manifest of a plan that was acted on: quality against time."""
+
+    device: str
+    kind: ClassVar[str] = "split"
+    again: ClassVar[str] = "framelens split"
+
+
+KINDS: tuple[type[Manifest], ...] = (ProbeManifest, BenchManifest, CompareManifest, SplitManifest)
 """Every kind of run."""

@@ -1,0 +1,187 @@
+"""framelens split --plan runs/dense-tiles/default/plan.json: acts on a plan, and tells what it buys.
+
+Separates the plan's dense model, fine-tunes it, distils its decoder to few steps, and scores all of them on
+the same clips beside the dense model and the dense model that fetches its past once. All samplers are timed
+interleaved. Writes split.nc and manifest.json, which `framelens figures` draws. The same command resumes.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framelens.records.checks import CLIPS, SEED, Rule, between, check, spell_as_flag
+from framelens.records.commands import command_line, exits_as, read_options
+from framelens.records.manifest import FILE, SplitManifest
+from framelens.records.plan import Plan, split_recipe
+from framelens.training.recipes import FEW, MOST_COUNT, RECIPES, TUNED, Recipe
+
+if TYPE_CHECKING:
+    from framelens.training.trade import TimedSampler
+
+ABOUT = "Acts on a plan: separates and trains its dense model, and tells what that buys."
+CONTEXT, STEPS, FEWER = 4, 20, (4, 2, 1)
+"""Given frames, denoising steps, and the few steps that are tried."""
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("steps", "few_steps", "threads"), between(1, MOST_COUNT)),
+    "rounds": between(1, MOST_COUNT),
+    "clips": CLIPS,
+    "seed": SEED,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="framelens split", description=ABOUT)
+    parser.add_argument("--model", default="dense-tiles", help="the dense model that the plan is of")
+    parser.add_argument("--plan", type=Path, required=True, help="plan.json of a probe's run of that model")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/split/<model>)")
+    parser.add_argument(
+        "--steps", type=int, default=TUNED["steps"],
+        help=f"optimiser steps of the fine-tune (default: {TUNED['steps']})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--few-steps", type=int, default=FEW["steps"],
+        help=f"optimiser steps of the distillation (default: {FEW['steps']})",
+    )  # fmt: skip
+    parser.add_argument("--clips", type=int, default=32, help="held-out clips to score on (default: 32)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that a frame is timed (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="decides trainings and noise (default: 0)")
+    done = parser.add_argument_group("what is trained already")
+    done.add_argument("--separated", help="a separated model of that plan, instead of a fine-tune")
+    done.add_argument("--few", help="its distilled student, instead of a distillation")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    machine.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    return parser
+
+
+@exits_as("split", stopped="the same command goes on from here")
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 when scored, 2 when the request cannot be met, 130 when stopped."""
+    options = read_options(parser(), arguments)
+    check(options, RULES, spell_as_flag)
+    out = options.out or Path("runs/split") / Path(options.model).stem
+    print(split(options, out, command_line("split", arguments)))
+    return 0
+
+
+def split(options: argparse.Namespace, out: Path, command: str) -> Path:
+    """The folder with the finished comparison; ValueError for a plan that cannot be acted on."""
+    import torch
+
+    from framelens import records
+    from framelens.models.loading.devices import check_device, device_name
+    from framelens.training.trade import measure_trade
+
+    torch.set_num_threads(options.threads)
+    check_device(options.device, "float32")
+    plan = Plan.read(options.plan)
+    videos = require_splittable(plan, options)
+    separated = options.separated or str(_train(fine_tune(plan, videos, options), out / "separated", options))
+    few = options.few or str(_train(distillation(videos, separated, options), out / "few", options))
+    arms = make_arms(plan, videos, separated, few, options)
+    result = measure_trade(arms, options.clips, CONTEXT, options.rounds, options.seed, options.device)
+    settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
+    manifest = SplitManifest(
+        title=f"What separating {options.model} buys",
+        summary=f"{options.clips} held-out clips of {videos}, the first {CONTEXT} frames given; each sampler "
+        f"timed {options.rounds} times, interleaved, threads: {options.threads}.",
+        **records.origin(command, "torch", "numpy", "xarray", "scikit-image"),
+        settings=settings | {"context": CONTEXT, "separated": separated, "few": few},
+        device=device_name(options.device),
+        complete=True,
+    )
+    records.write_netcdf(out / "split.nc", result.assign_attrs(manifest.attributes()))
+    manifest.write(out / FILE)
+    return out
+
+
+def require_splittable(plan: Plan, options: argparse.Namespace) -> str:
+    """The world of the plan's model; ValueError where the plan is of another model, or has no split."""
+    from framelens import models
+    from framelens.diffusion.contract import traits
+
+    if plan.architecture is None:
+        raise ValueError(f"{options.plan} has no split to act on: the model is {plan.verdict}")
+    source = traits(models.load(options.model)).source
+    if plan.model.name != models.label(options.model):
+        raise ValueError(f"{options.plan} is of {plan.model.name}, not of {options.model}: give its --model")
+    if split_recipe(source.videos or "") not in RECIPES:
+        raise ValueError(
+            f"{options.model} was not trained on a world of framelens, so there are no clips to fine-tune on"
+        )
+    assert source.videos is not None
+    return source.videos
+
+
+def fine_tune(plan: Plan, videos: str, options: argparse.Namespace) -> Recipe:
+    """The recipe that separates the model as planned and fine-tunes it."""
+    shipped = RECIPES[split_recipe(videos)]
+    return replace(
+        shipped,
+        architecture=shipped.architecture | (plan.architecture or {}),
+        initial=options.model,
+        steps=options.steps,
+        seed=options.seed,
+    )
+
+
+def distillation(videos: str, separated: str, options: argparse.Namespace) -> Recipe:
+    """The recipe that distils the decoder of the separated model; its architecture is the teacher's."""
+    from framelens import models
+    from framelens.diffusion.contract import traits
+
+    trained = traits(models.load(separated)).source.metadata["training"]["recipe"]
+    return replace(
+        RECIPES[split_recipe(videos)],
+        **FEW | {"steps": options.few_steps},
+        architecture=trained["architecture"],
+        initial=separated,
+        teacher=separated,
+        train_only="decoder",
+        seed=options.seed,
+    )
+
+
+def _train(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Path:
+    from framelens.training.loop import train
+
+    return train(recipe, folder, options.device)
+
+
+def make_arms(
+    plan: Plan, videos: str, separated: str, few: str, options: argparse.Namespace
+) -> "dict[str, TimedSampler]":
+    """The samplers that are compared, the dense model at its usual number of steps first."""
+    from framelens import models
+    from framelens.diffusion.schedule import Sampling
+    from framelens.models.variants.fetch_once import fetch_once
+    from framelens.training.build import build
+    from framelens.training.trade import TimedSampler
+
+    def load(name: str) -> Any:
+        return models.load(name, options.device)
+
+    dense, tuned, student = load(options.model), load(separated), load(few)
+    untrained = build(fine_tune(plan, videos, options)).to(options.device).eval().requires_grad_(False)
+    usual = Sampling(STEPS)
+    arms = {
+        f"dense, {STEPS} steps": TimedSampler(dense, usual),
+        f"fetched once, {STEPS} steps": TimedSampler(fetch_once(dense), usual),
+        f"fetched once, planned cut, {STEPS} steps": TimedSampler(fetch_once(dense, plan), usual),
+        f"separated, not trained, {STEPS} steps": TimedSampler(untrained, usual),
+        f"separated, fine-tuned, {STEPS} steps": TimedSampler(tuned, usual),
+    }
+    for steps in FEWER:
+        arms[f"dense, {steps} step{'s' * (steps > 1)}"] = TimedSampler(dense, Sampling(steps))
+    for steps in FEWER:
+        arms[f"separated, distilled, {steps} step{'s' * (steps > 1)}"] = TimedSampler(
+            student, Sampling(steps, renoise=True)
+        )
+    return arms
+
+
+if __name__ == "__main__":
+    sys.exit(main())

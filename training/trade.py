@@ -1,0 +1,107 @@
+"""Quality against time of several samplers of one world: the same clips, noise and rounds for all.
+
+result = measure_trade(arms, clips=32, context=4, rounds=5, seed=0, device="cpu")
+"""
+
+import random
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+
+from framelens.diffusion.contract import CausalDiffuser, traits
+from framelens.diffusion.sampler import rollout
+from framelens.diffusion.schedule import Sampling
+from framelens.records.progress import progress_bar
+from framelens.training.clip_scores import AGES
+from framelens.training.scores import FIRST_CLIP, sample_frames
+from framelens.videos import Clips, worlds
+from framelens.videos.scores import psnr
+
+REMEMBERED = "seen only before the last frame"
+UNITS = {
+    "psnr": ("dB", "PSNR of generated frames"),
+    "memory_error": ("1", "squared error of pixels seen only before the last frame, true past given"),
+    "diversity": ("1", "mean absolute difference of two free runs with different noise"),
+    "contrast": ("1", "standard deviation of generated frames over that of the true ones, own past"),
+    "seconds": ("s", "time of one frame of a free run, all arms interleaved"),
+    "evaluations": ("1", "denoising steps of one frame"),
+}
+
+
+class TimedSampler(NamedTuple):
+    """A model and how it is sampled."""
+
+    model: CausalDiffuser
+    sampling: Sampling
+
+
+def measure_trade(
+    arms: Mapping[str, TimedSampler], clips: int, context: int, rounds: int, seed: int, device: str
+) -> xr.Dataset:
+    """Scores by arm and clip, and seconds of a frame by arm and round; all arms have the same world.
+
+    PSNR has dims (sampling, arm, clip, frame): teacher_forced continues the true past, free_running its own.
+    """
+    source = traits(next(iter(arms.values())).model).source
+    world, frames = worlds.load(source.videos), source.frames
+    batch = world.clips(range(FIRST_CLIP, FIRST_CLIP + clips), frames)
+    scored = [
+        _score(arm, batch, context, seed, device)
+        for arm in progress_bar(arms.values(), unit="sampler", leave=False)
+    ]
+    found = xr.concat(scored, "arm").assign_coords(arm=list(arms))
+    found["seconds"] = ("arm", "round"), _time_frames(list(arms.values()), batch, context, rounds, device)
+    found["evaluations"] = ("arm",), [arm.sampling.steps for arm in arms.values()]
+    for name, (unit, text) in UNITS.items():
+        if name in found:
+            found[name].attrs |= {"units": unit, "long_name": text}
+    return found
+
+
+def _score(arm: TimedSampler, clips: Clips, context: int, seed: int, device: str) -> xr.Dataset:
+    modes = sample_frames(arm.model, clips, context, arm.sampling, seed, device)
+    other = sample_frames(arm.model, clips, context, arm.sampling, seed + 1, device)
+    target, free = clips.video[:, context:], modes["free_running"].clip(-1, 1)
+    values = {
+        "psnr": (("sampling", "clip", "frame"), np.stack([psnr(video, target) for video in modes.values()])),
+        "diversity": ("clip", _mean_by_clip(np.abs(free - other["free_running"].clip(-1, 1)))),
+        "contrast": ("clip", free.std(axis=(1, 2, 3, 4)) / target.std(axis=(1, 2, 3, 4))),
+    }
+    if "in_view_before" in clips.state:
+        seen = clips.state["in_view_before"][:, context:] == AGES[REMEMBERED]
+        error = ((modes["teacher_forced"].clip(-1, 1) - target) ** 2).mean(axis=2)
+        values["memory_error"] = ("clip", np.where(seen, error, 0).sum((1, 2, 3)) / seen.sum((1, 2, 3)))
+    frames = np.arange(context, clips.video.shape[1])
+    return xr.Dataset(values, {"sampling": list(modes), "frame": frames})
+
+
+def _mean_by_clip(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1).mean(axis=1)
+
+
+def _time_frames(
+    arms: list[TimedSampler], clips: Clips, context: int, rounds: int, device: str
+) -> np.ndarray:
+    """Seconds of a frame of a free run of one clip [arm, round], interleaved in random order."""
+    truth = torch.from_numpy(clips.video[:1]).to(device)
+    cond = None if clips.actions is None else torch.from_numpy(clips.actions[:1]).to(device)
+    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def run(arm: TimedSampler) -> None:
+        renoise = 0 if arm.sampling.renoise else None
+        video = rollout(arm.model, noise, arm.sampling.grid, cond, truth[:, :context], renoise=renoise)
+        video.sum().item()  # waits for the device
+
+    for arm in arms:
+        run(arm)
+    order, seconds = random.Random(0), np.zeros((len(arms), rounds))
+    for done in range(rounds):
+        for index in order.sample(range(len(arms)), len(arms)):
+            began = time.perf_counter()
+            run(arms[index])
+            seconds[index, done] = time.perf_counter() - began
+    return seconds / (truth.shape[1] - context)
