@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from framelens.hooks import AttentionTap, Edit, Trace, record, run_with_cache, together
     from framelens.models import load
     from framelens.models.variants.fetch_once import fetch_once
+    from framelens.models.variants.separated import separate
     from framelens.reports.runs import open_run
 
 __path__ = [str(Path(__file__).resolve().parent)]
@@ -36,6 +37,7 @@ _HOMES = {
     "record": "hooks",
     "rollout": "diffusion.sampler",
     "run_with_cache": "hooks",
+    "separate": "models.variants.separated",
     "together": "hooks",
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "record",
     "rollout",
     "run_with_cache",
+    "separate",
     "together",
 ]
 

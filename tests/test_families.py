@@ -4,6 +4,7 @@ import pytest
 import twins
 
 from framelens import models
+from framelens.models.variants.separated import separate
 from framelens.probes.check.examine import examine
 
 pytestmark = pytest.mark.slow
@@ -13,5 +14,16 @@ pytestmark = pytest.mark.slow
 def test_a_twin_of_each_family_passes_every_check(name, tmp_path):
     path, said = twins.twin(name, tmp_path)
     checks = list(examine(models.load(path, **said)))
+    assert [f"{check.name}: {check.found}" for check in checks if check.holds is False] == []
+    assert sum(check.holds is True for check in checks) >= 10
+
+
+@pytest.mark.parametrize("name", [name for name in twins.FAMILIES if name not in ("oasis", "scd")])
+def test_a_separated_twin_of_each_family_passes_every_check(name, tmp_path):
+    path, said = twins.twin(name, tmp_path)
+    network = models.load(path, **said)
+    depth = network.geometry.layers
+    model = separate(network, encoder=range(1), tail=range(1, depth), share=True)
+    checks = list(examine(model))
     assert [f"{check.name}: {check.found}" for check in checks if check.holds is False] == []
     assert sum(check.holds is True for check in checks) >= 10

@@ -33,7 +33,7 @@ from framelens.models.anyflow.read import build_stock
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.models.parts.current_tokens import hook_current
-from framelens.models.parts.layered import Layered
+from framelens.models.parts.layered import UniformLayers
 
 CLASSES: tuple[str, ...] = ("AnyFlowFARTransformer3DModel",)
 DEFAULTS: dict[str, Any] = {"height": 60, "width": 104, "frames_per_chunk": 3, "text_tokens": 512}
@@ -84,7 +84,7 @@ class Config:
         return Layout(self.frames_per_chunk, tokens, far, self.full_chunks)
 
 
-class AnyFlow(Layered, nn.Module):
+class AnyFlow(UniformLayers, nn.Module):
     """The network as a CausalDiffuser on latents; cond is embeddings of prompts [b t w]."""
 
     latent = True

@@ -1,11 +1,13 @@
 """A network whose denoising pass is all of its layers, and which offers them to be run by ranges."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from framelens.diffusion.layers import LayerInputs, LayerStack
+from framelens.models.parts.blocks import HookedRootModule
 
 
 class Layered:
@@ -26,3 +28,20 @@ class Layered:
         return self.velocity(self.through(*entered), entered.modulations)
 
     forward = denoise
+
+
+class UniformLayers(Layered):
+    """A layered network whose `blocks` are of one kind, so that any of them may be left out."""
+
+    blocks: nn.ModuleList
+
+    def with_layers(self, layers: Sequence[int], share: bool = False) -> Any:
+        """A copy with these layers alone, in this order; its weights are copies, or with `share` the same."""
+        assert isinstance(self, nn.Module)
+        kept = self if share else nn.ModuleList(b for i, b in enumerate(self.blocks) if i not in layers)
+        memo: dict[int, Any] = {id(weight): weight for weight in [*kept.parameters(), *kept.buffers()]}
+        copied: Any = copy.deepcopy(self, memo)
+        copied.blocks = nn.ModuleList(copied.blocks[layer] for layer in layers)
+        if isinstance(copied, HookedRootModule):
+            copied.setup()
+        return copied

@@ -19,7 +19,7 @@ from framelens.models.parts.blocks import GuardedHookPoint, HookedRootModule, Ro
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.contexts import DenseContext
 from framelens.models.parts.history import AllTokens, History
-from framelens.models.parts.layered import Layered
+from framelens.models.parts.layered import UniformLayers
 from framelens.models.parts.stack import Modulations
 from framelens.models.parts.text import TextKeys
 from framelens.models.wan.block import WanBlock
@@ -31,7 +31,7 @@ CLEAN_TIMESTEP = 0.0
 """Timestep at which finished frames are read (Self-Forcing and later models; SkyReels)."""
 
 
-class Wan(Layered, HookedRootModule):
+class Wan(UniformLayers, HookedRootModule):
     """A Wan transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w].
 
     `denoise` takes any number of frames, which see each other and the past; `encode` takes one chunk.
