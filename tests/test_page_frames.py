@@ -25,7 +25,8 @@ const look = () => figures("cut_frames").concat(figures("reuse_frames"), figures
   [figure.hidden, figure.lastElementChild.textContent, figure.firstElementChild.style.backgroundPosition,
    getComputedStyle(figure.firstElementChild).animationName]));
 for (const layer of ["0", "1", "2"]) {
-  select.value = layer; select.dispatchEvent(new Event("change")); shown[layer] = look(); }
+  select.value = layer; select.dispatchEvent(new Event("change")); shown[layer] = look();
+  shown["read " + layer] = document.querySelector(".frames").hidden; }
 shown.width = [document.documentElement.scrollWidth, innerWidth];
 document.body.appendChild(document.createElement("pre")).id = "shown";
 document.getElementById("shown").textContent = JSON.stringify(shown);
@@ -70,6 +71,7 @@ def test_choosing_a_layer_shows_its_frames(run, tmp_path):
         assert float(cut[2].split("%")[0]) == pytest.approx(place, abs=0.01) and cut[3] == "none"
         assert reuse[0] == (layer == "1"), "an intervention that was not tried at a layer has no picture"
         assert truth[:2] == [False, "truth"]
+        assert shown[f"read {layer}"] == (layer == "1"), "nothing is read from layer 1"
 
 
 def test_the_player_shows_the_planned_cut_and_one_layer_too_early(run):
@@ -92,7 +94,7 @@ def test_a_run_without_a_split_or_without_films_has_neither(folder):
 
 
 def test_a_run_of_an_older_version_has_no_such_pictures(folder):
-    for path in [*folder.glob("*_frames.nc"), folder / "cut_films.nc"]:
+    for path in [*folder.glob("*_frames.nc"), folder / "cut_films.nc", folder / "x0_lens.nc"]:
         path.unlink()
     older = open_run(folder)
     assert layer_frames(older).parts == [] and 'data-frames="' not in page(older, [], {})
@@ -101,7 +103,24 @@ def test_a_run_of_an_older_version_has_no_such_pictures(folder):
 
 def test_clips_beyond_the_limit_of_bytes_are_left_out(run, monkeypatch):
     monkeypatch.setattr(module, "MOST_BYTES", 1)
-    assert len(layer_frames(run).parts) == 2
+    assert len(layer_frames(run).parts) == 3, "a title, the first clip, and what is read from the layer"
+
+
+def test_what_is_read_from_a_layer_has_the_stored_frames(run):
+    stored = run.read("x0_lens_frames").read.isel(clip=0).transpose("step", "layer", "row", "col", "channel")
+    frames = layer_frames(run)
+    figures = re.findall(r'<figure data-frames="x0_lens_frames-(\d)".*?</figure>', frames.parts[-1])
+    assert figures == ["0", "1", "2"] and frames.layers["x0_lens_frames-0"] == ["embed", "0", "2", "3"]
+    for figure, expected in zip(re.findall(r"<figure .*?</figure>", frames.parts[-1]), stored, strict=True):
+        assert np.abs(sprite_of(figure, 4) - expected.values).max() <= 1
+
+
+def test_matrices_of_similarity_name_the_first_and_the_last_step_of_both_axes(run):
+    html = page(run, [], {})
+    ends = "<span>0 (sigma 1)</span>", "<span>3 (sigma 0.25)</span>"
+    assert f"{ends[0]}<span>other step</span>{ends[1]}" in html
+    assert f"{ends[1]}<span>reference step</span>{ends[0]}" in html, "rows begin at the top"
+    assert "grey" not in "".join(re.findall(r'<p class="scale">.*?</p>', html))
 
 
 def test_the_figure_has_the_error_of_every_picture(run):

@@ -178,26 +178,39 @@ def chooser_section(data: Mapping[str, Any], frames: Sequence[Html] = ()) -> lis
     if similarity:
         maps = (
             fill(
-                '<figure class="map"><figcaption>{}</figcaption><span class="rows">reference step</span>'
+                '<figure class="map"><figcaption>{}</figcaption><span class="rows">{}</span>'
                 '<canvas tabindex="0" role="img" data-network="{}"></canvas>'
-                '<span class="columns">other step</span></figure>',
-                name, network,
+                '<span class="columns">{}</span></figure>',
+                name, _axis(similarity, "reference step", True), network, _axis(similarity, "other step"),
             )
             for network, name in similarity["names"].items()
         )  # fmt: skip
         parts += [
             fill('<h3 id="similarity-title">Similarity between steps</h3>'),
             fill(
-                '<p class="quiet">Token cosine of the features at two steps. Rows are the reference step, '
-                "columns are the other step; the noisiest is first.</p>",
+                '<p class="quiet">Token cosine of the features at two steps.</p>',
             ),
             fill(
-                '<p class="scale"><span>{}</span><i style="background:linear-gradient(90deg,{})"></i>'
-                "<span>1</span> token cosine</p>",
+                '<p class="scale">token cosine <span>{}</span>'
+                '<i style="background:linear-gradient(90deg,{})"></i>'
+                "<span>1</span>{}</p>",
                 f"{similarity['low'] / 1000:.2f}",
                 ",".join(similarity["palette"]),
+                " (grey: not measured)" if _has_gaps(similarity) else "",
             ),
             fill('<div class="maps">{}</div>', join(maps, "")),
             fill('<p class="readout" id="similarity-readout" aria-live="polite"></p>'),
         ]
     return [*parts, fill("</section>")]
+
+
+def _axis(similarity: Mapping[str, Any], name: str, is_upwards: bool = False) -> Html:
+    """The name of an axis of the matrices between its first and its last step; rows begin at the top."""
+    steps, sigmas = similarity["steps"], similarity["sigma"]
+    first, last = (f"{steps[at]} (sigma {sigmas[at]:.2g})" for at in ((-1, 0) if is_upwards else (0, -1)))
+    return fill("<span>{}</span><span>{}</span><span>{}</span>", first, name, last)
+
+
+def _has_gaps(similarity: Mapping[str, Any]) -> bool:
+    """Whether some value of a matrix was not measured."""
+    return any(None in matrix for matrices in similarity["values"].values() for matrix in matrices)

@@ -17,9 +17,10 @@ from framelens.reports.page.film import Film, to_pixels
 from framelens.reports.page.markup import Html, fill, join
 from framelens.reports.plots.intervention_frames import BESIDE, as_pictures
 from framelens.reports.plots.samples import AS_COLOURS, latents_as_colours
+from framelens.reports.plots.x0_lens import as_pictures as as_read
 from framelens.reports.runs import Run
 
-FILMS = "cut_films"
+FILMS, LENS = "cut_films", "x0_lens_frames"
 MOST_LAYERS = 64
 """In one picture, whose width a file format limits."""
 PLANNED = "the same, cut from layer {} on (as planned)"
@@ -65,6 +66,13 @@ def _film(stored: xr.Dataset, truth: xr.DataArray, clip: int, layer: int, title:
 
 
 def layer_frames(run: Run) -> LayerFrames:
+    """What the chooser shows of a layer: frames under interventions, and what is read from the layer."""
+    parts = (_show_interventions(run), _show_read(run))
+    layers = {name: keys for part in parts for name, keys in part.layers.items()}
+    return LayerFrames(layers, [html for part in parts for html in part.parts])
+
+
+def _show_interventions(run: Run) -> LayerFrames:
     """The truth and the whole model's frame beside one picture for each intervention, for each kept clip."""
     data = {name: kept_frames(run, name) for name in LABELS if not run.missing((name,))}
     if not data:
@@ -80,6 +88,25 @@ def layer_frames(run: Run) -> LayerFrames:
     frame = next(iter(data.values())).attrs["frame"]
     parts = [fill('<h3 id="frames-title">Frame {}</h3>', int(frame)), *clips]
     return LayerFrames({name: layer_keys(stored) for name, stored in data.items()}, parts)
+
+
+def _show_read(run: Run) -> LayerFrames:
+    """A picture for each step of what a linear map reads from a layer."""
+    if run.missing((LENS,)):
+        return LayerFrames()
+    stored = kept_frames(run, LENS).isel(clip=0)
+    pictures, keys = as_read(stored), layer_keys(stored)
+    labels = [f"sigma {float(sigma):.2g}" for sigma in stored.sigma.values]
+    figures = [
+        _figure(f"{LENS}-{at}", label, pictures["read"].isel(step=at)) for at, label in enumerate(labels)
+    ]
+    part = fill(
+        '<div class="frames"><h3>Frame {}, read from the tokens of the layer</h3>\n'
+        '<div class="films">{}</div></div>',
+        int(stored.attrs["frame"]),
+        join(figures),
+    )
+    return LayerFrames({f"{LENS}-{at}": keys for at in range(len(labels))}, [part])
 
 
 def _figures(data: dict[str, xr.Dataset]) -> list[Html]:

@@ -124,6 +124,7 @@
     if (data.interventions) fillInterventions(name);
     if (data.similarity) fillSimilarity(name);
     document.querySelectorAll("figure[data-frames]").forEach(showFrame);
+    document.querySelectorAll(".frames").forEach((group) => { group.hidden = !group.querySelector("figure:not([hidden])"); });
   }
 
   // Shows the frame of the chosen layer; a picture with one frame, such as the truth, stays as it is.
