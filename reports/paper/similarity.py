@@ -63,7 +63,6 @@ def words(table: pd.DataFrame) -> str:
     matrix = table.pivot(index="step", columns="step_b", values="cosine").to_numpy()
     late = max(1, len(matrix) // LATE)
     between = matrix[-late:, :-late].mean() if len(matrix) > 1 else np.nan
-    return (
-        f"{table.attrs['extent']}: at least {matrix.min():.2f}; the last {late} steps against the others "
-        f"{between:.2f}"
-    )
+    last = "the last step" if late == 1 else f"the last {late} steps"
+    extent = table.attrs["extent"]
+    return f"{extent}: at least {matrix.min():.2f}; {last} against the others {between:.2f}"

@@ -18,7 +18,7 @@ published = "the separated network trains clearly faster; no values"
 @style.look
 def draw(runs: list[Run]) -> tuple[Figure, pd.DataFrame]:
     """A panel per comparison; time is counted in steps of the dense network; thin lines are single seeds."""
-    figure, rows = style.canvas(height=3.0), []
+    figure, rows = style.canvas(height=3.2), []
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, run in zip(panels, runs, strict=True):
         result = run.read("compare")
@@ -34,7 +34,7 @@ def draw(runs: list[Run]) -> tuple[Figure, pd.DataFrame]:
             about = {"videos": videos_of(run), "arm": arm, "loss at equal time": float(equal[at])}
             rows += [about | {"time": a, "loss": b} for a, b in zip(time, mean, strict=True)]
         style.logarithmic(axes)
-        axes.set(xlabel="training time (steps of the dense network)", ylabel="validation loss")
+        axes.set(xlabel="training time\n(steps of the dense network)", ylabel="validation loss")
         axes.set_title(videos_of(run), loc="left")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     style.title(figure, f"{number}. {title}", runs[0])

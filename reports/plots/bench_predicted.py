@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from framelens.analyses.intervals import spell_interval
 from framelens.reports.drawing import style
 from framelens.reports.drawing.bench import DENSE, arms, heading, table, timings, varied_of
 from framelens.reports.runs import Run
@@ -62,11 +63,11 @@ def words(table: pd.DataFrame) -> str:
         times = rows["frame_seconds_median"] / rows["frame_roofline"]
         ratio = rows["speed_up_median"] / rows["speed_up_flops"]
         gain = "" if str(arm).startswith(DENSE) else (
-            f"; its speed-up is {ratio.median():.2f} of that by operations "
-            f"[{ratio.min():.2f}, {ratio.max():.2f}]"
+            f"; its speed-up over that by operations is "
+            f"{spell_interval(ratio.median(), ratio.min(), ratio.max())}"
         )  # fmt: skip
         sentences.append(
-            f"{style.spell_arm(str(arm)).capitalize()}: a frame takes {times.median():.2f} of its roofline "
-            f"[{times.min():.2f}, {times.max():.2f}]{gain}."
+            f"{style.spell_arm(str(arm)).capitalize()}: the time of a frame over its roofline is "
+            f"{spell_interval(times.median(), times.min(), times.max())}{gain}."
         )
     return " ".join(sentences)

@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from framelens.analyses.intervals import spell_interval
 from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.bench import COLOURS, DENSE, heading
 from framelens.reports.runs import Run
@@ -81,7 +82,7 @@ def words(table: pd.DataFrame) -> str:
             for _, row in rows[rows["what"] != "measured"].iterrows()
         )
         sentences.append(
-            f"{style.spell_arm(str(arm)).capitalize()}: {measured['speed_up']:.2f} times as fast as dense "
-            f"[{measured['low']:.2f}, {measured['high']:.2f}]; {predictions}."
+            f"{style.spell_arm(str(arm)).capitalize()}: speed-up over dense "
+            f"{spell_interval(measured['speed_up'], measured['low'], measured['high'])}; {predictions}."
         )
     return " ".join(sentences)

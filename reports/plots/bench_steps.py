@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from framelens.analyses.intervals import spell_interval
 from framelens.records.manifest import BenchManifest
 from framelens.reports.drawing import style
 from framelens.reports.drawing.bench import COLOURS, DENSE, arms, curve, heading, integers, table, timings
@@ -76,14 +77,13 @@ def _arithmetic(axes: Axes, steps: np.ndarray, own: xr.Dataset, arm: str) -> Non
 
 def words(table: pd.DataFrame) -> str:
     """Measured and predicted speed-up at the most steps, and the bound, as sentences."""
-    measured = table[(table["panel"] == "measured") & (table["arm"] != DENSE)]
+    rounds = table[(table["panel"] == "measured") & (table["arm"] != DENSE)]
     sentences = []
-    for arm, rows in measured.groupby("arm", sort=False):
+    for arm, rows in rounds.groupby("arm", sort=False):
         last = rows.loc[rows["steps"].idxmax()]
+        measured = spell_interval(*(last[f"speed_up_{end}"] for end in ("median", "low", "high")))
         sentences.append(
-            f"{style.spell_arm(str(arm)).capitalize()}, {int(last['steps'])} steps: "
-            f"{last['speed_up_median']:.2f} times as fast as dense [{last['speed_up_low']:.2f}, "
-            f"{last['speed_up_high']:.2f}], by operations {last['speed_up_flops']:.2f}, "
-            f"bound {last['speed_up_bound']:.2f}."
+            f"{style.spell_arm(str(arm)).capitalize()}, {int(last['steps'])} steps: speed-up over dense "
+            f"{measured}, by operations {last['speed_up_flops']:.2f}, bound {last['speed_up_bound']:.2f}."
         )
     return " ".join(sentences)
