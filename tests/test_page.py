@@ -152,7 +152,7 @@ def test_every_small_figure_has_its_null_and_its_interval(run):
         assert {"trained", "null"} <= roles, small.name
         picture = small.chart.svg("label")
         assert 'class="band trained"' in picture and re.search(r"\d", small.takeaway)
-        assert all("[" in text for text in small.chart.points()["text"])
+        assert all("[" in text or "±" in text for text in small.chart.points()["text"])
 
 
 def test_what_is_said_of_a_layer_is_what_was_measured(run):

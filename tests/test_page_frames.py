@@ -7,6 +7,7 @@ import re
 import fake_run
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 from test_page import SMALL, add_driver, read_shown, write
 
@@ -16,6 +17,7 @@ from framelens.reports.page.kept_frames import layer_frames, planned_films
 from framelens.reports.page.page import page
 from framelens.reports.page.player import player
 from framelens.reports.plots import load
+from framelens.reports.plots.samples import AS_COLOURS
 from framelens.reports.runs import open_run
 
 DRIVER = """<script>
@@ -141,3 +143,17 @@ def test_latents_are_shown_by_three_channels_in_the_range_of_the_truth(run):
     assert pictures["generated"].sizes["channel"] == 3
     ends = float(pictures["truth"].min()), float(pictures["truth"].max())
     assert ends == pytest.approx((-1, 1))
+
+
+def test_of_latents_it_is_said_that_channels_are_shown_as_colours(folder):
+    for name in ("cut_frames", "leave_one_out_frames", "reuse_frames", "x0_lens_frames", "cut_films"):
+        with xr.open_dataset(folder / f"{name}.nc", engine="h5netcdf") as opened:
+            stored = opened.load()
+        stored.assign_attrs(latent=1).to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+    run = open_run(folder)
+    titles = [part for part in layer_frames(run).parts if "<h3>" in part]
+    assert len(titles) == 2 and all(AS_COLOURS in title for title in titles)
+    assert all(AS_COLOURS in film.title for film in planned_films(run, 0))
+    for name in ("intervention_frames", "x0_lens"):
+        figure, _ = load(name).draw(run)
+        assert "latents" in figure.get_suptitle()

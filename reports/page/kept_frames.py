@@ -16,7 +16,7 @@ from framelens.reports.drawing.kept_frames import LABELS, kept_frames
 from framelens.reports.page.film import Film, to_pixels
 from framelens.reports.page.markup import Html, fill, join
 from framelens.reports.plots.intervention_frames import BESIDE, as_pictures
-from framelens.reports.plots.samples import AS_COLOURS, latents_as_colours
+from framelens.reports.plots.samples import latents_as_colours, remark_on
 from framelens.reports.plots.x0_lens import as_pictures as as_read
 from framelens.reports.runs import Run
 
@@ -61,7 +61,7 @@ def _film(stored: xr.Dataset, truth: xr.DataArray, clip: int, layer: int, title:
     parts = [true.sel(frame=true.frame < int(made.frame[0])), made]
     whole = xr.concat([part.drop_vars("clip", errors="ignore") for part in parts], "frame")
     if stored.attrs.get("latent"):
-        whole, title = latents_as_colours({"film": whole}, true)["film"], f"{title}; {AS_COLOURS}"
+        whole, title = latents_as_colours({"film": whole}, true)["film"], title + remark_on(stored)
     return Film(title, to_pixels(whole), np.asarray(whole.frame.values < int(made.frame[0])))
 
 
@@ -85,8 +85,8 @@ def _show_interventions(run: Run) -> LayerFrames:
         if clips and size > MOST_BYTES:
             break
         clips.append(fill('<p class="quiet">clip {}</p><div class="films">{}</div>', clip, join(figures)))
-    frame = next(iter(data.values())).attrs["frame"]
-    parts = [fill('<h3 id="frames-title">Frame {}</h3>', int(frame)), *clips]
+    first = next(iter(data.values()))
+    parts = [fill("<h3>Frame {}{}</h3>", int(first.attrs["frame"]), remark_on(first)), *clips]
     return LayerFrames({name: layer_keys(stored) for name, stored in data.items()}, parts)
 
 
@@ -101,9 +101,10 @@ def _show_read(run: Run) -> LayerFrames:
         _figure(f"{LENS}-{at}", label, pictures["read"].isel(step=at)) for at, label in enumerate(labels)
     ]
     part = fill(
-        '<div class="frames"><h3>Frame {}, read from the tokens of the layer</h3>\n'
+        '<div class="frames"><h3>Frame {}, read from the tokens of the layer{}</h3>\n'
         '<div class="films">{}</div></div>',
         int(stored.attrs["frame"]),
+        remark_on(stored),
         join(figures),
     )
     return LayerFrames({f"{LENS}-{at}": keys for at in range(len(labels))}, [part])

@@ -20,9 +20,10 @@ from framelens.analyses.depth import depth_of
 from framelens.records.damage import NotShown
 from framelens.reports.drawing import colours, style
 from framelens.reports.page.attention import ROWS, attention_section
+from framelens.reports.page.film import Film, to_pixels
 from framelens.reports.page.markup import Html, fill, join
 from framelens.reports.page.page import document
-from framelens.reports.page.player import Film, film_figure, player, to_pixels
+from framelens.reports.page.player import film_figure, player
 from framelens.reports.plots import samples
 from framelens.reports.runs import Run
 

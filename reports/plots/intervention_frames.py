@@ -9,7 +9,7 @@ from matplotlib.figure import Figure, FigureBase
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.kept_frames import LABELS, kept_frames
-from framelens.reports.plots.samples import latents_as_colours, show
+from framelens.reports.plots.samples import latents_as_colours, remark_on, show
 from framelens.reports.runs import Run
 
 needs = ("cut_frames",)
@@ -45,7 +45,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     for clip, part in enumerate(figure.subfigures(clips, 1, squeeze=False)[:, 0]):
         tables.append(_clip(part, {name: each.isel(clip=clip) for name, each in data.items()}, layers))
     frame = int(first.attrs["frame"])
-    style.heading(figure, f"{title}: frame {frame}", run, needs[0], interval=False)
+    style.heading(figure, f"{title}: frame {frame}{remark_on(first)}", run, needs[0], interval=False)
     return figure, pd.concat(tables, ignore_index=True)
 
 

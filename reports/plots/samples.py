@@ -97,6 +97,11 @@ def pictures(
     return latents_as_colours(clips, clips["truth"])
 
 
+def remark_on(stored: xr.Dataset) -> str:
+    """The remark after the number of a frame that is shown as it is stored; empty for pixels."""
+    return f"; {AS_COLOURS}" if stored.attrs.get("latent") else ""
+
+
 def latents_as_colours(videos: dict[str, xr.DataArray], truth: xr.DataArray) -> dict[str, xr.DataArray]:
     """The first three channels of latents (one where they are fewer), each in [-1, 1] over its range in the
     truth of that clip."""

@@ -9,7 +9,7 @@ from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.kept_frames import kept_frames
 from framelens.reports.drawing.tables import spell, tidy
-from framelens.reports.plots.samples import latents_as_colours, show
+from framelens.reports.plots.samples import latents_as_colours, remark_on, show
 from framelens.reports.runs import Run
 
 needs = ("x0_lens", "x0_lens_frames")
@@ -56,7 +56,8 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     for axes, text in zip(grid[0], titles, strict=True):
         axes.set_title(text)
     frame, clip = int(stored.attrs["frame"]), int(stored["clip"])
-    style.heading(figure, f"{title}: frame {frame} of clip {clip}", run, "x0_lens", interval=False)
+    text = f"{title}: frame {frame} of clip {clip}{remark_on(stored)}"
+    style.heading(figure, text, run, "x0_lens", interval=False)
     return figure, tidy(values).drop(columns=["point"], errors="ignore")
 
 
