@@ -92,6 +92,7 @@ def test_a_model_that_fetches_the_past_once_is_scored_beside_the_whole_one(dense
         (["--fetch-once", "no/plan.json"], "no/plan.json"),
         (["--fetch-once", "all", "--refresh", "0"], "refresh must be at least 1 step, got 0"),
         (["--refresh", "2"], "--refresh is of --fetch-once"),
+        (["--merge", "sum"], "--merge is of --fetch-once"),
     ],
 )
 def test_a_request_to_fetch_once_that_does_not_fit_gets_one_line(dense, capsys, options, message):

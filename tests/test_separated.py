@@ -1,5 +1,7 @@
 """Any network with uniform layers is separated: it computes what the network did, where it can."""
 
+from pathlib import Path
+
 import pytest
 import tiny
 import tiny_scd
@@ -13,8 +15,10 @@ from framelens.diffusion.contract import traits
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import adapter_template, scd
+from framelens.models.parts.fusion import FUSIONS
 from framelens.models.variants.fetch_once import fetch_once
 from framelens.models.variants.separated import SeparatedNetwork, separate
+from framelens.records.plan import Plan
 
 OURS = {
     "dense": lambda: tiny.model(layers=4),
@@ -112,14 +116,29 @@ def test_copies_do_not_change_with_the_network(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(before, copied.parameters(), strict=True))
 
 
-def test_a_separated_dense_network_is_saved_and_opens_like_any_other(tmp_path):
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_separated_dense_network_is_saved_and_opens_like_any_other(tmp_path, fusion):
     network = models.load(str(tiny.checkpoint(tmp_path / "dense.safetensors")))
-    model = separate(network, encoder=range(1), tail=range(1, 2))
+    model = separate(network, encoder=range(1), tail=range(1, 2), fusion=fusion)
     models.save(model, tmp_path / "separated.safetensors")
     again = models.load(str(tmp_path / "separated.safetensors"))
-    assert isinstance(again, scd.SCD) and again.source.videos == "tiles"
+    assert isinstance(again, scd.SCD) and again.source.videos == "tiles" and again.config.fusion == fusion
     weights = again.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    for place, half in ((0, again.encoder), (1, again.decoder)):
+        own, whole = half.blocks[0].state_dict(), network.blocks[place].state_dict()
+        assert all(torch.equal(own[name], value) for name, value in whole.items())
+    video = rollout(
+        again, tiny.draw(1, 2, 3, 20, 20).float(), sigma_grid(2), torch.zeros(1, 2, dtype=torch.long)
+    )
+    assert video.isfinite().all()
+
+
+def test_a_plan_gives_the_layers():
+    plan = Plan.read(Path(__file__).parents[1] / "reports/gallery/dense-tiles-plan.json")
+    network = tiny.model(layers=12, **tiny.TILES)
+    config, planned = separate(network, plan).config, plan.architecture
+    assert planned is not None and planned == {name: getattr(config, name) for name in planned}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +148,12 @@ def test_a_separated_dense_network_is_saved_and_opens_like_any_other(tmp_path):
         (tiny.model, {"encoder": [1], "tail": [1]}, "the encoder takes the first"),
         (tiny.model, {"encoder": [0], "tail": [0]}, "the tail the last"),
         (tiny.model, {}, "the encoder takes the first"),
+        (tiny.model, {"encoder": [0], "tail": [1], "fusion": "sum"}, "no fusion is called 'sum'"),
+        (
+            tiny.model,
+            {"encoder": [0], "tail": [1], "fusion": "prefix", "share": True},
+            "separated with fusion residual, got prefix",
+        ),
         (adapter_template.load, {"encoder": [0], "tail": [1]}, "Adapter cannot be separated"),
         (tiny_scd.model, {"encoder": [0], "tail": [1]}, "SCD cannot be separated"),
     ],

@@ -38,14 +38,17 @@ from framelens.records.checks import (
     spell_as_flag,
 )
 from framelens.records.commands import command_line, exits_as, read_options
-from framelens.records.plan import Plan
 from framelens.records.progress import progress_bar
+from framelens.training.fetching import (
+    FETCHING_RULES,
+    add_fetching_options,
+    describe_fetching,
+    fetch_past_once,
+)
 
 if TYPE_CHECKING:  # it imports torch, which --help does without
     import framelens.diffusion.contract
 
-ALL_LAYERS = "all"
-MERGES = ("softmax", "sum")
 USUAL_STEPS = 25
 RULES: dict[str, Rule] = {
     "clips": CLIPS,
@@ -54,11 +57,7 @@ RULES: dict[str, Rule] = {
     "frames": optional(FRAMES),
     "guidance": GUIDANCE,
     "seed": SEED,
-    "refresh": Rule(
-        lambda value, options: value is None or options.fetch_once is not None,
-        lambda name, value, options: f"{name} is of --fetch-once: give both",
-    ),
-}
+} | FETCHING_RULES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,17 +76,7 @@ def parser() -> argparse.ArgumentParser:
         "--cut-from", type=int, metavar="LAYER",
         help="score dense models also with this layer and all deeper ones cut off from the past",
     )  # fmt: skip
-    once = parser.add_argument_group("fetch once")
-    once.add_argument(
-        "--fetch-once", metavar="LAYERS",
-        help="score models also with the past fetched once per frame, by that number of first layers: "
-        "all, a number, or the plan.json of a run",
-    )  # fmt: skip
-    once.add_argument(
-        "--merge", choices=MERGES, default=MERGES[0],
-        help="how --fetch-once merges the past with the frame (default: softmax)",
-    )  # fmt: skip
-    once.add_argument("--refresh", type=int, metavar="STEPS", help="--fetch-once again every STEPS steps")
+    add_fetching_options(parser)
     parser.add_argument("--clips", type=int, default=32, help="held-out clips")
     parser.add_argument(
         "--steps", type=int, help=f"denoising steps per frame (default: the model's own, else {USUAL_STEPS})"
@@ -146,26 +135,6 @@ def open_models(
         if options.fetch_once is not None:
             networks[f"{name}, {describe_fetching(options)}"] = fetch_past_once(networks[name], options)
     return networks
-
-
-def fetch_past_once(
-    network: "framelens.diffusion.contract.CausalDiffuser", options: argparse.Namespace
-) -> "framelens.diffusion.contract.CausalDiffuser":
-    """The network with the past fetched once per frame, as the options say."""
-    from framelens.models.variants.fetch_once import fetch_once
-
-    given, cut = options.fetch_once, None
-    if given.removeprefix("-").isdecimal():
-        cut = int(given)
-    elif given != ALL_LAYERS:
-        cut = Plan.read(Path(given))
-    return fetch_once(network, cut, merge=options.merge, refresh=options.refresh)
-
-
-def describe_fetching(options: argparse.Namespace) -> str:
-    """The options of --fetch-once in words."""
-    again = "" if options.refresh is None else f", again every {options.refresh} steps"
-    return f"past fetched once by layers: {options.fetch_once}{again} ({options.merge})"
 
 
 def evaluate(

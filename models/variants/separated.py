@@ -51,19 +51,22 @@ def separate(
     encoder: Sequence[int] = (),
     head: Sequence[int] = (),
     tail: Sequence[int] = (),
+    fusion: str = "residual",
     share: bool = False,
 ) -> CausalDiffuser:
     """The network separated as planned, or into these layers of encoder and decoder (head, then tail).
 
-    A framelens dense network becomes an SCD, which is trained and saved as such. Weights are copied; with
-    `share`, encoder and decoder hold the network's own. ValueError for layers that do not fit and for
-    networks whose layers cannot be left out.
+    A framelens dense network becomes an SCD of any fusion, which is trained and saved as such; other networks
+    have the residual fusion. Weights are copied; with `share`, encoder and decoder hold the network's own.
+    ValueError for layers that do not fit and for networks whose layers cannot be left out.
 
     >>> import framelens
     >>> model = framelens.separate(framelens.load("dense-tiles"), encoder=range(6), tail=range(6, 12))
     >>> model.config.encoder_layers, model.config.decoder_layers
     (6, 6)
     """
+    if plan is not None and (encoder or head or tail):
+        raise ValueError("give a plan, or the layers of encoder, head and tail, not both")
     if plan is not None:
         encoder, head, tail = _layers_of_plan(network, plan)
     own = traits(network)
@@ -71,7 +74,12 @@ def separate(
         raise ValueError(f"a {type(network).__name__} cannot be separated: layers cannot be left out of it")
     _check_layers(network.geometry.layers, list(encoder), list(head), list(tail))
     if isinstance(network, Dense) and not share:
-        return _as_scd(network, len(encoder), len(head), len(tail))
+        return _as_scd(network, len(encoder), len(head), len(tail), fusion)
+    if fusion != "residual":
+        raise ValueError(
+            f"a {type(network).__name__} is separated with fusion residual, got {fusion}; a framelens dense "
+            "network whose weights are copied takes any"
+        )
     first, last = (network.with_layers(list(layers), share) for layers in (encoder, [*head, *tail]))
     geometry = replace(network.geometry, layers=len(encoder) + len(head) + len(tail))
     return SeparatedNetwork(first, last, len(head), geometry)
@@ -94,16 +102,20 @@ def _check_layers(depth: int, encoder: list[int], head: list[int], tail: list[in
         )
 
 
-def _as_scd(network: Dense, encoder: int, head: int, tail: int) -> scd.SCD:
+def _as_scd(network: Dense, encoder: int, head: int, tail: int, fusion: str) -> scd.SCD:
     """The network's layers as an SCD, whose metadata names the weights from which it was made."""
     shared = {name: value for name, value in network.config.values().items() if name != "layers"}
     layers = {"encoder_layers": encoder, "decoder_layers": head + tail, "head": head}
-    model = scd.build(shared | layers | ASKING | {"fusion": "residual"})
+    with torch.random.fork_rng(devices=[]):  # the weights of a fusion's own are the same each time
+        torch.manual_seed(0)
+        model = scd.build(shared | layers | ASKING | {"fusion": fusion})
     recompose(model, network)
     model.to(network.device, network.dtype).train(network.training)
     theirs = network.source
     about = theirs.metadata | {"network": "scd", "separated_from": theirs.sha256}
     model.latent, model.source = network.latent, Source(theirs.file, metadata=about)
+    if traits(network).sampling is not None:
+        model.sampling = traits(network).sampling  # pyright: ignore[reportAttributeAccessIssue]
     return model.requires_grad_(next(network.parameters()).requires_grad)
 
 
