@@ -122,6 +122,7 @@ def test_a_wheel_is_one_package_with_one_model(wheel):
     weights = {name for name in inside if name.startswith("models/weights/")}
     assert weights == {"models/weights/dense-tiles.safetensors", "models/weights/dense-tiles.emergence.nc"}
     beside = {f"reports/page/{name}" for name in ("page.css", "page.js", "attention.js")}
+    beside.add("reports/paper/published.csv")
     assert inside - sources - weights == beside
     assert wheel.stat().st_size < 20e6
 

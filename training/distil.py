@@ -8,14 +8,13 @@ its features serve student, target and teacher.
 """
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from framelens import models, videos
 from framelens.diffusion.consistency import Velocity, consistency_loss
-from framelens.diffusion.contract import module_of, traits
+from framelens.diffusion.contract import traits
 from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.models.dense import Dense
 from framelens.models.parts.scd_parallel import decode_clip, read_clip
@@ -49,16 +48,18 @@ class Distillation(Training):
         with autocast(self.recipe, self.device):
             return self._loss(self.model, clean, noise, level, cond).mean()
 
-    def _loss(self, student: Any, clean: Tensor, noise: Tensor, level: Tensor, cond: Tensor | None) -> Tensor:
+    def _loss(
+        self, student: Dense | SCD, clean: Tensor, noise: Tensor, level: Tensor, cond: Tensor | None
+    ) -> Tensor:
         if self.recipe.train_only == "decoder":
             with torch.no_grad():
-                features = read_clip(self.teacher, clean, cond)
+                features = read_clip(_require_scd(self.teacher), clean, cond)
 
-            def velocity(network: Any) -> Velocity:
-                return lambda noisy, sigma: decode_clip(network, features, noisy, sigma, cond)
+            def velocity(network: Dense | SCD) -> Velocity:
+                return lambda noisy, sigma: decode_clip(_require_scd(network), features, noisy, sigma, cond)
         else:
 
-            def velocity(network: Any) -> Velocity:
+            def velocity(network: Dense | SCD) -> Velocity:
                 return lambda noisy, sigma: network.teacher_forced(clean, noisy, sigma, cond)
 
         networks = velocity(student), velocity(self.target), velocity(self.teacher)
@@ -83,7 +84,13 @@ class Distillation(Training):
         return found
 
 
-def _load_teacher(recipe: Recipe, model: Dense | SCD, device: str) -> Any:
+def _require_scd(network: Dense | SCD) -> SCD:
+    if not isinstance(network, SCD):
+        raise ValueError(f"a {type(network).__name__} has no decoder to distil alone")
+    return network
+
+
+def _load_teacher(recipe: Recipe, model: Dense | SCD, device: str) -> Dense | SCD:
     """The teacher, without gradients; ValueError where it cannot teach this student."""
     try:
         teacher = models.load(recipe.teacher, device)
@@ -106,4 +113,6 @@ def _load_teacher(recipe: Recipe, model: Dense | SCD, device: str) -> Any:
                 f"train_only=decoder needs a teacher of the student's own architecture, which "
                 f"{recipe.teacher} does not have"
             )
-    return module_of(teacher).eval().requires_grad_(False)
+    if not isinstance(teacher, Dense | SCD):
+        raise ValueError(f"teacher={recipe.teacher} is not a network that framelens trains")
+    return teacher.eval().requires_grad_(False)

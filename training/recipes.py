@@ -164,6 +164,14 @@ RECIPES = {
     "scd-tiles": Recipe(
         "scd", "tiles", architecture={"fusion": "prefix"}, frames=10, steps=2650, noise_draws=2
     ),
+    "scd-tiles-ask": Recipe(
+        "scd",
+        "tiles",
+        architecture={"fusion": "prefix", "query": "noise", "start_token": False},
+        frames=10,
+        steps=2650,
+        noise_draws=2,
+    ),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
     "split-tiles": Recipe(
         "scd",

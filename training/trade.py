@@ -74,7 +74,10 @@ def _score(arm: TimedSampler, clips: Clips, context: int, seed: int, device: str
     if "in_view_before" in clips.state:
         seen = clips.state["in_view_before"][:, context:] == AGES[REMEMBERED]
         error = ((modes["teacher_forced"].clip(-1, 1) - target) ** 2).mean(axis=2)
-        values["memory_error"] = ("clip", np.where(seen, error, 0).sum((1, 2, 3)) / seen.sum((1, 2, 3)))
+        values["memory_error"] = (
+            "clip",
+            np.ma.masked_array(error, ~seen).mean(axis=(1, 2, 3)).filled(np.nan),
+        )
     frames = np.arange(context, clips.video.shape[1])
     return xr.Dataset(values, {"sampling": list(modes), "frame": frames})
 
