@@ -12,6 +12,7 @@ from framelens.training import arms as arms_file
 from framelens.training import compare, trainer
 from framelens.training import scores as training_scores
 from framelens.training.arms import ARMS, recipe_of
+from framelens.training.build import build
 from framelens.training.state import TrainingFolder
 from framelens.videos import scores, worlds
 from framelens.videos.worlds import digits, tiles
