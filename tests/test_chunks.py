@@ -265,7 +265,9 @@ def test_every_experiment_gives_numbers(model, tmp_path):
     networks = {"trained": model, "random": copy_shuffled(model, 0)}
     session = work.Session(networks, [], settings, FRAMES).with_own_clips(tmp_path)
     found = session.measure(0)
-    assert set(experiments.names()) - {"rollouts", "readout", "known_state", "mask_drift"} <= set(found)
+    assert set(experiments.names()) - {"rollouts", "readout", "known_state", "mask_drift", "x0_lens"} <= set(
+        found
+    )
     for name, dataset in found.items():
         for variable in dataset.data_vars.values():
             values = variable.dropna("frame", how="all") if "frame" in variable.dims else variable
