@@ -14,6 +14,7 @@ from framelens.diffusion.sampler import choose_sampling
 from framelens.diffusion.schedule import Sampling, add_noise, sigma_grid
 from framelens.models import dense, scd
 from framelens.models.parts.scd_parallel import decode_clip, read_clip
+from framelens.probes.__main__ import main as probe
 from framelens.training import __main__ as command
 from framelens.training import evaluate, loop
 from framelens.training.build import build
@@ -140,6 +141,13 @@ def test_scores_of_a_student_are_those_of_its_own_steps(teacher, tmp_path, capsy
         assert evaluate.main(["--model", path, "--clips", "1", "--frames", "6", *steps]) == 0
         scores.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
     assert scores[0] == scores[1] != scores[2]
+
+
+def test_a_probe_of_a_student_with_too_many_steps_is_refused(teacher, tmp_path, capsys):
+    path = str(loop.train(student_of(teacher), tmp_path / "few", "cpu", progress=False))
+    assert probe(["--model", path, "--steps", "50", "--out", str(tmp_path / "runs")]) == 2
+    assert f"distilled over {LEVELS} noise levels" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 # Bad input

@@ -132,9 +132,10 @@ class Settings:
 
         The context becomes whole chunks. The clips are the model's own samples where neither the settings nor
         the checkpoint name videos. The model's noise levels are kept unless another number of steps, or a
-        shift, was requested.
+        shift, was requested. ValueError for more steps than a distilled model has.
         """
         from framelens.diffusion.contract import traits
+        from framelens.diffusion.sampler import choose_sampling
 
         declared, chunk = traits(model), model.geometry.frames_per_chunk
         own = declared.sampling
@@ -144,6 +145,7 @@ class Settings:
         changes: dict[str, Any] = {name: value for name, value in opinion.items() if name in unasked}
         if own is not None and "shift" in unasked:
             changes["levels"] = own.levels if changes.get("steps", self.steps) == own.steps else None
+        choose_sampling(model, changes.get("steps", self.steps), otherwise=self.steps)  # refuses too many
         changes["context"] = max(1, self.context // chunk) * chunk
         changes["videos"] = self.videos or (None if declared.source.metadata.get("videos") else OWN)
         return replace(self, **changes)
