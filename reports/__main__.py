@@ -19,7 +19,8 @@ from framelens.records.runs import run_folders
 from framelens.reports import plots
 from framelens.reports.drawing import style
 from framelens.reports.drawing.publication import FORMATS, Publication, publication
-from framelens.reports.page.page import PageFigure, page, write_page
+from framelens.reports.page.figure import PageFigure
+from framelens.reports.page.page import page, write_page
 from framelens.reports.page.plain_page import plain_page
 from framelens.reports.paper.folder import write_paper
 from framelens.reports.runs import PROBE, Run, open_run

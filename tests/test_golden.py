@@ -14,7 +14,8 @@ import fake_run
 import pytest
 
 from framelens.reports.__main__ import kind_of
-from framelens.reports.page.page import PageFigure, page
+from framelens.reports.page.figure import PageFigure
+from framelens.reports.page.page import page
 from framelens.reports.plots import load, names
 from framelens.reports.runs import open_run
 

@@ -13,8 +13,9 @@ from framelens.reports.comparison.compared import Compared
 from framelens.reports.comparison.measures import MEASURES
 from framelens.reports.drawing import style
 from framelens.reports.findings.findings import findings
+from framelens.reports.page.figure import PageFigure, figure_section
 from framelens.reports.page.markup import Html, fill, join, table
-from framelens.reports.page.page import PageFigure, document, figure_section, spell_setting
+from framelens.reports.page.page import document, spell_setting
 from framelens.reports.runs import Run
 
 PAIRED = (

@@ -38,8 +38,11 @@ CONTROLS = {"clip": "Clip", "step": "Step", "layer": "Layer", "head": "Head"}
 ABOUT = (
     "Choose a patch of the generated frame with the pointer or the arrow keys. The maps show the attention "
     "of this patch to each patch of each earlier frame, over that of uniform attention: white is as much, "
-    "red is more, blue is less, grey has no key in view. Point at a map for its numbers. The passes are "
-    "those of the trained network after true frames, which are shown without colours beneath the maps."
+    "red is more, blue is less, grey has no key in view."
+)
+MORE = (
+    "Point at a map for its numbers. The passes are those of the trained network after true frames, which "
+    "are shown without colours beneath the maps."
 )
 
 
@@ -62,6 +65,7 @@ def attention_section(run: Run) -> list[Html]:
     return [
         fill('<section id="attention" hidden>\n<h2>Attention to earlier frames</h2>'),
         fill('<p class="quiet">{}{}</p>', ABOUT, _left_out(rows, kept)),
+        fill("<details><summary>how to read the maps</summary><p>{}</p></details>", MORE),
         *_controls(data["palette"]),
         fill(
             '<div class="attention"><figure class="query"><figcaption>generated: frame {}</figcaption>'

@@ -5,9 +5,7 @@
 The page needs no network; its script adds reading values and choosing layers, nothing else.
 """
 
-import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from framelens.analyses.decision.findings import DECISION, Finding
@@ -17,6 +15,7 @@ from framelens.reports.drawing.effects import datasets
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.attention import attention_section
 from framelens.reports.page.chooser import choices, chooser_section
+from framelens.reports.page.figure import PageFigure, figure_section
 from framelens.reports.page.kept_frames import layer_frames
 from framelens.reports.page.markup import Html, fill, join, numbers, own_file, pairs
 from framelens.reports.page.small_figures import INTERVENTIONS, Small, small_figures
@@ -25,17 +24,6 @@ from framelens.reports.runs import Run
 
 IDENTITY = ("name", "network", "file", "sha256", "parameters", "videos")
 OUTCOMES = {True: "passed", False: "failed", None: "open"}
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A figure of the page: its picture, title, caption and numbers in words."""
-
-    name: str
-    title: str
-    caption: str
-    words: str
-    png: Path
 
 
 def write_page(
@@ -143,40 +131,6 @@ def finding_card(number: int, finding: Finding) -> Html:
         remarks=join(fill("<p>{}</p>", remark) for remark in finding.remarks),
         reasons=" ".join(finding.reasons),
     )
-
-
-def figure_section(figure: PageFigure) -> Html:
-    """A figure with its picture inside the page and its first sentence; the other words are folded."""
-    first, _, others = figure.words.partition(". ")
-    return fill(
-        '<section class="figure" id="{name}">\n<h2>{title}</h2>\n<p class="takeaway">{first}</p>\n<figure>\n'
-        '<div class="wide" tabindex="0">'
-        '<img alt="{title}. {words}" src="data:image/png;base64,{picture}"></div>\n'
-        "<figcaption><details><summary>numbers and how to read them</summary><p>{others}</p>\n"
-        '<p class="quiet">{caption}</p></details></figcaption>\n</figure>\n<p class="links">{links}</p>\n'
-        "</section>",
-        name=figure.name,
-        title=figure.title,
-        first=f"{first}." if others else first,
-        words=figure.words,
-        others=others,
-        caption=figure.caption,
-        picture=base64.b64encode(figure.png.read_bytes()).decode("ascii"),
-        links=links_to(figure),
-    )
-
-
-def links_to(figure: PageFigure) -> Html:
-    """Links to the same figure as PDF and to its numbers, which are inside the page, too."""
-    kinds = {"pdf": "application/pdf", "svg": "image/svg+xml", "csv": "text/csv"}
-    links = []
-    for kind, media in kinds.items():
-        file = figure.png.with_suffix(f".{kind}")
-        if file.exists():
-            content = base64.b64encode(file.read_bytes()).decode("ascii")
-            template = '<a download="{}" href="data:{};base64,{}">{}</a>'
-            links.append(fill(template, file.name, media, content, kind.upper()))
-    return join(links, " · ")
 
 
 def missing_section(not_drawn: Mapping[str, list[str]]) -> list[Html]:

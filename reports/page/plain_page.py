@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from framelens.records.manifest import TitledManifest
+from framelens.reports.page.figure import PageFigure, figure_section
 from framelens.reports.page.markup import Html, fill, pairs
-from framelens.reports.page.page import PageFigure, document, figure_section, missing_section, spell_setting
+from framelens.reports.page.page import document, missing_section, spell_setting
 from framelens.reports.runs import Run
 
 SHOWN_ELSEWHERE = ("title", "summary", "text", "command", "complete")

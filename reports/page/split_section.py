@@ -166,11 +166,12 @@ def sweep_parts(plan: Plan) -> list[Html]:
     return [
         fill("<h3>With other thresholds</h3>\n<p>{}</p>", sweep.said),
         fill(
+            "<details><summary>the split at each threshold</summary>\n"
             '<p class="quiet">Benefit of the past: the error that seeing earlier frames removes. Fetched '
             "once: at the first step, and reused at all later ones; live: at every step. Decoder: the layers "
-            "that run at every step.</p>"
+            "that run at every step.</p>\n{}\n</details>",
+            table(heads, rows, "numbers"),
         ),
-        table(heads, rows, "numbers"),
     ]
 
 

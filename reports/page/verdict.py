@@ -92,8 +92,8 @@ def five(small: list[Small], sample: Sample) -> list[Html]:
     return [
         fill('<h2 id="evidence">The evidence in five figures</h2>\n<p class="quiet">{}</p>', TERMS),
         fill(
-            '<p class="quiet">The first two observe, the other three intervene and decide. Dotted: the '
-            "threshold. {}{}</p>",
+            "<details><summary>lines, bands and intervals</summary><p>The first two observe, the other three "
+            "intervene and decide. Dotted: the threshold. {}{}</p></details>",
             edge,
             bands,
         ),
@@ -157,4 +157,5 @@ def _tests(plan: Plan) -> list[Html]:
 
 def _remarks(plan: Plan) -> list[Html]:
     items = join(fill("<li>{}</li>", remark) for remark in plan.remarks)
-    return [fill("<h3>Remarks</h3>\n<ul>\n{}\n</ul>", items)] if items else []
+    folded = "<details><summary>remarks on the split</summary>\n<ul>\n{}\n</ul>\n</details>"
+    return [fill(folded, items)] if items else []

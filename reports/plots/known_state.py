@@ -156,15 +156,17 @@ def words(table: pd.DataFrame) -> str:
     """At the highest noise level: the best layer of each target, and the first with half of its gain."""
     trained = table[table["curve"].str.startswith("sigma ")]
     highest = trained["curve"].iloc[0]
-    known, unknown = [], []
+    known, names, unknown = [], [], []
     for name, rows in trained[trained["curve"] == highest].dropna(subset="mean").groupby("panel", sort=False):
         null = table[(table["panel"] == name) & (table["curve"] == NULL)]
         best, bar = rows.loc[rows["mean"].idxmax()], null["high"].fillna(null["mean"]).max()
         if best["mean" if np.isnan(best["low"]) else "low"] > bar:
             half = rows[rows["mean"] >= (null["mean"].mean() + best["mean"]) / 2].iloc[0]
             known.append(f"{name}: {spell(best)} at {place(best)}, half of the gain at {place(half)}")
+            names.append(name)
         else:
             unknown.append(f"{name} ({best['rows']:.0f} places)")
-    sentences = [f"Best known at {highest}: {'; '.join(known)}."] if known else []
+    sentences = [f"Known above the null at {highest}: {', '.join(names)}."] if known else []
+    sentences += [f"Best known: {'; '.join(known)}."] if known else []
     sentences += [f"Not above the null at {highest}: {', '.join(unknown)}."] if unknown else []
     return " ".join(sentences)
