@@ -109,8 +109,9 @@ def canvas(height: float, width: float = WIDTH) -> Picture:
 def heading(figure: FigureBase, title: str, run: Run, dataset: str, interval: bool = True) -> None:
     """Writes the title, the model, the clips, the mode where one was chosen, and what the band is."""
     sample, mode = run.sample(dataset), run.mode(dataset)
-    own = " of its own" if sample.clips != run.probed_sample.clips else ""
-    parts = [run.model, sample.describe() + own]
+    more = sample.clips - run.probed_sample.clips
+    which = " of its own" if more > 0 else f" of {run.probed_sample.clips}" if more < 0 else ""
+    parts = [run.model, sample.describe() + which]
     if mode and dataset != "samples":
         parts.append(mode.replace("_", " "))
     if interval:
