@@ -69,8 +69,7 @@ scd-bench: $(INSTALLED) ## cost card and timing of dense against separated: ARGS
 test: $(INSTALLED) ## lint, run the tests and execute the notebooks: ARGS="-k sampler"
 	$(MAKE) -j2 lint suite
 
-# Beside lint, which needs one processor only.
-suite: $(INSTALLED)
+suite: $(INSTALLED) ## run the tests and execute the notebooks, without lint
 	$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 test-fast: $(INSTALLED) ## run the tests that take seconds, without notebooks

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser, Context, Traits, traits
-from framelens.diffusion.schedule import Sampling
 
 Role = Literal["denoise", "encode", "ask"]
 Branch = Literal["cond", "uncond"]
@@ -58,27 +57,6 @@ class Announcing(CausalDiffuser, Protocol):
     def denoise(
         self, x: Tensor, sigma: Tensor, context: Context, announce: Announce = ignore_pass
     ) -> Tensor: ...
-
-
-def choose_sampling(model: CausalDiffuser, steps: int | None, otherwise: int) -> Sampling:
-    """The sampler of a model for a number of steps: an even grid under its shift, fresh noise if distilled.
-
-    Without `steps`, as the model is meant to be sampled, else in `otherwise` steps. ValueError for more steps
-    than a distilled model has noise levels.
-    """
-    said = traits(model)
-    if steps is None:
-        return said.sampling or Sampling(otherwise)
-    if said.sampling is None:
-        return Sampling(steps)
-    recipe = said.source.metadata.get("training", {}).get("recipe", {})
-    most = recipe.get("levels") if recipe.get("teacher") else None
-    if most is not None and steps > most:
-        raise ValueError(
-            f"the model is distilled over {most} noise levels, so it has no {steps} steps; its own number is "
-            f"{said.sampling.steps}"
-        )
-    return Sampling(steps, said.sampling.shift, said.sampling.renoise)
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from framelens import models
+from framelens.diffusion.choose_sampling import choose_sampling
 from framelens.diffusion.consistency import consistency_loss, predict_clean
-from framelens.diffusion.sampler import choose_sampling
 from framelens.diffusion.schedule import Sampling, add_noise, sigma_grid
 from framelens.models import dense, scd
 from framelens.models.parts.scd_parallel import decode_clip, read_clip

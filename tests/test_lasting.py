@@ -201,7 +201,7 @@ def arguments(checkpoint, out, clips, workers=1):
     return ["--model", str(checkpoint), "--out", str(out), "--run", "a", *ASKED, *counts]
 
 
-CLIPS = 8
+CLIPS = 12
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def test_a_killed_command_leaves_no_process_and_is_resumed_at_once(checkpoint, w
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(checkpoint, tmp_path, times):
-    process, workers = started_with_workers(checkpoint, tmp_path)
+    process, workers = started_with_workers(checkpoint, tmp_path, clips=40)
     for _ in range(times):  # the second while the command ends
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from framelens.training.split import main
 
 ROOT = Path(__file__).parents[1]
 PLAN = ROOT / "reports/gallery/dense-tiles-plan.json"
-SMALL = ["--plan", str(PLAN), "--clips", "2", "--rounds", "1", "--steps", "1", "--few-steps", "1"]
+SMALL = ["--plan", str(PLAN), "--clips", "1", "--rounds", "1", "--steps", "1", "--few-steps", "1"]
 
 pytestmark = pytest.mark.slow
 

@@ -141,9 +141,9 @@ def evaluate(
     network: "framelens.diffusion.contract.CausalDiffuser", options: argparse.Namespace
 ) -> dict[str, float]:
     """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
+    from framelens.diffusion.choose_sampling import choose_sampling
     from framelens.diffusion.contract import traits
     from framelens.diffusion.guidance import guide
-    from framelens.diffusion.sampler import choose_sampling
     from framelens.models.loading.memory import require_room_for_clips
     from framelens.training.clip_scores import score_free_run, score_next_frame, score_state
     from framelens.training.scores import FIRST_CLIP, sample_frames

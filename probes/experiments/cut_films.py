@@ -12,11 +12,11 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from framelens.diffusion.sampler import rollout
 from framelens.probes.chunk import cross_frame
 from framelens.probes.chunk.chunk_probe import DRAWS
 from framelens.probes.chunk.kept_frames import PICTURE, as_stored, describe_stored
 from framelens.probes.experiments.cut import cut_modes
+from framelens.probes.experiments.rollouts import draw_rollout
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import RunShape, shape_of_run
@@ -65,18 +65,9 @@ def kept_bytes(run: RunShape) -> int:
 
 def generate(probed_clip: ProbedClip, modes: Int[Tensor, "b layer head"]) -> Float[Tensor, "b f c h w"]:
     """The free-running rollout in these modes, a row for each."""
-    rows, clip, settings = len(modes), probed_clip.clip, probed_clip.settings
-    cond = None if clip.cond is None else clip.cond.expand(rows, *clip.cond.shape[1:])
     with cross_frame.edit_cross_part(probed_clip.chunk_probe(), modes, {}) as on_pass:
-        return rollout(
-            probed_clip.sampler(probed_clip.networks["trained"]),
-            probed_clip.noise("rollouts").expand(rows, -1, -1, -1, -1),
-            probed_clip.sigmas,
-            cond,
-            clip.video[:, : settings.context].expand(rows, -1, -1, -1, -1),
-            on_pass=on_pass,
-            renoise=probed_clip.renoise_seed("rollouts"),
-        )
+        model = probed_clip.networks["trained"]
+        return draw_rollout(probed_clip, model, "free_running", on_pass, rows=len(modes))
 
 
 def _is_made(run: RunShape) -> bool:

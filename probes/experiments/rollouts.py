@@ -122,14 +122,19 @@ def draw_rollout(
     mode: str,
     on_pass: Callable[[ForwardPass], None],
     denoised: Collection[int] | None = None,
+    rows: int = 1,
 ) -> Tensor:
-    """The video that the model generates; teacher-forced at the probed chunks, or at `denoised`."""
-    is_forced, video = mode == "teacher_forced", probed_clip.clip.video
+    """The video that the model generates; teacher-forced at the probed chunks, or at `denoised`.
+
+    With several `rows`, the same clip with the same noise in each of them.
+    """
+    is_forced, clip = mode == "teacher_forced", probed_clip.clip
+    video = clip.video.expand(rows, *clip.video.shape[1:])
     return rollout(
         probed_clip.sampler(model),
-        probed_clip.noise("rollouts"),
+        probed_clip.noise("rollouts").expand(rows, *clip.video.shape[1:]),
         probed_clip.sigmas,
-        probed_clip.clip.cond,
+        None if clip.cond is None else clip.cond.expand(rows, *clip.cond.shape[1:]),
         video if is_forced else video[:, : probed_clip.settings.context],
         teacher_forced=is_forced,
         denoised_frames=set(denoised or probed_clip.probed) if is_forced else None,

@@ -134,8 +134,8 @@ class Settings:
         the checkpoint name videos. The model's noise levels are kept unless another number of steps, or a
         shift, was requested. ValueError for more steps than a distilled model has.
         """
+        from framelens.diffusion.choose_sampling import choose_sampling
         from framelens.diffusion.contract import traits
-        from framelens.diffusion.sampler import choose_sampling
 
         declared, chunk = traits(model), model.geometry.frames_per_chunk
         own = declared.sampling

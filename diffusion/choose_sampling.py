@@ -1,0 +1,28 @@
+"""How a model is sampled: as it is meant to be, or in another number of steps.
+
+sampling = choose_sampling(model, steps=None, otherwise=20)     # its own, else 20 even steps
+"""
+
+from framelens.diffusion.contract import CausalDiffuser, traits
+from framelens.diffusion.schedule import Sampling
+
+
+def choose_sampling(model: CausalDiffuser, steps: int | None, otherwise: int) -> Sampling:
+    """The sampler of a model for a number of steps: an even grid under its shift, fresh noise if distilled.
+
+    Without `steps`, as the model is meant to be sampled, else in `otherwise` steps. ValueError for more steps
+    than a distilled model has noise levels.
+    """
+    said = traits(model)
+    if steps is None:
+        return said.sampling or Sampling(otherwise)
+    if said.sampling is None:
+        return Sampling(steps)
+    recipe = said.source.metadata.get("training", {}).get("recipe", {})
+    most = recipe.get("levels") if recipe.get("teacher") else None
+    if most is not None and steps > most:
+        raise ValueError(
+            f"the model is distilled over {most} noise levels, so it has no {steps} steps; its own number is "
+            f"{said.sampling.steps}"
+        )
+    return Sampling(steps, said.sampling.shift, said.sampling.renoise)
