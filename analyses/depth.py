@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from framelens.analyses.places import even_places
+
 
 @dataclass(frozen=True)
 class Depth:
@@ -50,8 +52,8 @@ class Depth:
         """At most `count` positions, evenly spaced, first block and last always among them."""
         blocks = np.array(self.blocks)
         embedding = [p for p in self.positions[:1] if self.layers[p] < 0 and count > 2]
-        even = np.linspace(0, len(blocks) - 1, min(count - len(embedding), len(blocks))).round().astype(int)
-        return [int(p) for p in [*embedding, *blocks[np.unique(even)]]]
+        even = even_places(len(blocks), count - len(embedding))
+        return [int(p) for p in [*embedding, *blocks[even]]]
 
     def part(self, start: float, stop: float) -> list[int]:
         """Positions of the blocks between two shares of the depth, at least one."""

@@ -13,16 +13,20 @@ def choose_sampling(model: CausalDiffuser, steps: int | None, otherwise: int) ->
     Without `steps`, as the model is meant to be sampled, else in `otherwise` steps. ValueError for more steps
     than a distilled model has noise levels.
     """
-    said = traits(model)
+    own = traits(model).sampling
     if steps is None:
-        return said.sampling or Sampling(otherwise)
-    if said.sampling is None:
-        return Sampling(steps)
+        return own or Sampling(otherwise)
+    require_steps(model, steps)
+    return Sampling(steps) if own is None else Sampling(steps, own.shift, own.renoise)
+
+
+def require_steps(model: CausalDiffuser, steps: int) -> None:
+    """ValueError for more steps than a distilled model has noise levels."""
+    said = traits(model)
     recipe = said.source.metadata.get("training", {}).get("recipe", {})
     most = recipe.get("levels") if recipe.get("teacher") else None
     if most is not None and steps > most:
         raise ValueError(
             f"the model is distilled over {most} noise levels, so it has no {steps} steps; its own number is "
-            f"{said.sampling.steps}"
+            f"{said.sampling and said.sampling.steps}"
         )
-    return Sampling(steps, said.sampling.shift, said.sampling.renoise)

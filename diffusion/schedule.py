@@ -75,6 +75,10 @@ class Sampling:
         levels = {} if self.levels is None else {"levels": list(self.levels)}
         return {"steps": self.steps, "shift": self.shift, "renoise": self.renoise} | levels
 
+    def renoise_seed(self, seed: int) -> int | None:
+        """That seed for the fresh noise between steps, as `rollout` takes it; None where none is added."""
+        return seed if self.renoise else None
+
     @property
     def grid(self) -> Float[Tensor, " steps_and_1"]:
         """The noise levels of this sampler, from 1 down to 0."""

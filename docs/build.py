@@ -21,6 +21,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from framelens import reports
+from framelens.records import replace_file
 from framelens.records.identity import framelens_code
 from framelens.records.notes import print_note
 
@@ -87,9 +88,7 @@ def run(path: Path, copy: Path) -> None:
     EXECUTED.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(EXECUTED)}}).execute()
-    partial = copy.with_suffix(".partial")
-    nbformat.write(notebook, partial)
-    partial.replace(copy)
+    replace_file(copy, lambda partial: nbformat.write(notebook, partial))
 
 
 def main() -> int:

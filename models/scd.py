@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from framelens.hooks.attention import AttentionPoint
+from framelens.models.parts.asking import disturb, query_noise
 from framelens.models.parts.blocks import HookedRootModule
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.config import check_conditions, condition_of, preset
@@ -148,9 +149,7 @@ class SCD(HookedRootModule, Conditioned):
 
     def query_noise(self, frame: int) -> Float[Tensor, "c h w"]:
         """The noise of the query tokens for that frame; the same in every clip."""
-        g = self.geometry
-        noise = torch.randn(g.channels, g.height, g.width, generator=torch.Generator().manual_seed(frame))
-        return noise.to(self.device)
+        return query_noise(self.geometry, frame)[0].to(self.device)
 
     def _with_features(self, features: Float[Tensor, "b n d"], context: SCDContext) -> SCDContext:
         """The context with these features; for the prefix fusion the decoder reads them, once per frame."""
@@ -170,8 +169,7 @@ class SCD(HookedRootModule, Conditioned):
         """
         if context.features is None:
             return context
-        noise = torch.randn(context.features.shape, generator=generator, device=generator.device)
-        return self._with_features(context.features + strength * noise.to(context.features), context)
+        return self._with_features(disturb(context.features, strength, generator), context)
 
     def at_steps(self, sigmas: Float[Tensor, " s"], context: SCDContext) -> Iterator[SCDContext]:
         """The context at each step of a sampler with these noise levels, all modulated at once."""

@@ -1,8 +1,10 @@
 """The past fetched once per frame: exact where it is fetched, reused where it is not, and nothing leaks."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import batches
 import pytest
 import tiny
 import tiny_scd
@@ -11,7 +13,6 @@ import twins
 from bounds import assert_same
 
 import framelens
-from framelens import models
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import prepare_steps, rollout
@@ -26,11 +27,7 @@ pytestmark = pytest.mark.usefixtures("all_float64")
 
 ROOT = Path(__file__).parents[1]
 FRAMES, BATCH, STEPS = 4, 2, 5
-OURS = {
-    "dense": lambda: tiny.model(layers=3),
-    "dense, actions, a window": lambda: tiny.model(layers=3, conditions=3, window=1, sink=1),
-    "dense, text": lambda: tiny.model(layers=3, text_tokens=3, text_width=5),
-}
+OURS = batches.ours(layers=3)
 FAMILIES = [name for name in twins.FAMILIES if name != "scd"]
 MERGES = ("softmax", "sum")
 
@@ -39,38 +36,24 @@ MERGES = ("softmax", "sum")
 def model(request, tmp_path):
     if request.param in OURS:
         return OURS[request.param]()
-    path, said = twins.twin(request.param, tmp_path)
-    return models.load(path, **said).double()
+    return batches.load_twin(request.param, tmp_path).double()
 
 
-def condition(model):
-    said, frames = traits(model), FRAMES * model.geometry.frames_per_chunk
-    if isinstance(said.null_condition, torch.Tensor):
-        one = said.null_condition.shape
-        return tiny.draw(BATCH, *((frames, *one) if said.takes == "actions" else one), seed=9)
-    if said.null_condition is None:
-        return None
-    shape = (BATCH, frames) if said.takes == "actions" else (BATCH,)
-    return torch.randint(int(said.null_condition), shape, generator=torch.Generator().manual_seed(9))
+condition = partial(batches.condition, batch=BATCH, chunks=FRAMES)
 
 
 def clip(model, seed=0):
-    g = model.geometry
-    return tiny.draw(BATCH, FRAMES * g.frames_per_chunk, g.channels, g.height, g.width, seed=seed)
+    return batches.clip(model, BATCH, FRAMES, seed)
+
+
+def after(model, seen):
+    return batches.after(model, BATCH, FRAMES, seen)
 
 
 def sampled(model, steps=STEPS, given=None, on_pass=lambda at: None):
     noise, cond = clip(model, 1), condition(model)
     options = {} if given is None else {"given": given, "teacher_forced": True}
     return rollout(model, noise, sigma_grid(steps), cond, on_pass=on_pass, **options)
-
-
-def after(model, chunks):
-    """The context after these first chunks of the clip."""
-    context, size = model.start(BATCH, condition(model)), model.geometry.frames_per_chunk
-    for chunk in range(chunks):
-        context = model.encode(clip(model)[:, chunk * size : (chunk + 1) * size], context)
-    return context
 
 
 def each_step(model, context, steps=STEPS):

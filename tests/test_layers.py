@@ -1,12 +1,14 @@
 """Layers run by ranges give the network's own `denoise`, bit by bit, in every family that offers them."""
 
+from functools import partial
+
+import batches
 import pytest
 import tiny
 import tiny_scd
 import torch
 import twins
 
-from framelens import models
 from framelens.diffusion.contract import traits
 from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import prepare_steps
@@ -28,23 +30,10 @@ SIGMAS = torch.tensor([1.0, 0.7, 0.2])
 def model(request, tmp_path):
     if request.param in OURS:
         return OURS[request.param]()
-    path, said = twins.twin(request.param, tmp_path)
-    return models.load(path, **said)
+    return batches.load_twin(request.param, tmp_path)
 
 
-def condition(model):
-    """Conditions of a batch of clips, of the kind that the model takes."""
-    said, g = traits(model), model.geometry
-    frames = CHUNKS * g.frames_per_chunk
-    if isinstance(said.null_condition, torch.Tensor):
-        values = (
-            (frames, *said.null_condition.shape) if said.takes == "actions" else said.null_condition.shape
-        )
-        return tiny.draw(BATCH, *values, seed=9)
-    if said.null_condition is None:
-        return None
-    shape = (BATCH, frames) if said.takes == "actions" else (BATCH,)
-    return torch.randint(int(said.null_condition), shape, generator=torch.Generator().manual_seed(9))
+condition = partial(batches.condition, batch=BATCH, chunks=CHUNKS)
 
 
 def chunks(model):

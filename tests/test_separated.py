@@ -1,7 +1,9 @@
 """Any network with uniform layers is separated: it computes what the network did, where it can."""
 
+from functools import partial
 from pathlib import Path
 
+import batches
 import pytest
 import tiny
 import tiny_scd
@@ -11,7 +13,6 @@ from bounds import assert_same
 
 import framelens
 from framelens import models
-from framelens.diffusion.contract import traits
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import adapter_template, scd
@@ -20,11 +21,7 @@ from framelens.models.variants.fetch_once import fetch_once
 from framelens.models.variants.separated import SeparatedNetwork, separate
 from framelens.records.plan import Plan
 
-OURS = {
-    "dense": lambda: tiny.model(layers=4),
-    "dense, actions, a window": lambda: tiny.model(layers=4, conditions=3, window=1, sink=1),
-    "dense, text": lambda: tiny.model(layers=4, text_tokens=3, text_width=5),
-}
+OURS = batches.ours(layers=4)
 FAMILIES = ["wan", "self_forcing", "skyreels", "anyflow", "far", "far_long"]
 CHUNKS, BATCH = 4, 2
 
@@ -33,30 +30,18 @@ CHUNKS, BATCH = 4, 2
 def network(request, tmp_path, all_float64):
     if request.param in OURS:
         return OURS[request.param]()
-    path, said = twins.twin(request.param, tmp_path)
-    return models.load(path, **said).double()
+    return batches.load_twin(request.param, tmp_path).double()
 
 
-def condition(model):
-    said, frames = traits(model), CHUNKS * model.geometry.frames_per_chunk
-    if isinstance(said.null_condition, torch.Tensor):
-        return tiny.draw(BATCH, *said.null_condition.shape, seed=9)
-    if said.null_condition is None:
-        return None
-    shape = (BATCH, frames) if said.takes == "actions" else (BATCH,)
-    return torch.randint(int(said.null_condition), shape, generator=torch.Generator().manual_seed(9))
+condition = partial(batches.condition, batch=BATCH, chunks=CHUNKS)
 
 
 def clip(model, seed=0):
-    g = model.geometry
-    return tiny.draw(BATCH, CHUNKS * g.frames_per_chunk, g.channels, g.height, g.width, seed=seed)
+    return batches.clip(model, BATCH, CHUNKS, seed)
 
 
-def after(model, chunks):
-    context, size = model.start(BATCH, condition(model)), model.geometry.frames_per_chunk
-    for chunk in range(chunks):
-        context = model.encode(clip(model)[:, chunk * size : (chunk + 1) * size], context)
-    return context
+def after(model, seen):
+    return batches.after(model, BATCH, CHUNKS, seen)
 
 
 def split(network, encoder, head=0, share=True):

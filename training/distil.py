@@ -20,6 +20,7 @@ from framelens.models.dense import Dense
 from framelens.models.parts.scd_parallel import decode_clip, read_clip
 from framelens.models.scd import SCD
 from framelens.training.recipes import Recipe
+from framelens.training.tensors import to_tensors
 from framelens.training.trainer import Training, autocast
 
 VALIDATION_CLIPS = 24
@@ -72,9 +73,8 @@ class Distillation(Training):
         clips = self.source.clips(
             [videos.VALIDATION_SEED + row for row in range(VALIDATION_CLIPS)], self.recipe.frames
         )
-        clean = torch.from_numpy(clips.video).to(self.device)
+        clean, cond = to_tensors(clips, self.device)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(self.device)
         self.target.load_state_dict(self.average)
         found = {}
         for place in places.tolist():

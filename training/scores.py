@@ -4,8 +4,6 @@ Every score keeps its axes (arm, seed, clip, frame), so that figures can take in
 """
 
 import csv
-import random
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +17,8 @@ from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling
 from framelens.training.build import build
 from framelens.training.recipes import Recipe
+from framelens.training.tensors import to_tensors
+from framelens.training.timing import time_interleaved
 from framelens.training.trainer import VALIDATION_SIGMAS, Training
 from framelens.videos import worlds
 from framelens.videos.scores import psnr, ssim
@@ -30,15 +30,8 @@ FIRST_CLIP = videos.VALIDATION_SEED + 500_000
 def time_steps(recipes: Sequence[Recipe], rounds: int, device: str) -> np.ndarray:
     """Seconds of one optimiser step of each recipe [recipe, round], interleaved in random order."""
     trainings = [Training(recipe, build(recipe).to(device), device) for recipe in recipes]
-    for training in trainings:
-        training.advance()
-    order, seconds = random.Random(0), np.zeros((len(trainings), rounds))
-    for done in range(rounds):
-        for index in order.sample(range(len(trainings)), len(trainings)):
-            began = time.perf_counter()
-            trainings[index].advance()  # reads the loss, which waits for the device
-            seconds[index, done] = time.perf_counter() - began
-    return seconds
+    # A step reads the loss, which waits for the device.
+    return time_interleaved([training.advance for training in trainings], rounds)
 
 
 def score_arms(
@@ -61,10 +54,15 @@ def score_arms(
         "parameters": ("1", "parameters"),
         "seconds": ("s", "training time, on a machine that may have been shared"),
     }
+    return describe_variables(merged, units)
+
+
+def describe_variables(dataset: xr.Dataset, units: Mapping[str, tuple[str, str]]) -> xr.Dataset:
+    """The dataset with unit and long name of each variable that it has, by name."""
     for name, (unit, text) in units.items():
-        if name in merged:
-            merged[name].attrs |= {"units": unit, "long_name": text}
-    return merged
+        if name in dataset:
+            dataset[name].attrs |= {"units": unit, "long_name": text}
+    return dataset
 
 
 def sample_frames(
@@ -74,11 +72,10 @@ def sample_frames(
 
     ValueError where they are not finite.
     """
-    truth = torch.from_numpy(clips.video).to(device)
-    cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(device)
+    truth, cond = to_tensors(clips, device)
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
     sigmas, wanted = sampling.grid, set(range(context, truth.shape[1]))
-    renoise = seed if sampling.renoise else None
+    renoise = sampling.renoise_seed(seed)
     sampled = {
         "teacher_forced": rollout(model, noise, sigmas, cond, truth, True, wanted, renoise=renoise),
         "free_running": rollout(model, noise, sigmas, cond, truth[:, :context], renoise=renoise),

@@ -24,6 +24,7 @@ from framelens.models.loading.checkpoint import write
 from framelens.records import replace_file
 from framelens.training.averaging import averaged_weights
 from framelens.training.recipes import Recipe
+from framelens.training.tensors import to_tensors
 
 DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, UnpicklingError)
 """What readers raise on files that are damaged or of another kind."""
@@ -165,12 +166,12 @@ class TrainingFolder:
 
         frames, given = self.recipe.frames, self.recipe.frames // 3
         clips = training.source.clips([videos.VALIDATION_SEED + row for row in range(4)], frames)
-        truth = torch.from_numpy(clips.video).to(training.device)
+        truth, cond = to_tensors(clips, training.device)
         noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).to(training.device)
-        cond = None if clips.actions is None else torch.from_numpy(clips.actions).to(training.device)
         with averaged_weights(training.model, training.average) as model:
-            renoise = 0 if training.sampling.renoise else None
-            sampled = rollout(model, noise, training.sampling.grid, cond, truth[:, :given], renoise=renoise)
+            sampling = training.sampling
+            renoise = sampling.renoise_seed(0)
+            sampled = rollout(model, noise, sampling.grid, cond, truth[:, :given], renoise=renoise)
         pairs = torch.cat([truth.cpu(), sampled.float().cpu()], dim=-2).numpy()
         video = np.concatenate(list(pairs), axis=-1)
         video = np.repeat(video, 3 // video.shape[1], axis=1)  # grey as RGB

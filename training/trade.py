@@ -3,9 +3,8 @@
 result = measure_trade(arms, clips=32, context=4, rounds=5, seed=0, device="cpu")
 """
 
-import random
-import time
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,9 @@ from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling
 from framelens.records.progress import progress_bar
 from framelens.training.clip_scores import AGES
-from framelens.training.scores import FIRST_CLIP, sample_frames
+from framelens.training.scores import FIRST_CLIP, describe_variables, sample_frames
+from framelens.training.tensors import to_tensors
+from framelens.training.timing import time_interleaved
 from framelens.videos import Clips, worlds
 from framelens.videos.scores import psnr
 
@@ -56,10 +57,7 @@ def measure_trade(
     found = xr.concat(scored, "arm").assign_coords(arm=list(arms))
     found["seconds"] = ("arm", "round"), _time_frames(list(arms.values()), batch, context, rounds, device)
     found["evaluations"] = ("arm",), [arm.sampling.steps for arm in arms.values()]
-    for name, (unit, text) in UNITS.items():
-        if name in found:
-            found[name].attrs |= {"units": unit, "long_name": text}
-    return found
+    return describe_variables(found, UNITS)
 
 
 def _score(arm: TimedSampler, clips: Clips, context: int, seed: int, device: str) -> xr.Dataset:
@@ -90,21 +88,14 @@ def _time_frames(
     arms: list[TimedSampler], clips: Clips, context: int, rounds: int, device: str
 ) -> np.ndarray:
     """Seconds of a frame of a free run of one clip [arm, round], interleaved in random order."""
-    truth = torch.from_numpy(clips.video[:1]).to(device)
-    cond = None if clips.actions is None else torch.from_numpy(clips.actions[:1]).to(device)
+    truth, cond = to_tensors(clips, device)
+    truth, cond = truth[:1], None if cond is None else cond[:1]
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)).to(device)
 
-    def run(arm: TimedSampler) -> None:
-        renoise = 0 if arm.sampling.renoise else None
-        video = rollout(arm.model, noise, arm.sampling.grid, cond, truth[:, :context], renoise=renoise)
-        video.sum().item()  # waits for the device
+    def run(arm: TimedSampler) -> float:
+        model, sampling, given = arm.model, arm.sampling, truth[:, :context]
+        video = rollout(model, noise, sampling.grid, cond, given, renoise=sampling.renoise_seed(0))
+        return video.sum().item()  # waits for the device
 
-    for arm in arms:
-        run(arm)
-    order, seconds = random.Random(0), np.zeros((len(arms), rounds))
-    for done in range(rounds):
-        for index in order.sample(range(len(arms)), len(arms)):
-            began = time.perf_counter()
-            run(arms[index])
-            seconds[index, done] = time.perf_counter() - began
+    seconds = time_interleaved([partial(run, arm) for arm in arms], rounds)
     return seconds / (truth.shape[1] - context)

@@ -22,6 +22,7 @@ from framelens.models.variants.cut import cut_teacher_forced, layers_from
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
 from framelens.training.recipes import Recipe
+from framelens.training.tensors import to_tensors
 from framelens.videos import worlds
 
 VALIDATION_CLIPS = 24
@@ -181,10 +182,9 @@ def measure_validation_loss(
     for first in range(0, clips, 8):
         rows = range(first, min(first + 8, clips))
         batch = source.clips([videos.VALIDATION_SEED + row for row in rows], frames)
-        clean = torch.from_numpy(batch.video).to(device)
+        clean, cond = to_tensors(batch, device)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(first)).to(device)
         which = (torch.arange(len(rows))[:, None] + torch.arange(frames)) % len(levels)
-        cond = None if batch.actions is None else torch.from_numpy(batch.actions).to(device)
         loss = flow_matching_loss(model, clean, noise, levels[which.to(device)], cond).double().cpu()
         sums.index_add_(0, which.flatten(), loss.flatten())
         counts.index_add_(0, which.flatten(), torch.ones(which.numel()))

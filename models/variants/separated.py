@@ -23,6 +23,7 @@ from framelens.diffusion.source import Source
 from framelens.hooks.attention import AttentionPoint
 from framelens.models import scd
 from framelens.models.dense import Dense
+from framelens.models.parts.asking import disturb, query_noise
 from framelens.models.parts.cache import Cached, KVCache
 from framelens.models.parts.layered import UniformLayers
 from framelens.models.parts.scd_config import ASKING
@@ -193,19 +194,14 @@ class SeparatedNetwork(nn.Module):
 
     def query_noise(self, frame: int) -> Tensor:
         """The noise [f c h w] with which the encoder asks for the chunk at that frame; the same for all."""
-        g = self.geometry
-        generator = torch.Generator().manual_seed(frame)
-        noise = torch.randn(g.frames_per_chunk, g.channels, g.height, g.width, generator=generator)
-        weight = next(self.encoder.parameters())
-        return noise.to(weight.device)
+        return query_noise(self.geometry, frame).to(next(self.encoder.parameters()).device)
 
     def disturbed(
         self, context: SeparatedContext, strength: float, generator: torch.Generator
     ) -> SeparatedContext:
         """The context with noise of that strength on its features (equation 7)."""
         assert context.features is not None
-        noise = torch.randn(context.features.shape, generator=generator, device=generator.device)
-        return replace(context, features=context.features + strength * noise.to(context.features))
+        return replace(context, features=disturb(context.features, strength, generator))
 
     def at_steps(self, sigmas: Tensor, context: SeparatedContext) -> Iterator[SeparatedContext]:
         """The context at each step of a sampler, as the decoder prepares it."""

@@ -13,6 +13,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.analyses.places import even_places
 from framelens.probes.chunk.chunk_probe import ChunkProbe
 
 CLIPS = 2
@@ -30,8 +31,7 @@ class KeptFrames:
         """Of that clip, for an experiment of that name; `about` are attributes of its dataset."""
         self.name, self.probe, self.about = name, probe, about
         size = as_stored(probe.truth[0, -1], probe.scale.is_latent).nbytes
-        most = max(2, MOST_BYTES // size)
-        places = np.linspace(0, len(layers) - 1, min(most, len(layers))).round().astype(int)
+        places = even_places(len(layers), max(2, MOST_BYTES // size))
         self.layers = [layers[place] for place in places] if clip < CLIPS else []
         self._frames: dict[int, np.ndarray] = {}
 

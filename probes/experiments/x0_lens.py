@@ -18,6 +18,7 @@ from torch import Tensor
 
 from framelens.analyses.cost import FLOAT32
 from framelens.analyses.nested_folds import LEAST
+from framelens.analyses.places import even_places
 from framelens.analyses.points import layer_of
 from framelens.analyses.sample import CONTROL_FILM, FILM, sample_of
 from framelens.analyses.x0_lens import read_by_one_map
@@ -186,8 +187,7 @@ def chunks_of(run: RunShape) -> list[int]:
 
 def _even(values: list, count: int) -> list:
     """At most `count` of them, evenly spaced, with the first and the last."""
-    places = np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)
-    return [values[place] for place in places]
+    return [values[place] for place in even_places(len(values), count)]
 
 
 def _is_made(run: RunShape) -> bool:

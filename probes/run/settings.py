@@ -134,7 +134,7 @@ class Settings:
         the checkpoint name videos. The model's noise levels are kept unless another number of steps, or a
         shift, was requested. ValueError for more steps than a distilled model has.
         """
-        from framelens.diffusion.choose_sampling import choose_sampling
+        from framelens.diffusion.choose_sampling import require_steps
         from framelens.diffusion.contract import traits
 
         declared, chunk = traits(model), model.geometry.frames_per_chunk
@@ -145,7 +145,7 @@ class Settings:
         changes: dict[str, Any] = {name: value for name, value in opinion.items() if name in unasked}
         if own is not None and "shift" in unasked:
             changes["levels"] = own.levels if changes.get("steps", self.steps) == own.steps else None
-        choose_sampling(model, changes.get("steps", self.steps), otherwise=self.steps)  # refuses too many
+        require_steps(model, changes.get("steps", self.steps))
         changes["context"] = max(1, self.context // chunk) * chunk
         changes["videos"] = self.videos or (None if declared.source.metadata.get("videos") else OWN)
         return replace(self, **changes)

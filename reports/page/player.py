@@ -11,6 +11,7 @@ import base64
 import numpy as np
 import seaborn
 
+from framelens.analyses.places import even_places
 from framelens.reports.drawing import colours
 from framelens.reports.page.film import Film, to_pixels
 from framelens.reports.page.kept_frames import planned_films
@@ -76,7 +77,7 @@ def films_of(by_mode: dict, previews: dict, clip: int, context: int) -> list[Fil
     videos = pictures(by_mode, previews, clip)
     films = []
     for name, video in videos.items():
-        video = video.isel(frame=_even(video.sizes["frame"]))
+        video = video.isel(frame=even_places(video.sizes["frame"], MOST_FRAMES))
         given = np.asarray(video.frame.values) < context
         if name in by_mode:  # only probed frames are generated where the true past is given
             psnr = by_mode[name].psnr.isel(clip=clip).reindex(frame=video.frame)
@@ -95,10 +96,6 @@ def error_maps(films: list[Film]) -> list[Film]:
         shade = np.clip(error / DARK * 255, 0, 255).astype(int)
         maps.append(Film(f"error: {film.title}", palette[shade].astype(np.uint8), film.was_given))
     return maps
-
-
-def _even(frames: int) -> np.ndarray:
-    return np.unique(np.linspace(0, frames - 1, min(frames, MOST_FRAMES)).round().astype(int))
 
 
 def _clip(number: int, films: list[tuple[Film, bytes]], maps: list[tuple[Film, bytes]]) -> Html:

@@ -6,6 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from framelens.analyses.depth import depth_of
+from framelens.analyses.places import even_places
 from framelens.analyses.sample import per_film
 from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.tables import tidy
@@ -31,8 +32,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     depth = depth_of(stored)
     layer = depth.blocks[len(depth.blocks) // 2]
     matrix = per_film(stored.cosine.isel(layer=layer)).mean(("clip", "frame")).transpose("step", "step_b")
-    has = matrix.sizes["step"]
-    shown = np.unique(np.linspace(0, has - 1, min(STEPS, has)).round().astype(int))
+    shown = even_places(matrix.sizes["step"], STEPS)
     matrix = matrix.isel(step=shown, step_b=shown)
 
     figure = style.canvas(height=4.4, width=5.0)

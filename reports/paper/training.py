@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from framelens.reports.budget import at_equal_time, costs, losses
 from framelens.reports.drawing import style
+from framelens.reports.drawing.seeds import draw_seeds
 from framelens.reports.paper.roles import roles_of
 from framelens.reports.runs import Run
 
@@ -26,11 +27,8 @@ def draw(runs: list[Run]) -> tuple[Figure, pd.DataFrame]:
         roles = roles_of([str(arm) for arm in result.arm.values])
         for arm, look in style.arms(roles.values()).items():
             at = [str(each) for each in result.arm.values].index(arm)
-            time, own = result.checkpoint.values * float(cost[at]), loss[at]
-            for single in own.values if result.sizes["seed"] > 1 else []:
-                axes.plot(time[1:], single[1:], **look | {"linewidth": 0.5, "alpha": 0.5, "marker": ""})
-            mean = own.mean("seed").values
-            axes.plot(time[1:], mean[1:], label=style.spell_arm(arm), **look)
+            time = result.checkpoint.values * float(cost[at])
+            mean = draw_seeds(axes, time, loss[at], label=style.spell_arm(arm), **look)
             about = {"videos": videos_of(run), "arm": arm, "loss at equal time": float(equal[at])}
             rows += [about | {"time": a, "loss": b} for a, b in zip(time, mean, strict=True)]
         style.logarithmic(axes)

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from framelens.reports.budget import at_equal_time, costs, losses
 from framelens.reports.drawing import style
+from framelens.reports.drawing.seeds import draw_seeds
 from framelens.reports.runs import Run
 
 kind = "compare"
@@ -31,10 +32,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     relative = result.loss.isel(checkpoint=-1) / result.loss.isel(checkpoint=-1, arm=0)
     for index, (arm, look) in enumerate(style.arms(result.arm.values).items()):
         for axes, x in ((left, steps), (middle, steps * float(cost[index]))):
-            mean = loss[index].mean("seed").values
-            for single in loss[index].values if result.sizes["seed"] > 1 else []:
-                axes.plot(x[1:], single[1:], **{**look, "linewidth": 0.5, "alpha": 0.5, "marker": ""})
-            axes.plot(x[1:], mean[1:], label=style.spell_arm(arm), **look | {"marker": ""})
+            mean = draw_seeds(axes, x, loss[index], label=style.spell_arm(arm), **look | {"marker": ""})
             panel = "steps" if axes is left else "dense steps of time"
             rows += [{"panel": panel, "arm": arm, "x": a, "loss": b} for a, b in zip(x, mean, strict=True)]
         ratio = relative[index].mean("seed")

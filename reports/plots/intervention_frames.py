@@ -9,7 +9,7 @@ from matplotlib.figure import Figure, FigureBase
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.kept_frames import LABELS, kept_frames
-from framelens.reports.plots.samples import latents_as_colours, remark_on, show
+from framelens.reports.plots.samples import remark_on, show, to_pictures
 from framelens.reports.runs import Run
 
 needs = ("cut_frames",)
@@ -89,8 +89,7 @@ def _clip(part: FigureBase, data: dict[str, xr.Dataset], layers: dict[int, str])
 
 def as_pictures(stored: xr.Dataset) -> dict[str, xr.DataArray]:
     """The frames of one clip in [-1, 1], (channel, row, col), generated ones by layer; latents as colours."""
-    frames = {name: stored[name] for name in ("generated", *BESIDE)}
-    return latents_as_colours(frames, stored.truth) if stored.attrs.get("latent") else frames
+    return to_pictures(stored, ("generated", *BESIDE))
 
 
 def mean_squared_error(frame: xr.DataArray, truth: xr.DataArray) -> float:

@@ -1,5 +1,7 @@
 """Generated and true frames, and their error compared with two trivial guesses."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -7,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from framelens.analyses.averages import summary
+from framelens.analyses.places import even_places
 from framelens.reports.drawing import colours, style
 from framelens.reports.drawing.tables import spell, tidy
 from framelens.reports.runs import Run
@@ -102,6 +105,12 @@ def remark_on(stored: xr.Dataset) -> str:
     return f"; {AS_COLOURS}" if stored.attrs.get("latent") else ""
 
 
+def to_pictures(stored: xr.Dataset, names: Iterable[str]) -> dict[str, xr.DataArray]:
+    """These frames of one clip's dataset in [-1, 1]; latents as colours over the range of its truth."""
+    frames = {name: stored[name] for name in names}
+    return latents_as_colours(frames, stored.truth) if stored.attrs.get("latent") else frames
+
+
 def latents_as_colours(videos: dict[str, xr.DataArray], truth: xr.DataArray) -> dict[str, xr.DataArray]:
     """The first three channels of latents (one where they are fewer), each in [-1, 1] over its range in the
     truth of that clip."""
@@ -125,9 +134,8 @@ def _pick_decoded(preview: xr.DataArray) -> xr.DataArray:
 def chosen_frames(frames: np.ndarray, context: int) -> list[int]:
     """At most a dozen frames: the last two given ones, then generated ones evenly spaced."""
     given, generated = frames[frames < context][-2:], frames[frames >= context]
-    count = min(len(generated), COLUMNS - len(given))
-    even = np.linspace(0, len(generated) - 1, count).round().astype(int)
-    return [int(frame) for frame in [*given, *generated[np.unique(even)]]]
+    even = even_places(len(generated), COLUMNS - len(given))
+    return [int(frame) for frame in [*given, *generated[even]]]
 
 
 def show(axes: Axes, frame: xr.DataArray, was_given: bool) -> None:

@@ -8,8 +8,9 @@ from framelens.analyses.averages import summary
 from framelens.analyses.depth import depth_of
 from framelens.reports.drawing import style
 from framelens.reports.drawing.kept_frames import kept_frames
+from framelens.reports.drawing.layers import place
 from framelens.reports.drawing.tables import spell, tidy
-from framelens.reports.plots.samples import latents_as_colours, remark_on, show
+from framelens.reports.plots.samples import remark_on, show, to_pictures
 from framelens.reports.runs import Run
 
 needs = ("x0_lens", "x0_lens_frames")
@@ -32,9 +33,9 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     values = summary(lens.r2)
     pictures = as_pictures(stored)
     rows = {"noised frame": [pictures["noised"].sel(step=step) for step in steps]}
-    for place in depth.positions:
-        layer = pictures["read"].isel(layer=place)
-        rows[depth.short(int(place))] = [layer.sel(step=step) for step in steps]
+    for at in depth.positions:
+        layer = pictures["read"].isel(layer=at)
+        rows[depth.short(int(at))] = [layer.sel(step=step) for step in steps]
     rows["whole model"] = [pictures["predicted"].sel(step=step) for step in steps]
 
     cell = min(0.62, 5.6 / (len(steps) + 1))
@@ -63,8 +64,7 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
 
 def as_pictures(stored: xr.Dataset) -> dict[str, xr.DataArray]:
     """The frames of one clip in [-1, 1]; latents as colours."""
-    frames = {name: stored[name] for name in ("read", "noised", "predicted", "truth")}
-    return latents_as_colours(frames, stored.truth) if stored.attrs.get("latent") else frames
+    return to_pictures(stored, ("read", "noised", "predicted", "truth"))
 
 
 def words(table: pd.DataFrame) -> str:
@@ -74,11 +74,7 @@ def words(table: pd.DataFrame) -> str:
         rows = table[table["step"] == step]
         first, last = rows.iloc[0], rows.iloc[-1]
         sentences.append(
-            f"At sigma {first['sigma']:.2g}, R² of what is read is {spell(first)} in {_name(first)} and "
-            f"{spell(last)} in {_name(last)}."
+            f"At sigma {first['sigma']:.2g}, R² of what is read is {spell(first)} in {place(first)} and "
+            f"{spell(last)} in {place(last)}."
         )
     return " ".join(sentences)
-
-
-def _name(row: pd.Series) -> str:
-    return "the embedding" if row["layer"] < 0 else f"layer {int(row['layer'])}"
