@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from framelens.diffusion.layers import LayerInputs
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.cached_stack import CachedStack
 from framelens.models.parts.config import (
@@ -26,6 +27,7 @@ from framelens.models.parts.config import (
     preset,
 )
 from framelens.models.parts.contexts import DenseContext
+from framelens.models.parts.history import Alone
 from framelens.models.parts.stack import CLEAN_TIMESTEP
 
 
@@ -90,10 +92,34 @@ class Dense(CachedStack):
         cond: Tensor | None = None,
     ) -> Float[Tensor, "b f c h w"]:
         """The velocity of every noisy frame given its clean past, in one pass over [clean | noisy]."""
-        check_conditions(cond, self.config, len(clean))
-        frames, text = clean.shape[1], self.text_keys(cond)
-        actions = None if self.condition is None else conditions_of(cond, frames)
-        tokens, modulations, rope, history = self.beside_clean(clean, noisy, sigma, actions)
-        tokens = self.through(tokens, modulations, rope, history, text)
-        ours = replace(modulations, final=modulations.final[:, frames:])
+        entered, frames = self.enter_clip(clean, noisy, sigma, cond), clean.shape[1]
+        tokens = self.through(*entered)
+        ours = replace(entered.modulations, final=entered.modulations.final[:, frames:])
         return self.velocity(tokens[:, tokens.shape[1] // 2 :], ours)
+
+    def enter_clip(
+        self,
+        clean: Float[Tensor, "b f c h w"],
+        noisy: Float[Tensor, "b f c h w"],
+        sigma: Float[Tensor, "b f"],
+        cond: Tensor | None = None,
+    ) -> LayerInputs:
+        """What the layers are given in a pass over [clean | noisy]; see models/parts/clip_layers.py."""
+        check_conditions(cond, self.config, len(clean))
+        actions = None if self.condition is None else conditions_of(cond, clean.shape[1])
+        return LayerInputs(*self.beside_clean(clean, noisy, sigma, actions), self.text_keys(cond))
+
+    def enter_alone(
+        self,
+        noisy: Float[Tensor, "b kf c h w"],
+        sigma: Float[Tensor, "b kf"],
+        frames: int,
+        cond: Tensor | None = None,
+    ) -> LayerInputs:
+        """What the layers are given in a pass over frames that see themselves only."""
+        check_conditions(cond, self.config, len(noisy))
+        draws = noisy.shape[1] // frames
+        actions = None if self.condition is None else conditions_of(cond, frames)
+        modulations = self.modulations(1000 * sigma, None if actions is None else actions.repeat(1, draws))
+        rope, history = self.rotation([*range(frames)] * draws), Alone(self.geometry.tokens_per_frame)
+        return LayerInputs(self.tokens(noisy), modulations, rope, history, self.text_keys(cond))

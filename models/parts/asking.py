@@ -5,12 +5,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framelens.diffusion.contract import Geometry
+from framelens.diffusion.schedule import add_noise
 
 
 def query_noise(geometry: Geometry, frame: int) -> Float[Tensor, "f c h w"]:
     """The noise with which the encoder asks for the chunk at that frame; the same in every clip."""
     g, generator = geometry, torch.Generator().manual_seed(frame)
     return torch.randn(g.frames_per_chunk, g.channels, g.height, g.width, generator=generator)
+
+
+def draw_queries(
+    clean: Float[Tensor, "b f c h w"], least: float, chunk: int
+) -> tuple[Float[Tensor, "b f c h w"], Float[Tensor, "b f"]]:
+    """The queries of training: the true chunks at random noise levels from `least` to 1, and the levels."""
+    level = torch.ones_like(clean[:, ::chunk, 0, 0, 0])
+    level = (1 - (1 - least) * torch.rand_like(level)).repeat_interleave(chunk, dim=1)
+    return add_noise(clean, torch.randn_like(clean), level), level
 
 
 def disturb(

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -153,6 +154,20 @@ class AllTokens:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of all tokens [b h n d]."""
         return _attention(q, k, v)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The chunks of a pass: the tokens of each see each other, and nothing else."""
+
+    tokens: int
+    """Tokens of a chunk."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of all tokens [b h n d], n = (chunk token)."""
+        chunks = q.shape[2] // self.tokens
+        own = (rearrange(part, "b h (c n) d -> (b c) h n d", c=chunks) for part in (q, k, v))
+        return rearrange(_attention(*own), "(b c) h n d -> b h (c n) d", c=chunks)
 
 
 @dataclass(frozen=True)

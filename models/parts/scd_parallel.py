@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from framelens.diffusion.contract import Geometry
-from framelens.diffusion.schedule import add_noise
+from framelens.models.parts.asking import draw_queries
 from framelens.models.parts.cache import KVCache
 from framelens.models.parts.config import conditions_of
 from framelens.models.parts.fusion import features_of
@@ -145,11 +145,10 @@ def _ask_with_noise(
     The query frames are noise; in training they are the true frames at noise levels from `query_sigma` to 1.
     """
     frames = clean.shape[1]
-    sigma = torch.ones_like(clean[:, :, 0, 0, 0])
     if model.training:
-        sigma = 1 - (1 - model.config.query_sigma) * torch.rand_like(sigma)
-        queries = add_noise(clean, torch.randn_like(clean), sigma)
+        queries, sigma = draw_queries(clean, model.config.query_sigma, chunk=1)
     else:
+        sigma = torch.ones_like(clean[:, :, 0, 0, 0])
         queries = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
     tokens, modulations, rope, history = model.encoder.beside_clean(clean, queries, sigma, actions)
     features = features_of(model.encoder, model.config, tokens, modulations, rope, history, text)

@@ -28,8 +28,8 @@ from framelens.diffusion.layers import LayerStack
 from framelens.diffusion.sampler import prepare_steps
 from framelens.models.parts.cache import Cached, KVCache
 from framelens.models.parts.history import AllTokens
+from framelens.models.parts.two_parts import MERGES, Kept, Role, TwoParts
 from framelens.models.variants.no_points import NoPoints
-from framelens.models.variants.two_parts import MERGES, Kept, Role, TwoParts
 from framelens.records.plan import Plan
 
 

@@ -23,15 +23,12 @@ from framelens.models.parts.layered import UniformLayers
 from framelens.models.parts.stack import Modulations
 from framelens.models.parts.text import TextKeys
 from framelens.models.wan.block import WanBlock
-from framelens.models.wan.clip import causal, clean_then_noisy
+from framelens.models.wan.clip import CLEAN_TIMESTEP, ClipPasses
 from framelens.models.wan.config import WanConfig
 from framelens.models.wan.rope import turns
 
-CLEAN_TIMESTEP = 0.0
-"""Timestep at which finished frames are read (Self-Forcing and later models; SkyReels)."""
 
-
-class Wan(UniformLayers, HookedRootModule):
+class Wan(ClipPasses, UniformLayers, HookedRootModule):
     """A Wan transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w].
 
     `denoise` takes any number of frames, which see each other and the past; `encode` takes one chunk.
@@ -128,37 +125,6 @@ class Wan(UniformLayers, HookedRootModule):
     def bidirectional(self) -> Callable[..., Tensor] | None:
         """`whole`, for a network that was trained bidirectional; None for a causal network."""
         return None if self.config.is_causal else self.whole
-
-    def denoise_clip(
-        self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, "b f"], cond: Tensor | None = None
-    ) -> Float[Tensor, "b f c h w"]:
-        """The velocity of a clip in one pass; each chunk sees itself and the earlier chunks of x."""
-        frames, g = x.shape[1], self.geometry
-        history = causal(frames, g.frames_per_chunk, g.tokens_per_frame, self.config.reach)
-        return self._clip(x, 1000 * sigma, list(range(frames)), history, cond)
-
-    def teacher_forced(
-        self,
-        clean: Float[Tensor, "b f c h w"],
-        noisy: Float[Tensor, "b f c h w"],
-        sigma: Float[Tensor, "b f"],
-        cond: Tensor | None = None,
-    ) -> Float[Tensor, "b f c h w"]:
-        """The velocity of every noisy chunk given its clean past, in one pass over [clean | noisy]."""
-        frames, g = clean.shape[1], self.geometry
-        history = clean_then_noisy(frames, g.frames_per_chunk, g.tokens_per_frame, self.config.reach)
-        timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
-        x = torch.cat([clean, noisy], dim=1)
-        return self._clip(x, timestep, list(range(frames)) * 2, history, cond)[:, frames:]
-
-    def _clip(
-        self, x: Tensor, timestep: Tensor, frames: list[int], history: History, cond: Tensor | None
-    ) -> Tensor:
-        cond = self.null_condition.expand(len(x), -1, -1) if cond is None else cond
-        modulations = self.modulations(timestep.to(self.device))
-        text = self.text_keys(len(x), cond)
-        tokens = self.through(self.tokens(x), modulations, self.rotation(frames), history, text)
-        return self.velocity(tokens, modulations)
 
     def describe(self) -> dict[str, Any]:
         """The configuration as plain values."""

@@ -1,0 +1,210 @@
+"""A network of two halves of another one: an encoder once per frame, a decoder at every step.
+
+    model = framelens.separate(wan, encoder=range(25), head=range(5), tail=range(25, 30))
+    features = model.read_clip(clean, cond)                     # in training: the encoder once,
+    velocity = model.decode_clip(features, noisy, sigma, cond)  # the decoder for k draws of noise
+
+What the encoder's layers after the head add to the residual stream are the features; the decoder adds them
+after its own head, and its tail runs on (models/variants/separated.py).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from framelens.diffusion.contract import Context, Geometry, Traits, traits
+from framelens.diffusion.sampler import prepare_steps
+from framelens.hooks.attention import AttentionPoint
+from framelens.models.parts import clip_layers
+from framelens.models.parts.asking import disturb, draw_queries, query_noise
+from framelens.models.parts.cache import Cached, KVCache
+from framelens.models.parts.clip_layers import ClipLayers
+from framelens.models.parts.scd_config import Config
+from framelens.models.parts.two_parts import TwoParts
+
+HANDED_ON = (
+    "takes",
+    "null_condition",
+    "latent",
+    "sampling",
+    "density",
+    "device",
+    "keeps_float32",
+    "no_split",
+)
+"""Traits that a separated network has of the one it was made from."""
+
+
+@dataclass(frozen=True)
+class SeparatedContext:
+    """The encoder's memory of finished frames, its features for the next one, the prompt of the decoder."""
+
+    memory: Context
+    text: Any
+    features: Tensor | None = None
+    step: Context = None
+    """The context of the current denoising step, if the sampler prepared its steps."""
+
+    @property
+    def frame(self) -> int:
+        """The number of the next frame."""
+        return self.memory.frame
+
+
+class SeparatedNetwork(nn.Module):
+    """Two halves of a network; satisfies the contract of a CausalDiffuser. See `separate`."""
+
+    denoising_stack = "decoder."
+    asks = start_is_pass = True
+    query_sigma, context_noise = Config.query_sigma, Config.context_noise
+    """Of training, as an SCD has them: least noise level of a query, noise on the features (equation 7)."""
+
+    def __init__(self, encoder: Any, decoder: Any, head: int, geometry: Geometry):
+        super().__init__()
+        self.encoder, self.decoder, self.head, self.geometry = encoder, decoder, head, geometry
+
+    @property
+    def handed_on(self) -> dict[str, Any]:
+        """The traits of the network that are this one's, too."""
+        own: Traits = traits(self.encoder)
+        return {name: getattr(own, name) for name in HANDED_ON}
+
+    @property
+    def hook_dict(self) -> dict[str, nn.Module]:
+        """The hook points of both halves, called `encoder.` and `decoder.`"""
+        halves = (("encoder", self.encoder), ("decoder", self.decoder))
+        return {f"{half}.{name}": point for half, own in halves for name, point in own.hook_dict.items()}
+
+    @property
+    def attn_dict(self) -> dict[str, AttentionPoint]:
+        """Self-attention of both halves; the decoder's keys are of the current chunk."""
+        points = {f"encoder.{name}": point for name, point in self.encoder.attn_dict.items()}
+        for name, point in self.decoder.attn_dict.items():
+            points[f"decoder.{name}"] = replace(point, key_age=_age_of_own_keys(point))
+        return points
+
+    def start(self, batch: int, cond: Tensor | None = None) -> SeparatedContext:
+        """A context in which nothing has been seen: the encoder has run over noise for the first chunk."""
+        if cond is not None and traits(self.encoder).takes == "actions":
+            # After the last chunk, where nothing is generated, the encoder asks with the last action.
+            cond = torch.cat([cond, *[cond[:, -1:]] * self.geometry.frames_per_chunk], dim=1)
+        context = SeparatedContext(self.encoder.start(batch, cond), self.decoder.start(batch, cond).text)
+        return self.ask(context, batch)
+
+    def encode(self, x: Tensor, context: SeparatedContext) -> SeparatedContext:
+        """The context after this finished chunk, with features for the next one."""
+        return self.ask(self.read(x, context), len(x))
+
+    def read(self, x: Tensor, context: SeparatedContext) -> SeparatedContext:
+        """The context with this finished chunk in the encoder's memory, not yet asked."""
+        return replace(context, memory=self.encoder.encode(x, context.memory), features=None, step=None)
+
+    def ask(self, context: SeparatedContext, batch: int) -> SeparatedContext:
+        """The context with features for its chunk, from a pass of the encoder over noise."""
+        query = self.query_noise(context.frame).expand(batch, -1, -1, -1, -1)
+        sigma = torch.ones(batch, device=query.device)
+        entered = self.encoder.enter(query, sigma, context.memory)
+        entering = self.encoder.through(*entered, range(self.head))
+        depth = len(self.encoder.blocks)
+        after = self.encoder.through(*entered._replace(tokens=entering), range(self.head, depth))
+        return replace(context, features=after - entering)
+
+    def query_noise(self, frame: int) -> Tensor:
+        """The noise [f c h w] with which the encoder asks for the chunk at that frame; the same for all."""
+        return query_noise(self.geometry, frame).to(next(self.encoder.parameters()).device)
+
+    def disturbed(
+        self, context: SeparatedContext, strength: float, generator: torch.Generator
+    ) -> SeparatedContext:
+        """The context with noise of that strength on its features (equation 7)."""
+        assert context.features is not None
+        return replace(context, features=disturb(context.features, strength, generator))
+
+    def at_steps(self, sigmas: Tensor, context: SeparatedContext) -> Iterator[SeparatedContext]:
+        """The context at each step of a sampler, as the decoder prepares it."""
+        steps = prepare_steps(traits(self.decoder), sigmas, context.memory)
+        return (replace(context, step=step) for step in steps)
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: SeparatedContext) -> Tensor:
+        """The velocity of the current chunk at noise level sigma [b]: the decoder alone."""
+        step = context.memory if context.step is None else context.step
+        entered = self.decoder.enter(x, sigma, step)
+        entered = entered._replace(history=_without_past(entered.history), text=context.text)
+        tokens = self.decoder.through(*entered, range(self.head)) + context.features
+        depth = len(self.decoder.blocks)
+        tokens = self.decoder.through(*entered._replace(tokens=tokens), range(self.head, depth))
+        return self.decoder.velocity(tokens, entered.modulations)
+
+    forward = denoise
+
+    @property
+    def teacher_forced(self) -> Callable[..., Tensor] | None:
+        """`denoise_teacher_forced`, if the layers run over whole clips; None for FAR-Long and AnyFlow."""
+        return self.denoise_teacher_forced if isinstance(self.encoder, ClipLayers) else None
+
+    def denoise_teacher_forced(
+        self,
+        clean: Float[Tensor, "b f c h w"],
+        noisy: Float[Tensor, "b kf c h w"],
+        sigma: Float[Tensor, "b kf"],
+        cond: Tensor | None = None,
+    ) -> Float[Tensor, "b kf c h w"]:
+        """The velocity of every noisy chunk given its clean past: encoder once, decoder on each chunk.
+
+        `noisy` may hold k draws of the clip, one after the other. In training mode each call draws
+        its queries, and the features carry noise.
+        """
+        features = self.read_clip(clean, cond)
+        if self.training and self.context_noise:
+            features = features + self.context_noise * torch.randn_like(features)
+        return self.decode_clip(features, noisy, sigma, cond)
+
+    def read_clip(
+        self, clean: Float[Tensor, "b f c h w"], cond: Tensor | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """The encoder's features for every chunk of a clip, n = (frame row col), in one pass.
+
+        The encoder asks with noise; in training with the true chunks at noise levels from `query_sigma` to 1.
+        """
+        frames, chunk = clean.shape[1], self.geometry.frames_per_chunk
+        if self.training:
+            queries, sigma = draw_queries(clean, self.query_sigma, chunk)
+        else:
+            noise = [self.query_noise(first) for first in range(0, frames, chunk)]
+            queries = torch.cat(noise).to(clean).expand_as(clean)
+            sigma = torch.ones_like(clean[:, :, 0, 0, 0])
+        return clip_layers.read_clip(self.encoder, self.head, clean, queries, sigma, cond)
+
+    def decode_clip(
+        self,
+        features: Float[Tensor, "b n d"],
+        noisy: Float[Tensor, "b kf c h w"],
+        sigma: Float[Tensor, "b kf"],
+        cond: Tensor | None = None,
+    ) -> Float[Tensor, "b kf c h w"]:
+        """The decoder's velocity of each chunk of k draws of the clip, from the features of `read_clip`."""
+        frames = features.shape[1] // self.geometry.tokens_per_frame
+        return clip_layers.decode_clip(self.decoder, self.head, features, noisy, sigma, frames, cond)
+
+
+def _without_past(history: Any) -> Any:
+    """The same history in which the current chunk sees itself and tokens of no frame only."""
+
+    def attend_alone(cache: KVCache, _: int, registers: int) -> TwoParts:
+        return TwoParts(cache, 0, registers, "softmax", "whole", {})
+
+    return history.replace_attention(attend_alone, 0) if isinstance(history, Cached) else history
+
+
+def _age_of_own_keys(point: AttentionPoint) -> Any:
+    """key_age of attention that sees the chunk's own keys and those of no frame."""
+
+    def key_age(frame: int, keys: int) -> Tensor:
+        ages = point.key_age(0, keys)
+        return ages.clamp(max=0)
+
+    return key_age
