@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "train and time": {
         "train": ("training.__main__", "train a network, or resume a stopped training"),
+        "estimate --train": ("training.estimate", "state the memory of a training before it is started"),
         "evaluate": ("training.evaluate", "score the videos that models generate"),
         "split": ("training.split", "act on a plan: separate, fine-tune, distil, score, time"),
         "compare-train": ("training.compare", "train dense and separated networks at an equal budget"),
@@ -54,11 +55,20 @@ def main(arguments: list[str]) -> int:
         print(f"framelens {package_version()}")
         return 0
     name = find_command(arguments)
-    return import_module(f"framelens.{MODULES[name]}").main(arguments[len(name.split()) :])
+    rest = list(arguments)
+    for word in name.split():
+        rest.remove(word)
+    return import_module(f"framelens.{MODULES[name]}").main(rest)
 
 
 def find_command(arguments: list[str]) -> str:
-    """The command that the first words name; ValueError, with the nearest commands, for another word."""
+    """The command that the first words name; ValueError, with the nearest commands, for another word.
+
+    A command with an option in its name is found wherever the option stands.
+    """
+    for name, flag in (name.split() for name in MODULES if " --" in name):
+        if arguments[0] == name and flag in arguments:
+            return f"{name} {flag}"
     for words in (2, 1):
         if (name := " ".join(arguments[:words])) in MODULES:
             return name

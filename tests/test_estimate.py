@@ -8,9 +8,10 @@ import tiny
 import torch
 
 from framelens.__main__ import main
+from framelens.models.cost.presets import PRESETS
 from framelens.probes import experiments
 from framelens.probes.estimate.memory import room
-from framelens.probes.estimate.presets import PRESETS, shape_of_preset
+from framelens.probes.estimate.presets import shape_of_preset
 from framelens.probes.estimate.work import evaluations
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import RunShape

@@ -3,13 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from framelens.records.assignments import convert, parse_assignments
 from framelens.records.checks import between, check, optional, spell_as_flag
 from framelens.records.commands import exits_as, read_options
 from framelens.records.plan import Plan
 from framelens.training.recipes import MOST_COUNT, RECIPES, RELEASED, Recipe, recipe
+from framelens.training.settings import change
 
 WITH_AN_OPTION = ("steps", "batch", "seed")
 """Settings of a recipe that have an option of their own."""
@@ -53,19 +53,9 @@ def main(arguments: list[str]) -> int:
 def _recipe(options: argparse.Namespace) -> Recipe:
     """The recipe of that name with the changes on the command line."""
     check(options, OPTIONS, spell_as_flag)
-    shipped, asked = recipe(options.model), parse_assignments(options.set)
-    for name in asked.keys() & WITH_AN_OPTION:
-        raise ValueError(f"--set does not take {name}, which has an option: give --{name} {asked[name]}")
-    kinds = get_type_hints(Recipe)
-    architecture = shipped.architecture | _read_plan(options.plan, shipped)
-    changes = dict(RELEASED) if options.released else {}
-    for name, value in asked.items():
-        if name in kinds:
-            changes[name] = convert(name, value, kinds[name])
-        else:
-            architecture[name] = value
-    changes |= {name: value for name in WITH_AN_OPTION if (value := getattr(options, name)) is not None}
-    return recipe(options.model, **{"architecture": architecture} | changes)
+    shipped, given = recipe(options.model), {name: getattr(options, name) for name in WITH_AN_OPTION}
+    planned = _read_plan(options.plan, shipped)
+    return change(shipped, options.set, given, planned, RELEASED if options.released else None)
 
 
 def _read_plan(path: Path | None, shipped: Recipe) -> dict[str, Any]:

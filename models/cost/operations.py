@@ -59,7 +59,7 @@ def encode_cost(shape: Shape, history: int) -> Cost:
     """Cost of encoding one finished frame after `history` frames."""
     if not shape.is_separated:
         return _embedding(shape) + _modulation(shape, 1) + _over_past(shape, history)
-    encoder, past = _encoder(shape), history + shape.start_token
+    encoder, past = encoder_of(shape), history + shape.start_token
     once = _embedding(encoder) + _modulation(encoder, 1)
     cost = once + _over_past(encoder, past)
     if shape.query:
@@ -124,7 +124,7 @@ def modulation_cost(shape: Shape, steps: int) -> Cost:
 
 def start_cost(shape: Shape) -> Cost:
     """Cost before the first frame: the prompt's keys and values, one pass over start token or noise."""
-    encoder = _encoder(shape)
+    encoder = encoder_of(shape)
     cost = _text_keys(shape) + (_text_keys(encoder) if shape.is_separated else NOTHING)
     if not shape.start_token and not shape.query:
         return cost
@@ -156,12 +156,17 @@ def speed_up_bound(dense: Shape, scd: Shape, history: int) -> float:
 
 def parameters(shape: Shape) -> int:
     """Number of a model's weights."""
-    stacks = [shape, _encoder(shape)] if shape.is_separated else [shape]
-    weights = sum(_modulation(stack, 1).weight_bytes + _text_keys(stack).weight_bytes for stack in stacks)
-    weights += sum((_embedding(stack) + _blocks(stack, 1, 1)).weight_bytes for stack in stacks)
-    weights += (_join(shape) + _linear(shape, 1, shape.d_model, shape.values)).weight_bytes
-    tables = len(stacks) * (shape.conditions + 1) if shape.conditions else 0
-    return weights // shape.value_bytes + (tables + shape.start_token) * shape.d_model
+    stacks = [shape, encoder_of(shape)] if shape.is_separated else [shape]
+    weights = (_join(shape) + _linear(shape, 1, shape.d_model, shape.values)).weight_bytes
+    within = sum(stack_parameters(stack) for stack in stacks)
+    return within + weights // shape.value_bytes + shape.start_token * shape.d_model
+
+
+def stack_parameters(shape: Shape) -> int:
+    """Number of weights of `layers` blocks and what embeds frames, noise levels, conditions and prompt."""
+    cost = _modulation(shape, 1) + _text_keys(shape) + _embedding(shape) + _blocks(shape, 1, 1)
+    tables = shape.conditions + 1 if shape.conditions else 0
+    return cost.weight_bytes // shape.value_bytes + tables * shape.d_model
 
 
 def cache_bytes(shape: Shape, history: int) -> int:
@@ -186,7 +191,7 @@ def _linear(shape: Shape, rows: int, inputs: int, outputs: int, count: int = 1) 
     return Cost(linear_flops=flops, weight_bytes=weights * shape.value_bytes)
 
 
-def _encoder(shape: Shape) -> Shape:
+def encoder_of(shape: Shape) -> Shape:
     """The shape of the encoder alone."""
     return replace(shape, layers=shape.encoder_layers, encoder_layers=0)
 

@@ -2,6 +2,7 @@
 
 Computed from shapes: memory by what uses it, and block evaluations by experiment with their operations and
 the time at a given speed. The flags of a run (--steps, --frames, --quick, --tokens, ...) mean the same here.
+`framelens estimate --train` states what a training will need instead, and has options of its own.
 """
 
 import argparse
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framelens.probes.estimate.presets import PRESETS, STEPS, shape_of_preset
+from framelens.models.cost.presets import PRESETS
+from framelens.probes.estimate.presets import STEPS, shape_of_preset
 from framelens.probes.run.options import parser as run_parser
 from framelens.probes.run.options import settings_of
 from framelens.probes.run.settings import Settings

@@ -1,23 +1,17 @@
-"""Networks of known size, without their weights: Wan 2.1 at 832 x 480 pixels.
-
-Frames are 60 x 104 latents with 16 channels in patches of 2 x 2. Imports no torch.
-"""
+"""The shape of a probe run on a network of known size, without its weights. Imports no torch."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from framelens.models.cost.operations import SINUSOID
+from framelens.models.cost.presets import COLS, FRAMES, PRESETS, ROWS, TEXT_TOKENS, TEXT_WIDTH, VALUES
 from framelens.probes.run.settings import Settings
 
 if TYPE_CHECKING:
     from framelens.probes.run.shape import RunShape
 
-PRESETS: dict[str, dict[str, int]] = {
-    "wan-1.3b": {"layers": 30, "heads": 12, "d_model": 1536, "mlp_width": 8960},
-    "wan-14b": {"layers": 40, "heads": 40, "d_model": 5120, "mlp_width": 13824},
-}
-ROWS, COLS, VALUES, TEXT_TOKENS, TEXT_WIDTH, SINUSOID = 30, 52, 64, 512, 4096, 256
-FRAMES, STEPS = 21, 50
-"""The defaults: 81 frames of video, and the sampler's own steps."""
+STEPS = 50
+"""The sampler's own steps."""
 
 
 def shape_of_preset(name: str, chunk: int, settings: Settings) -> "RunShape":
