@@ -17,6 +17,7 @@ from framelens.records.commands import exits_as, read_options
 from framelens.records.damage import NotReadable, NotShown, name_damage
 from framelens.records.runs import run_folders
 from framelens.reports import plots
+from framelens.reports.datasets import opened_once
 from framelens.reports.drawing import style
 from framelens.reports.drawing.publication import FORMATS, Publication, publication
 from framelens.reports.page.figure import PageFigure
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     wanted = Publication(options.width, options.title, tuple(dict.fromkeys(options.format)))
     for run in runs(options.run, kinds):
         try:
-            with publication(wanted):
+            with publication(wanted), opened_once():
                 if options.paper:
                     print(*write_paper(run, paper_folder(run, options.out), *beside), sep="\n")
                 else:

@@ -5,7 +5,7 @@ run.read("frame_attention", "cross_mass", network="trained")    # loaded, the fi
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from framelens.records.manifest import FILE, Manifest, ProbeManifest
 from framelens.records.plan import FILE as PLAN
 from framelens.records.plan import Plan
 from framelens.records.runs import find_run
+from framelens.reports.datasets import open_netcdf
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = ProbeManifest.kind
@@ -160,7 +161,7 @@ class Run:
                     raise NotReadable(
                         f"{self.path(dataset)} has no {dim} {label!r}; there are {list(chosen[dim].values)}"
                     )
-            return chosen.sel({d: v for d, v in where.items() if d in chosen.dims}, drop=True).load()
+            return chosen.sel({d: v for d, v in where.items() if d in chosen.dims}, drop=True).compute()
 
     @contextmanager
     def open_datasets(self, *datasets: str) -> Iterator[dict[str, xr.Dataset]]:
@@ -209,7 +210,7 @@ class Run:
 
     def _whole(self, dataset: str) -> xr.Dataset:
         with self._while_open(dataset) as stored:
-            return stored.load()
+            return stored.compute()
 
     @contextmanager
     def _while_open(self, dataset: str) -> Iterator[xr.Dataset]:
@@ -220,9 +221,9 @@ class Run:
         with name_damage(str(path), self.remedy), self._open(dataset) as stored:
             yield stored
 
-    def _open(self, dataset: str) -> xr.Dataset:
+    def _open(self, dataset: str) -> AbstractContextManager[xr.Dataset]:
         with name_damage(str(self.path(dataset)), self.remedy):
-            return xr.open_dataset(self.path(dataset), engine="h5netcdf")
+            return open_netcdf(self.path(dataset))
 
 
 def open_run(run: str | Path) -> Run:

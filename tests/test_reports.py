@@ -24,6 +24,7 @@ from framelens.analyses.depth import depth_of
 from framelens.analyses.intervals import mean_interval
 from framelens.analyses.scales import scale_of
 from framelens.reports.__main__ import kind_of, main
+from framelens.reports.datasets import opened_once
 from framelens.reports.findings.findings import findings
 from framelens.reports.plots import load, names
 from framelens.reports.runs import open_run
@@ -251,6 +252,23 @@ def test_all_draws_finished_runs_and_names_the_others(tmp_path, capsys, monkeypa
     said = capsys.readouterr()
     assert "second" in said.err
     assert "figures/fake/first/norms.csv" in said.out
+
+
+def test_a_command_opens_each_dataset_once(folder, tmp_path, monkeypatch):
+    opened, open_dataset = [], xr.open_dataset
+    monkeypatch.setattr(
+        xr, "open_dataset", lambda path, **how: opened.append(path) or open_dataset(path, **how)
+    )
+    assert main(["--run", str(folder), "--out", str(tmp_path), "--figure", "lag", "heads"]) == 0
+    assert opened == [folder / "frame_attention.nc"]
+
+
+def test_what_one_reader_does_with_values_no_other_sees(run):
+    with opened_once():
+        first = run.read("block_norms")
+        for variable in first.data_vars.values():
+            variable.values[:] = 0
+        assert any((variable != 0).any() for variable in run.read("block_norms").data_vars.values())
 
 
 def test_a_variable_or_label_that_is_not_there_is_answered_with_those_that_are(run):

@@ -22,14 +22,15 @@ import pandas as pd
 import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogFormatter
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from framelens.analyses.intervals import enough
 from framelens.records import replace_file
 from framelens.records.manifest import TitledManifest
+from framelens.reports.drawing.png import write_png
 from framelens.reports.drawing.publication import current
 from framelens.reports.runs import Run
 
@@ -42,8 +43,6 @@ WORDS |= {"shuffled": "shuffled targets", "uniform": "uniform"}
 WIDTH = 7.2
 DPI = 200
 SCREEN_DPI = 100
-NEAR, FAR_OFF = 16, 0.005
-"""How much a colour may differ (of 255), and in what share of the pixels, in a picture of 256 colours."""
 RC = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -202,38 +201,29 @@ def save(figure: Figure, table: pd.DataFrame, path: str | Path, source: str | No
     """
     path = Path(path)
 
+    # matplotlib's savefig draws a figure twice, to lay it out and to write it; a canvas draws it once.
     def pixels(partial: Path) -> None:
-        figure.savefig(partial, dpi=DPI, metadata={"Software": None, "Source": source})
-        figure.set_layout_engine("none")  # the layout is found once; a second search doubles the time
-        shrink(partial)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        write_png(np.asarray(canvas.buffer_rgba())[..., :3], partial, DPI, source)
+        figure.set_layout_engine("none")  # the layout is found once
 
     def lines(partial: Path) -> None:
         # Without a date the same numbers give the same file.
-        figure.savefig(partial, dpi=DPI, metadata={"CreationDate": None, "Subject": source})
+        FigureCanvasPdf(figure).print_pdf(partial, metadata={"CreationDate": None, "Subject": source})
+        figure.dpi = DPI
 
     def others(partial: Path) -> None:
         dateless = {"Date": None} if partial.suffix == ".svg" else None
         figure.savefig(partial, metadata=dateless)
 
-    return [
-        replace_file(path.with_name(f"{path.name}.png"), pixels),
-        replace_file(path.with_name(f"{path.name}.pdf"), lines),
-        replace_file(path.with_name(f"{path.name}.csv"), lambda partial: table.to_csv(partial, index=False)),
-        *(replace_file(path.with_name(f"{path.name}.{kind}"), others) for kind in current().formats),
-    ]
-
-
-def shrink(png: Path) -> None:
-    """Rewrites a PNG with a palette of 256 colours, a third of the size, where the change is hardly visible.
-
-    All colours stay where more than FAR_OFF of the pixels would differ by more than NEAR of 255.
-    """
-    with Image.open(png) as opened:
-        whole, dots = opened.convert("RGB"), opened.info.get("dpi", (DPI, DPI))
-        words = PngInfo()
-        for name, text in getattr(opened, "text", {}).items():
-            words.add_text(name, text)
-    few = whole.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
-    off = np.abs(np.asarray(whole, np.int16) - np.asarray(few.convert("RGB"), np.int16)).max(axis=2)
-    kept = whole if (off > NEAR).mean() > FAR_OFF else few
-    kept.save(png, "PNG", optimize=True, dpi=dots, pnginfo=words)
+    with own_look():
+        figure.dpi = DPI
+        return [
+            replace_file(path.with_name(f"{path.name}.png"), pixels),
+            replace_file(path.with_name(f"{path.name}.pdf"), lines),
+            replace_file(
+                path.with_name(f"{path.name}.csv"), lambda partial: table.to_csv(partial, index=False)
+            ),
+            *(replace_file(path.with_name(f"{path.name}.{kind}"), others) for kind in current().formats),
+        ]

@@ -1,0 +1,38 @@
+"""Files of datasets, opened for reading; each once where many readers follow one another.
+
+with opened_once():
+    with open_netcdf(path) as stored: ...
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from pathlib import Path
+
+import xarray as xr
+
+_kept: ContextVar[Callable[[Path], xr.Dataset] | None] = ContextVar("kept", default=None)
+
+
+def open_netcdf(path: Path) -> AbstractContextManager[xr.Dataset]:
+    """The dataset of a file; its values are read when they are used, and it closes at the end."""
+    kept = _kept.get()
+    return xr.open_dataset(path, engine="h5netcdf") if kept is None else nullcontext(kept(path))
+
+
+@contextmanager
+def opened_once() -> Iterator[None]:
+    """Within it a file is opened once and stays open: opening takes longer than reading.
+
+    Values are read again each time, so no reader sees what another one does with them.
+    """
+    with ExitStack() as files:
+        opened = functools.cache(
+            lambda path: files.enter_context(xr.open_dataset(path, engine="h5netcdf", cache=False))
+        )
+        token = _kept.set(opened)
+        try:
+            yield
+        finally:
+            _kept.reset(token)
