@@ -22,7 +22,7 @@ from framelens.training.recipes import Recipe
 from framelens.videos import worlds
 
 
-def build(recipe: Recipe) -> Dense | SCD:
+def build(recipe: Recipe) -> CausalDiffuser:
     """The recipe's network, initialised from its seed and shaped for its videos."""
     if recipe.network not in models.networks():
         raise ValueError(f"no network is called {recipe.network!r}; there are {', '.join(models.networks())}")
@@ -33,7 +33,7 @@ def build(recipe: Recipe) -> Dense | SCD:
         _check_cut(model, recipe.cut_from)
     if recipe.train_only:
         _freeze_others(model, recipe)
-    for part in model.modules():
+    for part in module_of(model).modules():
         if hasattr(part, "recompute"):
             part.recompute = recipe.recompute
     return model
@@ -41,11 +41,13 @@ def build(recipe: Recipe) -> Dense | SCD:
 
 def _build_network(network: ModuleType, recipe: Recipe) -> Any:
     """The network with fresh weights; ValueError where the recipe's architecture does not fit it."""
-    channels, height, width = worlds.load(recipe.videos).SHAPE
+    world = worlds.load(recipe.videos)
+    channels, height, width = world.SHAPE
     draws = max(1, recipe.noise_draws)
     require_room_for_clips(recipe.batch * draws, recipe.frames, (channels, height, width), "--batch")
-    conditions = worlds.load(recipe.videos).CONDITIONS
-    shape = {"channels": channels, "height": height, "width": width, "conditions": conditions}
+    tokens, text_width = getattr(world, "PROMPT", (0, 0))
+    shape = {"channels": channels, "height": height, "width": width, "conditions": world.CONDITIONS}
+    shape |= {"text_tokens": tokens, "text_width": text_width}
     _check_architecture(network, recipe, shape)
     kinds = get_type_hints(network.Config)
     asked = {name: convert(name, value, kinds[name]) for name, value in recipe.architecture.items()}
@@ -73,7 +75,7 @@ def _check_architecture(network: ModuleType, recipe: Recipe, shape: dict[str, An
             )
 
 
-def _load_initial_weights(model: Dense | SCD, recipe: Recipe) -> None:
+def _load_initial_weights(model: CausalDiffuser, recipe: Recipe) -> None:
     """Gives the model the weights of the recipe's initial model, a separated one those of a dense network.
 
     ValueError where they have other shapes.
@@ -83,14 +85,14 @@ def _load_initial_weights(model: Dense | SCD, recipe: Recipe) -> None:
         recompose(model, initial)
         return
     weights = module_of(initial).state_dict()
-    own = model.state_dict()
+    own = module_of(model).state_dict()
     other = [name for name in own.keys() | weights if name not in own or name not in weights]
     other += [name for name in own.keys() & weights if own[name].shape != weights[name].shape]
     if other:
         raise ValueError(
             f"{recipe.initial} is another network than the recipe's: {sorted(other)[:10]} differ"
         )
-    model.load_state_dict(weights)
+    module_of(model).load_state_dict(weights)
 
 
 def _freeze_others(model: CausalDiffuser, recipe: Recipe) -> None:

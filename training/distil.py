@@ -39,12 +39,11 @@ class Distillation(Training):
 
     def compute_loss(self) -> Tensor:
         """The loss of this step: its clips, noise level and noise are drawn from (seed, step)."""
-        clips = self.read_clips()
-        clean = torch.from_numpy(clips.video).to(self.device)
+        clean, given = to_tensors(self.read_clips(), self.device)
         generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.step)
         level = torch.randint(self.recipe.levels, (len(clean),), generator=generator, device=self.device)
         noise = torch.randn(clean.shape, generator=generator, device=self.device)
-        cond = self.draw_conditions(clips, generator)
+        cond = self.draw_conditions(given, generator)
         self.target.load_state_dict(self.average)
         with autocast(self.recipe, self.device):
             return self._loss(self.model, clean, noise, level, cond).mean()

@@ -173,6 +173,7 @@ RECIPES = {
         noise_draws=2,
     ),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
+    "wan-tiles": Recipe("wan", "prompted_tiles", frames=10, steps=1600, autocast="float32"),
     "split-tiles": Recipe(
         "scd",
         "tiles",

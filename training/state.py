@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from framelens import videos
+from framelens.diffusion.contract import traits
 from framelens.diffusion.sampler import rollout
 from framelens.models.loading.checkpoint import write
 from framelens.records import replace_file
@@ -151,6 +152,8 @@ class TrainingFolder:
         }
         if self.recipe.teacher:
             metadata["sampling"] = training.sampling.describe()
+        elif (own := traits(training.model).sampling) is not None:
+            metadata["sampling"] = own.describe()
         write(path, training.average, metadata)
 
     def _write_log(self, training: Any) -> None:

@@ -8,6 +8,8 @@ from framelens.videos import Clips
 
 
 def to_tensors(clips: Clips, device: str | torch.device) -> tuple[Float[Tensor, "b f c h w"], Tensor | None]:
-    """The videos, and the actions [b f]; None for a world without actions."""
-    actions = None if clips.actions is None else torch.from_numpy(clips.actions).to(device)
-    return torch.from_numpy(clips.video).to(device), actions
+    """The videos, and the actions [b f] or prompts [b t w]; None for a world without either."""
+    given = clips.actions if clips.text is None else clips.text
+    return torch.from_numpy(clips.video).to(device), None if given is None else torch.from_numpy(given).to(
+        device
+    )

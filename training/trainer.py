@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from framelens import videos
-from framelens.diffusion.contract import CausalDiffuser
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.loss import flow_matching_loss
 from framelens.diffusion.schedule import Sampling, TrainingDensity, add_noise
-from framelens.models.dense import Dense
-from framelens.models.scd import SCD
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
@@ -32,11 +30,12 @@ VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
 class Training:
     """One step of a training: its weights, their average, optimisers and log."""
 
-    def __init__(self, recipe: Recipe, model: Dense | SCD, device: str):
-        self.recipe, self.model, self.device = recipe, model, torch.device(device)
+    def __init__(self, recipe: Recipe, model: CausalDiffuser, device: str):
+        self.recipe, self.device = recipe, torch.device(device)
+        self.model: Any = model
         self.step, self.seconds, self.log = 0, 0.0, []
-        self.average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-        self.optimizers = make_optimizers(model, recipe)
+        self.average = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
+        self.optimizers = make_optimizers(self.model, recipe)
         self.source = worlds.load(recipe.videos)
         self.density = TrainingDensity(uniform_share=recipe.uniform_share)
         self.sampling = Sampling(25)
@@ -98,8 +97,7 @@ class Training:
 
     def compute_loss(self) -> Tensor:
         """The loss of this step: its clips, noise levels and noise are drawn from (seed, step)."""
-        clips = self.read_clips()
-        clean = torch.from_numpy(clips.video).to(self.device)
+        clean, given = to_tensors(self.read_clips(), self.device)
         seed = self.recipe.seed * 1_000_003 + self.step
         generator = torch.Generator(self.device).manual_seed(seed)
         batch, frames = clean.shape[0], clean.shape[1] * self.recipe.noise_draws
@@ -107,7 +105,7 @@ class Training:
         noise = torch.randn(batch, frames, *clean.shape[2:], generator=generator, device=self.device)
         history = mix_history(clean, noise, sigma, self.recipe.clean_history, generator)
         torch.manual_seed(seed)  # for noise that a network adds by itself
-        cond = self.draw_conditions(clips, generator)
+        cond = self.draw_conditions(given, generator)
         with autocast(self.recipe, self.device), self._cut_layers():
             return flow_matching_loss(self.model, clean, noise, sigma, cond, history).mean()
 
@@ -123,17 +121,16 @@ class Training:
             return nullcontext()
         return cut_teacher_forced(self.model, layers_from(self.model, self.recipe.cut_from))
 
-    def draw_conditions(self, clips: videos.Clips, generator: torch.Generator) -> Tensor | None:
-        """The actions of the clips, some replaced by the null condition; None in a world without actions."""
-        if clips.actions is None:
+    def draw_conditions(self, given: Tensor | None, generator: torch.Generator) -> Tensor | None:
+        """The actions or prompts of the clips, some replaced by the null condition; None for None."""
+        if given is None:
             return None
-        actions = torch.from_numpy(clips.actions).to(self.device)
-        dropped = (
-            torch.rand(len(actions), generator=generator, device=self.device) < self.recipe.condition_dropout
-        )
-        null = self.model.null_condition
-        assert isinstance(null, int)  # a network of worlds with actions has one
-        return actions.masked_fill(dropped[:, None], null)
+        draws = torch.rand(len(given), generator=generator, device=self.device)
+        null = traits(self.model).null_condition
+        if null is None:
+            return given
+        is_dropped = (draws < self.recipe.condition_dropout).reshape(-1, *[1] * (given.ndim - 1))
+        return torch.where(is_dropped, torch.as_tensor(null, dtype=given.dtype, device=self.device), given)
 
     def _set_learning_rate(self) -> None:
         recipe, step = self.recipe, self.step

@@ -29,12 +29,11 @@ SHAPES = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "label
 
 @dataclass(frozen=True)
 class LatentClips(Clips):
-    """Clips, and what a file may hold with them: prompt embeddings, float32 [b t w], or labels, int64 [b].
+    """Clips, and what a file may hold with them beside prompts: labels, int64 [b].
 
     `negative` is the prompt that guidance moves away from, one for all clips, float32 [t w].
     """
 
-    text: np.ndarray | None = None
     labels: np.ndarray | None = None
     negative: np.ndarray | None = None
 

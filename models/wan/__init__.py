@@ -29,12 +29,15 @@ from typing import Any
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.wan.assumed import assume
 from framelens.models.wan.config import config_of
+from framelens.models.wan.config import WanConfig as Config
 from framelens.models.wan.names import SKYREELS_MARK, is_original, is_wan_like
 from framelens.models.wan.network import Wan
+from framelens.models.wan.presets import PRESETS, build, config
 from framelens.models.wan.read import stock, with_our_names
 from framelens.records import read_json_object
 from framelens.records.extras import extra
 
+__all__ = ["CLASSES", "DEFAULTS", "PRESETS", "Config", "build", "config", "read", "recognises"]
 CLASSES: tuple[str, ...] = (
     "WanTransformer3DModel", "CausalWanTransformer3DModel", "WanModel", "CausalWanModel",
 )  # fmt: skip

@@ -138,7 +138,8 @@ class Wan(ClipPasses, UniformLayers, HookedRootModule):
                 f"latents must be [batch frames {g.channels} {g.height} {g.width}], got {tuple(x.shape)}"
             )
         patches = self.patch_embedding(rearrange(x.to(self.device, self.dtype), "b f c h w -> b c f h w"))
-        return self.hook_embed(rearrange(patches, "b d f h w -> b (f h w) d").contiguous())
+        tokens = rearrange(patches, "b d f h w -> b (f h w) d").contiguous()
+        return self.hook_embed(tokens.to(self.dtype))  # under autocast the stream keeps the weights' dtype
 
     def modulations(self, timestep: Float[Tensor, "b f"]) -> Modulations:
         """Modulation of every block (halves of one projection) and of the final norm; timesteps 0..1000."""

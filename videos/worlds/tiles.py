@@ -80,11 +80,22 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
 
     The kind of a tile is a target where neither the agent nor a ball covers the centre of the token.
     """
+    action = Target(
+        _whole(np.asarray(clips.actions)[..., None]),
+        "motion",
+        "the agent's move that led to the frame; the model is given it",
+        classes=ACTIONS,
+    )
+    return {"action": action} | state_targets(clips, patch)
+
+
+def state_targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
+    """The targets that follow from the state alone, for any walk over such a map."""
     centres = token_centres(TILE * VIEW, patch)
     return (
         _tile_targets(*tiles_of_tokens(clips.state, centres, TILE, VIEW))
         | _ball_targets(*balls_of_tokens(clips.state, centres, TILE, VIEW))
-        | _agent_targets(clips)
+        | _place_targets(clips)
     )
 
 
@@ -134,16 +145,10 @@ def _ball_targets(near: np.ndarray, velocity: np.ndarray) -> dict[str, Target]:
     }
 
 
-def _agent_targets(clips: videos.Clips) -> dict[str, Target]:
-    """The agent's moves and place, for the whole frame."""
+def _place_targets(clips: videos.Clips) -> dict[str, Target]:
+    """The agent's way and place, for the whole frame."""
     places = 2 * np.pi * clips.state["position"] / MAP
     return {
-        "action": Target(
-            _whole(np.asarray(clips.actions)[..., None]),
-            "motion",
-            "the agent's move that led to the frame; the model is given it",
-            classes=ACTIONS,
-        ),
         "way from the start": Target(
             _whole(np.cumsum(clips.state["velocity"], axis=1)),
             "motion",
@@ -189,19 +194,32 @@ def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
     kinds = rng.integers(KINDS, size=(MAP, MAP))
     actions = _walk(rng, frames)
     positions = (rng.integers(MAP, size=2) + np.cumsum(MOVES[actions], axis=0)) % MAP
+    video, state = film_walk(rng, kinds, positions, MOVES[actions])
+    return videos.Clips(video, actions, state)
+
+
+def film_walk(
+    rng: np.random.Generator,
+    kinds: np.ndarray,
+    positions: np.ndarray,
+    velocity: np.ndarray,
+    pointing: np.ndarray | None = None,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The frames and the state of a walk over a map, with balls; the agent may point in a direction [f 2]."""
+    frames = len(positions)
     ball_velocity = rng.choice([-2, -1, 1, 2], size=(BALLS, 2))
     start = rng.integers(MAP * TILE, size=(BALLS, 2))
     balls = (start + np.arange(frames)[:, None, None] * ball_velocity) % (MAP * TILE)
-    video, seen = _film(_texture(kinds), positions, balls)
+    video, seen = _film(_texture(kinds), positions, balls, pointing)
     state = {
         "position": positions,
-        "velocity": MOVES[actions],
+        "velocity": velocity,
         "map": np.broadcast_to(kinds, (frames, MAP, MAP)),
         "ball_position": balls,
         "ball_velocity": np.broadcast_to(ball_velocity, balls.shape),
         "in_view_before": seen,
     }
-    return videos.Clips(video, actions, state)
+    return video, state
 
 
 def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
@@ -219,7 +237,9 @@ def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
     return np.array(actions)
 
 
-def _film(world: np.ndarray, positions: np.ndarray, balls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _film(
+    world: np.ndarray, positions: np.ndarray, balls: np.ndarray, pointing: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """The camera's frames [f 3 h w], and for each pixel when its place was last seen [f h w]."""
     side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
     last_seen = np.full((extent, extent), -(10**6))
@@ -232,12 +252,18 @@ def _film(world: np.ndarray, positions: np.ndarray, balls: np.ndarray) -> tuple[
         for row, col in ball:
             inside = _disc((rows - row + 4) % extent - 4, (cols - col + 4) % extent - 4)
             picture[inside], memory[inside] = 0.0, 255
-        middle = slice(half * TILE + 1, half * TILE + 3)
-        picture[middle, middle], memory[middle, middle] = 1.0, 255
+        for row, col in [(0, 0)] if pointing is None else [(0, 0), pointing[frame].tolist()]:
+            where = _middle(half, row), _middle(half, col)
+            picture[where], memory[where] = 1.0, 255
         last_seen[np.ix_(rows, cols)] = frame
         video.append(picture)
         seen.append(memory)
     return np.stack(video).transpose(0, 3, 1, 2).astype(np.float32) * 2 - 1, np.stack(seen)
+
+
+def _middle(tile: int, shift: int) -> slice:
+    """The two middle pixels of a tile along one axis, shifted by that many pixels."""
+    return slice(tile * TILE + 1 + shift, tile * TILE + 3 + shift)
 
 
 def _disc(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
