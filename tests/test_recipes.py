@@ -13,7 +13,7 @@ from framelens.training.recipes import RECIPES, RELEASED, Recipe, recipe
 
 COUNT, RATE, SHARE = ["many", "0"], ["fast", "0"], ["some", "1.5"]
 HOSTILE = {
-    "network": ["3", "wan"],
+    "network": ["3", "farlong"],
     "videos": ["3", "films"],
     "preset": ["3", "huge"],
     "architecture": ["3", "[1]"],

@@ -233,7 +233,8 @@ def test_the_last_frame_and_the_prompt_determine_the_walk():
         kind = walks.state["map"][clip, 0][position[1:, 0], position[1:, 1]]
         back, aside = walks.text[clip][:, kind].astype(bool)
         assert_array_equal(heading[1:][back], -heading[:-1][back])
-        assert_array_equal(heading[1:][aside], [right[tuple(old)] for old in heading[:-1][aside]])
+        for old, new in zip(heading[:-1][aside], heading[1:][aside], strict=True):
+            assert tuple(new) == right[tuple(old)]
         assert_array_equal(heading[1:][~back & ~aside], heading[:-1][~back & ~aside])
 
 

@@ -28,8 +28,8 @@ from typing import Any
 
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.wan.assumed import assume
-from framelens.models.wan.config import config_of
 from framelens.models.wan.config import WanConfig as Config
+from framelens.models.wan.config import config_of
 from framelens.models.wan.names import SKYREELS_MARK, is_original, is_wan_like
 from framelens.models.wan.network import Wan
 from framelens.models.wan.presets import PRESETS, build, config

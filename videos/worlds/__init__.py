@@ -4,8 +4,9 @@
     batch = world.clips(seeds=range(8), frames=16)      # Clips
 
 A world is a file with `clips(seeds, frames)` and the constants SHAPE (channels, height, width) and CONDITIONS
-(how many actions there are). A world with prompts has PROMPT, their tokens and width, and gives `text`. If the content of a frame can be measured, the file also has
-`state_error(video, state)` [b f], and STATE_ERROR says what that is.
+(how many actions there are). A world with prompts has PROMPT, their tokens and width, and gives `text`. If
+the content of a frame can be measured, the file also has `state_error(video, state)` [b f], and STATE_ERROR
+says what that is.
 """
 
 from framelens.records.registry import Registry

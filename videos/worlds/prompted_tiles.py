@@ -2,9 +2,9 @@
 
     batch = clips(seeds=range(8), frames=12)     # 20 x 20 RGB, prompts [b 2 8] and the whole state known
 
-The agent walks straight on. On a tile of one of TURN_BACK kinds it turns back, on one of another kind it turns
-to its right. The prompt has a token for either, with a 1 for each of its kinds. Two white pixels beside the
-agent point to where it goes next, so the last frame and the prompt determine the walk, and only memory
+The agent walks straight on. On a tile of one of TURN_BACK kinds it turns back, on one of another kind it
+turns to its right. The prompt has a token for either, with a 1 for each of its kinds. Two white pixels beside
+the agent point to where it goes next, so the last frame and the prompt determine the walk, and only memory
 predicts what comes into view again. Map, balls and camera are those of the tile world.
 """
 

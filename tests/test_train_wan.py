@@ -1,0 +1,92 @@
+"""A Wan network is built, trained on clips with prompts, saved, and opened as any model."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from framelens import models
+from framelens.diffusion.contract import traits
+from framelens.models import wan
+from framelens.training import loop, trainer
+from framelens.training.build import build
+from framelens.training.recipes import Recipe
+from framelens.training.state import TrainingFolder
+from framelens.training.tensors import to_tensors
+from framelens.videos.worlds import prompted_tiles
+
+SMALL = {"layers": 2, "d_model": 24, "heads": 2, "mlp_width": 32, "rope_axes": (4, 4, 4), "frequencies": 16}
+
+
+@pytest.fixture(autouse=True)
+def short_validation(monkeypatch):
+    """Validation on few clips, and no sample videos."""
+    measure = trainer.measure_validation_loss
+    monkeypatch.setattr(
+        trainer, "measure_validation_loss", lambda *given, **others: measure(*given, **others, clips=4)
+    )
+    monkeypatch.setattr(TrainingFolder, "_write_sample", lambda folder, run: None)
+
+
+def small(network="wan", architecture=SMALL, **changes):
+    settings = {"steps": 3, "batch": 2, "frames": 3, "autocast": "float32"} | changes
+    return Recipe(network, "prompted_tiles", architecture=architecture, **settings)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return to_tensors(prompted_tiles.clips(range(4), 3), "cpu")
+
+
+def test_a_trained_network_is_opened_with_everything_that_it_needs(tmp_path):
+    file = loop.train(small(), tmp_path / "out", "cpu", progress=False)
+    model = models.load(str(file))
+    clean, prompts = to_tensors(prompted_tiles.clips([1, 2], 3), "cpu")
+    again = wan.build(model.describe())
+    again.load_state_dict(load_file(file))
+    noisy, sigma = torch.randn(clean.shape), torch.full(clean.shape[:2], 0.7)
+    expected = again.teacher_forced(clean, noisy, sigma, prompts)
+    assert torch.equal(model.teacher_forced(clean, noisy, sigma, prompts), expected)
+    said = traits(model)
+    assert said.takes == "text" and not said.latent and said.source.videos == "prompted_tiles"
+    assert said.sampling == traits(again).sampling and said.sampling.shift == 1
+
+
+def test_the_loss_falls_and_every_weight_learns():
+    run = trainer.Training(small(steps=40, warmup=5), build(small()), "cpu")
+    before = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    losses = [run.advance() for _ in range(40)]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    same = [name for name, weight in run.model.named_parameters() if torch.equal(weight, before[name])]
+    # A bias of keys shifts all scores of a query alike, so the softmax does not depend on it.
+    assert not [name for name in same if not name.endswith("to_k.bias")]
+
+
+def test_the_prompt_changes_what_is_predicted(prompts):
+    clean, text = prompts
+    run = trainer.Training(small(), build(small()), "cpu")
+    for _ in range(3):
+        run.advance()
+    noisy, sigma = torch.randn(clean.shape), torch.full(clean.shape[:2], 0.7)
+    with torch.no_grad():
+        found = [run.model.teacher_forced(clean, noisy, sigma, given) for given in (text, text.flip(0))]
+    assert not torch.allclose(*found)
+
+
+def test_prompts_are_dropped_as_often_as_the_recipe_says(prompts):
+    _, text = prompts
+    for share, dropped in ((0.0, 0), (1.0, len(text))):
+        run = trainer.Training(small(condition_dropout=share), build(small()), "cpu")
+        drawn = run.draw_conditions(text, torch.Generator().manual_seed(0))
+        assert drawn is not None and int((drawn == 0).all(dim=(1, 2)).sum()) == dropped
+
+
+def test_a_dense_network_reads_prompts_too():
+    chosen = small("dense", {"layers": 2, "d_model": 24, "heads": 2, "rope_axes": (4, 4, 4)})
+    model = build(chosen)
+    assert traits(model).takes == "text"
+    assert trainer.Training(chosen, model, "cpu").advance() > 0
+
+
+def test_videos_without_prompts_are_refused():
+    with pytest.raises(ValueError, match="a wan network reads prompts"):
+        build(Recipe("wan", "tiles", architecture=SMALL))
