@@ -90,3 +90,13 @@ def test_a_dense_network_reads_prompts_too():
 def test_videos_without_prompts_are_refused():
     with pytest.raises(ValueError, match="a wan network reads prompts"):
         build(Recipe("wan", "tiles", architecture=SMALL))
+
+
+def test_recomputing_blocks_changes_no_gradient():
+    gradients = []
+    for recompute in (False, True):
+        run = trainer.Training(small(recompute=recompute), build(small(recompute=recompute)), "cpu")
+        run.compute_loss().backward()
+        gradients.append([weight.grad for weight in run.model.parameters()])
+    for kept, recomputed in zip(*gradients, strict=True):
+        assert_same(kept, recomputed, bound=rounding(torch.float32, 24, 2, kept))

@@ -13,6 +13,7 @@ from framelens import models
 from framelens.diffusion.contract import CausalDiffuser, module_of
 from framelens.models.dense import Dense
 from framelens.models.loading.memory import require_room_for_clips
+from framelens.models.parts.layered import RecomputedBlocks
 from framelens.models.scd import SCD
 from framelens.models.variants.cut import layers_from
 from framelens.models.variants.recomposed import recompose
@@ -22,8 +23,8 @@ from framelens.training.recipes import Recipe
 from framelens.videos import worlds
 
 
-def build(recipe: Recipe) -> CausalDiffuser:
-    """The recipe's network, initialised from its seed and shaped for its videos."""
+def build(recipe: Recipe, device: str = "cpu") -> CausalDiffuser:
+    """The recipe's network, initialised from its seed and shaped for its videos, on that device."""
     if recipe.network not in models.networks():
         raise ValueError(f"no network is called {recipe.network!r}; there are {', '.join(models.networks())}")
     model = _build_network(models.network(recipe.network), recipe)
@@ -33,9 +34,12 @@ def build(recipe: Recipe) -> CausalDiffuser:
         _check_cut(model, recipe.cut_from)
     if recipe.train_only:
         _freeze_others(model, recipe)
-    for part in module_of(model).modules():
-        if hasattr(part, "recompute"):
-            part.recompute = recipe.recompute
+    recomputed = [part for part in module_of(model).modules() if isinstance(part, RecomputedBlocks)]
+    if recipe.recompute and not recomputed:
+        raise ValueError(f"recompute=true: the blocks of a {recipe.network} network cannot be recomputed")
+    for part in recomputed:
+        part.recompute = recipe.recompute
+    module_of(model).to(device)
     return model
 
 

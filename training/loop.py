@@ -50,4 +50,4 @@ def _advance(training: Training, folder: TrainingFolder, progress: bool) -> None
 def _begin(recipe: Recipe, device: str) -> Training:
     """The training before its first step; with a teacher, a distillation."""
     kind = Distillation if recipe.teacher else Training
-    return kind(recipe, build(recipe).to(device), device)
+    return kind(recipe, build(recipe, device), device)

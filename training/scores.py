@@ -29,7 +29,7 @@ FIRST_CLIP = videos.VALIDATION_SEED + 500_000
 
 def time_steps(recipes: Sequence[Recipe], rounds: int, device: str) -> np.ndarray:
     """Seconds of one optimiser step of each recipe [recipe, round], interleaved in random order."""
-    trainings = [Training(recipe, build(recipe).to(device), device) for recipe in recipes]
+    trainings = [Training(recipe, build(recipe, device), device) for recipe in recipes]
     # A step reads the loss, which waits for the device.
     return time_interleaved([training.advance for training in trainings], rounds)
 

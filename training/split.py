@@ -156,6 +156,7 @@ def make_arms(
 ) -> "dict[str, TimedSampler]":
     """The samplers that are compared, the dense model at its usual number of steps first."""
     from framelens import models
+    from framelens.diffusion.contract import module_of
     from framelens.diffusion.schedule import Sampling
     from framelens.models.variants.fetch_once import fetch_once
     from framelens.training.build import build
@@ -165,7 +166,8 @@ def make_arms(
         return models.load(name, options.device)
 
     dense, tuned, student = load(options.model), load(separated), load(few)
-    untrained = build(fine_tune(plan, videos, options)).to(options.device).eval().requires_grad_(False)
+    untrained = build(fine_tune(plan, videos, options), options.device)
+    module_of(untrained).eval().requires_grad_(False)
     usual = Sampling(STEPS)
     arms = {
         f"dense, {STEPS} steps": TimedSampler(dense, usual),

@@ -4,7 +4,9 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from framelens.diffusion.layers import LayerInputs, LayerStack
 from framelens.models.parts.blocks import HookedRootModule
@@ -28,6 +30,19 @@ class Layered:
         return self.velocity(self.through(*entered), entered.modulations)
 
     forward = denoise
+
+
+class RecomputedBlocks:
+    """A module whose blocks may be computed again in the backward pass instead of storing activations."""
+
+    recompute = False
+    """Whether they are; matters where gradients are computed."""
+
+    def run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
+        """The block's output for these inputs, tensors and others."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)  # pyright: ignore[reportReturnType]
+        return block(*inputs)
 
 
 class UniformLayers(Layered):

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
@@ -25,6 +24,7 @@ from framelens.models.parts.blocks import (
 )
 from framelens.models.parts.config import StackConfig
 from framelens.models.parts.history import CleanThenNoisy, History
+from framelens.models.parts.layered import RecomputedBlocks
 from framelens.models.parts.text import CrossAttention, TextEmbedding, TextKeys
 
 CLEAN_TIMESTEP = -1.0
@@ -79,7 +79,7 @@ class Conditioned:
         return self.config.conditions or None
 
 
-class Stack(HookedRootModule, Conditioned):
+class Stack(HookedRootModule, Conditioned, RecomputedBlocks):
     """Patch, time and condition embedding, RoPE and blocks.
 
     `final` adds a final norm, `unembed` the output of velocities. The outermost module calls `setup()`, which
@@ -89,8 +89,6 @@ class Stack(HookedRootModule, Conditioned):
     def __init__(self, config: StackConfig, layers: int, unembed: bool, final: bool = True):
         super().__init__()
         self.config = config
-        self.recompute = False
-        """In training, recomputes each block in the backward pass instead of storing its activations."""
         self.geometry = g = config.geometry(layers)
         width, values = config.d_model, config.channels * config.patch**2
         self.embed = nn.Linear(values, width)
@@ -199,10 +197,7 @@ class Stack(HookedRootModule, Conditioned):
         for layer in range(len(blocks)) if layers is None else layers:
             block = blocks[layer]
             inputs = (modulations.blocks[layer], rope, history, layer, None if text is None else text[layer])
-            if self.recompute and self.training:
-                tokens = checkpoint(block, tokens, *inputs, use_reentrant=False)
-            else:
-                tokens = block(tokens, *inputs)
+            tokens = self.run_block(block, tokens, *inputs)
         return tokens
 
     def normalise(self, tokens: Float[Tensor, "b n d"], modulations: Modulations) -> Float[Tensor, "b n d"]:

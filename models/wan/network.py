@@ -19,7 +19,7 @@ from framelens.models.parts.blocks import GuardedHookPoint, HookedRootModule, Ro
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.contexts import DenseContext
 from framelens.models.parts.history import AllTokens, History
-from framelens.models.parts.layered import UniformLayers
+from framelens.models.parts.layered import RecomputedBlocks, UniformLayers
 from framelens.models.parts.stack import Modulations
 from framelens.models.parts.text import TextKeys
 from framelens.models.wan.block import WanBlock
@@ -28,7 +28,7 @@ from framelens.models.wan.config import WanConfig
 from framelens.models.wan.rope import turns
 
 
-class Wan(ClipPasses, UniformLayers, HookedRootModule):
+class Wan(ClipPasses, UniformLayers, RecomputedBlocks, HookedRootModule):
     """A Wan transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w].
 
     `denoise` takes any number of frames, which see each other and the past; `encode` takes one chunk.
@@ -208,7 +208,7 @@ class Wan(ClipPasses, UniformLayers, HookedRootModule):
         """The residual stream after all blocks, or those of `layers`."""
         for layer in range(len(self.blocks)) if layers is None else layers:
             inputs = (modulations.blocks[layer], rope, history, layer, text[layer])
-            tokens = self.blocks[layer](tokens, *inputs)
+            tokens = self.run_block(self.blocks[layer], tokens, *inputs)
         return tokens
 
     def _blocks(self) -> Iterator[Any]:

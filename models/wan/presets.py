@@ -54,10 +54,10 @@ def build(config: WanConfig | Mapping[str, Any]) -> Wan:
 
     ValueError for a configuration without a prompt, which each block of a Wan network attends to.
     """
-    config = config if isinstance(config, WanConfig) else WanConfig.from_values(config)
-    if not config.text_tokens:
+    chosen = config if isinstance(config, WanConfig) else WanConfig.from_values(config)
+    if not chosen.text_tokens:
         raise ValueError("a wan network reads prompts: text_tokens and text_width must be at least 1")
     with extra("families"):
         from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    return Wan(WanTransformer3DModel(**config.for_diffusers()), config, Sampling(USUAL_STEPS))
+    return Wan(WanTransformer3DModel(**chosen.for_diffusers()), chosen, Sampling(USUAL_STEPS))
