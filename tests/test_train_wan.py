@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bounds import assert_same, rounding
 from safetensors.torch import load_file
 
 from framelens import models

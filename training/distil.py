@@ -8,15 +8,15 @@ its features serve student, target and teacher.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from framelens import models, videos
 from framelens.diffusion.consistency import Velocity, consistency_loss
-from framelens.diffusion.contract import traits
+from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.diffusion.schedule import Sampling, sigma_grid
-from framelens.models.dense import Dense
 from framelens.models.parts.scd_parallel import decode_clip, read_clip
 from framelens.models.scd import SCD
 from framelens.training.recipes import Recipe
@@ -30,10 +30,10 @@ VALIDATED_LEVELS = 6
 class Distillation(Training):
     """A training whose loss is the distance to its teacher's path; ValueError for an unsuitable teacher."""
 
-    def __init__(self, recipe: Recipe, model: Dense | SCD, device: str):
+    def __init__(self, recipe: Recipe, model: CausalDiffuser, device: str):
         super().__init__(recipe, model, device)
         self.teacher = _load_teacher(recipe, model, device)
-        self.target = copy.deepcopy(model).eval().requires_grad_(False)
+        self.target: Any = copy.deepcopy(module_of(model)).eval().requires_grad_(False)
         self.grid = sigma_grid(recipe.levels).to(self.device)
         self.sampling = Sampling(recipe.student_steps, renoise=True)
 
@@ -49,17 +49,17 @@ class Distillation(Training):
             return self._loss(self.model, clean, noise, level, cond).mean()
 
     def _loss(
-        self, student: Dense | SCD, clean: Tensor, noise: Tensor, level: Tensor, cond: Tensor | None
+        self, student: CausalDiffuser, clean: Tensor, noise: Tensor, level: Tensor, cond: Tensor | None
     ) -> Tensor:
         if self.recipe.train_only == "decoder":
             with torch.no_grad():
                 features = read_clip(_require_scd(self.teacher), clean, cond)
 
-            def velocity(network: Dense | SCD) -> Velocity:
+            def velocity(network: Any) -> Velocity:
                 return lambda noisy, sigma: decode_clip(_require_scd(network), features, noisy, sigma, cond)
         else:
 
-            def velocity(network: Dense | SCD) -> Velocity:
+            def velocity(network: Any) -> Velocity:
                 return lambda noisy, sigma: network.teacher_forced(clean, noisy, sigma, cond)
 
         networks = velocity(student), velocity(self.target), velocity(self.teacher)
@@ -83,13 +83,19 @@ class Distillation(Training):
         return found
 
 
-def _require_scd(network: Dense | SCD) -> SCD:
+def _require_scd(network: Any) -> SCD:
     if not isinstance(network, SCD):
         raise ValueError(f"a {type(network).__name__} has no decoder to distil alone")
     return network
 
 
-def _load_teacher(recipe: Recipe, model: Dense | SCD, device: str) -> Dense | SCD:
+def _description(model: CausalDiffuser) -> dict[str, Any] | None:
+    """Its configuration as plain values; None where it does not give one."""
+    describe = traits(model).describe
+    return describe() if describe else None
+
+
+def _load_teacher(recipe: Recipe, model: CausalDiffuser, device: str) -> Any:
     """The teacher, without gradients; ValueError where it cannot teach this student."""
     try:
         teacher = models.load(recipe.teacher, device)
@@ -106,12 +112,10 @@ def _load_teacher(recipe: Recipe, model: Dense | SCD, device: str) -> Dense | SC
     if said.source.videos != recipe.videos:
         raise ValueError(f"teacher={recipe.teacher} knows {said.source.videos}, not {recipe.videos}")
     if recipe.train_only == "decoder":
-        own, theirs = model.describe(), said.describe() if said.describe else None
+        own, theirs = _description(model), _description(teacher)
         if not isinstance(teacher, SCD) or own != theirs:
             raise ValueError(
                 f"train_only=decoder needs a teacher of the student's own architecture, which "
                 f"{recipe.teacher} does not have"
             )
-    if not isinstance(teacher, Dense | SCD):
-        raise ValueError(f"teacher={recipe.teacher} is not a network that framelens trains")
-    return teacher.eval().requires_grad_(False)
+    return module_of(teacher).eval().requires_grad_(False)
