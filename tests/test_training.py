@@ -404,8 +404,9 @@ def test_the_last_update_of_a_training_may_not_diverge_either(tmp_path):
 
 def test_recipes_name_things_that_exist():
     for name in RECIPES:
-        with torch.device("cpu" if recipe(name).initial else "meta"):
-            network = build(recipe(name))
+        device = "cpu" if recipe(name).initial else "meta"
+        with torch.device(device):
+            network = build(recipe(name), device)
         assert network.geometry.channels == worlds.load(recipe(name).videos).SHAPE[0]
     with pytest.raises(ValueError, match="'dense'.*dense-tiles, dense-digits"):
         recipe("dense")
