@@ -7,17 +7,21 @@ from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.schedule import Sampling
 
 
-def choose_sampling(model: CausalDiffuser, steps: int | None, otherwise: int) -> Sampling:
+def choose_sampling(
+    model: CausalDiffuser, steps: int | None, otherwise: int, first_steps: int | None = None
+) -> Sampling:
     """The sampler of a model for a number of steps: an even grid under its shift, fresh noise if distilled.
 
-    Without `steps`, as the model is meant to be sampled, else in `otherwise` steps. ValueError for more steps
-    than a distilled model has noise levels.
+    Without `steps`, as the model is meant to be sampled, else in `otherwise` steps; with `first_steps` the
+    first chunk takes that number. ValueError for more steps than a distilled model has noise levels.
     """
     own = traits(model).sampling
     if steps is None:
         return own or Sampling(otherwise)
-    require_steps(model, steps)
-    return Sampling(steps) if own is None else Sampling(steps, own.shift, own.renoise)
+    for count in (steps, first_steps or 1):
+        require_steps(model, count)
+    shift, renoise = (1.0, False) if own is None else (own.shift, own.renoise)
+    return Sampling(steps, shift, renoise, first_steps=first_steps)
 
 
 def require_steps(model: CausalDiffuser, steps: int) -> None:

@@ -39,8 +39,7 @@ class ForwardPass:
 
 OnPass = Callable[[ForwardPass], None]
 Announce = Callable[..., None]
-"""Called before each pass of the network, with its branch ("cond" if none is given), and then with True
-before a pass that asks for the coming frame."""
+"""Called before each pass of the network with its branch, and with True before one that asks."""
 
 
 def ignore_pass(*_: Any, **__: Any) -> None:
@@ -70,6 +69,7 @@ def rollout(
     denoised_frames: set[int] | None = None,
     on_pass: OnPass = ignore_pass,
     renoise: int | None = None,
+    first_sigmas: Float[Tensor, " first_steps_and_1"] | None = None,
 ) -> Float[Tensor, "b f c h w"]:
     """A video sampled chunk by chunk from `noise`, one Euler step per pair of neighbouring sigmas.
 
@@ -78,6 +78,7 @@ def rollout(
     `denoised_frames` limits sampling (and its cost) to the chunks that begin with those frames; it needs
     teacher forcing, and the other frames are returned as given. `renoise` is a seed: each step then predicts
     the clean frames and adds new noise of the next level to them, as few-step distilled models are sampled.
+    The first chunk that is sampled may have its own `first_sigmas` (Causal-Forcing++: more steps).
 
     >>> import framelens
     >>> import torch
@@ -91,14 +92,17 @@ def rollout(
     given = noise[:, :0] if given is None else given
     _check(frames, given, teacher_forced, denoised_frames, model.geometry.frames_per_chunk)
     declared, sigmas = traits(model), sigmas.to(noise.device)
+    levels = sigmas if first_sigmas is None else first_sigmas.to(noise.device)
     context = begin(model, declared, len(noise), cond, announce_as(on_pass, -1, 0, 0.0, "encode"))
     chunk, video = model.geometry.frames_per_chunk, []
     for frame in range(0, frames, chunk):
         span = slice(frame, frame + chunk)
         is_given = frame < given.shape[1]
         x = given[:, span]
-        if not is_given or (teacher_forced and _is_wanted(frame, denoised_frames)):
-            x = _chunk(model, declared, noise[:, span], sigmas, context, frame, on_pass, renoise)
+        is_wanted = denoised_frames is None or frame in denoised_frames
+        if not is_given or (teacher_forced and is_wanted):
+            x = _chunk(model, declared, noise[:, span], levels, context, frame, on_pass, renoise)
+            levels = sigmas
         video.append(x)
         if frame + chunk < frames:
             finished = given[:, span] if is_given else x
@@ -207,10 +211,6 @@ def announce_as(
         on_pass(ForwardPass(*moment, branch))
 
     return announce
-
-
-def _is_wanted(frame: int, denoised_frames: set[int] | None) -> bool:
-    return denoised_frames is None or frame in denoised_frames
 
 
 def _check(frames: int, given: Tensor, teacher_forced: bool, wanted: set[int] | None, chunk: int) -> None:

@@ -43,15 +43,22 @@ class Sampling:
 
     Few-step distilled models predict the clean frame at each step and add new noise of the next level.
     Where no shift of an even grid gives their noise levels, `levels` are those at which the steps begin:
-    from 1 down, without the final 0. Raises ValueError for other levels.
+    from 1 down, without the final 0. Raises ValueError for other levels. The first chunk that is sampled may
+    take `first_steps`, which come from an even grid under the same shift (Causal-Forcing++: 4, later 2 or 1).
     """
 
     steps: int
     shift: float = 1.0
     renoise: bool = False
     levels: tuple[float, ...] | None = None
+    first_steps: int | None = None
 
     def __post_init__(self):
+        if self.first_steps is not None and (self.first_steps < 1 or self.levels is not None):
+            raise ValueError(
+                f"first_steps must be at least 1, of a sampler without levels of its own; got "
+                f"{self.first_steps} and levels {self.levels}"
+            )
         if self.levels is None:
             return
         falls = all(high > low for high, low in pairwise((*self.levels, 0.0)))
@@ -73,7 +80,8 @@ class Sampling:
     def describe(self) -> dict[str, Any]:
         """As plain values, for a manifest."""
         levels = {} if self.levels is None else {"levels": list(self.levels)}
-        return {"steps": self.steps, "shift": self.shift, "renoise": self.renoise} | levels
+        first = {} if self.first_steps is None else {"first_steps": self.first_steps}
+        return {"steps": self.steps, "shift": self.shift, "renoise": self.renoise} | levels | first
 
     def renoise_seed(self, seed: int) -> int | None:
         """That seed for the fresh noise between steps, as `rollout` takes it; None where none is added."""
@@ -85,6 +93,11 @@ class Sampling:
         if self.levels is None:
             return sigma_grid(self.steps, self.shift)
         return torch.tensor([*self.levels, 0.0])
+
+    @property
+    def first_grid(self) -> Float[Tensor, " first_steps_and_1"] | None:
+        """The noise levels of the first chunk that is sampled, as `rollout` takes them; None for `grid`."""
+        return None if self.first_steps is None else sigma_grid(self.first_steps, self.shift)
 
 
 @dataclass(frozen=True)

@@ -148,3 +148,19 @@ def test_a_bounded_context_is_kept_when_a_model_is_saved(separated, tmp_path):
     models.save(models.load(separated, window=2, sink=1), tmp_path / "bounded.safetensors")
     config = models.load(str(tmp_path / "bounded.safetensors")).config
     assert (config.window, config.sink) == (2, 1)
+
+
+def test_the_first_generated_chunk_may_take_more_steps(dense, capsys):
+    def of(steps):
+        arguments = ["--model", dense, "--clips", "2", "--context", "2", "--steps", steps]
+        assert evaluate.main(arguments) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    assert of("2,2") == of("2") and of("4,2") != of("2")
+
+
+@pytest.mark.parametrize("steps", ["4,2,1", "x", "4,", "0,2", "4,-1", "4;2", "99999"])
+def test_steps_that_are_unclear_are_refused_in_one_line(dense, capsys, steps):
+    assert evaluate.main(["--model", dense, f"--steps={steps}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("framelens evaluate: --steps ") and error.count("\n") == 1

@@ -283,3 +283,19 @@ def test_a_model_that_asks_and_cannot_is_refused():
 
     with pytest.raises(ValueError, match=r"offers read\(x, context\) and ask"):
         rollout(Asking(video(2)), video(2), sigma_grid(1))
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_the_first_chunk_that_is_sampled_may_take_more_steps(chunk):
+    truth, first, later = video(6), sigma_grid(4), sigma_grid(2)
+    model = Recorder(truth, chunk)
+    sampled, passes = listen(model, video(6, seed=1), later, given=truth[:, :2], first_sigmas=first)
+    assert_same(sampled, truth)
+    steps = {
+        frame: [at.sigma for at in passes if at.role == "denoise" and at.frame == frame] for frame in range(6)
+    }
+    for frame in range(0, 6, chunk):
+        wanted = [] if frame < 2 else first if frame == 2 else later
+        assert steps[frame] == [float(level) for level in wanted[:-1]]
+    same = rollout(Recorder(truth, chunk), video(6, seed=1), later, given=truth[:, :2], first_sigmas=later)
+    assert torch.equal(same, rollout(Recorder(truth, chunk), video(6, seed=1), later, given=truth[:, :2]))

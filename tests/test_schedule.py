@@ -114,3 +114,12 @@ def test_one_seed_gives_one_sample():
         for seed in (3, 3, 4)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_sampler_may_take_more_steps_for_its_first_chunk():
+    sampling = Sampling(2, 5.0, True, first_steps=4)
+    assert torch.equal(sampling.first_grid, sigma_grid(4, 5.0)) and Sampling(2).first_grid is None
+    assert Sampling.from_values(sampling.describe()) == sampling
+    for wrong in ({"first_steps": 0}, {"first_steps": 4, "levels": (1.0, 0.5)}):
+        with pytest.raises(ValueError, match="first_steps must be at least 1"):
+            Sampling(2, **wrong)

@@ -34,6 +34,7 @@ from framelens.records.checks import (
     STEPS,
     Rule,
     check,
+    each,
     optional,
     spell_as_flag,
 )
@@ -52,7 +53,7 @@ if TYPE_CHECKING:  # it imports torch, which --help does without
 USUAL_STEPS = 25
 RULES: dict[str, Rule] = {
     "clips": CLIPS,
-    "steps": optional(STEPS),
+    "steps": optional(each(STEPS)),
     "context": FRAMES,
     "frames": optional(FRAMES),
     "guidance": GUIDANCE,
@@ -79,8 +80,9 @@ def parser() -> argparse.ArgumentParser:
     add_fetching_options(parser)
     parser.add_argument("--clips", type=int, default=32, help="held-out clips")
     parser.add_argument(
-        "--steps", type=int, help=f"denoising steps per frame (default: the model's own, else {USUAL_STEPS})"
-    )
+        "--steps", metavar="N", help="denoising steps per frame, or 4,2 for 4 steps of the first generated "
+        f"chunk and 2 of later ones (default: the model's own, else {USUAL_STEPS})",
+    )  # fmt: skip
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
     parser.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
     parser.add_argument("--videos", help="a world of videos/ (default: what the model was trained on)")
@@ -101,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 when the request cannot be met. The last line is JSON."""
     options = read_options(parser(), arguments)
+    options.steps = parse_steps(options.steps)
     check(options, RULES, spell_as_flag)
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; give the path of a JSON file")
@@ -114,6 +117,19 @@ def main(arguments: list[str]) -> int:
         command = command_line("evaluate", arguments)
         write_scores(options, networks, scored, command)
     return 0
+
+
+def parse_steps(text: str | None) -> list[int] | None:
+    """The steps of every frame, or of the first generated chunk and of later ones; ValueError otherwise."""
+    if text is None:
+        return None
+    counts = text.split(",")
+    if len(counts) > 2 or not all(count.strip().removeprefix("-").isdecimal() for count in counts):
+        raise ValueError(
+            f"--steps is a whole number, or two such as 4,2 for the first generated chunk and later ones, "
+            f"got {text!r}"
+        )
+    return [int(count) for count in counts]
 
 
 def open_models(
@@ -155,7 +171,9 @@ def evaluate(
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
     world = load_world(options.videos or source.videos)
     require_room_for_clips(options.clips, frames, world.SHAPE, "--clips")
-    sampling = choose_sampling(network, options.steps, USUAL_STEPS)
+    first, steps = (None, None) if options.steps is None else (options.steps[0], options.steps[-1])
+    first = None if first == steps else first
+    sampling = choose_sampling(network, steps, USUAL_STEPS, first)
     sampler = guide(network, options.guidance, options.negative)
     clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
     sampled, free = sample_frames(sampler, clips, context, sampling, options.seed, options.device).values()

@@ -75,10 +75,10 @@ def sample_frames(
     truth, cond = to_tensors(clips, device)
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
     sigmas, wanted = sampling.grid, set(range(context, truth.shape[1]))
-    renoise = sampling.renoise_seed(seed)
+    also = {"renoise": sampling.renoise_seed(seed), "first_sigmas": sampling.first_grid}
     sampled = {
-        "teacher_forced": rollout(model, noise, sigmas, cond, truth, True, wanted, renoise=renoise),
-        "free_running": rollout(model, noise, sigmas, cond, truth[:, :context], renoise=renoise),
+        "teacher_forced": rollout(model, noise, sigmas, cond, truth, True, wanted, **also),
+        "free_running": rollout(model, noise, sigmas, cond, truth[:, :context], **also),
     }
     for name, video in sampled.items():
         if not torch.isfinite(video).all():

@@ -16,7 +16,8 @@ timesteps are 1000 sigma, not rounded, as in Self-Forcing's code. Details:
   12 with a sink of 3 and chunks of 3 is window=6, sink=3 (LongLive). Self-Gradient-Forcing uses window 16 and
   sink 4 frame by frame, 6 and 3 in chunks of 3.
 - The first chunk is as long as the others (independent_first_frame is off, as for all text-to-video models).
-- Causal-Forcing++ takes 4 steps for the first frame and 1 or 2 for the others; `sampling` has the latter.
+- Causal-Forcing++ takes 4 steps for the first frame and 1 or 2 for the others; `sampling` has the latter,
+  and `framelens evaluate --steps 4,2` takes both.
 - Rolling-Forcing rotates its first chunk again and denoises several chunks at different noise levels
   together. Its weights load, but these passes differ from its sampler's.
 - Wan 2.2's A14B has two experts and one is loaded: "high" for noise levels above its boundary, "low" below.
