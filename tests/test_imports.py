@@ -64,6 +64,7 @@ INSIDE = {
     "probes": {"probes/run", "probes/plan", "probes/estimate", "probes/experiments"},
     "benchmarks/scd": {"benchmarks"},
     "benchmarks/overhead": {"benchmarks"},
+    "benchmarks/gpu": {"benchmarks", "benchmarks/scd", "benchmarks/overhead"},  # it times what they time
     "reports/drawing": {"reports"},
     "reports/plots": {"reports/drawing", "reports"},
     "reports/findings": {"reports/drawing", "reports"},
@@ -82,8 +83,11 @@ REGISTRIES = {
 }
 """Files that may import a registry's package itself, and none of its entries."""
 
-MAY_IMPORT_AS_WELL = {"benchmarks/overhead": {"analyses", "hooks", "probes"}}
-"""What is timed here are the instruments themselves."""
+MAY_IMPORT_AS_WELL = {
+    "benchmarks/overhead": {"analyses", "hooks", "probes"},
+    "benchmarks/gpu": {"hooks", "probes", "reports"},
+}
+"""What is timed here are the instruments themselves; the benchmark of a GPU also writes its page."""
 
 ONLY_IN = {"nnsight": "hooks/source.py", "transformer_lens": "models/parts/blocks.py"}
 INSIDE_FUNCTIONS = {"nnsight", "diffusers", "transformers", "accelerate", "huggingface_hub"}

@@ -45,7 +45,11 @@ def test_help_begins_with_at_most_ten_options_and_the_others_are_in_named_groups
 
 @pytest.mark.parametrize(
     ("words", "hint"),
-    [(["plann"], "try plan"), (["bench", "x"], "bench scd or bench overhead"), (["zzz"], "there are check")],
+    [
+        (["plann"], "try plan"),
+        (["bench", "x"], "bench scd or bench overhead or bench gpu"),
+        (["zzz"], "there are check"),
+    ],
 )
 def test_an_unknown_command_gets_one_line_with_the_nearest(words, hint, capsys):
     assert main(words) == 2

@@ -15,6 +15,7 @@ from framelens.benchmarks import measure
 from framelens.benchmarks.overhead import __main__ as probe_overhead
 from framelens.benchmarks.overhead.__main__ import Arms, arms_of, card, main
 from framelens.benchmarks.overhead.card import Rollout, naive_bytes, plain_flops
+from framelens.models import dense
 
 SMALL = ["--tokens", "4", "--frames", "2", "--steps", "2", "--repeats", "1", "--layers", "1", "--no-memory"]
 
@@ -23,12 +24,18 @@ def small(tokens=4, frames=3, steps=2):
     return Rollout(tokens, frames, steps, "cpu", 0, layers=1)
 
 
-def test_the_card_counts_the_operations_that_torch_counts():
-    arms = Arms(small())
+OTHER = dense.Config(
+    layers=2, channels=3, height=4, width=6, patch=2, heads=2, d_model=16, mlp_width=40, rope_axes=(4, 2, 2)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", [small(), Rollout(6, 3, 2, "cpu", 0, layers=2, network=OTHER)])
+def test_the_card_counts_the_operations_that_torch_counts(setting):
+    arms = Arms(setting)
     # torch does not count what its fused attention for CPUs does.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         arms.run("plain")
-    assert plain_flops(small()) == counter.get_total_flops()
+    assert plain_flops(setting) == counter.get_total_flops()
 
 
 def test_the_card_knows_what_naive_capture_keeps():

@@ -13,7 +13,7 @@ Times are ratios to the plain arm of the same round. Memory is the peak above an
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -43,14 +43,17 @@ class Arms:
     """A network and a clip, and the ways to run them."""
 
     def __init__(self, setting: Rollout):
-        draws = torch.Generator().manual_seed(setting.seed)
-        self.setting, self.network = setting, dense.build(setting.config).eval().requires_grad_(False)
+        device, self.setting = setting.device, setting
+        draws = torch.Generator(device).manual_seed(setting.seed)
+        with torch.device(device):
+            self.network = dense.build(setting.config).eval().requires_grad_(False)
         for weight in self.network.parameters():
             # adaLN starts with closed gates; features after a closed gate would not change at all.
-            weight.add_(0.02 * torch.randn(weight.shape, generator=draws))
-        self.network.to(setting.device)
-        shape = (1, setting.frames, costs.CHANNELS, setting.side, setting.side)
-        self.noise, self.video = (torch.randn(shape, generator=draws).to(setting.device) for _ in range(2))
+            weight.add_(0.02 * torch.randn(weight.shape, generator=draws, device=device))
+        self.network.to(device, getattr(torch, setting.dtype))
+        self.noise, self.video = (
+            torch.randn(setting.noise_shape, generator=draws, device=device) for _ in range(2)
+        )
         self.last = setting.frames - 1
 
     def run(self, name: str) -> None:
@@ -102,17 +105,17 @@ def arm_peak_bytes(setting: Rollout, arm: str, threads: int) -> int:
     return measure.peak_bytes(lambda: Arms(setting).run(arm), setting.device)
 
 
-def measure_arms(setting: Rollout, repeats: int, memory: bool) -> dict[str, dict]:
-    """Seconds, bytes and their ratios to the plain arm, by arm; None for what was not measured."""
-    arms, names = Arms(setting), arms_of(setting)
+def measure_arms(setting: Rollout, repeats: int, memory: bool, names: Sequence[str] = ()) -> dict[str, dict]:
+    """Seconds, bytes and their ratios to the plain arm, by arm; None for what was not measured.
+
+    `names` are the arms, PLAIN among them; none for all.
+    """
+    arms, names = Arms(setting), names or arms_of(setting)
     runs = {name: partial(arms.run, name) for name in names}
     taken = measure.interleave(runs, repeats, setting.device, setting.seed)
     del arms, runs
     memory = memory and measure.can_measure_memory(setting.device)
-    threads = torch.get_num_threads()
-    peaks = {
-        name: measure.alone(arm_peak_bytes, setting, name, threads) if memory else None for name in names
-    }
+    peaks = {name: _peak(setting, name) if memory else None for name in names}
     rows = {}
     for name in names:
         ratios, peak, plain = taken[name].over(taken[PLAIN]), peaks[name], peaks[PLAIN]
@@ -124,6 +127,14 @@ def measure_arms(setting: Rollout, repeats: int, memory: bool) -> dict[str, dict
             "peak_bytes_ratio": None if peak is None or plain is None else peak / plain,
         }
     return rows
+
+
+def _peak(setting: Rollout, arm: str) -> int:
+    """Peak bytes of one arm: on a GPU in this process, on a CPU in a process of its own."""
+    arguments = (setting, arm, torch.get_num_threads())
+    if setting.device.startswith("cuda"):
+        return arm_peak_bytes(*arguments)
+    return measure.alone(arm_peak_bytes, *arguments)
 
 
 def card(setting: Rollout) -> dict[str, dict]:

@@ -12,6 +12,7 @@ from math import isqrt
 from framelens.analyses import statistics
 from framelens.analyses.cost import FLOAT32, StatisticCost, WatchedShape
 from framelens.models import dense
+from framelens.models.cost.shape import VALUE_BYTES
 from framelens.probes.run.settings import Settings
 
 CHANNELS, HEADS, WIDTH = 16, 4, 256
@@ -27,8 +28,14 @@ class Rollout:
     device: str
     seed: int
     layers: int = 6
+    dtype: str = "float32"
+    """Of the weights."""
+    network: dense.Config | None = None
+    """Another network than that of HEADS and WIDTH, with `tokens` tokens and `layers` layers."""
 
     def __post_init__(self):
+        if self.network is not None:
+            return
         if self.tokens < 1 or isqrt(self.tokens) ** 2 != self.tokens:
             raise ValueError(
                 f"--tokens must be squares of whole numbers such as 64 or 1024, got {self.tokens}"
@@ -43,21 +50,24 @@ class Rollout:
             raise ValueError(f"--steps must be at least 2, since steps are compared, got {self.steps}")
 
     @property
-    def side(self) -> int:
-        """Rows and columns of a frame of latents, each of which is a token."""
-        return isqrt(self.tokens)
-
-    @property
     def keys(self) -> int:
         """Keys that each query of the sampled frame sees."""
         return self.frames * self.tokens
 
     @property
     def config(self) -> dense.Config:
-        return dense.Config(
-            channels=CHANNELS, height=self.side, width=self.side, patch=1, layers=self.layers, heads=HEADS,
+        """The network; of the usual one each latent is a token."""
+        side = isqrt(self.tokens)
+        return self.network or dense.Config(
+            channels=CHANNELS, height=side, width=side, patch=1, layers=self.layers, heads=HEADS,
             d_model=WIDTH,
         )  # fmt: skip
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """The shape of the clip."""
+        config = self.config
+        return 1, self.frames, config.channels, config.height, config.width
 
     @property
     def probing(self) -> Settings:
@@ -68,23 +78,27 @@ class Rollout:
     def watched(self) -> WatchedShape:
         """What statistics are given of it: the last frame, at every step."""
         return WatchedShape(
-            layers=self.layers, heads=HEADS, width=WIDTH, tokens=self.tokens, steps=self.steps,
-            pasts=(self.frames - 1,),
+            layers=self.layers, heads=self.config.heads, width=self.config.d_model, tokens=self.tokens,
+            steps=self.steps, pasts=(self.frames - 1,), value_bytes=VALUE_BYTES[self.dtype],
         )  # fmt: skip
 
 
 def plain_flops(setting: Rollout) -> int:
     """Matrix products of the whole rollout: frames - 1 encoding passes and one denoising pass a step."""
-    n, history = setting.tokens, range(1, setting.frames)
-    encoding = sum(setting.layers * _block(n, frames * n) + 2 * n * CHANNELS * WIDTH for frames in history)
-    ends = 4 * n * CHANNELS * WIDTH
-    embedding = 2 * (256 * WIDTH + 3 * WIDTH**2) * (setting.steps + len(history))
-    return encoding + setting.steps * (setting.layers * _block(n, setting.keys) + ends) + embedding
+    n, history, config = setting.tokens, range(1, setting.frames), setting.config
+    width, values = config.d_model, config.channels * config.patch**2
+    encoding = sum(
+        setting.layers * _block(n, frames * n, config) + 2 * n * values * width for frames in history
+    )
+    ends = 4 * n * values * width
+    embedding = 2 * (256 * width + 3 * width**2) * (setting.steps + len(history))
+    return encoding + setting.steps * (setting.layers * _block(n, setting.keys, config) + ends) + embedding
 
 
-def _block(tokens: int, keys: int) -> int:
-    """q, k, v, o (4 d²), MLP (8 d²), attention (2 keys d) by token, adaLN (6 d²) by frame; two each."""
-    return 2 * (tokens * (12 * WIDTH**2 + 2 * keys * WIDTH) + 6 * WIDTH**2)
+def _block(tokens: int, keys: int, config: dense.Config) -> int:
+    """q, k, v, o (4 d²), MLP (2 d m), attention (2 keys d) by token, adaLN (6 d²) by frame; two each."""
+    d, m = config.d_model, config.mlp_width or 4 * config.d_model
+    return 2 * (tokens * (4 * d**2 + 2 * d * m + 2 * keys * d) + 6 * d**2)
 
 
 def statistic_costs(setting: Rollout) -> dict[str, StatisticCost]:
@@ -94,6 +108,6 @@ def statistic_costs(setting: Rollout) -> dict[str, StatisticCost]:
 
 def naive_bytes(setting: Rollout) -> int:
     """Every map and every tensor that the statistics read, of every denoising step."""
-    maps = setting.layers * HEADS * setting.tokens * setting.keys
-    tensors = (3 * setting.layers + 1) * setting.tokens * WIDTH
+    maps = setting.layers * setting.config.heads * setting.tokens * setting.keys
+    tensors = (3 * setting.layers + 1) * setting.tokens * setting.config.d_model
     return FLOAT32 * setting.steps * (maps + tensors)

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,22 @@ def main(arguments: list[str]) -> int:
 
 
 def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """The JSON document; card, sweeps and arms are printed and written as they finish."""
+    """The JSON document of the requested preset."""
     full, settings = read_request(options)
+    return time_preset(full, settings, command, options.out, options.memory, options.threads)
+
+
+def time_preset(
+    full: Preset,
+    settings: BenchSettings,
+    command: str,
+    out: Path | None = None,
+    memory: bool = True,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """The JSON document; card, sweeps and arms are printed and written as they finish."""
     planned_threads = None if settings.prediction is None else settings.prediction.threads
-    threads = options.threads or planned_threads or settings.preset.threads
+    threads = threads or planned_threads or settings.preset.threads
     if threads is not None:
         torch.set_num_threads(threads)
     name = device_name(settings.device)
@@ -90,14 +103,14 @@ def benchmark(options: argparse.Namespace, command: str) -> dict[str, Any]:
     check_memory(settings.preset, settings.networks, settings.dtype, settings.device)
     machine = calibrate(settings.device, settings.dtype, settings.shape(DENSE))
     folder = Folder(
-        options.out or default_folder(full.name, settings.device),
+        out or default_folder(full.name, settings.device),
         manifest(command, full, settings, machine, name),
     )
     folder.text.append(text)
     folder.write("bench_card", costs)
     folder.say(describe_timing(full, settings, machine))
     with explain_out_of_memory(settings, folder):
-        results = measure_arms(settings, machine, folder, options.memory)
+        results = measure_arms(settings, machine, folder, memory)
         folder.say(compare_rates(machine, calibrate(settings.device, settings.dtype, settings.shape(DENSE))))
     folder.complete()
     document = {"kind": folder.manifest.kind} | asdict(folder.manifest)
