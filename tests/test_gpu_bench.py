@@ -12,6 +12,7 @@ from framelens.benchmarks.gpu.day import FILE, Day
 from framelens.benchmarks.gpu.readings import CannotMeasure, Reading, read_rounds
 from framelens.benchmarks.gpu.sections import Section, sections
 from framelens.benchmarks.gpu.sizes import full_sizes, toy_sizes
+from framelens.benchmarks.gpu.training_step import AVERAGE, estimate_bytes
 from framelens.benchmarks.scd import memory
 from framelens.models.cost import calibration
 
@@ -176,6 +177,11 @@ def test_the_sizes_of_a_gpu_are_those_of_the_paper():
     assert all(not values for preset in sizes.presets.values() for values in preset.varied.values())
     assert "token_concat, compile" in sizes.bench("minecraft", ("plain", "compile")).arms
     assert sum(each.seconds for each in sections(PRESETS)[:-3]) < 9 * 60
+
+
+def test_a_training_step_is_compared_with_an_estimate_without_the_average():
+    parts = estimate_bytes(full_sizes("cuda", PRESETS))
+    assert AVERAGE in parts and sum(parts.values()) - parts[AVERAGE] < 80e9, "one card holds it"
 
 
 def test_an_interval_is_that_of_the_median():

@@ -8,12 +8,14 @@ from framelens.benchmarks.gpu.readings import Reading, read_rounds
 from framelens.benchmarks.gpu.sizes import DaySizes
 from framelens.diffusion.loss import flow_matching_loss
 from framelens.models import scd
+from framelens.models.cost.operations import VALUE_BYTES, shape_of
+from framelens.models.cost.training import TrainingStep
 
-STATE_BYTES = 16
-"""Bytes of a weight in training: the weight, its gradient and two moments, in float32."""
+AVERAGE = "average"
+"""What a training holds beside: the average of its weights."""
 
 
-class TrainingStep:
+class TrainedNetwork:
     """A separated network in training, its optimiser and a clip of noise."""
 
     def __init__(self, sizes: DaySizes):
@@ -50,7 +52,7 @@ def measure_training_step(sizes: DaySizes) -> list[Reading]:
     weights: list[int] = []
 
     def run() -> None:
-        step = TrainingStep(sizes)
+        step = TrainedNetwork(sizes)
         seconds[:] = measure.interleave({0: step.advance}, sizes.repeats, sizes.device, 0)[0].wall_seconds
         losses.append(step.advance().item())
         weights.extend(weight.numel() for weight in step.model.parameters())
@@ -66,5 +68,19 @@ def measure_training_step(sizes: DaySizes) -> list[Reading]:
     ]
     if peak is None:
         return readings
-    state = f"{STATE_BYTES * sum(weights) / 1e9:.1f} GB are weights, gradients and moments"
-    return [*readings, Reading("peak memory", peak / 1e9, "GB", beside=state)]
+    estimate = sum(size for name, size in estimate_bytes(sizes).items() if name != AVERAGE)
+    return [
+        *readings,
+        Reading("peak memory", peak / 1e9, "GB"),
+        Reading(
+            "estimate", estimate / 1e9, "GB", beside="as framelens estimate --train, without the average"
+        ),
+        Reading("peak over estimate", peak / estimate, "x"),
+    ]
+
+
+def estimate_bytes(sizes: DaySizes) -> dict[str, int]:
+    """The bytes of that step by what uses them, from shapes."""
+    shape = shape_of(sizes.trained, batch=1, value_bytes=VALUE_BYTES[sizes.dtype])
+    is_fused = sizes.device.startswith("cuda")
+    return TrainingStep(shape, sizes.trained_frames, recompute=True, fused=is_fused).bytes()
