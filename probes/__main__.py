@@ -14,7 +14,7 @@ from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.plan import FILE
 
 if TYPE_CHECKING:  # they import torch, which --help does without
-    import framelens.probes.run.ranks
+    import framelens.models.loading.ranks
     import framelens.probes.run.work
     import framelens.records.manifest
 
@@ -58,8 +58,8 @@ def probe(
     import torch
 
     from framelens.hooks.attention import self_test
+    from framelens.models.loading.ranks import join_ranks
     from framelens.probes.run.folder import manifest
-    from framelens.probes.run.ranks import join_ranks
     from framelens.probes.run.work import default_workers, open_session
     from framelens.records.lock import hold_folder
 
@@ -84,7 +84,7 @@ def _measure(
     session: "framelens.probes.run.work.Session",
     path: Path,
     described: "framelens.records.manifest.ProbeManifest",
-    ranks: "framelens.probes.run.ranks.Ranks",
+    ranks: "framelens.models.loading.ranks.Ranks",
     workers: int,
     resume: Resume | None,
 ) -> None:

@@ -14,9 +14,9 @@ import tiny
 import xarray as xr
 from same_numbers import differences
 
+from framelens.models.loading import ranks as _ranks
+from framelens.models.loading.ranks import Ranks, join_ranks
 from framelens.probes.__main__ import main
-from framelens.probes.run import ranks as _ranks
-from framelens.probes.run.ranks import Ranks, join_ranks
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,8 @@
-"""framelens train --model dense-tiles: trains a model, or resumes a stopped training."""
+"""framelens train --model dense-tiles: trains a model, or resumes a stopped training.
+
+torchrun --nproc-per-node 2 -m framelens.training --model dense-tiles (or `accelerate launch`) trains on
+several processes or GPUs, which share the clips of each step.
+"""
 
 import argparse
 import sys
@@ -46,7 +50,9 @@ def main(arguments: list[str]) -> int:
     options = read_options(parser(), arguments)
     chosen = _recipe(options)
     out = options.out or Path("runs/train") / options.model
-    print(_train(chosen, out, options.device, options.threads))
+    weights = _train(chosen, out, options.device, options.threads)
+    if weights is not None:
+        print(weights)
     return 0
 
 
@@ -72,22 +78,30 @@ def _read_plan(path: Path | None, shipped: Recipe) -> dict[str, Any]:
     return plan.architecture
 
 
-def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path:
+def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path | None:
+    """The path of the weights; None on all ranks but the first."""
     import torch
 
     from framelens.models.loading.devices import check_device
+    from framelens.models.loading.ranks import join_ranks, leave_ranks
     from framelens.training.loop import train
 
     if threads is not None:
         torch.set_num_threads(threads)
     check_device(device, "float32")
+    ranks = join_ranks(device, "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+    if ranks.size > 1 and device == "cuda":
+        device = f"cuda:{torch.cuda.current_device()}"
     try:
-        return train(chosen, out, device)
+        weights = train(chosen, out, device, ranks=ranks)
+        return weights if ranks.is_first else None
     except torch.OutOfMemoryError:
         raise ValueError(
             f"{device} has too little memory for {chosen.batch} clips of {chosen.frames} frames; lower "
             "--batch, or keep fewer activations: --set recompute=true"
         ) from None
+    finally:
+        leave_ranks()
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from framelens import models, videos
 from framelens.diffusion.consistency import Velocity, consistency_loss
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.diffusion.schedule import Sampling, sigma_grid
+from framelens.models.loading.ranks import Ranks
 from framelens.models.parts.scd_parallel import decode_clip, read_clip
 from framelens.models.scd import SCD
 from framelens.training.recipes import Recipe
 from framelens.training.tensors import to_tensors
-from framelens.training.trainer import Training, autocast
+from framelens.training.trainer import ALL, ALONE, Training
 
 VALIDATION_CLIPS = 24
 VALIDATED_LEVELS = 6
@@ -30,22 +31,22 @@ VALIDATED_LEVELS = 6
 class Distillation(Training):
     """A training whose loss is the distance to its teacher's path; ValueError for an unsuitable teacher."""
 
-    def __init__(self, recipe: Recipe, model: CausalDiffuser, device: str):
-        super().__init__(recipe, model, device)
+    def __init__(self, recipe: Recipe, model: CausalDiffuser, device: str, ranks: Ranks = ALONE):
+        super().__init__(recipe, model, device, ranks)
         self.teacher = _load_teacher(recipe, model, device)
         self.target: Any = copy.deepcopy(module_of(model)).eval().requires_grad_(False)
         self.grid = sigma_grid(recipe.levels).to(self.device)
         self.sampling = Sampling(recipe.student_steps, renoise=True)
 
-    def compute_loss(self) -> Tensor:
-        """The loss of this step: its clips, noise level and noise are drawn from (seed, step)."""
-        clean, given = to_tensors(self.read_clips(), self.device)
-        generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        level = torch.randint(self.recipe.levels, (len(clean),), generator=generator, device=self.device)
-        noise = torch.randn(clean.shape, generator=generator, device=self.device)
-        cond = self.draw_conditions(given, generator)
+    def compute_loss(self, rows: slice = ALL) -> Tensor:
+        """The loss of this step, or of these clips of it; what is drawn depends on (seed, step)."""
+        clean, given = to_tensors(self.read_clips(rows), self.device)
+        generator, batch = torch.Generator(self.device).manual_seed(self._seed), self.recipe.batch
+        level = torch.randint(self.recipe.levels, (batch,), generator=generator, device=self.device)[rows]
+        noise = torch.randn(batch, *clean.shape[1:], generator=generator, device=self.device)[rows]
+        cond = self.draw_conditions(given, generator, batch, rows)
         self.target.load_state_dict(self.average)
-        with autocast(self.recipe, self.device):
+        with self.forward_pass(rows):
             return self._loss(self.model, clean, noise, level, cond).mean()
 
     def _loss(

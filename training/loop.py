@@ -3,37 +3,42 @@
 train(recipe("dense-tiles"), Path("runs/train/dense-tiles"), device="cpu")
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
+from framelens.models.loading.ranks import Ranks
 from framelens.records.lock import hold_folder, remove_stale_files
 from framelens.records.progress import progress_bar
 from framelens.training.build import build
 from framelens.training.distil import Distillation
 from framelens.training.recipes import Recipe
 from framelens.training.state import TrainingFolder, finish_step_on_interrupt
-from framelens.training.trainer import Training
+from framelens.training.trainer import ALONE, Training
 
 
-def train(recipe: Recipe, out: Path, device: str, progress: bool = True) -> Path:
+def train(recipe: Recipe, out: Path, device: str, progress: bool = True, ranks: Ranks = ALONE) -> Path:
     """The path of the trained model's weights, written with checkpoints, log and samples into `out`.
 
-    A finished training is left as it is. ValueError where `out` has a training of another recipe, or the
-    recipe's network cannot be built.
+    A finished training is left as it is. Several ranks train one model: each takes its share of the clips of
+    a step, and the first one writes. ValueError where `out` has a training of another recipe, or the recipe's
+    network cannot be built; OSError where a rank is gone.
     """
-    folder = TrainingFolder(out, recipe)
+    folder = TrainingFolder(out, recipe, writes=ranks.is_first)
     if folder.is_finished():
         return folder.weights
-    training = _begin(recipe, device)
-    with hold_folder(out, "--out gives another folder"):
-        remove_stale_files(out)
+    training = _begin(recipe, device, ranks)
+    with hold_folder(out, "--out gives another folder") if ranks.is_first else nullcontext():
+        if ranks.is_first:
+            remove_stale_files(out)
         folder.resume(training)
+        ranks.broadcast(None)  # nothing is written before all have read it
         _advance(training, folder, progress)
         return folder.finish(training)
 
 
 def _advance(training: Training, folder: TrainingFolder, progress: bool) -> None:
     """Trains to the recipe's last step and writes what is due; KeyboardInterrupt after Ctrl-C or SIGTERM."""
-    steps = training.recipe.steps
+    steps, progress = training.recipe.steps, progress and training.ranks.is_first
     with finish_step_on_interrupt() as is_interrupted:
         with progress_bar(total=steps, initial=training.step, unit="step", is_shown=progress) as bar:
             while training.step < steps:
@@ -41,13 +46,13 @@ def _advance(training: Training, folder: TrainingFolder, progress: bool) -> None
                 loss = training.advance()
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", validation=training.format_validation())
-                if is_interrupted():
+                if training.ranks.any(is_interrupted(), training.device):
                     training.require_sound()
                     folder.save_state(training)
                     raise KeyboardInterrupt
 
 
-def _begin(recipe: Recipe, device: str) -> Training:
+def _begin(recipe: Recipe, device: str, ranks: Ranks) -> Training:
     """The training before its first step; with a teacher, a distillation."""
     kind = Distillation if recipe.teacher else Training
-    return kind(recipe, build(recipe, device), device)
+    return kind(recipe, build(recipe, device), device, ranks)

@@ -94,6 +94,8 @@ class Recipe:
     """Share of clips that are trained with the null condition, for classifier-free guidance."""
     autocast: str = "bfloat16"
     """Arithmetic of the forward pass, on CPU and GPU; weights and optimiser stay float32."""
+    accumulate: int = 1
+    """Passes in which a process takes its clips of a step: more need less memory, for the same gradient."""
     recompute: bool = False
     """Recompute each block in the backward pass instead of keeping its activations."""
     seed: int = 0
@@ -112,7 +114,7 @@ class Recipe:
 
 SHARE = must(lambda value: 0 <= value <= 1, "be from 0 to 1")
 DECAY = must(lambda value: 0 <= value < 1, "be from 0 to below 1")
-COUNTS = ("steps", "batch", "noise_draws", "warmup", "save_every", "keep_every", "sample_every")
+COUNTS = ("steps", "batch", "accumulate", "noise_draws", "warmup", "save_every", "keep_every", "sample_every")
 RULES: dict[str, Rule] = {
     **dict.fromkeys(COUNTS, between(1, MOST_COUNT)),
     "frames": FRAMES,

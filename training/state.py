@@ -32,10 +32,13 @@ DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, U
 
 
 class TrainingFolder:
-    """The folder of one recipe's training; refuses a folder of another recipe. It appears with its files."""
+    """The folder of one recipe's training; refuses a folder of another recipe. It appears with its files.
 
-    def __init__(self, out: Path, recipe: Recipe):
-        self.out, self.recipe = out, recipe
+    Of several processes one writes (`writes`); all compute the losses that decide whether it may.
+    """
+
+    def __init__(self, out: Path, recipe: Recipe, writes: bool = True):
+        self.out, self.recipe, self.writes = out, recipe, writes
         self.state, self.weights = out / "state.pt", out / "model.safetensors"
 
     def is_finished(self) -> bool:
@@ -104,8 +107,12 @@ class TrainingFolder:
         if training.step and any(training.step % each == 0 for each in every):
             training.require_sound()
         keep = training.step % self.recipe.keep_every == 0
-        if keep and (not training.log or training.log[-1]["step"] < training.step):
+        keep = keep and (not training.log or training.log[-1]["step"] < training.step)
+        if keep:
             training.validate()
+        if not self.writes:
+            return
+        if keep:
             self.write_weights(training, self.out / "checkpoints" / f"step-{training.step:06d}.safetensors")
             self._write_log(training)
         if training.step and training.step % self.recipe.sample_every == 0:
@@ -114,6 +121,8 @@ class TrainingFolder:
             self.save_state(training)
 
     def save_state(self, training: Any) -> None:
+        if not self.writes:
+            return
         state = {
             "recipe": asdict(self.recipe),
             "step": training.step,
@@ -129,6 +138,8 @@ class TrainingFolder:
         """The final weights, log and sample, then the last state."""
         if not training.log or training.log[-1]["step"] < training.step:
             training.validate()
+        if not self.writes:
+            return self.weights
         self._write_log(training)
         self._write_sample(training)
         self.write_weights(training, self.out / "checkpoints" / f"step-{training.step:06d}.safetensors")

@@ -6,7 +6,8 @@ average and the state of its optimisers alone.
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,13 +17,16 @@ from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.loss import flow_matching_loss
 from framelens.diffusion.schedule import Sampling, TrainingDensity, add_noise
+from framelens.models.loading.ranks import Ranks
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
 from framelens.training.recipes import Recipe
+from framelens.training.shares import NoiseOfRows, average_gradients, shares
 from framelens.training.tensors import to_tensors
 from framelens.videos import worlds
 
+ALONE, ALL = Ranks(), slice(None)
 VALIDATION_CLIPS = 24
 VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
 
@@ -30,8 +34,9 @@ VALIDATION_SIGMAS = (0.95, 0.8, 0.6, 0.4, 0.2, 0.05)
 class Training:
     """One step of a training: its weights, their average, optimisers and log."""
 
-    def __init__(self, recipe: Recipe, model: CausalDiffuser, device: str):
-        self.recipe, self.device = recipe, torch.device(device)
+    def __init__(self, recipe: Recipe, model: CausalDiffuser, device: str, ranks: Ranks = ALONE):
+        self.recipe, self.device, self.ranks = recipe, torch.device(device), ranks
+        self.shares = shares(recipe, ranks)
         self.model: Any = model
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
@@ -42,12 +47,12 @@ class Training:
         """How samples are drawn while it is trained."""
 
     def advance(self) -> float:
-        """Makes one optimiser step; the loss before it. ValueError where that is not finite."""
+        """Makes one optimiser step; the loss before it, of all ranks. ValueError where that is not finite."""
         began = time.perf_counter()
         self._set_learning_rate()
-        loss = self.compute_loss()
-        self._require_finite(loss.item(), "training loss")
-        loss.backward()
+        loss = self._over_ranks([self.backpropagate(rows) for rows in self.shares])
+        self._require_finite(loss, "training loss")
+        average_gradients(self.model, self.ranks)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -55,14 +60,27 @@ class Training:
         self.step += 1
         self._update_average()
         self.seconds += time.perf_counter() - began
-        return loss.item()
+        return loss
+
+    def backpropagate(self, rows: slice) -> Tensor:
+        """Adds the gradient of these clips' share of the loss to the weights' gradients; their loss."""
+        loss = self.compute_loss(rows)
+        (loss / len(self.shares)).backward()
+        return loss.detach()
+
+    def _over_ranks(self, losses: list[Tensor]) -> float:
+        """The mean loss of the passes of all ranks."""
+        mean = torch.stack(losses).mean()
+        self.ranks.average([mean])
+        return mean.item()
 
     @torch.no_grad()
     def require_sound(self) -> None:
         """ValueError unless the loss of the coming step is finite. No random number is used up."""
         gpus = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(gpus):
-            self._require_finite(self.compute_loss().item(), "training loss")
+            loss = self._over_ranks([self.compute_loss(rows) for rows in self.shares])
+        self._require_finite(loss, "training loss")
 
     def _require_finite(self, loss: float, what: str) -> None:
         if not math.isfinite(loss):
@@ -95,24 +113,40 @@ class Training:
         """The newest validation loss as text, "-" before the first."""
         return f"{self.log[-1]['loss']:.4f}" if self.log else "-"
 
-    def compute_loss(self) -> Tensor:
-        """The loss of this step: its clips, noise levels and noise are drawn from (seed, step)."""
-        clean, given = to_tensors(self.read_clips(), self.device)
-        seed = self.recipe.seed * 1_000_003 + self.step
-        generator = torch.Generator(self.device).manual_seed(seed)
-        batch, frames = clean.shape[0], clean.shape[1] * self.recipe.noise_draws
+    def compute_loss(self, rows: slice = ALL) -> Tensor:
+        """The loss of this step, or of these clips of it; what is drawn depends on (seed, step)."""
+        drawn = self.draw(rows)
+        with self.forward_pass(rows), self._cut_layers():
+            return flow_matching_loss(self.model, *drawn).mean()
+
+    def draw(self, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+        """Clean frames, noise, noise levels, conditions and history of these clips of the step."""
+        clean, given = to_tensors(self.read_clips(rows), self.device)
+        generator = torch.Generator(self.device).manual_seed(self._seed)
+        batch, frames = self.recipe.batch, clean.shape[1] * self.recipe.noise_draws
         sigma = self.density.sample((batch, frames), generator)
         noise = torch.randn(batch, frames, *clean.shape[2:], generator=generator, device=self.device)
-        history = mix_history(clean, noise, sigma, self.recipe.clean_history, generator)
-        torch.manual_seed(seed)  # for noise that a network adds by itself
-        cond = self.draw_conditions(given, generator)
-        with autocast(self.recipe, self.device), self._cut_layers():
-            return flow_matching_loss(self.model, clean, noise, sigma, cond, history).mean()
+        history = mix_history(clean, noise, sigma, self.recipe.clean_history, generator, rows)
+        cond = self.draw_conditions(given, generator, batch, rows)
+        return clean, noise[rows], sigma[rows], cond, history
 
-    def read_clips(self) -> videos.Clips:
-        """The clips of this step; none of them is one for validation."""
+    @property
+    def _seed(self) -> int:
+        return self.recipe.seed * 1_000_003 + self.step
+
+    @contextmanager
+    def forward_pass(self, rows: slice) -> Iterator[None]:
+        """Within it, the model computes as the recipe says; noise that it adds is that of these clips."""
+        torch.manual_seed(self._seed)
+        whole = self.recipe.batch == len(range(self.recipe.batch)[rows])
+        own = nullcontext() if whole else NoiseOfRows(rows, self.recipe.batch)
+        with autocast(self.recipe, self.device), own:
+            yield
+
+    def read_clips(self, rows: slice = ALL) -> videos.Clips:
+        """The clips of this step, or these of them; none is one for validation."""
         first = self.recipe.seed * 10_000_019 + self.step * self.recipe.batch
-        seeds = [(first + clip) % videos.VALIDATION_SEED for clip in range(self.recipe.batch)]
+        seeds = [(first + clip) % videos.VALIDATION_SEED for clip in range(self.recipe.batch)[rows]]
         return self.source.clips(seeds, self.recipe.frames)
 
     def _cut_layers(self) -> AbstractContextManager:
@@ -121,11 +155,16 @@ class Training:
             return nullcontext()
         return cut_teacher_forced(self.model, layers_from(self.model, self.recipe.cut_from))
 
-    def draw_conditions(self, given: Tensor | None, generator: torch.Generator) -> Tensor | None:
-        """The actions or prompts of the clips, some replaced by the null condition; None for None."""
+    def draw_conditions(
+        self, given: Tensor | None, generator: torch.Generator, batch: int | None = None, rows: slice = ALL
+    ) -> Tensor | None:
+        """The actions or prompts of the clips, some replaced by the null condition; None for None.
+
+        `given` holds these rows of a batch of that size, by default the whole one.
+        """
         if given is None:
             return None
-        draws = torch.rand(len(given), generator=generator, device=self.device)
+        draws = torch.rand(batch or len(given), generator=generator, device=self.device)[rows]
         null = traits(self.model).null_condition
         if null is None:
             return given
@@ -151,14 +190,22 @@ class Training:
 
 
 def mix_history(
-    clean: Tensor, noise: Tensor, sigma: Tensor, clean_share: float, generator: torch.Generator
+    clean: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    clean_share: float,
+    generator: torch.Generator,
+    rows: slice = ALL,
 ) -> Tensor:
-    """The frames that later frames see: that share of them clean, the others at their noise level."""
+    """The frames that later frames see: that share of them clean, the others at their noise level.
+
+    `clean` holds these rows of the batch, noise and sigma all of them.
+    """
     if clean_share == 1:
         return clean
-    frames = clean.shape[1]
-    is_clean = torch.rand(sigma[:, :frames].shape, generator=generator, device=clean.device) < clean_share
-    noisy = add_noise(clean, noise[:, :frames], sigma[:, :frames])
+    noise, sigma = noise[:, : clean.shape[1]], sigma[:, : clean.shape[1]]
+    is_clean = (torch.rand(sigma.shape, generator=generator, device=clean.device) < clean_share)[rows]
+    noisy = add_noise(clean, noise[rows], sigma[rows])
     return torch.where(is_clean[..., None, None, None], clean, noisy)
 
 
