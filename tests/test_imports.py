@@ -64,6 +64,7 @@ INSIDE = {
     "probes": {"probes/run", "probes/plan", "probes/estimate", "probes/experiments"},
     "benchmarks/scd": {"benchmarks"},
     "benchmarks/overhead": {"benchmarks"},
+    "benchmarks/growth": {"benchmarks", "benchmarks/overhead"},
     "benchmarks/gpu": {"benchmarks", "benchmarks/scd", "benchmarks/overhead"},  # it times what they time
     "reports/drawing": {"reports"},
     "reports/plots": {"reports/drawing", "reports"},
@@ -85,9 +86,10 @@ REGISTRIES = {
 
 MAY_IMPORT_AS_WELL = {
     "benchmarks/overhead": {"analyses", "hooks", "probes"},
+    "benchmarks/growth": {"hooks", "probes", "reports"},
     "benchmarks/gpu": {"hooks", "probes", "reports"},
 }
-"""What is timed here are the instruments themselves; the benchmark of a GPU also writes its page."""
+"""What is timed here are the instruments themselves; some also draw their figure or write their page."""
 
 ONLY_IN = {"nnsight": "hooks/source.py", "transformer_lens": "models/parts/blocks.py"}
 INSIDE_FUNCTIONS = {"nnsight", "diffusers", "transformers", "accelerate", "huggingface_hub"}

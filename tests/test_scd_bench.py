@@ -31,20 +31,20 @@ from framelens.reports.__main__ import main as draw
 SMALL = tiny.SHAPE | {"conditions": 5}
 PRESET = replace(
     TINY,
-    name="small",
+    name="trial",
     what="networks of a test",
     dense=dense.Config(layers=2, **SMALL),
     scd=scd.Config(encoder_layers=2, decoder_layers=1, **SMALL),
     frames=4, steps=2, history=2, guidance=1.5,
     histories=(1, 3), all_steps=(1, 2), decoder_layers=(1, 2), batches=(1, 2),
 )  # fmt: skip
-ASKED = ["--preset", "small", "--repeats", "2", "--no-memory"]
+ASKED = ["--preset", "trial", "--repeats", "2", "--no-memory"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small():
+def trial():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "small", PRESET)
+        patch.setitem(PRESETS, "trial", PRESET)
         patch.setattr(calibration, "ROUNDS", 2)
         patch.setitem(calibration.COPIED_BYTES, "cpu", 1024)
         yield
@@ -53,7 +53,7 @@ def small():
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """The command run once: its folder and what it printed."""
-    folder = tmp_path_factory.mktemp("runs") / "bench" / "small"
+    folder = tmp_path_factory.mktemp("runs") / "bench" / "trial"
     with pytest.MonkeyPatch.context() as patch:
         printed = []
         patch.setattr("builtins.print", lambda *text, **_: printed.append(" ".join(map(str, text))))
@@ -64,7 +64,7 @@ def ran(tmp_path_factory):
 @pytest.mark.slow
 def test_the_card_is_printed_before_anything_is_timed(ran):
     _, printed = ran
-    places = [printed.index(text) for text in ("cost card of small", "random weights", "encode ms")]
+    places = [printed.index(text) for text in ("cost card of trial", "random weights", "encode ms")]
     assert places == sorted(places)
 
 
@@ -91,8 +91,8 @@ def test_the_last_line_is_one_document_with_units_in_its_keys(ran):
 def test_the_folder_says_what_was_done_and_holds_named_dimensions(ran):
     folder, _ = ran
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["complete"] and manifest["kind"] == "bench" and "small" in manifest["text"]
-    assert manifest["command"].startswith("framelens bench scd --preset small")
+    assert manifest["complete"] and manifest["kind"] == "bench" and "trial" in manifest["text"]
+    assert manifest["command"].startswith("framelens bench scd --preset trial")
     with xr.open_dataset(folder / "bench_history.nc", engine="h5netcdf") as stored:
         assert stored.sample_seconds.dims == ("history", "arm", "round")
         assert dict(stored.sizes) == {"history": 2, "arm": 4, "round": 2}
@@ -109,7 +109,7 @@ def test_figures_and_page_are_drawn_from_the_folder(ran):
     names = {"bench_split", "bench_history", "bench_steps", "bench_depth_batch", "bench_predicted"}
     assert {path.stem for path in out.rglob("*.png")} == names
     page = (folder / "page.html").read_text()
-    assert page.count("data:image/png") == 5 and "small" in page
+    assert page.count("data:image/png") == 5 and "trial" in page
 
 
 @pytest.mark.slow
@@ -123,8 +123,10 @@ def test_a_split_need_not_have_the_layers_of_the_dense_model(tmp_path, capsys):
     (row,) = document["split"]
     assert row["arm"] == "prefix" and row["predicted"]["plan"] is None
     assert row["measured"]["low"] <= row["measured"]["median"] <= row["measured"]["high"]
-    ratio = row["predicted_over_measured"]["operations"]
-    assert ratio == pytest.approx(row["predicted"]["operations"] / row["measured"]["median"])
+    reached = row["measured"]["median"] / row["predicted"]["operations"]
+    assert row["measured_over_predicted"]["operations"] == pytest.approx(reached)
+    assert row["predicted_over_measured"]["operations"] == pytest.approx(1 / reached)
+    assert f"{row['predicted']['operations']:.2f} ({reached:.0%})" in printed
     with xr.open_dataset(tmp_path / "run" / "bench_split.nc", engine="h5netcdf") as stored:
         assert stored.sample_seconds.dims == ("arm", "round") and stored.attrs["encoder_layers"] == 2
 
@@ -223,12 +225,12 @@ def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, stated",
     [
-        (["--preset", "huge"], "'huge'.*tiny, minecraft, wan-1.3b"),
+        (["--preset", "huge"], "'huge'.*tiny, small, minecraft, wan-1.3b"),
         (["--fusion", "prefix", "sum"], "'sum'"),
         (["--mode", "fast"], "'fast'.*plain, graph, compile"),
         (["--mode", "graph"], "--device cuda"),
-        (["--vary", "history=1,4"], r"\b4 .*small.*\b4\b"),
-        (["--vary", "decoder_layers=3"], r"\b3 .*small.*\b3 "),
+        (["--vary", "history=1,4"], r"\b4 .*trial.*\b4\b"),
+        (["--vary", "decoder_layers=3"], r"\b3 .*trial.*\b3 "),
         (["--vary", "decoder_layers=0"], "decoder_layers .* 1.* 0"),
         (["--vary", "batch=0"], "batch .* 1"),
         (["--vary", "steps=0"], "steps .* 1"),
@@ -267,7 +269,7 @@ def test_what_does_not_fit_is_refused_with_what_would(capsys, tmp_path, monkeypa
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
     assert main([*ASKED, "--out", str(tmp_path / "run")]) == 2
     stated = capsys.readouterr().err
-    assert re.search(r"small .*\b3 .*\b1 .*\b2 .*\b1\b", stated)
+    assert re.search(r"trial .*\b3 .*\b1 .*\b2 .*\b1\b", stated)
     assert memory.what_fits(PRESET, arms, "float32", 0, 3, 1) not in stated
 
 
@@ -366,6 +368,12 @@ def test_the_big_presets_have_the_geometry_that_they_name():
     assert wan.shape("dense").mlp_width == 8960 and wan.shape("dense").text_tokens == 512
 
 
+def test_the_small_preset_is_between_tiny_and_the_papers_sizes():
+    small = PRESETS["small"]
+    assert (small.history, small.steps, small.shape("dense").tokens) == (64, 20, 64)
+    assert choose_preset("small", on_gpu=False) == (small, small) and not any(small.varied.values())
+
+
 def test_a_dense_arm_is_never_compiled_for_fixed_shapes():
     plan = BenchSettings(PRESET, ["prefix", "fetch_once"], ["plain", "compile"], "cpu", "float32", 1, 0)
     assert plan.arms == {
@@ -377,7 +385,7 @@ def test_a_dense_arm_is_never_compiled_for_fixed_shapes():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_plain_and_graph_are_measured(tmp_path, capsys):
-    asked = ["--preset", "small", "--repeats", "1", "--device", "cuda", "--out", str(tmp_path / "run")]
+    asked = ["--preset", "trial", "--repeats", "1", "--device", "cuda", "--out", str(tmp_path / "run")]
     assert main(asked) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert document["arms"]["prefix, graph"]["largest_relative_difference"] < 0.05

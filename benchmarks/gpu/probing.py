@@ -1,24 +1,17 @@
 """What probing costs at the size of Wan 1.3B: the time of all statistics, and peak memory by the estimate."""
 
-import copy
 from dataclasses import dataclass
-
-import torch
 
 from framelens.benchmarks import measure
 from framelens.benchmarks.gpu.readings import CannotMeasure, Reading
 from framelens.benchmarks.gpu.sizes import DaySizes
 from framelens.benchmarks.overhead.__main__ import AGAIN, ALL, PLAIN, measure_arms
+from framelens.benchmarks.overhead.clip import random_clip
 from framelens.models import dense
 from framelens.probes import experiments
-from framelens.probes.chunk.chunk_probe import Clip
 from framelens.probes.estimate.memory import room
-from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
 from framelens.probes.run.shape import shape_of_run
-
-OPENING = 0.02
-"""Standard deviation of the noise that opens the gates of adaLN."""
 
 
 def measure_overhead(sizes: DaySizes) -> list[Reading]:
@@ -72,26 +65,10 @@ def probe_memory(config: dense.Config, settings: Settings) -> ProbeMemory:
     estimates: list[int] = []
 
     def run() -> None:
-        probed = _probed_clip(config, settings)
+        probed = random_clip(config, settings)
         shape = shape_of_run(probed.networks["trained"], settings, probed.frames)
         estimates.append(sum(room(shape).values()))
         for name in settings.experiments:
             experiments.load(name).measure(probed)
 
     return ProbeMemory(measure.peak_bytes(run, settings.device), estimates[0])
-
-
-def _probed_clip(config: dense.Config, settings: Settings) -> ProbedClip:
-    """A clip of noise, and two networks with random weights."""
-    device, frames = settings.device, settings.frames or 1
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), torch.device(device):
-        torch.manual_seed(settings.seed)
-        model = dense.build(config).eval().requires_grad_(False)
-        for weight in model.parameters():
-            weight.add_(OPENING * torch.randn_like(weight))
-        model = model.to(getattr(torch, settings.dtype))
-        size = (1, frames, config.channels, config.height, config.width)
-        text = torch.randn(1, config.text_tokens, config.text_width) if config.text_tokens else None
-        actions = torch.zeros(1, frames, dtype=torch.long) if config.conditions else None
-        own, other = (Clip(torch.randn(size), actions if text is None else text) for _ in range(2))
-    return ProbedClip(0, {"trained": model, "random": copy.deepcopy(model)}, own, other, settings, frames)

@@ -1,6 +1,7 @@
 """Presets of `scd_bench`: a dense model, its separated twin, how they sample, and the sweeps."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from framelens import models
 from framelens.diffusion.contract import traits
@@ -125,6 +126,29 @@ TINY = Preset(
     batches=(1, 4),
     threads=1,  # the work is smaller than the cost of sharing it
 )
+SMALL_SIZES: dict[str, Any] = {
+    "channels": 32,
+    "height": 8,
+    "width": 8,
+    "patch": 1,
+    "heads": 8,
+    "d_model": 512,
+}
+SMALL = Preset(
+    name="small",
+    what="networks between tiny and the paper's: 64 tokens a frame, width 512",
+    dense=dense.Config(layers=12, **SMALL_SIZES),
+    scd=scd.Config(encoder_layers=8, decoder_layers=4, **SMALL_SIZES),
+    frames=65,
+    steps=20,
+    guidance=1.0,
+    history=64,
+    histories=(),
+    all_steps=(),
+    decoder_layers=(),
+    batches=(),
+    threads=1,  # so that a busy neighbour disturbs all arms alike
+)
 SMALL_WIDTH = 256
 """Largest width with which a network of a model's shapes uses one thread of a CPU."""
 MINECRAFT = Preset(
@@ -155,7 +179,7 @@ WAN = Preset(
     decoder_layers=(5, 10, 20),
     batches=(1, 2),
 )
-PRESETS = {preset.name: preset for preset in (TINY, MINECRAFT, WAN)}
+PRESETS = {preset.name: preset for preset in (TINY, SMALL, MINECRAFT, WAN)}
 
 QUARTER = {"heads": 3, "d_model": 384, "mlp_width": 2240, "height": 30, "width": 52}
 SLICES = {

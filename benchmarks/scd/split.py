@@ -83,9 +83,9 @@ def split_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         said = {name: float(own[f"speed_up_by_{name}"]) for name in PREDICTED}
         predicted = {name: None if np.isnan(value) else value for name, value in said.items()}
         over = {name: value and value / measured["median"] for name, value in predicted.items()}
-        rows.append(
-            {"arm": str(arm), "measured": measured, "predicted": predicted, "predicted_over_measured": over}
-        )
+        reached = {name: value and measured["median"] / value for name, value in predicted.items()}
+        own_row = {"arm": str(arm), "measured": measured, "predicted": predicted}
+        rows.append(own_row | {"predicted_over_measured": over, "measured_over_predicted": reached})
     return rows
 
 
@@ -97,7 +97,7 @@ def split_text(rows: list[dict[str, Any]], preset: Preset, rounds: int) -> str:
     text = [
         "",
         f"the split: {preset.layers}; {preset.steps} steps, {preset.history} frames of history, batch "
-        f"{preset.batch}; predicted over measured in brackets",
+        f"{preset.batch}; in brackets the share of each prediction that is reached, measured over predicted",
         head,
     ]
     for row in rows:
@@ -108,5 +108,5 @@ def split_text(rows: list[dict[str, Any]], preset: Preset, rounds: int) -> str:
 
 def _cell(row: Mapping[str, Any], name: str) -> str:
     value = row["predicted"][name]
-    text = "-" if value is None else f"{value:.2f} ({row['predicted_over_measured'][name]:.2f})"
+    text = "-" if value is None else f"{value:.2f} ({row['measured_over_predicted'][name]:.0%})"
     return text.rjust(24)

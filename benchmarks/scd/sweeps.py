@@ -200,9 +200,10 @@ class Bench:
     def differences(self) -> xr.DataArray:
         """Largest difference of a captured arm's frame from the plain arm's, over the largest value."""
         preset, frames = self.settings.preset, {}
+        is_compared = any(mode != PLAIN for _, mode in self.settings.arms.values())
         for name, arm in self.arms.items():
             arm.reach(preset.history, preset.batch)
-            for _ in range(3):  # the last one is replayed
+            for _ in range(3 if is_compared else 0):  # the last one is replayed
                 arm.prepare_sample()
                 frames[name] = arm.sample(arm.sigmas(preset.steps)).float()
         values = [np.nan] * len(self.arms)
