@@ -6,9 +6,9 @@
     model = models.load("org/name/checkpoints/a.pt@main")       # of the Hugging Face hub
     model = models.load("my_adapter.py:load")                   # what a function of yours returns
 
-A network's file offers `build(config)` and `config(preset, **changes)`; a family's file, which reads other
-people's checkpoints, `CLASSES`, `DEFAULTS`, `recognises(names)` and `read(checkpoint, options)`
-(models/loading/read.py).
+A network's file offers `build(config)`, and `config(preset, **changes)` if recipes train it; the file of a
+family, which reads other people's checkpoints, `CLASSES`, `DEFAULTS`, `recognises(names)` and
+`read(checkpoint, options)` (models/loading/read.py).
 """
 
 if __name__ != "framelens.models":
@@ -32,7 +32,12 @@ _ARCHITECTURES = Registry(__name__, "network", SHARED)
 
 
 def networks() -> list[str]:
-    """The networks that can be built and trained: those that offer `build`. Imports them all."""
+    """The networks of which a recipe can be trained: `build` and presets. Imports them all."""
+    return [name for name in buildable() if "config" in vars(network(name))]
+
+
+def buildable() -> list[str]:
+    """The networks that a stored configuration rebuilds: those that offer `build`. Imports them all."""
     return [name for name in _ARCHITECTURES.names() if hasattr(network(name), "build")]
 
 
@@ -93,6 +98,7 @@ def save(model: "framelens.diffusion.contract.CausalDiffuser", path: Path | str)
     """Writes a loaded model as one of our checkpoints, with everything that its own file did not store."""
     from framelens.diffusion.contract import module_of, traits
     from framelens.models.loading.checkpoint import write
+    from framelens.models.loading.own import distinct_weights
 
     said = traits(model)
     if said.describe is None:
@@ -102,7 +108,9 @@ def save(model: "framelens.diffusion.contract.CausalDiffuser", path: Path | str)
     metadata = said.source.metadata | {"config": said.describe()}
     if said.sampling is not None:
         metadata["sampling"] = said.sampling.describe()
-    write(Path(path), module_of(model).state_dict(), metadata)
+    if said.latent:
+        metadata["latent"] = True
+    write(Path(path), distinct_weights(module_of(model)), metadata)
 
 
 def label(name: str) -> str:

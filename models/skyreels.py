@@ -9,7 +9,8 @@ at timestep 0, as the pipeline does with addnoise_condition=0. Its asynchronous 
 several chunks together, are not supported.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from framelens.diffusion.schedule import Sampling
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.wan.assumed import MANY_STEPS, scheduled_shift
-from framelens.models.wan.config import config_of
+from framelens.models.wan.config import WanConfig, config_of
 from framelens.models.wan.names import SKYREELS_MARK, is_wan_like
 from framelens.models.wan.network import Wan
 from framelens.models.wan.read import stock, with_our_names
@@ -56,25 +57,51 @@ def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["SkyReels", d
     checkpoint = with_our_names(checkpoint)
     block = (checkpoint.config or {}).get("num_frame_per_block", 1)
     chunk = block if options["frames_per_chunk"] is None else options["frames_per_chunk"]
-    config = config_of(checkpoint, options, chunk, is_causal=block > 1)
-    has_rate = SKYREELS_MARK in checkpoint.weights
-    arguments = config.for_diffusers() | {"inject_sample_info": has_rate, "num_frame_per_block": block}
-    network = stock(SkyReelsV2Transformer3DModel, arguments, checkpoint)
+    plain = config_of(checkpoint, options, chunk, is_causal=block > 1)
+    fps = options["fps"] if SKYREELS_MARK in checkpoint.weights else None
+    config = Config(**plain.values(), fps=fps)
+    network = stock(SkyReelsV2Transformer3DModel, config.for_diffusers(), checkpoint)
     sampling = Sampling(MANY_STEPS, scheduled_shift(checkpoint.path, SHIFT))
-    model = SkyReels(network, config, sampling, options["fps"] if has_rate else None)
-    assumed = {"sampling": sampling.describe(), "fps": model.fps}
+    model = SkyReels(network, config, sampling)
+    assumed = {"sampling": sampling.describe(), "fps": fps}
     about = {"network": "skyreels", "config": model.describe(), "origin": CLASSES[0], "assumed": assumed}
     return model, about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(WanConfig):
+    """The configuration of a Wan network that may embed the frame rate."""
+
+    fps: int | None = None
+    """Frames per second, if the network embeds them."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.fps is not None and self.fps not in FRAME_RATES:
+            raise ValueError(f"fps must be 16 or 24 frames per second, got {self.fps}")
+
+    def for_diffusers(self) -> dict[str, Any]:
+        """The arguments of the stock class in diffusers."""
+        return super().for_diffusers() | {"inject_sample_info": self.fps is not None}
+
+
+def build(config: Config | Mapping[str, Any]) -> "SkyReels":
+    """The network with freshly initialised weights."""
+    chosen = config if isinstance(config, Config) else Config.from_values(config)
+    with extra("families"):
+        from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
+
+    stock = SkyReelsV2Transformer3DModel(**chosen.for_diffusers())
+    return SkyReels(stock, chosen, Sampling(MANY_STEPS, SHIFT))
 
 
 class SkyReels(Wan):
     """A SkyReels-V2 transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w]."""
 
-    def __init__(self, stock: Any, config: Any, sampling: Sampling, fps: int | None):
+    def __init__(self, stock: Any, config: Config, sampling: Sampling):
         super().__init__(stock, config, sampling)
-        self.fps = fps
-        """Frames per second, if the network embeds them."""
-        if fps is not None:
+        self.fps = config.fps
+        if config.fps is not None:
             self.fps_embedding, self.fps_projection = stock.fps_embedding, stock.fps_projection
 
     def _times(

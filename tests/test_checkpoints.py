@@ -122,7 +122,7 @@ def test_weights_of_another_network_are_named(path):
 
 def test_a_network_we_do_not_have_is_named(path):
     altered(path, network="recurrent")
-    known = ", ".join(models.networks())
+    known = ", ".join(models.buildable())
     assert "'recurrent'" in refused(path) and known in refused(path)
     altered(path, network=None)
     assert re.search("None.*dense", refused(path))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 SKIPPED = (".*", "runs", "build", "*.egg-info", "__pycache__", "weights", "tests", "gallery")
 NEW = {
-    "models": "def build(config):\n    return config\n",
+    "models": "def config(name):\n    return name\n\n\ndef build(config):\n    return config\n",
     "analyses/statistics": "reads = ('*hook_resid_post',)\n",
     "probes/experiments": "def measure(clip):\n    return {}\n",
     "reports/plots": "order = 1000\n",

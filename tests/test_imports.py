@@ -44,7 +44,8 @@ INSIDE = {
     "models/cost": {"models/parts", "models"},  # calibration runs blocks of models/dense.py
     "models/encoders": {"models/loading"},
     "models/loading": {"models"},  # the registry; families only through it
-    "models/variants": {"models/parts", "models"},
+    "models/variants": {"models/parts", "models/separated", "models"},
+    "models/separated": {"models/parts", "models"},  # models/__init__.py, which builds the network of halves
     "models": {"models/parts", "models/loading", "models/wan", "models/far_long"},
     "models/wan": {"models/parts", "models/loading"},
     "models/oasis": {"models/parts", "models/loading"},

@@ -17,8 +17,9 @@ from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models import adapter_template, scd
 from framelens.models.parts.fusion import FUSIONS
+from framelens.models.separated.network import SeparatedNetwork
 from framelens.models.variants.fetch_once import fetch_once
-from framelens.models.variants.separated import SeparatedNetwork, separate
+from framelens.models.variants.separated import separate
 from framelens.records.plan import Plan
 
 OURS = batches.ours(layers=4)

@@ -9,7 +9,8 @@ from bounds import assert_same
 
 from framelens.diffusion.contract import traits
 from framelens.diffusion.loss import flow_matching_loss
-from framelens.models.variants.separated import SeparatedNetwork, separate
+from framelens.models.separated.network import SeparatedNetwork
+from framelens.models.variants.separated import separate
 
 OURS = batches.ours(layers=4)
 BATCH, CHUNKS = 2, 3

@@ -22,6 +22,7 @@ from framelens import videos
 from framelens.diffusion.contract import traits
 from framelens.diffusion.sampler import rollout
 from framelens.models.loading.checkpoint import write
+from framelens.models.loading.own import distinct_weights
 from framelens.records import replace_file
 from framelens.training.averaging import averaged_weights
 from framelens.training.recipes import Recipe
@@ -165,7 +166,8 @@ class TrainingFolder:
             metadata["sampling"] = training.sampling.describe()
         elif (own := traits(training.model).sampling) is not None:
             metadata["sampling"] = own.describe()
-        write(path, training.average, metadata)
+        stored = {name: training.average[name] for name in distinct_weights(training.model)}
+        write(path, stored, metadata)
 
     def _write_log(self, training: Any) -> None:
         text = io.StringIO()

@@ -14,9 +14,9 @@ the same numbers as diffusers. Details:
 - All chunks have `frames_per_chunk` frames. The released networks were trained on 1, then 3s, then 2.
 """
 
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -28,12 +28,14 @@ from framelens.diffusion.layers import LayerInputs
 from framelens.diffusion.schedule import Sampling
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.anyflow.blocks import Block, Seen
-from framelens.models.anyflow.past import AnyFlowPast, Denoising, Layout, Remembering, fill_cache, turns_of
-from framelens.models.anyflow.read import build_stock
+from framelens.models.anyflow.config import Config
+from framelens.models.anyflow.past import AnyFlowPast, Denoising, Remembering, fill_cache, turns_of
+from framelens.models.anyflow.read import SHIFT, STEPS, build_stock
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.models.parts.current_tokens import hook_current
 from framelens.models.parts.layered import UniformLayers
+from framelens.records.extras import extra
 
 CLASSES: tuple[str, ...] = ("AnyFlowFARTransformer3DModel",)
 DEFAULTS: dict[str, Any] = {"height": 60, "width": 104, "frames_per_chunk": 3, "text_tokens": 512}
@@ -47,41 +49,17 @@ def recognises(names: Collection[str]) -> bool:
 
 def read(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple["AnyFlow", dict[str, Any]]:
     """The network of an AnyFlow checkpoint, and its metadata; ValueError if sizes or tensors do not fit."""
-    stock, config, sampling = build_stock(checkpoint, options, Config)
-    model = AnyFlow(stock, config, sampling)
+    model = AnyFlow(*build_stock(checkpoint, options))
     return model, {"network": "anyflow", "config": model.describe(), "origin": CLASSES[0]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """The sizes of a network and of its inputs."""
+def build(config: Config | Mapping[str, Any]) -> "AnyFlow":
+    """The network with freshly initialised weights."""
+    config = config if isinstance(config, Config) else Config(**config)
+    with extra("families"):
+        from diffusers.models.transformers.transformer_anyflow_far import AnyFlowFARTransformer3DModel
 
-    shared_modulation: ClassVar[bool] = True
-    """All blocks share one projection of the time embedding, and each adds its own table."""
-    channels: int
-    height: int
-    width: int
-    patch: int
-    far_patch: int
-    """Side of a patch in compressed frames, in latent pixels."""
-    layers: int
-    heads: int
-    d_model: int
-    mlp_width: int
-    text_tokens: int
-    text_width: int
-    frames_per_chunk: int
-    full_chunks: int
-    """Uncompressed chunks that a denoising pass sees, its own included; older chunks are compressed."""
-    conditions: int = 0
-    window: int | None = None
-    sink: int = 0
-
-    @property
-    def layout(self) -> Layout:
-        """The order of tokens in a pass."""
-        tokens, far = ((self.height // p) * (self.width // p) for p in (self.patch, self.far_patch))
-        return Layout(self.frames_per_chunk, tokens, far, self.full_chunks)
+    return AnyFlow(AnyFlowFARTransformer3DModel(**config.for_diffusers()), config, Sampling(STEPS, SHIFT))
 
 
 class AnyFlow(UniformLayers, nn.Module):

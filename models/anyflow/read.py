@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from framelens.diffusion.schedule import Sampling
+from framelens.models.anyflow.config import Config
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.records import read_json_object
 from framelens.records.extras import extra
@@ -16,9 +17,7 @@ HEAD = 128
 """Width of a head in all sizes of Wan; a bare state dict does not store it."""
 
 
-def build_stock(
-    checkpoint: Checkpoint, options: dict[str, Any], make_config: Any
-) -> tuple[Any, Any, Sampling]:
+def build_stock(checkpoint: Checkpoint, options: dict[str, Any]) -> tuple[Any, Config, Sampling]:
     """diffusers' network with the weights, our configuration, its sampling. ValueError for others."""
     with extra("families"):
         from diffusers.models.transformers.transformer_anyflow_far import (
@@ -30,7 +29,7 @@ def build_stock(
     try:
         with torch.device("meta"):
             stock = Stock(**{name: value for name, value in asked.items() if name in known})
-        config = _convert_config(stock.config, options, make_config)
+        config = _convert_config(stock.config, options)
     except (KeyError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{checkpoint.path}: {error}") from None
     checkpoint.check({name: tuple(tensor.shape) for name, tensor in stock.state_dict().items()})
@@ -39,24 +38,14 @@ def build_stock(
     return stock, config, Sampling(STEPS, _shift(checkpoint))
 
 
-def _convert_config(config: Any, options: dict[str, Any], make_config: Any) -> Any:
+def _convert_config(config: Any, options: dict[str, Any]) -> Config:
     """Our configuration from diffusers' one; raises ValueError for sizes that do not fit together."""
     (time, patch, other), (far_time, far_patch, far_other) = config.patch_size, config.compressed_patch_size
     if (time, far_time) != (1, 1) or patch != other or far_patch != far_other:
         raise ValueError(
             f"patches are {config.patch_size} and {config.compressed_patch_size}, expected (1, p, p)"
         )
-    if config.full_chunk_limit < 2:
-        raise ValueError(f"full_chunk_limit is {config.full_chunk_limit}, expected 2 or more")
-    height, width, frames = options["height"], options["width"], options["frames_per_chunk"]
-    if min(height, width) < far_patch or height % patch or width % patch:
-        raise ValueError(
-            f"latents of {height} x {width} must be multiples of {patch} and at least {far_patch}"
-        )
-    if min(frames, options["text_tokens"]) < 1:
-        raise ValueError(f"frames_per_chunk and text_tokens must be 1 or more, got {frames} and "
-                         f"{options['text_tokens']}")  # fmt: skip
-    return make_config(
+    return Config(
         channels=config.in_channels,
         patch=patch,
         far_patch=far_patch,
@@ -66,6 +55,12 @@ def _convert_config(config: Any, options: dict[str, Any], make_config: Any) -> A
         mlp_width=config.ffn_dim,
         text_width=config.text_dim,
         full_chunks=config.full_chunk_limit,
+        frequencies=config.freq_dim,
+        epsilon=config.eps,
+        text_norm=config.cross_attn_norm,
+        rope_frames=config.rope_max_seq_len,
+        gate=config.gate_value,
+        ends=config.deltatime_type,
         **options,
     )
 

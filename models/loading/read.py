@@ -19,13 +19,14 @@ from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
 from framelens.models.loading.adapter import make_model
-from framelens.models.loading.checkpoint import Checkpoint, check_shapes
+from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.loading.devices import AUTO, check_device, first_device
 from framelens.models.loading.files import files_of, read_file, read_folder
 from framelens.models.loading.finite import require_finite_config, require_finite_weights
 from framelens.models.loading.locate import Place
 from framelens.models.loading.memory import require_memory
 from framelens.models.loading.multi_device import spread
+from framelens.models.loading.own import InHalves, build_own, fill
 from framelens.models.loading.shuffled import shuffle
 from framelens.models.loading.stored_types import UNQUANTISED, check_types
 from framelens.models.loading.weights import hash_weights
@@ -96,11 +97,15 @@ def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -
         model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights, keys=keys), asked)
     else:
         reach, others = _reach(asked, {})
-        model = _build(path, metadata, others)
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        check_shapes(path, {name: tuple(tensor.shape) for name, tensor in weights.items()}, expected)
-        model.load_state_dict(weights)
-        model.config = _limit_history(model.config, path, reach)
+        if others:
+            raise ValueError(
+                f"{path} stores its own configuration, so it takes no option {', '.join(others)}"
+            )
+        model = build_own(path, metadata)
+        fill(path, model, weights)
+        half = model
+        bounded = half.reads_past if isinstance(half, InHalves) else half
+        bounded.config = _limit_history(bounded.config, path, reach)
         model.latent = bool(metadata.get("latent"))
         if "sampling" in metadata:
             model.sampling = Sampling.from_values(metadata["sampling"])
@@ -216,19 +221,6 @@ def complete_options(path: Path, family: ModuleType, asked: dict[str, Any]) -> d
 def _type_of(default: Any) -> type | None:
     """The type that a value must have; None, for any type, if the default is None."""
     return None if default is None else type(default)
-
-
-def _build(path: Path, metadata: dict[str, Any], asked: dict[str, Any]) -> Any:
-    if asked:
-        raise ValueError(f"{path} stores its own configuration, so it takes no option {', '.join(asked)}")
-    network = metadata.get("network")
-    if network not in models.networks():
-        raise ValueError(f"{path} holds a {network!r} network; supported are {', '.join(models.networks())}")
-    require_finite_config(path, metadata.get("config"))
-    try:
-        return models.network(network).build(metadata["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its configuration does not fit a {network} network: {error}") from None
 
 
 def _hash(files: list[Path]) -> str:

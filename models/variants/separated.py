@@ -11,7 +11,6 @@ fine-tune it is the network whose past is fetched once, by queries of another no
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -19,9 +18,9 @@ from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.source import Source
 from framelens.models import scd
 from framelens.models.dense import Dense
-from framelens.models.parts.layered import UniformLayers
 from framelens.models.parts.scd_config import ASKING
-from framelens.models.separated import SeparatedNetwork
+from framelens.models.separated import halve, require_layers
+from framelens.models.separated.stated import FUSION, SplitLayers
 from framelens.models.variants.fetch_once import layers_with_past
 from framelens.models.variants.recomposed import recompose
 from framelens.records.plan import Plan
@@ -40,8 +39,9 @@ def separate(
     """The network separated as planned, or into these layers of encoder and decoder (head, then tail).
 
     A framelens dense network becomes an SCD of any fusion, which is trained and saved as such; other networks
-    have the residual fusion. Weights are copied; with `share`, encoder and decoder hold the network's own.
-    ValueError for layers that do not fit and for networks whose layers cannot be left out.
+    become a SeparatedNetwork of the residual fusion. Weights are copied; with `share`, encoder and decoder
+    hold the network's own. ValueError for layers that do not fit and for networks whose layers cannot be
+    left out.
 
     >>> import framelens
     >>> model = framelens.separate(framelens.load("dense-tiles"), encoder=range(6), tail=range(6, 12))
@@ -52,20 +52,19 @@ def separate(
         raise ValueError("give a plan, or the layers of encoder, head and tail, not both")
     if plan is not None:
         encoder, head, tail = _layers_of_plan(network, plan)
-    own = traits(network)
-    if not isinstance(network, UniformLayers) or own.stack is None:
-        raise ValueError(f"a {type(network).__name__} cannot be separated: layers cannot be left out of it")
-    _check_layers(network.geometry.layers, list(encoder), list(head), list(tail))
+    require_layers(network)
+    layers = SplitLayers(tuple(encoder), tuple(head), tuple(tail))
+    layers.check(network.geometry.layers)
     if isinstance(network, Dense) and not share:
         return _as_scd(network, len(encoder), len(head), len(tail), fusion)
-    if fusion != "residual":
+    if fusion != FUSION:
         raise ValueError(
-            f"a {type(network).__name__} is separated with fusion residual, got {fusion}; a framelens dense "
+            f"a {type(network).__name__} is separated with fusion {FUSION}, got {fusion}; a framelens dense "
             "network whose weights are copied takes any"
         )
-    first, last = (network.with_layers(list(layers), share) for layers in (encoder, [*head, *tail]))
-    geometry = replace(network.geometry, layers=len(encoder) + len(head) + len(tail))
-    return SeparatedNetwork(first, last, len(head), geometry).train(first.training)
+    model = halve(network, layers, share)
+    model.source = _made_from(network, "separated")
+    return model
 
 
 def _layers_of_plan(network: CausalDiffuser, plan: Plan) -> tuple[range, tuple[int, ...], tuple[int, ...]]:
@@ -74,15 +73,10 @@ def _layers_of_plan(network: CausalDiffuser, plan: Plan) -> tuple[range, tuple[i
     return range(encoder), plan.split.head, plan.split.tail
 
 
-def _check_layers(depth: int, encoder: list[int], head: list[int], tail: list[int]) -> None:
-    """ValueError unless the encoder has the first layers, the head fewer of them, the tail the last ones."""
-    fits = encoder == [*range(len(encoder))] and head == [*range(len(head))] and len(head) < len(encoder)
-    fits = fits and tail == [*range(depth - len(tail), depth)] and len(encoder) <= depth
-    if not fits or not head + tail:
-        raise ValueError(
-            f"of {depth} layers the encoder takes the first, the head fewer first ones, the tail the last; "
-            f"got encoder {encoder}, head {head}, tail {tail}"
-        )
+def _made_from(network: CausalDiffuser, kind: str) -> Source:
+    """Where a separated network came from: its metadata names the weights from which it was made."""
+    theirs = traits(network).source
+    return Source(theirs.file, metadata=theirs.metadata | {"network": kind, "separated_from": theirs.sha256})
 
 
 def _as_scd(network: Dense, encoder: int, head: int, tail: int, fusion: str) -> scd.SCD:
@@ -94,9 +88,7 @@ def _as_scd(network: Dense, encoder: int, head: int, tail: int, fusion: str) -> 
         model = scd.build(shared | layers | ASKING | {"fusion": fusion})
     recompose(model, network)
     model.to(network.device, network.dtype).train(network.training)
-    theirs = network.source
-    about = theirs.metadata | {"network": "scd", "separated_from": theirs.sha256}
-    model.latent, model.source = network.latent, Source(theirs.file, metadata=about)
+    model.latent, model.source = network.latent, _made_from(network, "scd")
     if traits(network).sampling is not None:
         model.sampling = traits(network).sampling  # pyright: ignore[reportAttributeAccessIssue]
     return model.requires_grad_(next(network.parameters()).requires_grad)

@@ -43,7 +43,6 @@ class Wan(ClipPasses, UniformLayers, RecomputedBlocks, HookedRootModule):
     def __init__(self, stock: Any, config: WanConfig, sampling: Sampling):
         super().__init__()
         self.config, self.sampling = config, sampling
-        self.density = {"shift": sampling.shift}
         self.geometry = config.geometry(config.layers)
         self.rope, self.patch_embedding = stock.rope, stock.patch_embedding
         self.condition_embedder = stock.condition_embedder
@@ -54,6 +53,11 @@ class Wan(ClipPasses, UniformLayers, RecomputedBlocks, HookedRootModule):
         self.null_condition = torch.zeros(config.text_tokens, config.text_width)
         """A prompt of padding only; the embedding of the empty prompt comes from the text encoder."""
         self.setup()
+
+    @property
+    def density(self) -> dict[str, float]:
+        """Where training put its noise levels: as sampling does."""
+        return {"shift": self.sampling.shift}
 
     @property
     def attn_dict(self) -> dict[str, AttentionPoint]:

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from framelens.diffusion.contract import Context, Geometry, Traits, traits
+from framelens.diffusion.contract import Context, traits
 from framelens.diffusion.sampler import prepare_steps
+from framelens.diffusion.source import Source
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts import clip_layers
 from framelens.models.parts.asking import disturb, draw_queries, query_noise
@@ -25,18 +26,7 @@ from framelens.models.parts.cache import Cached, KVCache
 from framelens.models.parts.clip_layers import ClipLayers
 from framelens.models.parts.scd_config import Config
 from framelens.models.parts.two_parts import TwoParts
-
-HANDED_ON = (
-    "takes",
-    "null_condition",
-    "latent",
-    "sampling",
-    "density",
-    "device",
-    "keeps_float32",
-    "no_split",
-)
-"""Traits that a separated network has of the one it was made from."""
+from framelens.models.separated.stated import SplitLayers, Stated
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class SeparatedContext:
         return self.memory.frame
 
 
-class SeparatedNetwork(nn.Module):
+class SeparatedNetwork(Stated, nn.Module):
     """Two halves of a network; satisfies the contract of a CausalDiffuser. See `separate`."""
 
     denoising_stack = "decoder."
@@ -63,15 +53,13 @@ class SeparatedNetwork(nn.Module):
     query_sigma, context_noise = Config.query_sigma, Config.context_noise
     """Of training, as an SCD has them: least noise level of a query, noise on the features (equation 7)."""
 
-    def __init__(self, encoder: Any, decoder: Any, head: int, geometry: Geometry):
+    def __init__(self, encoder: Any, decoder: Any, layers: SplitLayers, share: bool):
         super().__init__()
-        self.encoder, self.decoder, self.head, self.geometry = encoder, decoder, head, geometry
-
-    @property
-    def handed_on(self) -> dict[str, Any]:
-        """The traits of the network that are this one's, too."""
-        own: Traits = traits(self.encoder)
-        return {name: getattr(own, name) for name in HANDED_ON}
+        self.encoder, self.decoder, self.layers, self.share = encoder, decoder, layers, share
+        self.head = len(layers.head)
+        depth = len(encoder.blocks) + len(decoder.blocks)
+        self.geometry = replace(encoder.geometry, layers=depth)
+        self._source = Source()
 
     @property
     def hook_dict(self) -> dict[str, nn.Module]:
