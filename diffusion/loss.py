@@ -1,5 +1,7 @@
 """The flow-matching loss of a frame-causal diffuser trained by teacher forcing."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,10 +24,20 @@ def flow_matching_loss(
     and sigma may hold k draws of the clip, one after the other, for a network that uses its past k times.
     `seen` is the clip as later frames see it, where that is not `clean`.
     """
-    target = clean.repeat(1, noise.shape[1] // clean.shape[1], 1, 1, 1)
     seen = clean if seen is None else seen
     teacher_forced = traits(model).teacher_forced
     if teacher_forced is None:
         raise ValueError(f"a {type(model).__name__} has no teacher_forced, by which it could be trained")
-    velocity = teacher_forced(seen, add_noise(target, noise, sigma), sigma, cond)
+    return velocity_error(lambda noisy, sigma: teacher_forced(seen, noisy, sigma, cond), clean, noise, sigma)
+
+
+def velocity_error(
+    velocity_of: Callable[[Tensor, Tensor], Tensor],
+    clean: Float[Tensor, "b f c h w"],
+    noise: Float[Tensor, "b kf c h w"],
+    sigma: Float[Tensor, "b kf"],
+) -> Float[Tensor, "b kf"]:
+    """Mean squared error of `velocity_of(noisy, sigma)` for each frame of k noise draws of a clip."""
+    target = clean.repeat(1, noise.shape[1] // clean.shape[1], 1, 1, 1)
+    velocity = velocity_of(add_noise(target, noise, sigma), sigma)
     return torch.mean((velocity.float() - (noise - target).float()) ** 2, dim=(2, 3, 4))

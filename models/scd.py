@@ -27,7 +27,7 @@ from framelens.models.parts.fusion import Join, features_of
 from framelens.models.parts.history import AllTokens, Prefix
 from framelens.models.parts.scd_config import PRESETS as PRESETS
 from framelens.models.parts.scd_config import Config as Config
-from framelens.models.parts.scd_parallel import teacher_forced
+from framelens.models.parts.scd_parallel import decode_clip, read_clip, teacher_forced
 from framelens.models.parts.stack import CLEAN_TIMESTEP, Conditioned, Modulations, Stack
 from framelens.models.parts.text import TextKeys
 
@@ -220,6 +220,8 @@ class SCD(HookedRootModule, Conditioned):
         """
         check_conditions(cond, self.config, len(clean))
         return teacher_forced(self, clean, noisy, sigma, cond)
+
+    read_clip, decode_clip = read_clip, decode_clip
 
     def places(self) -> list[tuple[Tensor, Tensor]]:
         """RoPE tables of the context tokens and of the decoder's input; every frame stands at place 0."""

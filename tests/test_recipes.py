@@ -43,6 +43,7 @@ HOSTILE = {
     "uniform_share": SHARE,
     "condition_dropout": SHARE,
     "autocast": ["3", "foo"],
+    "draws_apart": ["3", "maybe"],
     "accumulate": ["0", "-1", "1.5"],
     "recompute": ["3", "maybe"],
     "seed": ["x", "-1"],

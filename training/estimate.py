@@ -118,7 +118,7 @@ def _step(recipe: Recipe, shape: "Shape", options: argparse.Namespace) -> Traini
     return TrainingStep(
         shape,
         recipe.frames,
-        draws=recipe.noise_draws if shape.is_separated else 1,
+        draws=recipe.noise_draws if shape.is_separated and not recipe.draws_apart else 1,
         recompute=recipe.recompute,
         fused=options.device == "cuda",
         muon=recipe.muon,

@@ -96,6 +96,9 @@ class Recipe:
     """Arithmetic of the forward pass, on CPU and GPU; weights and optimiser stay float32."""
     accumulate: int = 1
     """Passes in which a process takes its clips of a step: more need less memory, for the same gradient."""
+    draws_apart: bool = False
+    """Of a separated network: backpropagate one noise draw after the other, which needs the memory of one.
+    The encoder still runs once; the prefix fusion reads its context once for each draw."""
     recompute: bool = False
     """Recompute each block in the backward pass instead of keeping its activations."""
     seed: int = 0
@@ -125,6 +128,10 @@ RULES: dict[str, Rule] = {
     "cut_from": optional(at_least(0)),
     "levels": between(2, 1000),
     "student_steps": between(1, 1000),
+    "draws_apart": Rule(
+        lambda value, settings: not (value and settings.teacher),
+        lambda name, value, _: f"{name}={value} is for training on videos: a distillation has one draw",
+    ),
     "train_only": one_of("part", lambda: ("", "encoder", "decoder")),
     "autocast": one_of("arithmetic", lambda: ARITHMETIC),
     "seed": SEED,

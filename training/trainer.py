@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from framelens.models.loading.ranks import Ranks
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
 from framelens.training._optimizers import make_optimizers
 from framelens.training.averaging import averaged_weights
+from framelens.training.draws import InTwoParts, backpropagate_draws
 from framelens.training.recipes import Recipe
 from framelens.training.shares import NoiseOfRows, average_gradients, shares
 from framelens.training.tensors import to_tensors
@@ -38,6 +40,8 @@ class Training:
         self.recipe, self.device, self.ranks = recipe, torch.device(device), ranks
         self.shares = shares(recipe, ranks)
         self.model: Any = model
+        if recipe.draws_apart and not isinstance(model, InTwoParts):
+            raise ValueError(f"draws_apart=true is for separated networks, not for a {recipe.network} one")
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
         self.optimizers = make_optimizers(self.model, recipe)
@@ -64,6 +68,9 @@ class Training:
 
     def backpropagate(self, rows: slice) -> Tensor:
         """Adds the gradient of these clips' share of the loss to the weights' gradients; their loss."""
+        if self.recipe.draws_apart:
+            forward_pass, weight = partial(self.forward_pass, rows), 1 / len(self.shares)
+            return backpropagate_draws(self.model, *self.draw(rows), forward_pass, weight)
         loss = self.compute_loss(rows)
         (loss / len(self.shares)).backward()
         return loss.detach()

@@ -72,18 +72,18 @@ def teacher_forced(
     cond: Tensor | None,
 ) -> Float[Tensor, "b kf c h w"]:
     """Velocities of `SCD.teacher_forced`; k noise draws per clean frame are side by side in time."""
-    features = read_clip(model, clean, cond)
-    if model.training and model.config.context_noise:
-        features = features + model.config.context_noise * torch.randn_like(features)
-    return decode_clip(model, features, noisy, sigma, cond)
+    return decode_clip(model, read_clip(model, clean, cond), noisy, sigma, cond)
 
 
 def read_clip(
     model: Separated, clean: Float[Tensor, "b f c h w"], cond: Tensor | None
 ) -> Float[Tensor, "b n d"]:
-    """The encoder's features for every frame of a clip, n = (frame row col)."""
+    """The encoder's features for every frame of a clip, n = (frame row col); in training with noise."""
     actions = conditions_of(cond, clean.shape[1]) if model.config.conditions else None
-    return contexts(model, clean, actions, model.encoder.text_keys(cond))
+    features = contexts(model, clean, actions, model.encoder.text_keys(cond))
+    if model.training and model.config.context_noise:
+        features = features + model.config.context_noise * torch.randn_like(features)
+    return features
 
 
 def decode_clip(

@@ -146,17 +146,15 @@ class SeparatedNetwork(Stated, nn.Module):
         `noisy` may hold k draws of the clip, one after the other. In training mode each call draws
         its queries, and the features carry noise.
         """
-        features = self.read_clip(clean, cond)
-        if self.training and self.context_noise:
-            features = features + self.context_noise * torch.randn_like(features)
-        return self.decode_clip(features, noisy, sigma, cond)
+        return self.decode_clip(self.read_clip(clean, cond), noisy, sigma, cond)
 
     def read_clip(
         self, clean: Float[Tensor, "b f c h w"], cond: Tensor | None = None
     ) -> Float[Tensor, "b n d"]:
         """The encoder's features for every chunk of a clip, n = (frame row col), in one pass.
 
-        The encoder asks with noise; in training with the true chunks at noise levels from `query_sigma` to 1.
+        The encoder asks with noise; in training with the true chunks at noise levels from `query_sigma` to 1,
+        and the features carry noise.
         """
         frames, chunk = clean.shape[1], self.geometry.frames_per_chunk
         if self.training:
@@ -165,7 +163,10 @@ class SeparatedNetwork(Stated, nn.Module):
             noise = [self.query_noise(first) for first in range(0, frames, chunk)]
             queries = torch.cat(noise).to(clean).expand_as(clean)
             sigma = torch.ones_like(clean[:, :, 0, 0, 0])
-        return clip_layers.read_clip(self.encoder, self.head, clean, queries, sigma, cond)
+        features = clip_layers.read_clip(self.encoder, self.head, clean, queries, sigma, cond)
+        if self.training and self.context_noise:
+            features = features + self.context_noise * torch.randn_like(features)
+        return features
 
     def decode_clip(
         self,
