@@ -1,6 +1,9 @@
 """A Wan network is built, trained on clips with prompts, saved, and opened as any model."""
 
+from dataclasses import replace
+
 import pytest
+import tiny_wan
 import torch
 from bounds import assert_same, rounding
 from safetensors.torch import load_file
@@ -13,7 +16,7 @@ from framelens.training.build import build
 from framelens.training.recipes import Recipe
 from framelens.training.state import TrainingFolder
 from framelens.training.tensors import to_tensors
-from framelens.videos.worlds import prompted_tiles
+from framelens.videos.worlds import panorama
 
 SMALL = {"layers": 2, "d_model": 24, "heads": 2, "mlp_width": 32, "rope_axes": (4, 4, 4), "frequencies": 16}
 
@@ -30,25 +33,25 @@ def short_validation(monkeypatch):
 
 def small(network="wan", architecture=SMALL, **changes):
     settings = {"steps": 3, "batch": 2, "frames": 3, "autocast": "float32"} | changes
-    return Recipe(network, "prompted_tiles", architecture=architecture, **settings)
+    return Recipe(network, "panorama", architecture=architecture, **settings)
 
 
 @pytest.fixture(scope="module")
 def prompts():
-    return to_tensors(prompted_tiles.clips(range(4), 3), "cpu")
+    return to_tensors(panorama.clips(range(4), 3), "cpu")
 
 
 def test_a_trained_network_is_opened_with_everything_that_it_needs(tmp_path):
     file = loop.train(small(), tmp_path / "out", "cpu", progress=False)
     model = models.load(str(file))
-    clean, prompts = to_tensors(prompted_tiles.clips([1, 2], 3), "cpu")
+    clean, prompts = to_tensors(panorama.clips([1, 2], 3), "cpu")
     again = wan.build(model.describe())
     again.load_state_dict(load_file(file))
     noisy, sigma = torch.randn(clean.shape), torch.full(clean.shape[:2], 0.7)
     expected = again.teacher_forced(clean, noisy, sigma, prompts)
     assert torch.equal(model.teacher_forced(clean, noisy, sigma, prompts), expected)
     said = traits(model)
-    assert said.takes == "text" and not said.latent and said.source.videos == "prompted_tiles"
+    assert said.takes == "text" and not said.latent and said.source.videos == "panorama"
     assert said.sampling == traits(again).sampling and said.sampling.shift == 1
 
 
@@ -101,3 +104,34 @@ def test_recomputing_blocks_changes_no_gradient():
         gradients.append([weight.grad for weight in run.model.parameters()])
     for kept, recomputed in zip(*gradients, strict=True):
         assert_same(kept, recomputed, bound=rounding(torch.float32, 24, 2, kept))
+
+
+def test_a_file_in_wans_own_names_gives_the_same_network(tmp_path):
+    model = build(small())
+    file = wan.write_released(model, tmp_path / "teacher_forcing" / "wan.pt")
+    weights = torch.load(file, weights_only=True)["generator_ema"]
+    assert weights.keys() == {f"model.{name}" for name in tiny_wan.original(model)}
+    said = {"height": 20, "width": 20, "heads": 2, "text_tokens": 1}
+    again = models.load(str(file), **said)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+    clean, text = to_tensors(panorama.clips([1], 3), "cpu")
+    noisy, sigma = torch.randn(clean.shape), torch.full(clean.shape[:2], 0.7)
+    passes = (network.teacher_forced(clean, noisy, sigma, text) for network in (model, again))
+    assert torch.equal(*passes)
+
+
+def test_a_recipe_separates_a_trained_network_and_distils_its_decoder(tmp_path):
+    dense = loop.train(small(), tmp_path / "dense", "cpu", progress=False)
+    parts = {"encoder_layers": 2, "decoder_layers": 2, "head": 1}
+    split = small("separated", parts, initial=str(dense), noise_draws=2)
+    run = trainer.Training(split, build(split), "cpu")
+    assert run.model.training and run.advance() > 0
+    for wrong, said in (
+        ({"depth": 3}, "encoder_layers, decoder_layers"),
+        (parts | {"head": 2}, "the head fewer"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            build(replace(split, architecture=wrong))
+    with pytest.raises(ValueError, match="initial="):
+        build(replace(split, initial=""))

@@ -6,9 +6,9 @@ from numpy.testing import assert_array_equal
 
 from framelens import videos
 from framelens.videos import worlds
-from framelens.videos.worlds import digits, prompted_tiles, tiles
+from framelens.videos.worlds import digits, panorama, tiles
 
-SOURCES = {"tiles": tiles, "digits": digits, "prompted_tiles": prompted_tiles}
+SOURCES = {"tiles": tiles, "digits": digits, "panorama": panorama}
 
 
 def same(first, second):
@@ -25,7 +25,7 @@ def source(request):
 
 def test_the_sources_are_the_files_there_are():
     assert {"digits", "tiles"} <= set(worlds.names())
-    with pytest.raises(ValueError, match="'moon'.*digits, prompted_tiles, tiles"):
+    with pytest.raises(ValueError, match="'moon'.*digits, panorama, tiles"):
         worlds.load("moon")
 
 
@@ -220,37 +220,25 @@ def test_scans_of_validation_never_occur_in_training():
     assert not {scan.tobytes() for scan in training} & {scan.tobytes() for scan in validation}
 
 
-# Prompted tiles
+# Panorama
 
 
-def test_the_last_frame_and_the_prompt_determine_the_walk():
-    walks = prompted_tiles.clips(range(16), FRAMES)
-    moves = np.array([MOVES[name] for name in prompted_tiles.HEADINGS])
-    right = {(-1, 0): (0, 1), (0, 1): (1, 0), (1, 0): (0, -1), (0, -1): (-1, 0)}
+def test_the_camera_goes_on_in_the_direction_that_the_prompt_says():
+    walks = panorama.clips(range(16), FRAMES)
+    steps = np.array(list(panorama.DIRECTIONS.values()))
+    assert walks.text.shape == (16, *panorama.PROMPT) and walks.text.dtype == np.float32
+    assert_array_equal(walks.text.sum(-1), 1)
     for clip in range(len(walks)):
-        position, heading = walks.state["position"][clip], moves[walks.state["heading"][clip]]
-        assert_array_equal((position[1:] - position[:-1] - heading[:-1]) % tiles.MAP, 0)
-        kind = walks.state["map"][clip, 0][position[1:, 0], position[1:, 1]]
-        back, aside = walks.text[clip][:, kind].astype(bool)
-        assert_array_equal(heading[1:][back], -heading[:-1][back])
-        for old, new in zip(heading[:-1][aside], heading[1:][aside], strict=True):
-            assert tuple(new) == right[tuple(old)]
-        assert_array_equal(heading[1:][~back & ~aside], heading[:-1][~back & ~aside])
+        position, direction = walks.state["position"][clip], int(walks.text[clip, 0].argmax())
+        expected = np.broadcast_to(steps[direction], (FRAMES - 1, 2))
+        assert_array_equal((position[1:] - position[:-1] - expected) % panorama.MAP, 0)
+        assert_array_equal(walks.state["direction"][clip], direction)
+    assert len({int(text[0].argmax()) for text in walks.text}) > 4
 
 
-def test_a_prompt_names_the_kinds_at_which_the_agent_turns():
-    text = prompted_tiles.clips(range(16), 2).text
-    assert text.shape == (16, *prompted_tiles.PROMPT) and text.dtype == np.float32
-    assert_array_equal(text.sum(-1), [[prompted_tiles.TURN_BACK, 1]] * 16)
-    assert text.sum(1).max() == 1 and len(np.unique(text, axis=0)) > 8
-
-
-def test_the_agent_points_with_two_white_pixels():
-    walks = prompted_tiles.clips(range(4), 3)
-    moves = np.array([MOVES[name] for name in prompted_tiles.HEADINGS])
-    for clip in range(4):
-        for frame in range(3):
-            white = (walks.video[clip, frame] == 1).all(0)
-            row, col = moves[walks.state["heading"][clip, frame]]
-            assert white[9 + row : 11 + row, 9 + col : 11 + col].all() and white[9:11, 9:11].all()
-            assert (walks.state["in_view_before"][clip, frame][white] == 255).all()
+def test_nothing_new_comes_into_view_once_the_camera_has_been_around():
+    marks = panorama.clips(range(16), FRAMES).state["in_view_before"]
+    around = panorama.MAP - tiles.VIEW + 1
+    assert (marks[:, 1:around] == 0).any(axis=(2, 3)).all()
+    straight = panorama.clips(range(16), FRAMES).state["direction"][:, 0] < 4
+    assert not (marks[straight, around:] == 0).any() and (marks[:, around:] == 2).any(axis=(2, 3)).all()

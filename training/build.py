@@ -10,26 +10,31 @@ from typing import Any, get_type_hints
 import torch
 
 from framelens import models
-from framelens.diffusion.contract import CausalDiffuser, module_of
+from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.models.dense import Dense
 from framelens.models.loading.memory import require_room_for_clips
 from framelens.models.parts.layered import RecomputedBlocks
 from framelens.models.scd import SCD
+from framelens.models.separated import SeparatedNetwork
 from framelens.models.variants.cut import layers_from
 from framelens.models.variants.recomposed import recompose
+from framelens.models.variants.separated import separate
 from framelens.records.assignments import convert
 from framelens.records.checks import suggest
-from framelens.training.recipes import Recipe
-from framelens.videos import worlds
+from framelens.training.recipes import LAYERS, SEPARATED, Recipe
+from framelens.training.source import open_source
 
 
 def build(recipe: Recipe, device: str = "cpu") -> CausalDiffuser:
     """The recipe's network, initialised from its seed and shaped for its videos, on that device."""
-    if recipe.network not in models.networks():
+    if recipe.network == SEPARATED:
+        model = _separate_initial(recipe)
+    elif recipe.network not in models.networks():
         raise ValueError(f"no network is called {recipe.network!r}; there are {', '.join(models.networks())}")
-    model = _build_network(models.network(recipe.network), recipe)
-    if recipe.initial:
-        _load_initial_weights(model, recipe)
+    else:
+        model = _build_network(models.network(recipe.network), recipe)
+        if recipe.initial:
+            _load_initial_weights(model, recipe)
     if recipe.cut_from is not None:
         _check_cut(model, recipe.cut_from)
     if recipe.train_only:
@@ -45,7 +50,7 @@ def build(recipe: Recipe, device: str = "cpu") -> CausalDiffuser:
 
 def _build_network(network: ModuleType, recipe: Recipe) -> Any:
     """The network with fresh weights; ValueError where the recipe's architecture does not fit it."""
-    world = worlds.load(recipe.videos)
+    world = open_source(recipe.videos)
     channels, height, width = world.SHAPE
     draws = max(1, recipe.noise_draws)
     require_room_for_clips(recipe.batch * draws, recipe.frames, (channels, height, width), "--batch")
@@ -63,6 +68,30 @@ def _build_network(network: ModuleType, recipe: Recipe) -> Any:
     except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
         changes = ", ".join(f"{name}={value}" for name, value in asked.items())
         raise ValueError(f"a {recipe.network} network cannot have {changes}: {error}") from None
+
+
+def _separate_initial(recipe: Recipe) -> Any:
+    """The initial model in two parts, to be trained; ValueError where the recipe's layers do not fit it."""
+    wrong = [name for name in recipe.architecture if name not in LAYERS]
+    if wrong or not {*LAYERS[:2]} <= recipe.architecture.keys():
+        raise ValueError(f"a separated network has {', '.join(LAYERS)}, got {', '.join(recipe.architecture)}")
+    layers = tuple(convert(name, recipe.architecture.get(name, 0), int) for name in LAYERS)
+    encoder, decoder, head = layers
+    if not recipe.initial:
+        raise ValueError("a separated network is made of a trained one: give initial=...")
+    initial = models.load(recipe.initial)
+    if isinstance(initial, SeparatedNetwork):  # goes on, or is distilled
+        has = len(initial.encoder.blocks), len(initial.decoder.blocks), initial.head
+        if has != layers:
+            raise ValueError(f"{recipe.initial} has {', '.join(LAYERS)} {has}, the recipe {layers}")
+        return initial.requires_grad_(True).train()
+    depth = initial.geometry.layers
+    tail = range(depth - decoder + head, depth)
+    model = separate(initial, encoder=range(encoder), head=range(head), tail=tail)
+    if traits(model).teacher_forced is None:
+        raise ValueError(f"{recipe.initial} cannot be trained separated: its layers do not run over clips")
+    module_of(model).requires_grad_(True).train()
+    return model
 
 
 def _check_architecture(network: ModuleType, recipe: Recipe, shape: dict[str, Any]) -> None:

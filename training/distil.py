@@ -8,7 +8,7 @@ its features serve student, target and teacher.
 """
 
 import copy
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ from framelens.diffusion.consistency import Velocity, consistency_loss
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.models.loading.ranks import Ranks
-from framelens.models.parts.scd_parallel import decode_clip, read_clip
-from framelens.models.scd import SCD
 from framelens.training.recipes import Recipe
 from framelens.training.tensors import to_tensors
 from framelens.training.trainer import ALL, ALONE, Training
@@ -54,10 +52,10 @@ class Distillation(Training):
     ) -> Tensor:
         if self.recipe.train_only == "decoder":
             with torch.no_grad():
-                features = read_clip(_require_scd(self.teacher), clean, cond)
+                features = _require_parts(self.teacher).read_clip(clean, cond)
 
             def velocity(network: Any) -> Velocity:
-                return lambda noisy, sigma: decode_clip(_require_scd(network), features, noisy, sigma, cond)
+                return lambda noisy, sigma: _require_parts(network).decode_clip(features, noisy, sigma, cond)
         else:
 
             def velocity(network: Any) -> Velocity:
@@ -84,8 +82,17 @@ class Distillation(Training):
         return found
 
 
-def _require_scd(network: Any) -> SCD:
-    if not isinstance(network, SCD):
+@runtime_checkable
+class InTwoParts(Protocol):
+    """A separated network whose parts pass over whole clips."""
+
+    def read_clip(self, clean: Tensor, cond: Tensor | None) -> Tensor: ...
+
+    def decode_clip(self, features: Tensor, noisy: Tensor, sigma: Tensor, cond: Tensor | None) -> Tensor: ...
+
+
+def _require_parts(network: CausalDiffuser) -> InTwoParts:
+    if not isinstance(network, InTwoParts):
         raise ValueError(f"a {type(network).__name__} has no decoder to distil alone")
     return network
 
@@ -114,7 +121,7 @@ def _load_teacher(recipe: Recipe, model: CausalDiffuser, device: str) -> Any:
         raise ValueError(f"teacher={recipe.teacher} knows {said.source.videos}, not {recipe.videos}")
     if recipe.train_only == "decoder":
         own, theirs = _description(model), _description(teacher)
-        if not isinstance(teacher, SCD) or own != theirs:
+        if not isinstance(teacher, InTwoParts) or own is None or own != theirs:
             raise ValueError(
                 f"train_only=decoder needs a teacher of the student's own architecture, which "
                 f"{recipe.teacher} does not have"

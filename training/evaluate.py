@@ -163,13 +163,14 @@ def evaluate(
     from framelens.models.loading.memory import require_room_for_clips
     from framelens.training.clip_scores import score_free_run, score_next_frame, score_state
     from framelens.training.scores import FIRST_CLIP, sample_frames
-    from framelens.videos.worlds import load as load_world
+    from framelens.training.source import open_source, require_held_out
 
     source = traits(network).source
     context, frames = options.context, int(options.frames or source.frames)
     if context >= frames:
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
-    world = load_world(options.videos or source.videos)
+    world = open_source(options.videos or source.videos)
+    require_held_out(world, options.clips)
     require_room_for_clips(options.clips, frames, world.SHAPE, "--clips")
     first, steps = (None, None) if options.steps is None else (options.steps[0], options.steps[-1])
     first = None if first == steps else first

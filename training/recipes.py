@@ -140,6 +140,10 @@ RULES: dict[str, Rule] = {
 network is built (training/build.py), which needs torch."""
 
 
+SEPARATED = "separated"
+"""The network of a recipe that separates its initial model, of any family, into an encoder and a decoder."""
+LAYERS = ("encoder_layers", "decoder_layers", "head")
+"""The architecture of such a recipe."""
 SPLIT: dict[str, Any] = {"fusion": "residual", "query": "noise", "start_token": False}
 """The architecture of a separated network that takes its layers from a dense one."""
 
@@ -182,7 +186,7 @@ RECIPES = {
         noise_draws=2,
     ),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
-    "wan-tiles": Recipe("wan", "prompted_tiles", frames=10, steps=1600, autocast="float32"),
+    "wan-panorama": Recipe("wan", "panorama", frames=10, steps=1200, autocast="float32"),
     "split-tiles": Recipe(
         "scd",
         "tiles",

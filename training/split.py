@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framelens.records.checks import CLIPS, SEED, Rule, between, check, spell_as_flag
+from framelens.records.checks import CLIPS, FRAMES, SEED, Rule, between, check, optional, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.manifest import FILE, SplitManifest
 from framelens.records.plan import Plan, split_recipe
-from framelens.training.recipes import FEW, MOST_COUNT, RECIPES, TUNED, Recipe
+from framelens.training.recipes import FEW, LAYERS, MOST_COUNT, RECIPES, SEPARATED, SPLIT, TUNED, Recipe
 
 if TYPE_CHECKING:
     from framelens.training.trade import TimedSampler
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 ABOUT = "Acts on a plan: separates and trains its dense model, and tells what that buys."
 CONTEXT, STEPS, FEWER = 4, 20, (4, 2, 1)
 """Given frames, denoising steps, and the few steps that are tried."""
+KEPT = ("frames", "batch", "muon", "autocast")
+"""Settings of a model's own training that its fine-tune takes over."""
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("steps", "few_steps", "threads"), between(1, MOST_COUNT)),
     "rounds": between(1, MOST_COUNT),
     "clips": CLIPS,
+    "frames": optional(FRAMES),
     "seed": SEED,
 }
 
@@ -51,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     done = parser.add_argument_group("what is trained already")
     done.add_argument("--separated", help="a separated model of that plan, instead of a fine-tune")
     done.add_argument("--few", help="its distilled student, instead of a distillation")
+    data = parser.add_argument_group("clips")
+    data.add_argument("--videos", help="a world, or a file or folder of latents (default: as in training)")
+    data.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     machine.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
@@ -79,10 +85,13 @@ def split(options: argparse.Namespace, out: Path, command: str) -> Path:
     check_device(options.device, "float32")
     plan = Plan.read(options.plan)
     videos = require_splittable(plan, options)
-    separated = options.separated or str(_train(fine_tune(plan, videos, options), out / "separated", options))
-    few = options.few or str(_train(distillation(videos, separated, options), out / "few", options))
-    arms = make_arms(plan, videos, separated, few, options)
-    result = measure_trade(arms, options.clips, CONTEXT, options.rounds, options.seed, options.device)
+    tuning = fine_tune(plan, videos, options)
+    separated = options.separated or str(_train(tuning, out / "separated", options))
+    few = options.few or str(_train(distillation(separated, options), out / "few", options))
+    arms = make_arms(plan, tuning, separated, few, options)
+    result = measure_trade(
+        arms, videos, tuning.frames, options.clips, CONTEXT, options.rounds, options.seed, options.device
+    )
     settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
     manifest = SplitManifest(
         title=f"What separating {options.model} buys",
@@ -102,42 +111,59 @@ def require_splittable(plan: Plan, options: argparse.Namespace) -> str:
     """The world of the plan's model; ValueError where the plan is of another model, or has no split."""
     from framelens import models
     from framelens.diffusion.contract import traits
+    from framelens.training.source import open_source
 
     if plan.architecture is None:
         raise ValueError(f"{options.plan} has no split to act on: the model is {plan.verdict}")
     source = traits(models.load(options.model)).source
     if plan.model.name != models.label(options.model):
         raise ValueError(f"{options.plan} is of {plan.model.name}, not of {options.model}: give its --model")
-    if split_recipe(source.videos or "") not in RECIPES:
-        raise ValueError(
-            f"{options.model} was not trained on a world of framelens, so there are no clips to fine-tune on"
-        )
-    assert source.videos is not None
-    return source.videos
+    videos = options.videos or source.metadata.get("videos")
+    if videos is None:
+        raise ValueError(f"{options.model} does not store what it was trained on: give --videos")
+    open_source(videos)  # an unknown one says so
+    return videos
 
 
 def fine_tune(plan: Plan, videos: str, options: argparse.Namespace) -> Recipe:
-    """The recipe that separates the model as planned and fine-tunes it."""
-    shipped = RECIPES[split_recipe(videos)]
+    """The recipe that separates the model as planned and fine-tunes it.
+
+    A framelens dense network becomes an SCD, by its world's shipped recipe where there is one; another
+    network is separated by its layers, with the settings of its own training where its file stores them.
+    """
+    from framelens import models
+    from framelens.diffusion.contract import traits
+    from framelens.models.dense import Dense
+
+    model, planned = models.load(options.model), plan.architecture or {}
+    trained = (traits(model).source.metadata.get("training") or {}).get("recipe") or {}
+    if not isinstance(model, Dense):
+        kept = {name: trained[name] for name in KEPT if name in trained}
+        shipped = replace(Recipe(SEPARATED, videos), **TUNED | kept)
+        planned = {name: planned[name] for name in LAYERS if name in planned}
+    elif split_recipe(videos) in RECIPES:
+        shipped = RECIPES[split_recipe(videos)]
+    else:
+        shipped = replace(Recipe("scd", videos, architecture=SPLIT), **TUNED)
     return replace(
         shipped,
-        architecture=shipped.architecture | (plan.architecture or {}),
+        frames=options.frames or shipped.frames,
+        architecture=shipped.architecture | planned,
         initial=options.model,
         steps=options.steps,
         seed=options.seed,
     )
 
 
-def distillation(videos: str, separated: str, options: argparse.Namespace) -> Recipe:
+def distillation(separated: str, options: argparse.Namespace) -> Recipe:
     """The recipe that distils the decoder of the separated model; its architecture is the teacher's."""
     from framelens import models
     from framelens.diffusion.contract import traits
 
-    trained = traits(models.load(separated)).source.metadata["training"]["recipe"]
+    trained = Recipe(**traits(models.load(separated)).source.metadata["training"]["recipe"])
     return replace(
-        RECIPES[split_recipe(videos)],
+        trained,
         **FEW | {"steps": options.few_steps},
-        architecture=trained["architecture"],
         initial=separated,
         teacher=separated,
         train_only="decoder",
@@ -152,7 +178,7 @@ def _train(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Path:
 
 
 def make_arms(
-    plan: Plan, videos: str, separated: str, few: str, options: argparse.Namespace
+    plan: Plan, tuning: Recipe, separated: str, few: str, options: argparse.Namespace
 ) -> "dict[str, TimedSampler]":
     """The samplers that are compared, the dense model at its usual number of steps first."""
     from framelens import models
@@ -166,7 +192,7 @@ def make_arms(
         return models.load(name, options.device)
 
     dense, tuned, student = load(options.model), load(separated), load(few)
-    untrained = build(fine_tune(plan, videos, options), options.device)
+    untrained = build(tuning, options.device)
     module_of(untrained).eval().requires_grad_(False)
     usual = Sampling(STEPS)
     arms = {

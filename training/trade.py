@@ -11,15 +11,16 @@ import numpy as np
 import torch
 import xarray as xr
 
-from framelens.diffusion.contract import CausalDiffuser, traits
+from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling
 from framelens.records.progress import progress_bar
 from framelens.training.clip_scores import AGES
 from framelens.training.scores import FIRST_CLIP, describe_variables, sample_frames
+from framelens.training.source import open_source, require_held_out
 from framelens.training.tensors import to_tensors
 from framelens.training.timing import time_interleaved
-from framelens.videos import Clips, worlds
+from framelens.videos import Clips
 from framelens.videos.scores import psnr
 
 REMEMBERED = "seen only before the last frame"
@@ -41,14 +42,22 @@ class TimedSampler(NamedTuple):
 
 
 def measure_trade(
-    arms: Mapping[str, TimedSampler], clips: int, context: int, rounds: int, seed: int, device: str
+    arms: Mapping[str, TimedSampler],
+    videos: str,
+    frames: int,
+    clips: int,
+    context: int,
+    rounds: int,
+    seed: int,
+    device: str,
 ) -> xr.Dataset:
-    """Scores by arm and clip, and seconds of a frame by arm and round; all arms have the same world.
+    """Scores by arm and clip of these videos, and seconds of a frame by arm and round.
 
     PSNR has dims (sampling, arm, clip, frame): teacher_forced continues the true past, free_running its own.
+    Latents beyond [-1, 1] are divided by the largest absolute value of the true ones.
     """
-    source = traits(next(iter(arms.values())).model).source
-    world, frames = worlds.load(source.videos), source.frames
+    world = open_source(videos)
+    require_held_out(world, clips)
     batch = world.clips(range(FIRST_CLIP, FIRST_CLIP + clips), frames)
     scored = [
         _score(arm, batch, context, seed, device)
@@ -63,7 +72,9 @@ def measure_trade(
 def _score(arm: TimedSampler, clips: Clips, context: int, seed: int, device: str) -> xr.Dataset:
     modes = sample_frames(arm.model, clips, context, arm.sampling, seed, device)
     other = sample_frames(arm.model, clips, context, arm.sampling, seed + 1, device)
-    target, free = clips.video[:, context:], modes["free_running"].clip(-1, 1)
+    scale = max(1.0, float(np.abs(clips.video).max()))
+    modes, other = ({name: video / scale for name, video in drawn.items()} for drawn in (modes, other))
+    target, free = clips.video[:, context:] / scale, modes["free_running"].clip(-1, 1)
     values = {
         "psnr": (("sampling", "clip", "frame"), np.stack([psnr(video, target) for video in modes.values()])),
         "diversity": ("clip", _mean_by_clip(np.abs(free - other["free_running"].clip(-1, 1)))),

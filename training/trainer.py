@@ -25,8 +25,8 @@ from framelens.training.averaging import averaged_weights
 from framelens.training.draws import InTwoParts, backpropagate_draws
 from framelens.training.recipes import Recipe
 from framelens.training.shares import NoiseOfRows, average_gradients, shares
+from framelens.training.source import open_source
 from framelens.training.tensors import to_tensors
-from framelens.videos import worlds
 
 ALONE, ALL = Ranks(), slice(None)
 VALIDATION_CLIPS = 24
@@ -45,7 +45,7 @@ class Training:
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
         self.optimizers = make_optimizers(self.model, recipe)
-        self.source = worlds.load(recipe.videos)
+        self.source = open_source(recipe.videos)
         self.density = TrainingDensity(uniform_share=recipe.uniform_share)
         self.sampling = Sampling(25)
         """How samples are drawn while it is trained."""

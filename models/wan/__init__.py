@@ -33,12 +33,22 @@ from framelens.models.wan.config import WanConfig as Config
 from framelens.models.wan.config import config_of
 from framelens.models.wan.names import SKYREELS_MARK, is_original, is_wan_like
 from framelens.models.wan.network import Wan
-from framelens.models.wan.presets import PRESETS, build, config
+from framelens.models.wan.presets import PRESETS, build, config, write_released
 from framelens.models.wan.read import stock, with_our_names
 from framelens.records import read_json_object
 from framelens.records.extras import extra
 
-__all__ = ["CLASSES", "DEFAULTS", "PRESETS", "Config", "build", "config", "read", "recognises"]
+__all__ = [
+    "CLASSES",
+    "DEFAULTS",
+    "PRESETS",
+    "Config",
+    "build",
+    "config",
+    "read",
+    "recognises",
+    "write_released",
+]
 CLASSES: tuple[str, ...] = (
     "WanTransformer3DModel", "CausalWanTransformer3DModel", "WanModel", "CausalWanModel",
 )  # fmt: skip

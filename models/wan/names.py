@@ -53,6 +53,19 @@ def for_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {rename(name): tensor for name, tensor in weights.items()}
 
 
+def for_wan(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, with diffusers' names, under the names of Wan's own code."""
+    return {_original(name): tensor for name, tensor in weights.items()}
+
+
+def _original(name: str) -> str:
+    """The name in Wan's own code for diffusers' name."""
+    if not name.startswith("blocks."):
+        return _with_start(name, {ours: theirs for theirs, ours in OUTSIDE.items()})
+    blocks, number, inside = name.split(".", 2)
+    return f"{blocks}.{number}.{_with_start(inside, {ours: theirs for theirs, ours in BLOCK.items()})}"
+
+
 def rename(name: str) -> str:
     """Diffusers' name for a tensor name of Wan's own code."""
     if not name.startswith("blocks."):

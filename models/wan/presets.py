@@ -1,12 +1,17 @@
-"""Wan networks with fresh weights, to be trained here: presets, and the network of a configuration."""
+"""Wan networks that are trained here: presets, the network of a configuration, and files in Wan's names."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from framelens.diffusion.schedule import Sampling
 from framelens.models.parts.config import preset
 from framelens.models.wan.config import WanConfig
+from framelens.models.wan.names import for_wan
 from framelens.models.wan.network import Wan
+from framelens.records import replace_file
 from framelens.records.extras import extra
 
 PRESETS = {
@@ -19,7 +24,7 @@ PRESETS = {
         heads=4,
         d_model=128,
         mlp_width=768,
-        text_tokens=2,
+        text_tokens=1,
         text_width=8,
         frequencies=64,
         rope_axes=(12, 10, 10),
@@ -61,3 +66,14 @@ def build(config: WanConfig | Mapping[str, Any]) -> Wan:
         from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     return Wan(WanTransformer3DModel(**chosen.for_diffusers()), chosen, Sampling(USUAL_STEPS))
+
+
+def write_released(model: Wan, path: Path | str) -> Path:
+    """Writes the weights alone, in Wan's own names, as Self-Forcing and later models release theirs (.pt).
+
+    What such a file does not store, the reader has to state: heads, size of frames, prompt's tokens.
+    """
+    path = Path(path)
+    weights = {f"model.{name}": weight.cpu() for name, weight in for_wan(model.state_dict()).items()}
+    replace_file(path, lambda part: torch.save({"generator_ema": weights}, part))
+    return path

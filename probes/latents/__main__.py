@@ -1,8 +1,9 @@
-"""framelens latents: encodes videos and prompts into a file, and decodes latents.
+"""framelens latents: encodes videos and prompts into a file, decodes latents, writes a world's clips.
 
     framelens latents --model pipeline/ --videos a/ --prompts b.txt --out x.safetensors
     framelens latents --vae pipeline/ --decode x.safetensors --out shown/
     framelens latents --vae pipeline/ --preview runs/model/run
+    framelens latents --world panorama --clips 9 --frames 10 --out x.safetensors
 
 Probing then needs no VAE and no text encoder: framelens probe --model X --videos x.safetensors
 """
@@ -16,6 +17,8 @@ from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.runs import find_run
 
 DEFAULT_SIZE, LARGEST = (480, 832), 16_384
+USUAL_CLIPS = 9
+"""Clips of a world: those of a usual probe, and one more as control."""
 RULES: dict[str, Rule] = {
     "frames": FRAMES,
     "size": each(between(1, LARGEST)),
@@ -45,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="write decoded frames beside the samples of a run: model/run or a path",
     )
+    what.add_argument("--world", help="write held-out clips of a world, with their prompts or actions")
     by = parser.add_argument_group("encoders")
     by.add_argument("--model", help="pipeline in diffusers' layout, or hub id: its vae/ and text_encoder/")
     by.add_argument("--vae", help="VAE or pipeline: folder, hub id, or file of FAR's DC-AE")
@@ -93,10 +97,13 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace, command: str) -> list[Path]:
     """Runs the request; gives the written files."""
     making = options.videos is not None or options.prompts is not None
-    if making + (options.decode is not None) + (options.preview is not None) != 1:
+    tasks = (options.decode, options.preview, options.world)
+    if making + sum(task is not None for task in tasks) != 1:
         raise ValueError(
-            "expected --videos or --prompts (or both), --decode, or --preview; give exactly one task"
+            "expected --videos or --prompts (or both), --decode, --preview, or --world; give exactly one task"
         )
+    if options.world is not None:
+        return [_write_world(options, command)]
     if making:
         return [_make(options, command)]
     run = None if options.preview is None else _find_samples(options.preview)
@@ -112,9 +119,20 @@ def _run(options: argparse.Namespace, command: str) -> list[Path]:
     return decode(options.decode, vae, options.out, options.format, options.rate, options.clips)
 
 
-def _make(options: argparse.Namespace, command: str) -> Path:
+def _write_world(options: argparse.Namespace, command: str) -> Path:
+    _check_out(options)
+    from framelens.probes.latents.world import write_world
+
+    return write_world(options.world, options.clips or USUAL_CLIPS, options.frames, options.out, command)
+
+
+def _check_out(options: argparse.Namespace) -> None:
     if options.out is None or options.out.suffix != ".safetensors":
         raise ValueError(f"--out must be a .safetensors file, got {options.out}")
+
+
+def _make(options: argparse.Namespace, command: str) -> Path:
+    _check_out(options)
     for path in (options.videos, options.prompts):
         if path is not None:
             _check_exists(path)

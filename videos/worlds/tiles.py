@@ -147,7 +147,7 @@ def _ball_targets(near: np.ndarray, velocity: np.ndarray) -> dict[str, Target]:
 
 def _place_targets(clips: videos.Clips) -> dict[str, Target]:
     """The agent's way and place, for the whole frame."""
-    places = 2 * np.pi * clips.state["position"] / MAP
+    places = 2 * np.pi * clips.state["position"] / clips.state["map"].shape[-1]
     return {
         "way from the start": Target(
             _whole(np.cumsum(clips.state["velocity"], axis=1)),
@@ -172,9 +172,10 @@ def _whole(values: np.ndarray) -> Float[np.ndarray, "b f 1 k"]:
 
 
 def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    world, places = _texture(kinds[0]), np.moveaxis(np.indices((MAP, MAP)), 0, -1).reshape(-1, 2)
-    side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
-    spans = (TILE * (np.arange(MAP)[:, None] - half) + np.arange(side)) % extent
+    size = kinds.shape[-1]
+    world, places = _texture(kinds[0]), np.moveaxis(np.indices((size, size)), 0, -1).reshape(-1, 2)
+    side, extent, half = TILE * VIEW, TILE * size, VIEW // 2
+    spans = (TILE * (np.arange(size)[:, None] - half) + np.arange(side)) % extent
     views = np.stack([world[np.ix_(spans[row], spans[col])] for row, col in places]) * 2 - 1
     is_ground = np.ones((side, side, 1), bool)
     is_ground[half * TILE + 1 : half * TILE + 3, half * TILE + 1 : half * TILE + 3] = False
@@ -182,12 +183,13 @@ def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np
     frames = (np.clip(video, -1, 1).transpose(0, 2, 3, 1) * is_ground).reshape(len(video), -1)
     nearest = ((views**2).sum(axis=1) - 2 * frames @ views.T).argmin(axis=1)
     apart = np.abs(places[nearest] - positions)
-    return np.linalg.norm(np.minimum(apart, MAP - apart), axis=-1)
+    return np.linalg.norm(np.minimum(apart, size - apart), axis=-1)
 
 
 def _texture(kinds: np.ndarray) -> np.ndarray:
     """The whole map as a picture [row col rgb] in [0, 1]."""
-    return TEXTURES[kinds].transpose(0, 2, 1, 3, 4).reshape(MAP * TILE, MAP * TILE, 3)
+    side = TILE * len(kinds)
+    return TEXTURES[kinds].transpose(0, 2, 1, 3, 4).reshape(side, side, 3)
 
 
 def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
@@ -199,22 +201,18 @@ def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
 
 
 def film_walk(
-    rng: np.random.Generator,
-    kinds: np.ndarray,
-    positions: np.ndarray,
-    velocity: np.ndarray,
-    pointing: np.ndarray | None = None,
+    rng: np.random.Generator, kinds: np.ndarray, positions: np.ndarray, velocity: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The frames and the state of a walk over a map, with balls; the agent may point in a direction [f 2]."""
-    frames = len(positions)
+    """The frames and the state of a walk [f 2] over a square map of tiles, with balls that move over it."""
+    frames, extent = len(positions), TILE * len(kinds)
     ball_velocity = rng.choice([-2, -1, 1, 2], size=(BALLS, 2))
-    start = rng.integers(MAP * TILE, size=(BALLS, 2))
-    balls = (start + np.arange(frames)[:, None, None] * ball_velocity) % (MAP * TILE)
-    video, seen = _film(_texture(kinds), positions, balls, pointing)
+    start = rng.integers(extent, size=(BALLS, 2))
+    balls = (start + np.arange(frames)[:, None, None] * ball_velocity) % extent
+    video, seen = _film(_texture(kinds), positions, balls)
     state = {
         "position": positions,
         "velocity": velocity,
-        "map": np.broadcast_to(kinds, (frames, MAP, MAP)),
+        "map": np.broadcast_to(kinds, (frames, *kinds.shape)),
         "ball_position": balls,
         "ball_velocity": np.broadcast_to(ball_velocity, balls.shape),
         "in_view_before": seen,
@@ -237,11 +235,9 @@ def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
     return np.array(actions)
 
 
-def _film(
-    world: np.ndarray, positions: np.ndarray, balls: np.ndarray, pointing: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _film(world: np.ndarray, positions: np.ndarray, balls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The camera's frames [f 3 h w], and for each pixel when its place was last seen [f h w]."""
-    side, extent, half = TILE * VIEW, TILE * MAP, VIEW // 2
+    side, extent, half = TILE * VIEW, len(world), VIEW // 2
     last_seen = np.full((extent, extent), -(10**6))
     video, seen = [], []
     for frame, (position, ball) in enumerate(zip(positions, balls, strict=True)):
@@ -252,18 +248,12 @@ def _film(
         for row, col in ball:
             inside = _disc((rows - row + 4) % extent - 4, (cols - col + 4) % extent - 4)
             picture[inside], memory[inside] = 0.0, 255
-        for row, col in [(0, 0)] if pointing is None else [(0, 0), pointing[frame].tolist()]:
-            where = _middle(half, row), _middle(half, col)
-            picture[where], memory[where] = 1.0, 255
+        middle = slice(half * TILE + 1, half * TILE + 3)
+        picture[middle, middle], memory[middle, middle] = 1.0, 255
         last_seen[np.ix_(rows, cols)] = frame
         video.append(picture)
         seen.append(memory)
     return np.stack(video).transpose(0, 3, 1, 2).astype(np.float32) * 2 - 1, np.stack(seen)
-
-
-def _middle(tile: int, shift: int) -> slice:
-    """The two middle pixels of a tile along one axis, shifted by that many pixels."""
-    return slice(tile * TILE + 1 + shift, tile * TILE + 3 + shift)
 
 
 def _disc(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
