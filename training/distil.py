@@ -8,7 +8,7 @@ its features serve student, target and teacher.
 """
 
 import copy
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from framelens.diffusion.consistency import Velocity, consistency_loss
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.models.loading.ranks import Ranks
+from framelens.training.draws import InTwoParts
 from framelens.training.recipes import Recipe
 from framelens.training.tensors import to_tensors
 from framelens.training.trainer import ALL, ALONE, Training
@@ -80,15 +81,6 @@ class Distillation(Training):
             loss = self._loss(self.model, clean, noise, level, cond)
             found[f"{float(self.grid[place]):.2f}"] = float(loss.mean())
         return found
-
-
-@runtime_checkable
-class InTwoParts(Protocol):
-    """A separated network whose parts pass over whole clips."""
-
-    def read_clip(self, clean: Tensor, cond: Tensor | None) -> Tensor: ...
-
-    def decode_clip(self, features: Tensor, noisy: Tensor, sigma: Tensor, cond: Tensor | None) -> Tensor: ...
 
 
 def _require_parts(network: CausalDiffuser) -> InTwoParts:

@@ -22,6 +22,6 @@ def open_source(name: str) -> Any:
 
 
 def require_held_out(source: Any, clips: int) -> None:
-    """ValueError where fewer clips are kept for validation than are asked for; a world draws any number."""
+    """ValueError where fewer clips are kept for validation than that; a world gives any number."""
     if isinstance(source, StoredClips) and clips > source.held_out:
         raise ValueError(f"{source.held_out} clips are kept for validation, got {clips}: lower --clips")
