@@ -14,7 +14,9 @@ NOTEBOOKS = ROOT / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 OTHERS = (ROOT / "runs", NOTEBOOKS)
 SHORTER = {
-    "01_two_findings": {'"--steps", "6"': '"--steps", "2", "--frames", "8", "--workers", "1"'},
+    "01_two_findings": {
+        '"--steps", "6"': '"--steps", "2", "--frames", "8", "--probed", "1", "--workers", "1"'
+    },
     "02_separating": {"counts = (4, 20)": "counts = (2, 4)", "STEPS, GIVEN = 20, 4": "STEPS, GIVEN = 4, 4"},
     "04_your_model": {"--steps 4 --frames 6": "--steps 2 --frames 4 --context 3 --workers 1"},
 }

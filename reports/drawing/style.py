@@ -21,11 +21,13 @@ import numpy as np
 import pandas as pd
 import seaborn
 import xarray as xr
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogFormatter
+from PIL import Image
 
 from framelens.analyses.intervals import enough
 from framelens.records import replace_file
@@ -95,9 +97,17 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         """The picture for a notebook; no import of pyplot is needed."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=SCREEN_DPI)
+        before, self.dpi, buffer = self.dpi, SCREEN_DPI, io.BytesIO()
+        Image.fromarray(draw_pixels(self)).save(buffer, "PNG", dpi=(SCREEN_DPI, SCREEN_DPI))
+        self.dpi = before
         return buffer.getvalue()
+
+
+def draw_pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
+    """The figure at its resolution. It is drawn once; savefig draws twice, to lay it out and to write it."""
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    return np.asarray(drawn.buffer_rgba())[..., :3]
 
 
 def canvas(height: float, width: float = WIDTH) -> Picture:
@@ -201,11 +211,8 @@ def save(figure: Figure, table: pd.DataFrame, path: str | Path, source: str | No
     """
     path = Path(path)
 
-    # matplotlib's savefig draws a figure twice, to lay it out and to write it; a canvas draws it once.
     def pixels(partial: Path) -> None:
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        write_png(np.asarray(canvas.buffer_rgba())[..., :3], partial, DPI, source)
+        write_png(draw_pixels(figure), partial, DPI, source)
         figure.set_layout_engine("none")  # the layout is found once
 
     def lines(partial: Path) -> None:
