@@ -1,7 +1,12 @@
 """A small run folder of structured random numbers, in the schema that probes write. For tests only."""
 
+import atexit
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import fake_attention
 import fake_frames
@@ -15,7 +20,20 @@ NETWORKS = ["trained", "random"]
 MODES = ["teacher_forced", "free_running"]
 
 
-def write(
+def write(folder: Path, **options: Any) -> Path:
+    """Writes a whole run; the options are those of `_write`. Runs of the same options are computed once."""
+    shutil.copytree(_written(**options), folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _written(**options: Any) -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return _write(folder, **options)
+
+
+def _write(
     folder: Path,
     clips: int = 6,
     layers: int = 8,
@@ -31,7 +49,6 @@ def write(
     seed: int = 0,
 ) -> Path:
     """Writes a whole run, with a plan if a verdict is given; the first `split` layers are encoder.*."""
-    folder.mkdir(parents=True, exist_ok=True)
     size = {"clip": clips, "layer": layers, "step": steps, "head": heads, "channels": channels}
     size |= {"frame": frames, "split": split, "holds": claims_hold}
     rng = np.random.default_rng(seed)
