@@ -27,6 +27,9 @@ def opened_once() -> Iterator[None]:
 
     Values are read again each time, so no reader sees what another one does with them.
     """
+    if _kept.get() is not None:
+        yield
+        return
     with ExitStack() as files:
         opened = functools.cache(
             lambda path: files.enter_context(xr.open_dataset(path, engine="h5netcdf", cache=False))

@@ -26,6 +26,7 @@ from framelens.analyses.scales import scale_of
 from framelens.reports.__main__ import kind_of, main
 from framelens.reports.datasets import opened_once
 from framelens.reports.findings.findings import findings
+from framelens.reports.page.page import page
 from framelens.reports.plots import load, names
 from framelens.reports.runs import open_run
 
@@ -261,6 +262,9 @@ def test_a_command_opens_each_dataset_once(folder, tmp_path, monkeypatch):
     )
     assert main(["--run", str(folder), "--out", str(tmp_path), "--figure", "lag", "heads"]) == 0
     assert opened == [folder / "frame_attention.nc"]
+    opened.clear()
+    page(open_run(folder), [], {})
+    assert len(opened) == len(set(opened)) > 9
 
 
 def test_what_one_reader_does_with_values_no_other_sees(run):

@@ -11,6 +11,7 @@ from framelens.records.damage import NotReadable, NotShown
 from framelens.reports.comparison import curves
 from framelens.reports.comparison.compared import Compared
 from framelens.reports.comparison.measures import MEASURES
+from framelens.reports.datasets import opened_once
 from framelens.reports.drawing import style
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.figure import PageFigure, figure_section
@@ -33,6 +34,7 @@ LAYERS_DIFFER = (
 )
 
 
+@opened_once()
 def write(compared: Compared, out: Path) -> Path:
     """Writes the figures and page.html into the folder, and returns the page's path."""
     drawn, missing = [], {}

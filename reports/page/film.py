@@ -33,7 +33,9 @@ class Film:
         ]
         whole, buffer = np.concatenate(shown, axis=1), io.BytesIO()
         is_small = max(self.frames.shape[1:3]) <= SMALL
-        Image.fromarray(whole).save(buffer, "WEBP", lossless=is_small, quality=80, method=4)
+        # Without loss, method 4 takes twice as long as method 2 for the same size.
+        method = 2 if is_small else 4
+        Image.fromarray(whole).save(buffer, "WEBP", lossless=is_small, quality=80, method=method)
         return buffer.getvalue()
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from framelens.analyses.decision.findings import DECISION, Finding
 from framelens.records import write_text
 from framelens.records.manifest import ProbeManifest
+from framelens.reports.datasets import opened_once
 from framelens.reports.drawing.effects import datasets
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.attention import attention_section
@@ -41,6 +42,7 @@ def write_page(
     return write_text(run.folder / "page.html", text)
 
 
+@opened_once()
 def page(run: Run, drawn: list[PageFigure], not_drawn: Mapping[str, list[str]]) -> Html:
     """The whole page."""
     name, plan = f"{run.model}, run {run.name}", run.plan
