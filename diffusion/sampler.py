@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser, Context, Traits, traits
+from framelens.diffusion.transfer import send, send_levels
 
 Role = Literal["denoise", "encode", "ask"]
 Branch = Literal["cond", "uncond"]
@@ -88,11 +89,10 @@ def rollout(
     >>> framelens.rollout(model, torch.randn(1, 2, 3, 20, 20), sigma_grid(4), actions).shape
     torch.Size([1, 2, 3, 20, 20])
     """
-    frames = noise.shape[1]
-    given = noise[:, :0] if given is None else given
+    frames, given = noise.shape[1], noise[:, :0] if given is None else given
     _check(frames, given, teacher_forced, denoised_frames, model.geometry.frames_per_chunk)
-    declared, sigmas = traits(model), sigmas.to(noise.device)
-    levels = sigmas if first_sigmas is None else first_sigmas.to(noise.device)
+    declared, grid = traits(model), send_levels(sigmas, noise.device)
+    first = grid if first_sigmas is None else send_levels(first_sigmas, noise.device)
     context = begin(model, declared, len(noise), cond, announce_as(on_pass, -1, 0, 0.0, "encode"))
     chunk, video = model.geometry.frames_per_chunk, []
     for frame in range(0, frames, chunk):
@@ -101,8 +101,8 @@ def rollout(
         x = given[:, span]
         is_wanted = denoised_frames is None or frame in denoised_frames
         if not is_given or (teacher_forced and is_wanted):
-            x = _chunk(model, declared, noise[:, span], levels, context, frame, on_pass, renoise)
-            levels = sigmas
+            x = _chunk(model, declared, noise[:, span], first, context, frame, on_pass, renoise)
+            first = grid
         video.append(x)
         if frame + chunk < frames:
             finished = given[:, span] if is_given else x
@@ -115,14 +115,14 @@ def _chunk(
     model: CausalDiffuser,
     declared: Traits,
     noise: Tensor,
-    sigmas: Tensor,
+    grid: tuple[Tensor, list[float]],
     context: Context,
     frame: int,
     on_pass: OnPass,
     renoise: int | None,
 ) -> Tensor:
     """The frames of one chunk, sampled from its noise in that context."""
-    levels, contexts = sigmas.tolist(), prepare_steps(declared, sigmas[:-1], context)
+    (sigmas, levels), contexts = grid, prepare_steps(declared, grid[0][:-1], context)
 
     def velocity(x: Tensor, step: int) -> Tensor:
         announce = announce_as(on_pass, frame, step, levels[step], "denoise")
@@ -247,4 +247,4 @@ def take_step(
 def fresh_noise(like: Float[Tensor, "b f c h w"], seed: int, frame: int, step: int) -> Tensor:
     """The noise that is added after a step; by seed, frame and step alone, on every device."""
     place = ((seed * 10_007 + frame) * 10_007 + step) % 2**63
-    return torch.randn(like.shape, generator=torch.Generator().manual_seed(place)).to(like)
+    return send(torch.randn(like.shape, generator=torch.Generator().manual_seed(place)), like.device).to(like)

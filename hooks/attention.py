@@ -64,22 +64,27 @@ class AttentionTap(AttentionInstrument):
 
 
 def self_test(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
-    """Raise RuntimeError if the fused kernels of this device are off, on 64 tokens against float64.
+    """Raise RuntimeError if the fused kernels of this device are off, on few tokens against float64.
 
     Log-normalisers differ between kernels and versions (padding, base 2), and a wrong one gives wrong masses
-    without an error.
+    without an error. The second size fills no tile of a kernel: its tokens and its width are padded.
     """
+    for tokens, width in ((64, 32), (52, 20)):
+        _test_kernels(device, dtype, tokens, width)
+
+
+def _test_kernels(device: str | torch.device, dtype: torch.dtype, tokens: int, width: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    q, k = torch.randn(2, 1, 2, 64, 32, generator=generator).to(dtype)
-    pattern = Pattern(q.to(device), k.to(device), 0.5, torch.arange(4).repeat_interleave(16))
+    q, k = torch.randn(2, 1, 2, tokens, width, generator=generator).to(dtype)
+    pattern = Pattern(q.to(device), k.to(device), 0.5, torch.arange(4).repeat_interleave(tokens // 4))
     q, k = q.double(), k.double()
     score = 0.5 * q @ k.mT
     p = score.softmax(-1)
     exact = {
         "log_normaliser": (pattern.log_normaliser(), score.logsumexp(-1), 1e-3),
-        "lag_mass": (pattern.lag_mass(), p.unflatten(-1, (4, 16)).sum(-1), 1e-3),
+        "lag_mass": (pattern.lag_mass(), p.unflatten(-1, (4, tokens // 4)).sum(-1), 1e-3),
         "entropy": (pattern.entropy(), -torch.xlogy(p, p).sum(-1), 1e-3),
-        "rows": (pattern.rows(0, 64), p, 1e-3),
+        "rows": (pattern.rows(0, tokens), p, 1e-3),
         # Only an expectation is rounded to the dtype of the call.
         "expect": (pattern.expect(pattern.k), p @ k, max(1e-3, 16 * torch.finfo(dtype).eps)),
     }
@@ -87,6 +92,6 @@ def self_test(device: str | torch.device = "cpu", dtype: torch.dtype = torch.flo
         error = (got.cpu().double() - expected).abs().max().item()
         if not error <= limit:
             raise RuntimeError(
-                f"{name} on {device} in {dtype} is off by {error:.1e}, expected at most {limit:.1e}: "
-                f"its attention kernel cannot be trusted with this version of torch"
+                f"{name} of {tokens} tokens on {device} in {dtype} is off by {error:.1e}, expected at most "
+                f"{limit:.1e}: its attention kernel cannot be trusted with this version of torch"
             )

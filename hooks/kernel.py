@@ -36,8 +36,9 @@ def attend(
 
 def _attend_cuda(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     queries, width = q.shape[-2:]
-    # The kernels require widths in multiples of 8; zeros added to q and k change no score.
-    q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))
+    # A copy of a long past costs as much as its attention, so only what the kernels cannot read is copied:
+    # widths that are not multiples of 8 (zeros added to q and k change no score), and repeated rows.
+    q, k, v = (F.pad(x, (0, -width % 8)) if width % 8 or 0 in x.stride() else x for x in (q, k, v))
     if q.dtype == torch.float32:
         found = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, False, scale=scale)
     else:

@@ -6,6 +6,7 @@ For example, the mass of 64 queries on each earlier frame, and its entropy:
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -70,8 +71,7 @@ class Pattern:
             return self
         if queries < 1:
             raise ValueError(f"got {queries} queries, expected at least 1, or None for all of them")
-        order = torch.randperm(self.queries, generator=torch.Generator().manual_seed(seed))
-        index = order[:queries].sort().values.to(self.q.device)
+        index = _draw_queries(self.queries, queries, seed, self.q.device)
         fraction = self.fraction * queries / self.queries
         if self.fold == 1:
             return Pattern(self.q.index_select(-2, index), self.k, self.scale, self.key_age, fraction)
@@ -159,6 +159,21 @@ class Pattern:
         return _Frames.of(self.key_age)
 
 
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _draw_queries(count: int, queries: int, seed: int, device: torch.device) -> Int[Tensor, " queries"]:
+    """The places of that many queries of `count`, in order; kept, as a copy to a GPU makes the CPU wait."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[:queries].sort().values.to(device)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _columns(places: tuple[int, ...], device: torch.device) -> Int[Tensor, " frame"]:
+    """These places as an index on that device; kept as in `_draw_queries`."""
+    return torch.tensor(places, device=device)
+
+
 @dataclass(frozen=True)
 class _Frames:
     """Keys grouped by age: `sizes[j]` keys have age `ages[j]`; they are consecutive once sorted."""
@@ -209,5 +224,5 @@ class _Frames:
     def by_lag(self, mass: Float[Tensor, "b h q frame"]) -> Float[Tensor, "b h q lag"]:
         # Age -1 goes to the column after the last lag, which is cut off.
         width = max(self.ages) + 2
-        columns = torch.tensor([age % width for age in self.ages], device=mass.device)
+        columns = _columns(tuple(age % width for age in self.ages), mass.device)
         return mass.new_zeros(*mass.shape[:-1], width).index_copy_(-1, columns, mass)[..., :-1]

@@ -17,6 +17,7 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from framelens.diffusion.transfer import send
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts.asking import disturb, query_noise
 from framelens.models.parts.blocks import HookedRootModule
@@ -149,7 +150,7 @@ class SCD(HookedRootModule, Conditioned):
 
     def query_noise(self, frame: int) -> Float[Tensor, "c h w"]:
         """The noise of the query tokens for that frame; the same in every clip."""
-        return query_noise(self.geometry, frame)[0].to(self.device)
+        return send(query_noise(self.geometry, frame)[0], self.device)
 
     def _with_features(self, features: Float[Tensor, "b n d"], context: SCDContext) -> SCDContext:
         """The context with these features; for the prefix fusion the decoder reads them, once per frame."""

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from framelens.diffusion.contract import Geometry
 from framelens.diffusion.schedule import add_noise
+from framelens.diffusion.transfer import send
 
 
 def query_noise(geometry: Geometry, frame: int) -> Float[Tensor, "f c h w"]:
@@ -28,4 +29,4 @@ def disturb(
 ) -> Float[Tensor, "b n d"]:
     """Features with noise of that strength: c + eta zeta (Bai et al. 2026, eq. 7)."""
     noise = torch.randn(features.shape, generator=generator, device=generator.device)
-    return features + strength * noise.to(features)
+    return features + strength * send(noise, features.device).to(features.dtype)

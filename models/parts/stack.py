@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
+from framelens.diffusion.transfer import send
 from framelens.models.parts.blocks import (
     AdaNorm,
     AxialRope,
@@ -174,7 +175,7 @@ class Stack(HookedRootModule, Conditioned, RecomputedBlocks):
 
     def rotation(self, frames: list[int]) -> Rope:
         """RoPE tables for the tokens of frames with these numbers."""
-        return self.rope(torch.tensor(frames, device=self.device))
+        return self.rope(send(torch.tensor(frames), self.device))
 
     def text_keys(self, cond: Tensor | None) -> TextKeys | None:
         """The prompt's keys and values for every block, from embeddings [b t w]; None without prompts."""

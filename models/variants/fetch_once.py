@@ -141,9 +141,10 @@ class FetchOnce(Around):
     def reads_past(self, sigmas: Tensor) -> list[bool]:
         """Whether each step of a frame reads the past."""
         every, below = self.refresh, self.refresh_from
+        # Noise levels are read only where they decide, since reading them waits for a GPU.
+        is_low = [False] * len(sigmas) if below is None else [sigma <= below for sigma in sigmas.tolist()]
         return [
-            step == 0 or (every is not None and step % every == 0) or (below is not None and sigma <= below)
-            for step, sigma in enumerate(sigmas.tolist())
+            step == 0 or (every is not None and step % every == 0) or low for step, low in enumerate(is_low)
         ]
 
     def denoise(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:

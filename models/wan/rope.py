@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from framelens.diffusion.transfer import send
 from framelens.models.parts.blocks import Rope
 
 
@@ -12,7 +13,7 @@ def turns(rope: Any, axes: tuple[int, int, int], grid: list[list[int]], device: 
 
     The sine is negative at the first channel of each pair, where the rotation subtracts.
     """
-    places = torch.meshgrid(*(torch.tensor(line, device=device) for line in grid), indexing="ij")
+    places = torch.meshgrid(*(send(torch.tensor(line), device) for line in grid), indexing="ij")
     cos, sin = (_pick(table.to(device), axes, places) for table in (rope.freqs_cos, rope.freqs_sin))
     sin[:, 0::2] *= -1
     return cos, sin
