@@ -139,16 +139,10 @@ SMALL = Preset(
     what="networks between tiny and the paper's: 64 tokens a frame, width 512",
     dense=dense.Config(layers=12, **SMALL_SIZES),
     scd=scd.Config(encoder_layers=8, decoder_layers=4, **SMALL_SIZES),
-    frames=65,
-    steps=20,
-    guidance=1.0,
-    history=64,
-    histories=(),
-    all_steps=(),
-    decoder_layers=(),
-    batches=(),
+    frames=65, steps=20, guidance=1.0, history=64,
+    histories=(), all_steps=(), decoder_layers=(), batches=(),
     threads=1,  # so that a busy neighbour disturbs all arms alike
-)
+)  # fmt: skip
 SMALL_WIDTH = 256
 """Largest width with which a network of a model's shapes uses one thread of a CPU."""
 MINECRAFT = Preset(
