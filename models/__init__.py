@@ -94,10 +94,18 @@ def load_shuffled(
     return read(place, device, dtype, asked, 1, seed)
 
 
-def save(model: "framelens.diffusion.contract.CausalDiffuser", path: Path | str) -> None:
-    """Writes a loaded model as one of our checkpoints, with everything that its own file did not store."""
+def save(
+    model: "framelens.diffusion.contract.CausalDiffuser",
+    path: Path | str,
+    shard_size: int | str | None = None,
+) -> None:
+    """Writes a loaded model as one of our checkpoints, with everything that its own file did not store.
+
+    With a `shard_size`, bytes or text as "5GB", `path` is a new folder: it holds one file, or several of at
+    most that size and their index. `load` opens either.
+    """
     from framelens.diffusion.contract import module_of, traits
-    from framelens.models.loading.checkpoint import write
+    from framelens.models.loading.checkpoint import write, write_shards
     from framelens.models.loading.own import distinct_weights
 
     said = traits(model)
@@ -110,7 +118,11 @@ def save(model: "framelens.diffusion.contract.CausalDiffuser", path: Path | str)
         metadata["sampling"] = said.sampling.describe()
     if said.latent:
         metadata["latent"] = True
-    write(Path(path), distinct_weights(module_of(model)), metadata)
+    weights = distinct_weights(module_of(model))
+    if shard_size is None:
+        write(Path(path), weights, metadata)
+    else:
+        write_shards(Path(path), weights, metadata, shard_size)
 
 
 def label(name: str) -> str:

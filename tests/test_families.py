@@ -19,11 +19,12 @@ def test_a_twin_of_each_family_passes_every_check(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in twins.FAMILIES if name not in ("oasis", "scd")])
-def test_a_separated_twin_of_each_family_passes_every_check(name, tmp_path):
+def test_a_separated_twin_of_each_family_is_saved_and_passes_every_check(name, tmp_path):
     path, said = twins.twin(name, tmp_path)
     network = models.load(path, **said)
     depth = network.geometry.layers
-    model = separate(network, encoder=range(1), tail=range(1, depth), share=True)
-    checks = list(examine(model))
+    made = separate(network, encoder=range(1), tail=range(1, depth), share=True)
+    models.save(made, tmp_path / "separated.safetensors")
+    checks = list(examine(models.load(str(tmp_path / "separated.safetensors"))))
     assert [f"{check.name}: {check.found}" for check in checks if check.holds is False] == []
     assert sum(check.holds is True for check in checks) >= 10

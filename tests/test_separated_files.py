@@ -15,9 +15,9 @@ from framelens.diffusion.contract import traits
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import sigma_grid
 from framelens.models.cost.shape import shape_of
+from framelens.models.loading import checkpoint
 from framelens.models.separated.network import SeparatedNetwork
 from framelens.models.variants.separated import separate
-from framelens.probes.check.examine import examine
 
 FAMILIES = ["wan", "self_forcing", "skyreels", "anyflow", "far", "far_long"]
 SHARED = [(name, share) for name in FAMILIES for share in (False, True) if share or name != "far"]
@@ -69,15 +69,6 @@ def test_a_network_that_is_not_separated_is_saved_and_opened_too(name, tmp_path)
     assert torch.equal(sample(again), sample(network))
     ours, theirs = traits(again), traits(network)
     assert (ours.sampling, ours.latent, ours.density) == (theirs.sampling, theirs.latent, theirs.density)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_what_was_saved_passes_every_check(name, tmp_path):
-    models.save(separated(name, tmp_path), tmp_path / "separated.safetensors")
-    checks = list(examine(models.load(str(tmp_path / "separated.safetensors"))))
-    assert [f"{check.name}: {check.found}" for check in checks if check.holds is False] == []
-    assert sum(check.holds is True for check in checks) >= 10
 
 
 def test_shared_weights_are_stored_once_and_are_shared_again(tmp_path):
@@ -169,3 +160,59 @@ def test_no_heads_are_refused_in_one_line(file):
     with pytest.raises(ValueError, match="does not fit a separated network") as error:
         models.load(str(file))
     assert "\n" not in str(error.value)
+
+
+def test_a_large_one_is_written_in_shards_and_opens_from_their_folder(tmp_path):
+    model, folder = separated("wan", tmp_path), tmp_path / "shards" / "split"
+    models.save(model, folder, shard_size="20KB")
+    names = sorted(file.name for file in folder.iterdir())
+    assert len(names) > 3 and names[-1] == "model.safetensors.index.json"
+    assert all((folder / name).stat().st_size < 40_000 for name in names)
+    assert [file.name for file in folder.parent.iterdir()] == ["split"]
+    again = models.load(str(folder))
+    assert torch.equal(sample(again), sample(model)) and models.label(str(folder)) == "split"
+    assert len(again.source.sha256) == 64 and again.source.file == folder
+    models.save(model, tmp_path / "whole", shard_size=10**9)
+    assert [file.name for file in (tmp_path / "whole").iterdir()] == ["model.safetensors"]
+    assert torch.equal(sample(models.load(str(tmp_path / "whole"))), sample(model))
+
+
+@pytest.fixture
+def shards(tmp_path):
+    models.save(separated("far_long", tmp_path, head=0), tmp_path / "shards", shard_size="300KB")
+    assert len([*(tmp_path / "shards").iterdir()]) > 2
+    return tmp_path / "shards"
+
+
+def test_a_folder_that_holds_something_and_a_size_that_is_none_are_refused(shards, tmp_path):
+    model, before = models.load(str(shards)), sorted(shards.iterdir())
+    with pytest.raises(ValueError, match="exists: shards are written to a new or an empty folder"):
+        models.save(model, shards, shard_size="1GB")
+    for size in ("five", "5 apples", 0, -1):
+        with pytest.raises(ValueError, match="a shard's size is a number of bytes, or text as '5GB'"):
+            models.save(model, tmp_path / "other", shard_size=size)
+    assert sorted(shards.iterdir()) == before and not (tmp_path / "other").exists()
+
+
+def test_shards_that_lack_one_or_are_of_two_networks_are_refused(shards, tmp_path):
+    first, second, *_ = sorted(shards.glob("*.safetensors"))
+    changed(first, share=False)
+    with pytest.raises(ValueError, match="are not those of one framelens model"):
+        models.load(str(shards))
+    second.unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {second.name}"):
+        models.load(str(shards))
+
+
+def test_an_interrupted_save_leaves_no_folder(tmp_path, monkeypatch):
+    model, written = separated("far_long", tmp_path), []
+
+    def stop(path, *_):
+        written.append(path.parent)
+        path.parent.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        models.save(model, tmp_path / "shards", shard_size="300KB")
+    assert written and not written[0].exists() and not (tmp_path / "shards").exists()

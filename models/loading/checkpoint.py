@@ -1,5 +1,6 @@
 """Checkpoints: what a family file receives, where a model came from, and how our checkpoints are written."""
 
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,12 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from framelens.records import write_json
+from framelens.records.extras import extra
 from framelens.records.tensors import write_tensors
 
+SHARDS, SHARD_INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
+"""Names of the files of a network in shards, and of their index, as transformers and diffusers have them."""
 NAMED = 10
 """At most this number of tensors are named in a message."""
 
@@ -36,6 +41,38 @@ def write(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> N
     """Writes weights and metadata as safetensors, atomically: the file is always the whole old or new one."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_tensors(path, save_file, tensors, metadata)
+
+
+def write_shards(folder: Path, weights: dict[str, Tensor], metadata: dict[str, Any], size: int | str) -> None:
+    """Writes weights as files of at most that size ("5GB") and an index of them into a new folder.
+
+    Each file has the metadata. The folder appears whole. ValueError for a folder that holds something, and
+    for a size that is none.
+    """
+    with extra("families"):
+        from huggingface_hub import split_torch_state_dict_into_shards
+
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder} exists: shards are written to a new or an empty folder")
+    try:
+        if isinstance(size, int) and size < 1:
+            raise ValueError
+        split = split_torch_state_dict_into_shards(weights, filename_pattern=SHARDS, max_shard_size=size)
+    except (TypeError, ValueError):
+        raise ValueError(f"a shard's size is a number of bytes, or text as '5GB', got {size!r}") from None
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for file, names in split.filename_to_tensors.items():
+            write(partial / file, {name: weights[name] for name in names}, metadata)
+        if split.is_sharded:
+            index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+            write_json(partial / SHARD_INDEX, index)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_shapes(

@@ -107,6 +107,20 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
+def read_shards(folder: Path, files: list[Path]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The framelens metadata and the tensors of a checkpoint in several files of a folder.
+
+    ValueError for files that are not of one checkpoint.
+    """
+    contents = [read_file(file) for file in files]
+    metadata = contents[0].metadata
+    if metadata is None or any(content.metadata != metadata for content in contents):
+        raise ValueError(
+            f"{folder} has shards without a config.json: they are not those of one framelens model"
+        )
+    return metadata, {name: tensor for content in contents for name, tensor in content.weights.items()}
+
+
 def bare(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors by names without the parts that wrappers and prefixes add."""
     for wrapper in WRAPPERS:

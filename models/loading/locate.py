@@ -17,8 +17,9 @@ HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<inside>.+))?")
 REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
 ADAPTER = re.compile(r"(?P<file>.+\.py):(?P<function>.*)")
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-FOLDER_MARKS = ("model.safetensors", "model_index.json", "config.json")
-"""A folder with one of these is a model: our checkpoint, a diffusers pipeline, or a diffusers model."""
+FOLDER_MARKS = ("model.safetensors", "model.safetensors.index.json", "model_index.json", "config.json")
+"""A folder with one of these is a model: our checkpoint, whole or in shards, a diffusers pipeline, or a
+diffusers model."""
 
 
 @dataclass(frozen=True)

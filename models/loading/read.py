@@ -19,9 +19,9 @@ from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
 from framelens.models.loading.adapter import make_model
-from framelens.models.loading.checkpoint import Checkpoint
+from framelens.models.loading.checkpoint import SHARD_INDEX, Checkpoint
 from framelens.models.loading.devices import AUTO, check_device, first_device
-from framelens.models.loading.files import files_of, read_file, read_folder
+from framelens.models.loading.files import files_of, read_file, read_folder, read_shards
 from framelens.models.loading.finite import require_finite_config, require_finite_weights
 from framelens.models.loading.locate import Place
 from framelens.models.loading.memory import require_memory
@@ -96,20 +96,24 @@ def _from_file(place: Place, asked: dict[str, Any], require_room: RequireRoom) -
     if metadata is None:
         model, metadata = _by_family(_recognising(path, weights), Checkpoint(path, weights, keys=keys), asked)
     else:
-        reach, others = _reach(asked, {})
-        if others:
-            raise ValueError(
-                f"{path} stores its own configuration, so it takes no option {', '.join(others)}"
-            )
-        model = build_own(path, metadata)
-        fill(path, model, weights)
-        half = model
-        bounded = half.reads_past if isinstance(half, InHalves) else half
-        bounded.config = _limit_history(bounded.config, path, reach)
-        model.latent = bool(metadata.get("latent"))
-        if "sampling" in metadata:
-            model.sampling = Sampling.from_values(metadata["sampling"])
+        model = _own(path, metadata, weights, asked)
     return model, Source(path, _hash([path]), metadata)
+
+
+def _own(path: Path, metadata: dict[str, Any], weights: dict[str, Any], asked: dict[str, Any]) -> Any:
+    """The model of one of our checkpoints."""
+    reach, others = _reach(asked, {})
+    if others:
+        raise ValueError(f"{path} stores its own configuration, so it takes no option {', '.join(others)}")
+    model = build_own(path, metadata)
+    fill(path, model, weights)
+    half = model
+    bounded = half.reads_past if isinstance(half, InHalves) else half
+    bounded.config = _limit_history(bounded.config, path, reach)
+    model.latent = bool(metadata.get("latent"))
+    if "sampling" in metadata:
+        model.sampling = Sampling.from_values(metadata["sampling"])
+    return model
 
 
 def _by_family(
@@ -139,6 +143,8 @@ def _limit_history(config: Any, path: Path, reach: dict[str, int]) -> Any:
 
 def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
     folder = _network_folder(place.path, asked)
+    if (folder / SHARD_INDEX).exists() and not (folder / "config.json").exists():
+        return _from_shards(folder, asked, require_room)
     config, family = _kind_of(folder)
     complete_options(folder, family, _reach(asked, family.DEFAULTS)[1])  # before gigabytes are read
     require_room(files_of(folder))
@@ -146,6 +152,15 @@ def _from_folder(place: Place, asked: dict[str, Any], require_room: RequireRoom)
     check_types(folder, weights)
     model, metadata = _by_family(family, Checkpoint(folder, weights, config), asked)
     return model, Source(folder, _hash(files_of(folder)), metadata)
+
+
+def _from_shards(folder: Path, asked: dict[str, Any], require_room: RequireRoom) -> tuple[Any, Source]:
+    """The model of one of our checkpoints in several files."""
+    files = files_of(folder)
+    require_room(files)
+    metadata, weights = read_shards(folder, files)
+    check_types(folder, weights)
+    return _own(folder, metadata, weights, asked), Source(folder, _hash(files), metadata)
 
 
 def _kind_of(folder: Path) -> tuple[dict[str, Any], ModuleType]:
