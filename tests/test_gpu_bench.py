@@ -3,6 +3,8 @@ a CPU runs every section and says so."""
 
 import json
 import re
+import signal
+import time
 
 import pytest
 import torch
@@ -87,6 +89,21 @@ def test_a_section_that_fails_costs_the_others_nothing_and_is_tried_again(tmp_pa
     )
     day(tmp_path).measure(planned, 100, clock)
     assert done == ["a", "b", "c", "a", "b"]
+
+
+def test_a_section_that_takes_longer_than_all_that_is_left_is_stopped(tmp_path):
+    done = []
+
+    def measure(sizes, out):
+        time.sleep(60)
+
+    planned = [Section("a", "A", 0.1, measure), section("b", 0.5, Clock(), done)]
+    began = time.perf_counter()
+    assert day(tmp_path).measure(planned, 1)
+    assert time.perf_counter() - began < 30 and not done
+    assert statuses(tmp_path) == {"a": "not measured", "b": "not measured"}
+    assert "no time left: it was stopped after 1 seconds" in (tmp_path / "gpu.md").read_text()
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
 
 
 def test_what_is_finished_survives_an_interruption(tmp_path):

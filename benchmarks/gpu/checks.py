@@ -24,8 +24,6 @@ FRAMES, STEPS = 4, 5
 NEAR = "one draw of noise; a share of the largest value; float32 is expected below 1e-3"
 TESTS = ROOT / "tests"
 MARK, COMPILED = "pytest.mark.gpu", "compile"
-LIMIT = 150
-"""Seconds after which the tests are stopped."""
 
 
 def test_kernels(sizes: DaySizes) -> list[Reading]:
@@ -87,12 +85,9 @@ def run_tests(sizes: DaySizes, keyword: str) -> list[Reading]:
         report = Path(folder) / "tests.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "-k", keyword]
         command += [f"--junitxml={report}", *map(str, files)]
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL
-            )
-        except subprocess.TimeoutExpired:
-            raise CannotMeasure(f"the tests were stopped after {LIMIT} seconds") from None
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
         print(done.stdout, done.stderr)
         if not report.exists():
             raise CannotMeasure(f"pytest ended with status {done.returncode} and no report")

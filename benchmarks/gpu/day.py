@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from framelens.benchmarks.gpu.limit import stop_after
 from framelens.benchmarks.gpu.readings import CannotMeasure
 from framelens.benchmarks.gpu.report import page, table_text
 from framelens.benchmarks.gpu.sections import Section
@@ -81,23 +82,24 @@ class Day:
                 self._keep(section, {"status": NOT_MEASURED, "why": why})
             else:
                 print(f"{section.title} (about {section.cost(self.sizes):g} s)", flush=True)
-                self._keep(section, self._run(section, clock))
+                self._keep(section, self._run(section, clock, left))
         self._write(planned)
         return all(each.get("status") != FAILED for each in self.document["sections"].values())
 
-    def _run(self, section: Section, clock: Callable[[], float]) -> dict[str, Any]:
-        """The result of one section; what it prints goes to a file of its own."""
+    def _run(self, section: Section, clock: Callable[[], float], left: float) -> dict[str, Any]:
+        """The result of one section, which is stopped when no time is left; a file has what it prints."""
         began = clock()
         self.out.mkdir(parents=True, exist_ok=True)
         with (self.out / f"{section.name}.txt").open("w", encoding="utf-8") as log, redirect_stdout(log):
-            found = self._try(section)
+            found = self._try(section, left)
         gc.collect()
         torch.cuda.empty_cache()  # does nothing without a GPU
         return found | {"seconds": clock() - began}
 
-    def _try(self, section: Section) -> dict[str, Any]:
+    def _try(self, section: Section, left: float) -> dict[str, Any]:
         try:
-            readings = section.measure(self.sizes, self.out)
+            with stop_after(left):
+                readings = section.measure(self.sizes, self.out)
         except CannotMeasure as reason:
             return {"status": NOT_MEASURED, "why": str(reason)}
         except Exception as error:  # noqa: BLE001 - a section that fails must not cost the others their time

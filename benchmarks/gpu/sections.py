@@ -51,7 +51,7 @@ def sections(presets: Sequence[str]) -> list[Section]:
         *(separation_of(preset, "graph", 90) for preset in presets),
         Section("overhead", f"Probe overhead{LARGE}", 50, _of_sizes(probing.measure_overhead)),
         Section("roofline", "Roofline", 5, separation.measure_roofline),
-        Section("tests", "Tests marked gpu", 60, _of_sizes(checks.run_tests, keyword=f"not {COMPILED}")),
+        Section("tests", "Tests marked gpu", 75, _of_sizes(checks.run_tests, keyword=f"not {COMPILED}")),
         Section("memory", f"Peak memory of a probe{LARGE}", 40, _of_sizes(probing.compare_memory)),
         Section("training", f"A training step{LARGE}, separated", 40, _of_sizes(measure_training_step)),
         *(separation_of(preset, "compile", 75) for preset in presets),
