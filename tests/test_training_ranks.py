@@ -151,6 +151,12 @@ def test_every_clip_is_in_one_share():
         shares(RECIPE, Ranks(0, 3))
 
 
+def test_one_process_is_not_divided(tmp_path):
+    with pytest.raises(ValueError, match="--fsdp divides a training among processes: .*torchrun"):
+        loop.train(RECIPE, tmp_path / "out", "cpu", progress=False, fsdp=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_noise_that_a_network_adds_is_that_of_its_clips():
     torch.manual_seed(0)
     whole = torch.randn_like(torch.zeros(4, 5)), torch.rand_like(torch.zeros(4, 2))
@@ -208,13 +214,14 @@ print("ended with", status, file=sys.stderr)
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_weights_of_one_although_one_of_them_is_stopped(tmp_path, alone):
+@pytest.mark.parametrize("divided", [(), ("--fsdp",)], ids=["whole", "sharded"])
+def test_two_processes_train_the_weights_of_one_although_one_of_them_is_stopped(tmp_path, alone, divided):
     script, out = tmp_path / "stopped.py", tmp_path / "out"
     script.write_text(STOPPED)
-    stopped = launch(str(script), "--out", str(out), *WORDS)
+    stopped = launch(str(script), "--out", str(out), *WORDS, *divided)
     assert stopped.stderr.count("ended with 130") == 2, stopped.stderr
     assert torch.load(out / "state.pt", weights_only=True)["step"] == 2, "both finish the step of the signal"
-    done = launch("-m", "framelens.training", "--out", str(out), *WORDS)
+    done = launch("-m", "framelens.training", "--out", str(out), *WORDS, *divided)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out / "model.safetensors"), "one process says where the weights are"
     assert_close(load_file(out / "model.safetensors"), load_file(alone / "model.safetensors"))

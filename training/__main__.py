@@ -40,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and noise (default: 0)")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    machine.add_argument(
+        "--fsdp", action=argparse.BooleanOptionalAction, default=False,
+        help="divide weights, gradients, optimiser and average among the launched processes (FSDP2)",
+    )  # fmt: skip
     machine.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     return parser
 
@@ -50,7 +54,7 @@ def main(arguments: list[str]) -> int:
     options = read_options(parser(), arguments)
     chosen = _recipe(options)
     out = options.out or Path("runs/train") / options.model
-    weights = _train(chosen, out, options.device, options.threads)
+    weights = _train(chosen, out, options.device, options.threads, options.fsdp)
     if weights is not None:
         print(weights)
     return 0
@@ -78,7 +82,7 @@ def _read_plan(path: Path | None, shipped: Recipe) -> dict[str, Any]:
     return plan.architecture
 
 
-def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path | None:
+def _train(chosen: Recipe, out: Path, device: str, threads: int | None, fsdp: bool) -> Path | None:
     """The path of the weights; None on all ranks but the first."""
     import torch
 
@@ -93,7 +97,7 @@ def _train(chosen: Recipe, out: Path, device: str, threads: int | None) -> Path 
     if ranks.size > 1 and device == "cuda":
         device = f"cuda:{torch.cuda.current_device()}"
     try:
-        weights = train(chosen, out, device, ranks=ranks)
+        weights = train(chosen, out, device, ranks=ranks, fsdp=fsdp)
         return weights if ranks.is_first else None
     except torch.OutOfMemoryError:
         raise ValueError(

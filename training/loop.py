@@ -6,27 +6,37 @@ train(recipe("dense-tiles"), Path("runs/train/dense-tiles"), device="cpu")
 from contextlib import nullcontext
 from pathlib import Path
 
+from framelens.diffusion.contract import module_of
 from framelens.models.loading.ranks import Ranks
 from framelens.records.lock import hold_folder, remove_stale_files
 from framelens.records.progress import progress_bar
 from framelens.training.build import build
 from framelens.training.distil import Distillation
 from framelens.training.recipes import Recipe
+from framelens.training.sharding import shard
 from framelens.training.state import TrainingFolder, finish_step_on_interrupt
 from framelens.training.trainer import ALONE, Training
 
 
-def train(recipe: Recipe, out: Path, device: str, progress: bool = True, ranks: Ranks = ALONE) -> Path:
+def train(
+    recipe: Recipe,
+    out: Path,
+    device: str,
+    progress: bool = True,
+    ranks: Ranks = ALONE,
+    fsdp: bool = False,
+) -> Path:
     """The path of the trained model's weights, written with checkpoints, log and samples into `out`.
 
     A finished training is left as it is. Several ranks train one model: each takes its share of the clips of
-    a step, and the first one writes. ValueError where `out` has a training of another recipe, or the recipe's
-    network cannot be built; OSError where a rank is gone.
+    a step, and the first one writes; with `fsdp` each keeps its share of the weights, too. ValueError where
+    `out` has a training of another recipe, or the recipe's network cannot be built; OSError where a rank is
+    gone.
     """
     folder = TrainingFolder(out, recipe, writes=ranks.is_first)
     if folder.is_finished():
         return folder.weights
-    training = _begin(recipe, device, ranks)
+    training = _begin(recipe, device, ranks, fsdp)
     with hold_folder(out, "--out gives another folder") if ranks.is_first else nullcontext():
         if ranks.is_first:
             remove_stale_files(out)
@@ -52,7 +62,14 @@ def _advance(training: Training, folder: TrainingFolder, progress: bool) -> None
                     raise KeyboardInterrupt
 
 
-def _begin(recipe: Recipe, device: str, ranks: Ranks) -> Training:
+def _begin(recipe: Recipe, device: str, ranks: Ranks, fsdp: bool) -> Training:
     """The training before its first step; with a teacher, a distillation."""
     kind = Distillation if recipe.teacher else Training
-    return kind(recipe, build(recipe, device), device, ranks)
+    model = build(recipe, device)
+    if fsdp and recipe.teacher:
+        raise ValueError(
+            "--fsdp is for training on videos: a distillation keeps whole networks beside its own"
+        )
+    if fsdp:
+        shard(module_of(model), ranks, device)
+    return kind(recipe, model, device, ranks)

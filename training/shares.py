@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 
 from framelens.models.loading.ranks import Ranks
@@ -55,5 +56,6 @@ class NoiseOfRows(TorchFunctionMode):
 
 
 def average_gradients(module: nn.Module, ranks: Ranks) -> None:
-    """Replaces each gradient by its mean over the processes."""
-    ranks.average([weight.grad for weight in module.parameters() if weight.grad is not None])
+    """Replaces each gradient by its mean over the processes; FSDP2 did so with those that it divides."""
+    found = [weight.grad for weight in module.parameters() if weight.grad is not None]
+    ranks.average([grad for grad in found if not isinstance(grad, DTensor)])

@@ -26,6 +26,7 @@ from framelens.models.loading.own import distinct_weights
 from framelens.records import replace_file
 from framelens.training.averaging import averaged_weights
 from framelens.training.recipes import Recipe
+from framelens.training.sharding import gather, place_like, place_state
 from framelens.training.tensors import to_tensors
 
 DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, UnpicklingError)
@@ -35,7 +36,7 @@ DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, U
 class TrainingFolder:
     """The folder of one recipe's training; refuses a folder of another recipe. It appears with its files.
 
-    Of several processes one writes (`writes`); all compute the losses that decide whether it may.
+    Of several processes one writes (`writes`). All compute what is written: each may hold a part of it.
     """
 
     def __init__(self, out: Path, recipe: Recipe, writes: bool = True):
@@ -63,10 +64,11 @@ class TrainingFolder:
         saved = self._read_state()
         self._check_recipe(saved["recipe"])
         training.step, training.seconds, training.log = saved["step"], saved["seconds"], saved["log"]
-        training.model.load_state_dict(saved["model"])
-        training.average = {name: tensor.to(training.device) for name, tensor in saved["average"].items()}
+        own = training.model.state_dict()
+        training.model.load_state_dict(place_like(saved["model"], own))
+        training.average = place_like(saved["average"], own)
         for optimizer, state in zip(training.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+            optimizer.load_state_dict(place_state(state, optimizer))
 
     def _check_recipe(self, saved: Mapping[str, Any]) -> None:
         """ValueError, which names the first difference, where the saved recipe is another one."""
@@ -108,12 +110,8 @@ class TrainingFolder:
         if training.step and any(training.step % each == 0 for each in every):
             training.require_sound()
         keep = training.step % self.recipe.keep_every == 0
-        keep = keep and (not training.log or training.log[-1]["step"] < training.step)
-        if keep:
+        if keep and (not training.log or training.log[-1]["step"] < training.step):
             training.validate()
-        if not self.writes:
-            return
-        if keep:
             self.write_weights(training, self.out / "checkpoints" / f"step-{training.step:06d}.safetensors")
             self._write_log(training)
         if training.step and training.step % self.recipe.sample_every == 0:
@@ -122,8 +120,6 @@ class TrainingFolder:
             self.save_state(training)
 
     def save_state(self, training: Any) -> None:
-        if not self.writes:
-            return
         state = {
             "recipe": asdict(self.recipe),
             "step": training.step,
@@ -133,14 +129,14 @@ class TrainingFolder:
             "average": training.average,
             "optimizers": [optimizer.state_dict() for optimizer in training.optimizers],
         }
-        replace_file(self.state, lambda path: _save(state, path))
+        whole = gather(state)
+        if self.writes:
+            replace_file(self.state, lambda path: _save(whole, path))
 
     def finish(self, training: Any) -> Path:
         """The final weights, log and sample, then the last state."""
         if not training.log or training.log[-1]["step"] < training.step:
             training.validate()
-        if not self.writes:
-            return self.weights
         self._write_log(training)
         self._write_sample(training)
         self.write_weights(training, self.out / "checkpoints" / f"step-{training.step:06d}.safetensors")
@@ -166,15 +162,17 @@ class TrainingFolder:
             metadata["sampling"] = training.sampling.describe()
         elif (own := traits(training.model).sampling) is not None:
             metadata["sampling"] = own.describe()
-        stored = {name: training.average[name] for name in distinct_weights(training.model)}
-        write(path, stored, metadata)
+        stored = gather({name: training.average[name] for name in distinct_weights(training.model)})
+        if self.writes:
+            write(path, stored, metadata)
 
     def _write_log(self, training: Any) -> None:
         text = io.StringIO()
         table = csv.DictWriter(text, fieldnames=list(training.log[0]))
         table.writeheader()
         table.writerows(training.log)
-        replace_file(self.out / "log.csv", lambda path: path.write_text(text.getvalue()))
+        if self.writes:
+            replace_file(self.out / "log.csv", lambda path: path.write_text(text.getvalue()))
 
     def _write_sample(self, training: Any) -> None:
         """A gif of four held-out clips: the true ones above, below them samples that continue their start."""
@@ -192,7 +190,8 @@ class TrainingFolder:
         video = np.concatenate(list(pairs), axis=-1)
         video = np.repeat(video, 3 // video.shape[1], axis=1)  # grey as RGB
         path = self.out / "samples" / f"step-{training.step:06d}.gif"
-        write_video(path, video, frames_per_second=3, scale=6)
+        if self.writes:
+            write_video(path, video, frames_per_second=3, scale=6)
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
