@@ -138,8 +138,7 @@ class SCD(HookedRootModule, Conditioned):
     def ask(self, context: SCDContext, batch: int) -> SCDContext:
         """Of a model that asks: the context with features for its frame, from a pass over noise."""
         x = repeat(self.query_noise(context.frame), "c h w -> b 1 c h w", b=batch)
-        noise = torch.full((batch, 1), 1000.0, device=self.device)
-        inputs = self._inputs(noise, context.frame, context)
+        inputs = self._inputs(torch.full((batch, 1), 1000.0, device=self.device), context.frame, context)
         features = features_of(self.encoder, self.config, self.encoder.tokens(x), *inputs)
         return self._with_features(features, context)
 
