@@ -1,11 +1,11 @@
 """A training whose weights, gradients, optimiser and average are divided among processes (FSDP2).
 
-    shard(model, ranks)                                # before optimisers are made
+    shard(model, ranks, "cpu")                         # before optimisers are made
     state = gather(training.average)                   # whole tensors on the CPU; all ranks call it
     model.load_state_dict(place_like(state, model.state_dict()))
 
 Each module that holds weights and no other modules is one unit: it is gathered when it runs and given up
-again. That is right for every network, and not tuned for speed.
+again. That suits networks that use such weights through their modules alone, and is not tuned for speed.
 """
 
 import inspect
