@@ -25,10 +25,14 @@ def choose_sampling(
 
 
 def require_steps(model: CausalDiffuser, steps: int) -> None:
-    """ValueError for more steps than a distilled model has noise levels."""
+    """ValueError for more steps than a distilled model has noise levels.
+
+    A student of distribution matching has those of its own sampler, any other those of its teacher's.
+    """
     said = traits(model)
     recipe = said.source.metadata.get("training", {}).get("recipe", {})
-    most = recipe.get("levels") if recipe.get("teacher") else None
+    levels = "student_steps" if recipe.get("objective") == "dmd" else "levels"
+    most = recipe.get(levels) if recipe.get("teacher") else None
     if most is not None and steps > most:
         raise ValueError(
             f"the model is distilled over {most} noise levels, so it has no {steps} steps; its own number is "

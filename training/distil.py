@@ -32,7 +32,7 @@ class Distillation(Training):
 
     def __init__(self, recipe: Recipe, model: CausalDiffuser, device: str, ranks: Ranks = ALONE):
         super().__init__(recipe, model, device, ranks)
-        self.teacher = _load_teacher(recipe, model, device)
+        self.teacher = load_teacher(recipe, model, device)
         self.target: Any = copy.deepcopy(module_of(model)).eval().requires_grad_(False)
         self.grid = sigma_grid(recipe.levels).to(self.device)
         self.sampling = Sampling(recipe.student_steps, renoise=True)
@@ -95,7 +95,7 @@ def _description(model: CausalDiffuser) -> dict[str, Any] | None:
     return describe() if describe else None
 
 
-def _load_teacher(recipe: Recipe, model: CausalDiffuser, device: str) -> Any:
+def load_teacher(recipe: Recipe, model: CausalDiffuser, device: str) -> Any:
     """The teacher, without gradients; ValueError where it cannot teach this student."""
     try:
         teacher = models.load(recipe.teacher, device)

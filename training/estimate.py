@@ -113,6 +113,8 @@ def _step(recipe: Recipe, shape: "Shape", options: argparse.Namespace) -> Traini
         raise ValueError(f"train_only={recipe.train_only}: a {recipe.network} network has no such part")
     if recipe.train_only == "encoder":
         raise ValueError("train_only=encoder is not estimated: the decoder keeps activations for it, too")
+    if recipe.teacher and recipe.objective == "dmd":
+        raise ValueError("objective=dmd is not estimated: it keeps the pass of every frame of a rollout")
     if recipe.batch % options.gpus:
         raise ValueError(f"{options.gpus} cards cannot share {recipe.batch} clips equally: change --batch")
     return TrainingStep(
@@ -138,7 +140,7 @@ def _shape_of_recipe(recipe: Recipe) -> "Shape":
     from framelens.training.build import build
 
     with torch.device("meta"):
-        return shape_of(traits(build(replace(recipe, initial=""))).config)
+        return shape_of(traits(build(replace(recipe, initial=""), "meta")).config)
 
 
 def _read_checkpoint(name: str) -> tuple[Recipe, "Shape"]:

@@ -13,6 +13,7 @@ from framelens.records.progress import progress_bar
 from framelens.training.build import build
 from framelens.training.distil import Distillation
 from framelens.training.recipes import Recipe
+from framelens.training.self_forcing import SelfForcing
 from framelens.training.sharding import shard
 from framelens.training.state import TrainingFolder, finish_step_on_interrupt
 from framelens.training.trainer import ALONE, Training
@@ -64,7 +65,7 @@ def _advance(training: Training, folder: TrainingFolder, progress: bool) -> None
 
 def _begin(recipe: Recipe, device: str, ranks: Ranks, fsdp: bool) -> Training:
     """The training before its first step; with a teacher, a distillation."""
-    kind = Distillation if recipe.teacher else Training
+    kind = {"consistency": Distillation, "dmd": SelfForcing}[recipe.objective] if recipe.teacher else Training
     model = build(recipe, device)
     if fsdp and recipe.teacher:
         raise ValueError(

@@ -5,28 +5,13 @@
 Light to import: no torch.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints
 
-from framelens.records.checks import (
-    FRAMES,
-    POSITIVE,
-    SEED,
-    Rule,
-    at_least,
-    between,
-    check,
-    check_types,
-    must,
-    one_of,
-    optional,
-)
-
-ARITHMETIC = ("float32", "bfloat16", "float16")
-"""What a forward pass may compute in."""
-MOST_COUNT = 1_000_000_000
-"""The largest number of steps; the memory of clips is checked when they are made."""
+from framelens.records.checks import check, check_types
+from framelens.training.rules import ARITHMETIC as ARITHMETIC
+from framelens.training.rules import MOST_COUNT as MOST_COUNT
+from framelens.training.rules import RULES
 
 
 @dataclass(frozen=True)
@@ -44,11 +29,24 @@ class Recipe:
     initial: str = ""
     """A model whose weights training starts from; empty for fresh ones."""
     teacher: str = ""
-    """A model to distil to few steps (training/distil.py); empty to train on the videos alone."""
+    """A model to distil to few steps; empty to train on the videos alone."""
+    objective: str = "consistency"
+    """How a student learns from its teacher: consistency (training/distil.py) on clips of the videos, or dmd,
+    distribution matching on clips that the student generates itself (training/self_forcing.py)."""
     levels: int = 20
     """Noise levels of a distillation: the steps that its teacher would make."""
     student_steps: int = 4
     """Steps with which a distilled model is sampled, each with fresh noise."""
+    given_frames: int = 1
+    """First frames that a dmd student is given; it generates the later ones of a clip."""
+    fake_steps: int = 5
+    """Steps of the fake score for each step of a dmd student."""
+    fake_learning_rate: float = 1e-4
+    """AdamW's learning rate of the fake score."""
+    saturation_rise: float = 0.1
+    """A dmd training stops where the saturation is higher by more than this than at its first validation,"""
+    saturation_patience: int = 3
+    """at this number of validations in a row."""
     train_only: str = ""
     """The part of the network that is trained, such as `decoder`; empty for all of it."""
     cut_from: int | None = None
@@ -113,31 +111,6 @@ class Recipe:
     def __post_init__(self):
         check_types(vars(self), get_type_hints(Recipe))
         check(self, RULES)
-
-
-SHARE = must(lambda value: 0 <= value <= 1, "be from 0 to 1")
-DECAY = must(lambda value: 0 <= value < 1, "be from 0 to below 1")
-COUNTS = ("steps", "batch", "accumulate", "noise_draws", "warmup", "save_every", "keep_every", "sample_every")
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(COUNTS, between(1, MOST_COUNT)),
-    "frames": FRAMES,
-    **dict.fromkeys(("learning_rate", "muon_learning_rate", "decoder_rate", "clip"), POSITIVE),
-    **dict.fromkeys(("beta1", "beta2", "ema"), DECAY),
-    **dict.fromkeys(("clean_history", "decay_share", "uniform_share", "condition_dropout"), SHARE),
-    "weight_decay": must(lambda value: 0 <= value < math.inf, "be 0 or more and finite"),
-    "cut_from": optional(at_least(0)),
-    "levels": between(2, 1000),
-    "student_steps": between(1, 1000),
-    "draws_apart": Rule(
-        lambda value, settings: not (value and settings.teacher),
-        lambda name, value, _: f"{name}={value} is for training on videos: a distillation has one draw",
-    ),
-    "train_only": one_of("part", lambda: ("", "encoder", "decoder")),
-    "autocast": one_of("arithmetic", lambda: ARITHMETIC),
-    "seed": SEED,
-}
-"""What each setting must meet. Whether the network, its architecture and the videos exist is asked when the
-network is built (training/build.py), which needs torch."""
 
 
 SEPARATED = "separated"
@@ -221,6 +194,19 @@ RECIPES["split-tiles-few"] = replace(
 RECIPES["dense-tiles-few"] = replace(
     RECIPES["dense-tiles"], initial="dense-tiles", teacher="dense-tiles", **FEW
 )
+
+MATCHED: dict[str, Any] = {
+    "objective": "dmd",
+    "steps": 200,
+    "warmup": 10,
+    "learning_rate": 5e-5,
+    "beta1": 0.0,
+    "beta2": 0.999,
+    "keep_every": 20,
+}
+"""The settings of distribution matching, beside those of a distillation; short, for longer ones saturate."""
+RECIPES["split-tiles-dmd"] = replace(RECIPES["split-tiles-few"], initial="split-tiles-few", **MATCHED)
+RECIPES["dense-tiles-dmd"] = replace(RECIPES["dense-tiles-few"], **MATCHED)
 
 RELEASED = {
     "batch": 16, "steps": 1_000_000, "muon": False, "learning_rate": 1e-4, "decoder_rate": 2.0,

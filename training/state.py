@@ -69,6 +69,8 @@ class TrainingFolder:
         training.average = place_like(saved["average"], own)
         for optimizer, state in zip(training.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(place_state(state, optimizer))
+        for name, companion in training.companions.items():
+            companion.load_state_dict(saved["companions"][name])
 
     def _check_recipe(self, saved: Mapping[str, Any]) -> None:
         """ValueError, which names the first difference, where the saved recipe is another one."""
@@ -128,6 +130,7 @@ class TrainingFolder:
             "model": training.model.state_dict(),
             "average": training.average,
             "optimizers": [optimizer.state_dict() for optimizer in training.optimizers],
+            "companions": {name: each.state_dict() for name, each in training.companions.items()},
         }
         whole = gather(state)
         if self.writes:

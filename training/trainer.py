@@ -45,6 +45,8 @@ class Training:
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
         self.optimizers = make_optimizers(self.model, recipe)
+        self.companions: dict[str, Any] = {}
+        """What is trained beside the model and saved with it, by name; each has a state_dict."""
         self.source = open_source(recipe.videos)
         self.density = TrainingDensity(uniform_share=recipe.uniform_share)
         self.sampling = Sampling(25)
