@@ -36,7 +36,7 @@ def scores(capsys, *arguments):
 
 def test_a_model_is_scored_against_copies_by_memory_and_over_a_free_run(dense, capsys):
     result = scores(capsys, "--model", dense)
-    assert len(result) == 10 and all(isinstance(value, float) for value in result.values())
+    assert len(result) == 17 and all(isinstance(value, float) for value in result.values())
     assert list(result.values())[-1] >= 0
 
 
@@ -56,6 +56,25 @@ def test_a_file_of_scores_holds_what_is_needed_to_repeat_them(dense, tmp_path, c
     assert command[:2] == ["framelens", "evaluate"]
     assert evaluate.main([again if part == str(out) else part for part in command[2:]]) == 0
     assert json.loads((tmp_path / "again.json").read_text())["scores"] == printed
+
+
+def test_a_file_of_scores_holds_intervals_numbers_of_clips_and_drift(dense, tmp_path, capsys):
+    out = tmp_path / "scores.json"
+    request = ["--model", dense, "--clips", "5", "--steps", "1", "--context", "2", "--out", str(out)]
+    assert evaluate.main(request) == 0
+    lines = capsys.readouterr().out.splitlines()
+    held = json.loads(out.read_text())
+    measures = held["measures"][dense]
+    assert {name: measures[name]["mean"] for name in held["scores"][dense]} == json.loads(lines[-1])
+    found = measures[PSNR]
+    assert found["low"] < found["mean"] < found["high"] and found["clips"] == 5
+    assert f"[{found['low']:.4f}, {found['high']:.4f}]" in next(
+        line for line in lines if line.startswith(PSNR)
+    )
+    drift = measures["PSNR of a free run (dB)"]
+    assert [frame["frame"] for frame in drift] == [2, 3]
+    last = held["scores"][dense]["PSNR of a free run, last frame (dB)"]
+    assert drift[-1]["mean"] == last and drift[-1]["clips"] == 5
 
 
 def test_a_seed_decides_the_noise(dense, capsys):
@@ -106,7 +125,7 @@ def test_a_cut_model_is_scored_beside_the_whole_one(dense, capsys):
     both = scores(capsys, "--model", dense, "--cut-from", "0")
     assert list(both) == [dense, f"{dense}, cut from 0"] and both[dense] == whole
     unaffected = {name for name in whole if whole[name] == both[f"{dense}, cut from 0"][name]}
-    assert len(unaffected) == 2 and not {PSNR} & unaffected, "copies need no network"
+    assert len(unaffected) == 4 and not {PSNR} & unaffected, "copies need no network"
 
 
 def test_several_models_are_columns_with_numbers(dense, separated, capsys):

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "models": {"hooks", "diffusion", "records"},
     "analyses": {"records"},
     "probes": {"analyses", "models", "hooks", "diffusion", "videos", "records"},
-    "training": {"models", "diffusion", "videos", "records"},
+    "training": {"analyses", "models", "diffusion", "videos", "records"},
     "benchmarks": {"models", "diffusion", "videos", "records"},
     "reports": {"analyses", "records"},
 }

@@ -2,7 +2,8 @@
 
 The next frame, sampled from its true past, beside a copy of the last frame and the mean frame of the past;
 in a world with memory also by when the place that a pixel shows was last in view. Then a free run from the
-first frames and, where the world's state can be read off a frame, its distance from the true one.
+first frames: its drift, its motion, how much two seeds differ and, where the world's state can be read off a
+frame, its distance from the true one. docs/training.md says what each score is.
 
     framelens evaluate --model dense-tiles runs/train/dense-tiles-cut --cut-from 5
 
@@ -22,9 +23,8 @@ Writes the scores with the command, the seed, all settings, the models' files an
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from framelens.records.checks import (
     CLIPS,
@@ -47,8 +47,9 @@ from framelens.training.fetching import (
     fetch_past_once,
 )
 
-if TYPE_CHECKING:  # it imports torch, which --help does without
+if TYPE_CHECKING:  # they import torch or numpy, which --help does without
     import framelens.diffusion.contract
+    from framelens.training.score_files import NetworkScores
 
 USUAL_STEPS = 25
 RULES: dict[str, Rule] = {
@@ -107,12 +108,15 @@ def main(arguments: list[str]) -> int:
     check(options, RULES, spell_as_flag)
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; give the path of a JSON file")
+    from framelens.training.score_files import format_table, write_scores
+
     networks = open_models(options)
     scored = {
         name: evaluate(networks[name], options) for name in progress_bar(networks, unit="model", leave=False)
     }
-    print(format_table(scored))
-    print(json.dumps(scored if len(scored) > 1 else next(iter(scored.values()))))
+    print(format_table({name: scores.measures for name, scores in scored.items()}))
+    means = {name: scores.means for name, scores in scored.items()}
+    print(json.dumps(means if len(means) > 1 else next(iter(means.values()))))
     if options.out is not None:
         command = command_line("evaluate", arguments)
         write_scores(options, networks, scored, command)
@@ -155,14 +159,23 @@ def open_models(
 
 def evaluate(
     network: "framelens.diffusion.contract.CausalDiffuser", options: argparse.Namespace
-) -> dict[str, float]:
-    """PSNR in dB and SSIM, mean over frames and clips, squared errors by memory, and the state's error."""
+) -> "NetworkScores":
+    """The scores of one network, mean over frames and clips, and those of each frame."""
     from framelens.diffusion.choose_sampling import choose_sampling
     from framelens.diffusion.contract import traits
     from framelens.diffusion.guidance import guide
     from framelens.models.loading.memory import require_room_for_clips
-    from framelens.training.clip_scores import score_free_run, score_next_frame, score_state
-    from framelens.training.scores import FIRST_CLIP, sample_frames
+    from framelens.training.clip_scores import (
+        difference_by_clip,
+        fit_range,
+        psnr_by_frame,
+        score_free_run,
+        score_next_frame,
+        score_state,
+    )
+    from framelens.training.measures import average
+    from framelens.training.score_files import NetworkScores
+    from framelens.training.scores import FIRST_CLIP, FREE, sample_frames
     from framelens.training.source import open_source, require_held_out
 
     source = traits(network).source
@@ -177,60 +190,16 @@ def evaluate(
     sampling = choose_sampling(network, steps, USUAL_STEPS, first)
     sampler = guide(network, options.guidance, options.negative)
     clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
-    sampled, free = sample_frames(sampler, clips, context, sampling, options.seed, options.device).values()
+    asked = (sampler, clips, context, sampling)
+    drawn = sample_frames(*asked, options.seed, options.device).values()
+    second = sample_frames(*asked, options.seed + 1, options.device, FREE).values()
+    clips, (sampled, free, other) = fit_range(clips, *drawn, *second)
     result = score_next_frame(sampled, clips, context) | score_free_run(free, clips, context)
+    result["free run: mean absolute difference of two seeds"] = average(difference_by_clip(free, other))
     if hasattr(world, "state_error"):
         result |= score_state(world, sampled, free, clips, context)
-    return {name: round(value, 4) for name, value in result.items()}
-
-
-def format_table(scored: Mapping[str, Mapping[str, float]]) -> str:
-    """Scores as a table, with a numbered column for each network."""
-    rows = dict.fromkeys(name for scores in scored.values() for name in scores)
-    lines = [[row, *(scores.get(row, "") for scores in scored.values())] for row in rows]
-    numbers = [f"({number})" for number in range(1, len(scored) + 1)]
-    if len(scored) > 1:
-        lines.insert(0, ["", *numbers])
-    names = [f"{number} {name}" for number, name in zip(numbers, scored, strict=True)] * (len(scored) > 1)
-    table = (f"{row:75}" + "".join(f"{value!s:>10}" for value in values) for row, *values in lines)
-    return "\n".join([*names, *table])
-
-
-def identify(network: "framelens.diffusion.contract.CausalDiffuser") -> dict[str, Any]:
-    """What tells a network apart: its file, the hash of its weights, where they come from, their training."""
-    from framelens.diffusion.contract import traits
-
-    source = traits(network).source
-    return {
-        "file": str(source.file),
-        "sha256": source.sha256,
-        "repo": source.repo,
-        "revision": source.revision,
-        "network": source.metadata.get("network"),
-        "training": source.metadata.get("training"),
-    }
-
-
-def write_scores(
-    options: argparse.Namespace,
-    networks: "Mapping[str, framelens.diffusion.contract.CausalDiffuser]",
-    scored: Mapping[str, Any],
-    command: str,
-) -> None:
-    """The scores as JSON with what is needed to repeat them: command, settings, seed, models and versions."""
-    from framelens import records
-    from framelens.models.loading.devices import device_name
-
-    settings = {name: value for name, value in vars(options).items() if name != "out"}
-    values = {
-        "kind": "evaluate",
-        **records.origin(command, "torch", "numpy", "scikit-image"),
-        "settings": settings,
-        "device": device_name(options.device),
-        "models": {name: identify(networks[name]) for name in options.model},
-        "scores": scored,
-    }
-    records.write_json(options.out, values)
+    result = {name: measure for name, measure in result.items() if measure.clips}
+    return NetworkScores(result, {"PSNR of a free run (dB)": psnr_by_frame(free, clips, context)})
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ from framelens.videos.scores import psnr, ssim
 
 FIRST_CLIP = videos.VALIDATION_SEED + 500_000
 """The first seed of the clips to score on; training validates on others."""
+FREE = ("free_running",)
+MODES = ("teacher_forced", *FREE)
+"""How frames are sampled: each after the true past, or after the frames sampled before it."""
 
 
 def time_steps(recipes: Sequence[Recipe], rounds: int, device: str) -> np.ndarray:
@@ -66,9 +69,15 @@ def describe_variables(dataset: xr.Dataset, units: Mapping[str, tuple[str, str]]
 
 
 def sample_frames(
-    model: CausalDiffuser, clips: videos.Clips, context: int, sampling: Sampling, seed: int, device: str
+    model: CausalDiffuser,
+    clips: videos.Clips,
+    context: int,
+    sampling: Sampling,
+    seed: int,
+    device: str,
+    modes: Sequence[str] = MODES,
 ) -> dict[str, np.ndarray]:
-    """Samples of the frames from `context` on [b f c h w], teacher_forced and free_running.
+    """Samples of the frames from `context` on [b f c h w] in each of these modes.
 
     ValueError where they are not finite.
     """
@@ -76,16 +85,18 @@ def sample_frames(
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed)).to(device)
     sigmas, wanted = sampling.grid, set(range(context, truth.shape[1]))
     also = {"renoise": sampling.renoise_seed(seed), "first_sigmas": sampling.first_grid}
-    sampled = {
-        "teacher_forced": rollout(model, noise, sigmas, cond, truth, True, wanted, **also),
-        "free_running": rollout(model, noise, sigmas, cond, truth[:, :context], **also),
-    }
-    for name, video in sampled.items():
+    sampled = {}
+    for mode in modes:
+        if mode == "teacher_forced":
+            video = rollout(model, noise, sigmas, cond, truth, True, wanted, **also)
+        else:
+            video = rollout(model, noise, sigmas, cond, truth[:, :context], **also)
         if not torch.isfinite(video).all():
             raise ValueError(
-                f"the {name.replace('_', '-')} samples are not finite (NaN or infinity) and have no scores"
+                f"the {mode.replace('_', '-')} samples are not finite (NaN or infinity) and have no scores"
             )
-    return {name: video[:, context:].float().cpu().numpy() for name, video in sampled.items()}
+        sampled[mode] = video[:, context:].float().cpu().numpy()
+    return sampled
 
 
 def score_arm(folder: Path, context: int, steps: int, clips: int, device: str, seed: int) -> xr.Dataset:

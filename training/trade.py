@@ -15,15 +15,14 @@ from framelens.diffusion.contract import CausalDiffuser
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling
 from framelens.records.progress import progress_bar
-from framelens.training.clip_scores import AGES
-from framelens.training.scores import FIRST_CLIP, describe_variables, sample_frames
+from framelens.training.clip_scores import AGES, REMEMBERED, difference_by_clip, fit_range
+from framelens.training.scores import FIRST_CLIP, FREE, describe_variables, sample_frames
 from framelens.training.source import open_source, require_held_out
 from framelens.training.tensors import to_tensors
 from framelens.training.timing import time_interleaved
 from framelens.videos import Clips
 from framelens.videos.scores import psnr
 
-REMEMBERED = "seen only before the last frame"
 UNITS = {
     "psnr": ("dB", "PSNR of generated frames"),
     "memory_error": ("1", "squared error of pixels seen only before the last frame, true past given"),
@@ -71,28 +70,24 @@ def measure_trade(
 
 def _score(arm: TimedSampler, clips: Clips, context: int, seed: int, device: str) -> xr.Dataset:
     modes = sample_frames(arm.model, clips, context, arm.sampling, seed, device)
-    other = sample_frames(arm.model, clips, context, arm.sampling, seed + 1, device)
-    scale = max(1.0, float(np.abs(clips.video).max()))
-    modes, other = ({name: video / scale for name, video in drawn.items()} for drawn in (modes, other))
-    target, free = clips.video[:, context:] / scale, modes["free_running"].clip(-1, 1)
+    other = sample_frames(arm.model, clips, context, arm.sampling, seed + 1, device, FREE)
+    clips, fitted = fit_range(clips, *modes.values(), *other.values())
+    modes, target = dict(zip(modes, fitted, strict=False)), clips.video[:, context:]
+    free, second = modes["free_running"], fitted[-1]
     values = {
         "psnr": (("sampling", "clip", "frame"), np.stack([psnr(video, target) for video in modes.values()])),
-        "diversity": ("clip", _mean_by_clip(np.abs(free - other["free_running"].clip(-1, 1)))),
+        "diversity": ("clip", difference_by_clip(free, second)),
         "contrast": ("clip", free.std(axis=(1, 2, 3, 4)) / target.std(axis=(1, 2, 3, 4))),
     }
     if "in_view_before" in clips.state:
         seen = clips.state["in_view_before"][:, context:] == AGES[REMEMBERED]
-        error = ((modes["teacher_forced"].clip(-1, 1) - target) ** 2).mean(axis=2)
+        error = ((modes["teacher_forced"] - target) ** 2).mean(axis=2)
         values["memory_error"] = (
             "clip",
             np.ma.masked_array(error, ~seen).mean(axis=(1, 2, 3)).filled(np.nan),
         )
     frames = np.arange(context, clips.video.shape[1])
     return xr.Dataset(values, {"sampling": list(modes), "frame": frames})
-
-
-def _mean_by_clip(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), -1).mean(axis=1)
 
 
 def _time_frames(

@@ -11,12 +11,14 @@ from framelens.records.extras import extra
 
 Video = Float[np.ndarray, "*batch c h w"]
 Score = Float[np.ndarray, "*batch"]
+BEST_PSNR = 100.0
+"""The PSNR of identical frames, in dB."""
 
 
 def psnr(video: Video, truth: Video) -> Score:
     """Peak signal-to-noise ratio in dB over (c, h, w), peak 2; identical frames give 100 dB."""
     error = np.mean((np.clip(video, -1, 1) - truth) ** 2, axis=(-3, -2, -1))
-    return 10 * np.log10(4 / np.maximum(error, 4e-10))
+    return np.minimum(10 * np.log10(4 / np.maximum(error, 1e-12)), BEST_PSNR)
 
 
 def ssim(video: Video, truth: Video) -> Score:

@@ -1,0 +1,87 @@
+"""Scores of networks as a table, and as a JSON file with what is needed to repeat them."""
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from framelens.analyses.intervals import spell_interval
+from framelens.training.measures import DIGITS, ScoreMean
+
+if TYPE_CHECKING:  # it imports torch
+    import framelens.diffusion.contract
+
+
+class NetworkScores(NamedTuple):
+    """The scores of one network by name, and those that have one value for each frame."""
+
+    measures: dict[str, ScoreMean]
+    by_frame: dict[str, dict[int, ScoreMean]]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The means of the scores."""
+        return {name: measure.mean for name, measure in self.measures.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """All scores with intervals and numbers of clips, as plain values."""
+        by_frame = {
+            name: [{"frame": frame, **measure._asdict()} for frame, measure in frames.items()]
+            for name, frames in self.by_frame.items()
+        }
+        return {name: measure._asdict() for name, measure in self.measures.items()} | by_frame
+
+
+def format_table(scored: Mapping[str, Mapping[str, ScoreMean]]) -> str:
+    """Means with intervals as a table, with a numbered column for each network."""
+    rows = dict.fromkeys(name for measures in scored.values() for name in measures)
+    lines = [[row, *(_spell(measures.get(row)) for measures in scored.values())] for row in rows]
+    numbers = [f"({number})" for number in range(1, len(scored) + 1)]
+    if len(scored) > 1:
+        lines.insert(0, ["", *numbers])
+    names = [f"{number} {name}" for number, name in zip(numbers, scored, strict=True)] * (len(scored) > 1)
+    width = 2 + max(len(cell) for _, *cells in lines for cell in cells)
+    table = (f"{row:75}" + "".join(f"{cell:>{width}}" for cell in cells) for row, *cells in lines)
+    return "\n".join([*names, *table])
+
+
+def _spell(measure: ScoreMean | None) -> str:
+    return "" if measure is None else spell_interval(*measure[:3], digits=DIGITS)
+
+
+def identify(network: "framelens.diffusion.contract.CausalDiffuser") -> dict[str, Any]:
+    """What tells a network apart: its file, the hash of its weights, where they come from, their training."""
+    from framelens.diffusion.contract import traits
+
+    source = traits(network).source
+    return {
+        "file": str(source.file),
+        "sha256": source.sha256,
+        "repo": source.repo,
+        "revision": source.revision,
+        "network": source.metadata.get("network"),
+        "training": source.metadata.get("training"),
+    }
+
+
+def write_scores(
+    options: argparse.Namespace,
+    networks: "Mapping[str, framelens.diffusion.contract.CausalDiffuser]",
+    scored: Mapping[str, NetworkScores],
+    command: str,
+) -> None:
+    """The scores as JSON with what is needed to repeat them: command, settings, seed, models and versions."""
+    from framelens import records
+    from framelens.models.loading.devices import device_name
+
+    means = {name: scores.means for name, scores in scored.items()}
+    settings = {name: value for name, value in vars(options).items() if name != "out"}
+    values = {
+        "kind": "evaluate",
+        **records.origin(command, "torch", "numpy", "scikit-image"),
+        "settings": settings,
+        "device": device_name(options.device),
+        "models": {name: identify(networks[name]) for name in options.model},
+        "scores": means,
+        "measures": {name: scores.describe() for name, scores in scored.items()},
+    }
+    records.write_json(options.out, values)
