@@ -36,7 +36,7 @@ def scores(capsys, *arguments):
 
 def test_a_model_is_scored_against_copies_by_memory_and_over_a_free_run(dense, capsys):
     result = scores(capsys, "--model", dense)
-    assert len(result) == 17 and all(isinstance(value, float) for value in result.values())
+    assert len(result) == 20 and all(isinstance(value, float) for value in result.values())
     assert list(result.values())[-1] >= 0
 
 
@@ -125,7 +125,7 @@ def test_a_cut_model_is_scored_beside_the_whole_one(dense, capsys):
     both = scores(capsys, "--model", dense, "--cut-from", "0")
     assert list(both) == [dense, f"{dense}, cut from 0"] and both[dense] == whole
     unaffected = {name for name in whole if whole[name] == both[f"{dense}, cut from 0"][name]}
-    assert len(unaffected) == 4 and not {PSNR} & unaffected, "copies need no network"
+    assert len(unaffected) == 6 and not {PSNR} & unaffected, "copies need no network"
 
 
 def test_several_models_are_columns_with_numbers(dense, separated, capsys):

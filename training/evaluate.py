@@ -165,6 +165,7 @@ def evaluate(
     from framelens.diffusion.contract import traits
     from framelens.diffusion.guidance import guide
     from framelens.models.loading.memory import require_room_for_clips
+    from framelens.training.action_readout import TRAINING_CLIPS, fit_actions, score_actions
     from framelens.training.clip_scores import (
         difference_by_clip,
         fit_range,
@@ -196,6 +197,9 @@ def evaluate(
     clips, (sampled, free, other) = fit_range(clips, *drawn, *second)
     result = score_next_frame(sampled, clips, context) | score_free_run(free, clips, context)
     result["free run: mean absolute difference of two seeds"] = average(difference_by_clip(free, other))
+    if clips.actions is not None:
+        known, _ = fit_range(world.clips(range(TRAINING_CLIPS), frames))
+        result |= score_actions(fit_actions(known), free, clips, context)
     if hasattr(world, "state_error"):
         result |= score_state(world, sampled, free, clips, context)
     result = {name: measure for name, measure in result.items() if measure.clips}
