@@ -49,6 +49,7 @@ from framelens.training.fetching import (
 
 if TYPE_CHECKING:  # they import torch or numpy, which --help does without
     import framelens.diffusion.contract
+    from framelens.training.features import FeatureNetwork
     from framelens.training.score_files import NetworkScores
 
 USUAL_STEPS = 25
@@ -87,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
     parser.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
     parser.add_argument("--videos", help="a world of videos/ (default: what the model was trained on)")
+    parser.add_argument(
+        "--features", metavar="FILE.py:FUNCTION",
+        help="also Frechet and kernel distance on features: the function gives a torch module or another "
+        "callable, [b c h w] in [-1, 1] -> [b d]; the file is code, and it is run",
+    )  # fmt: skip
     sampling.add_argument("--window", type=int, help="past frames in view (default: as the model has it)")
     sampling.add_argument("--sink", type=int, help="first frames that stay in view of the window")
     sampling.add_argument("--guidance", type=float, default=1.0, help="scale; 1 is none (default: 1)")
@@ -110,9 +116,15 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--out {options.out} is a folder; give the path of a JSON file")
     from framelens.training.score_files import format_table, write_scores
 
+    features = None
+    if options.features is not None:
+        from framelens.training.features import open_features
+
+        features = open_features(options.features, options.device)
     networks = open_models(options)
     scored = {
-        name: evaluate(networks[name], options) for name in progress_bar(networks, unit="model", leave=False)
+        name: evaluate(networks[name], options, features)
+        for name in progress_bar(networks, unit="model", leave=False)
     }
     print(format_table({name: scores.measures for name, scores in scored.items()}))
     means = {name: scores.means for name, scores in scored.items()}
@@ -158,7 +170,9 @@ def open_models(
 
 
 def evaluate(
-    network: "framelens.diffusion.contract.CausalDiffuser", options: argparse.Namespace
+    network: "framelens.diffusion.contract.CausalDiffuser",
+    options: argparse.Namespace,
+    features: "FeatureNetwork | None" = None,
 ) -> "NetworkScores":
     """The scores of one network, mean over frames and clips, and those of each frame."""
     from framelens.diffusion.choose_sampling import choose_sampling
@@ -191,6 +205,7 @@ def evaluate(
     sampling = choose_sampling(network, steps, USUAL_STEPS, first)
     sampler = guide(network, options.guidance, options.negative)
     clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
+    true = None if features is None else features.read_true(fit_range(clips)[0], context)
     asked = (sampler, clips, context, sampling)
     drawn = sample_frames(*asked, options.seed, options.device).values()
     second = sample_frames(*asked, options.seed + 1, options.device, FREE).values()
@@ -202,8 +217,11 @@ def evaluate(
         result |= score_actions(fit_actions(known), free, clips, context)
     if hasattr(world, "state_error"):
         result |= score_state(world, sampled, free, clips, context)
+    if features is not None and true is not None:
+        result |= features.score(free, true, clips, context)
     result = {name: measure for name, measure in result.items() if measure.clips}
-    return NetworkScores(result, {"PSNR of a free run (dB)": psnr_by_frame(free, clips, context)})
+    used = {} if features is None or true is None else features.describe(true)
+    return NetworkScores(result, {"PSNR of a free run (dB)": psnr_by_frame(free, clips, context)}, used)
 
 
 if __name__ == "__main__":

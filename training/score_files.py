@@ -16,6 +16,8 @@ class NetworkScores(NamedTuple):
 
     measures: dict[str, ScoreMean]
     by_frame: dict[str, dict[int, ScoreMean]]
+    features: dict[str, Any]
+    """What --features gave the distances; empty without it."""
 
     @property
     def means(self) -> dict[str, float]:
@@ -83,5 +85,6 @@ def write_scores(
         "models": {name: identify(networks[name]) for name in options.model},
         "scores": means,
         "measures": {name: scores.describe() for name, scores in scored.items()},
+        "features": next(iter(scored.values())).features,
     }
     records.write_json(options.out, values)

@@ -35,23 +35,32 @@ def make_model(place: Place, asked: dict[str, Any]) -> tuple[Any, tuple[CodeFile
 
     ValueError, in one line, for a wrong file, setting or model.
     """
+    model, code = run_function(place, asked)
+    refuse_undeclared(model, place.name)
+    return model, code
+
+
+def run_function(place: Place, asked: dict[str, Any]) -> tuple[Any, tuple[CodeFile, ...]]:
+    """What a function of a file of the user gives, and the source files that it is made of.
+
+    ValueError, in one line, for a wrong file or setting.
+    """
     assert place.function is not None
     before = set(sys.modules)
     with _import_path(place.path.resolve().parent):
         try:
             function = _find_function(_import_file(place.path), place.path, place.function)
             _check_asked(function, place.name, asked)
-            model = function(**asked)
+            made = function(**asked)
         except OWN_MESSAGE:
             raise
         except ImportError as error:
             raise ValueError(f"{place.path} cannot be imported: {error}{remedy(error)}") from error
         except (Exception, SystemExit) as error:
             raise ValueError(f"{place.name} raised {error_line(error)}") from error
-    refuse_undeclared(model, place.name)
     imported = _imported.setdefault(place.path.resolve(), set())
     imported |= sys.modules.keys() - before
-    return model, read_sources(place.path, imported)
+    return made, read_sources(place.path, imported)
 
 
 @contextmanager
