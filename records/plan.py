@@ -191,6 +191,10 @@ class Plan:
         return typed.write(path, KIND, self)
 
 
+SPLIT_WORLDS = ("tiles", "digits")
+"""The worlds that have such a recipe."""
+
+
 def split_recipe(videos: str) -> str:
     """The name of the training recipe that separates the dense network of a world and fine-tunes it."""
     return f"split-{videos}"

@@ -35,11 +35,10 @@ from framelens.probes.run import probed_clip
 from framelens.probes.run.settings import Settings
 from framelens.records import typed
 from framelens.records.manifest import BenchManifest
-from framelens.records.plan import Plan, PlannedSweep, split_recipe
+from framelens.records.plan import SPLIT_WORLDS, Plan, PlannedSweep, split_recipe
 from framelens.reports.page.split_section import split_parts, sweep_parts
 from framelens.training import __main__ as training
 from framelens.training.recipes import RECIPES
-from framelens.videos import worlds
 
 ROOT = Path(__file__).parents[1]
 LAYERS, FRAMES, CLIPS = 8, 2, 5
@@ -433,7 +432,7 @@ def test_a_plan_says_how_to_act_on_it(runs, tmp_path, capsys):
     assert re.search(r"\b0 \D+2 \D+0 \D+3 \D+7\b", found["acting"])
 
 
-@pytest.mark.parametrize("world", worlds.names())
+@pytest.mark.parametrize("world", SPLIT_WORLDS)
 def test_every_world_has_the_recipe_that_a_plan_names(world):
     recipe = RECIPES[split_recipe(world)]
     assert (recipe.network, recipe.videos, recipe.initial) == ("scd", world, f"dense-{world}")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from framelens import models
 from framelens.diffusion.contract import traits
 from framelens.models import wan
+from framelens.models.loading.checkpoint import write
 from framelens.training import loop, trainer
 from framelens.training.build import build
 from framelens.training.recipes import Recipe
@@ -84,6 +85,14 @@ def test_prompts_are_dropped_as_often_as_the_recipe_says(prompts):
         assert drawn is not None and int((drawn == 0).all(dim=(1, 2)).sum()) == dropped
 
 
+def test_a_short_prompt_is_padded_before_some_are_dropped(prompts):
+    clean, text = prompts
+    run = trainer.Training(small(), build(small()), "cpu")
+    run.model.null_condition = torch.zeros(3, text.shape[2])
+    drawn = run.draw_conditions(text, torch.Generator().manual_seed(3))
+    assert drawn is not None and drawn.shape == (len(text), 3, text.shape[2]) and not drawn[:, 1:].any()
+
+
 def test_a_dense_network_reads_prompts_too():
     chosen = small("dense", {"layers": 2, "d_model": 24, "heads": 2, "rope_axes": (4, 4, 4)})
     model = build(chosen)
@@ -135,3 +144,14 @@ def test_a_recipe_separates_a_trained_network_and_distils_its_decoder(tmp_path):
             build(replace(split, architecture=wrong))
     with pytest.raises(ValueError, match="initial="):
         build(replace(split, initial=""))
+    with pytest.raises(ValueError, match="digits has"):
+        build(replace(split, videos="digits"))
+
+
+def test_a_file_of_half_precision_is_opened_in_single_precision(tmp_path):
+    model = build(small())
+    file = tmp_path / "half.safetensors"
+    metadata = {"network": "wan", "videos": "panorama", "config": model.describe()}
+    write(file, {name: weight.half() for name, weight in model.state_dict().items()}, metadata)
+    again = models.load(str(file))
+    assert {weight.dtype for weight in again.state_dict().values()} == {torch.float32}

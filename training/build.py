@@ -48,12 +48,17 @@ def build(recipe: Recipe, device: str = "cpu") -> CausalDiffuser:
     return model
 
 
+def _open_with_room(recipe: Recipe) -> Any:
+    """The recipe's videos; ValueError where a batch of them does not fit in memory."""
+    source, draws = open_source(recipe.videos), max(1, recipe.noise_draws)
+    require_room_for_clips(recipe.batch * draws, recipe.frames, source.SHAPE, "--batch")
+    return source
+
+
 def _build_network(network: ModuleType, recipe: Recipe) -> Any:
     """The network with fresh weights; ValueError where the recipe's architecture does not fit it."""
-    world = open_source(recipe.videos)
+    world = _open_with_room(recipe)
     channels, height, width = world.SHAPE
-    draws = max(1, recipe.noise_draws)
-    require_room_for_clips(recipe.batch * draws, recipe.frames, (channels, height, width), "--batch")
     tokens, text_width = getattr(world, "PROMPT", (0, 0))
     shape = {"channels": channels, "height": height, "width": width, "conditions": world.CONDITIONS}
     shape |= {"text_tokens": tokens, "text_width": text_width}
@@ -79,14 +84,19 @@ def _separate_initial(recipe: Recipe) -> Any:
     encoder, decoder, head = layers
     if not recipe.initial:
         raise ValueError("a separated network is made of a trained one: give initial=...")
-    initial = models.load(recipe.initial)
+    shape, initial = _open_with_room(recipe).SHAPE, models.load(recipe.initial)
+    g = initial.geometry
+    if tuple(shape) != (g.channels, g.height, g.width):
+        raise ValueError(
+            f"{recipe.initial} takes frames of {(g.channels, g.height, g.width)} (channels, height, width), "
+            f"{recipe.videos} has {tuple(shape)}"
+        )
     if isinstance(initial, SeparatedNetwork):  # goes on, or is distilled
         has = len(initial.encoder.blocks), len(initial.decoder.blocks), initial.head
         if has != layers:
             raise ValueError(f"{recipe.initial} has {', '.join(LAYERS)} {has}, the recipe {layers}")
         return initial.requires_grad_(True).train()
-    depth = initial.geometry.layers
-    tail = range(depth - decoder + head, depth)
+    tail = range(g.layers - decoder + head, g.layers)
     model = separate(initial, encoder=range(encoder), head=range(head), tail=tail)
     if traits(model).teacher_forced is None:
         raise ValueError(f"{recipe.initial} cannot be trained separated: its layers do not run over clips")

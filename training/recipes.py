@@ -177,6 +177,11 @@ RECIPES = {
     ),
 }
 
+RECIPES["split-wan-panorama"] = replace(
+    Recipe(SEPARATED, "panorama", frames=10, initial="wan-panorama", autocast="float32"),
+    architecture={"encoder_layers": 9, "decoder_layers": 6, "head": 3},
+    **TUNED | {"steps": 400},
+)
 FEW: dict[str, Any] = {
     "steps": 600,
     "warmup": 20,
@@ -190,6 +195,13 @@ FEW: dict[str, Any] = {
 """The settings of a distillation to few steps."""
 RECIPES["split-tiles-few"] = replace(
     RECIPES["split-tiles"], initial="split-tiles", teacher="split-tiles", train_only="decoder", **FEW
+)
+RECIPES["split-wan-panorama-few"] = replace(
+    RECIPES["split-wan-panorama"],
+    initial="split-wan-panorama",
+    teacher="split-wan-panorama",
+    train_only="decoder",
+    **FEW | {"steps": 300},
 )
 RECIPES["dense-tiles-few"] = replace(
     RECIPES["dense-tiles"], initial="dense-tiles", teacher="dense-tiles", **FEW

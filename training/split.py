@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from framelens.records.checks import CLIPS, FRAMES, SEED, Rule, between, check, optional, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.manifest import FILE, SplitManifest
-from framelens.records.plan import Plan, split_recipe
+from framelens.records.plan import SPLIT_WORLDS, Plan, split_recipe
 from framelens.training.recipes import FEW, LAYERS, MOST_COUNT, RECIPES, SEPARATED, SPLIT, TUNED, Recipe
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", type=int, default=32, help="held-out clips to score on (default: 32)")
     parser.add_argument("--rounds", type=int, default=5, help="times that a frame is timed (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="decides trainings and noise (default: 0)")
+    parser.add_argument(
+        "--layers", type=int, nargs=3, metavar=("ENCODER", "DECODER", "HEAD"),
+        help="another split than the plan's: layers of the encoder, of the decoder, and those of the decoder "
+        "that are the network's first",
+    )  # fmt: skip
     done = parser.add_argument_group("what is trained already")
     done.add_argument("--separated", help="a separated model of that plan, instead of a fine-tune")
     done.add_argument("--few", help="its distilled student, instead of a distillation")
@@ -113,7 +118,7 @@ def require_splittable(plan: Plan, options: argparse.Namespace) -> str:
     from framelens.diffusion.contract import traits
     from framelens.training.source import open_source
 
-    if plan.architecture is None:
+    if plan.architecture is None and options.layers is None:
         raise ValueError(f"{options.plan} has no split to act on: the model is {plan.verdict}")
     source = traits(models.load(options.model)).source
     if plan.model.name != models.label(options.model):
@@ -137,11 +142,13 @@ def fine_tune(plan: Plan, videos: str, options: argparse.Namespace) -> Recipe:
 
     model, planned = models.load(options.model), plan.architecture or {}
     trained = (traits(model).source.metadata.get("training") or {}).get("recipe") or {}
+    if options.layers is not None:
+        planned = planned | dict(zip(LAYERS, options.layers, strict=True))
     if not isinstance(model, Dense):
         kept = {name: trained[name] for name in KEPT if name in trained}
         shipped = replace(Recipe(SEPARATED, videos), **TUNED | kept)
         planned = {name: planned[name] for name in LAYERS if name in planned}
-    elif split_recipe(videos) in RECIPES:
+    elif videos in SPLIT_WORLDS:
         shipped = RECIPES[split_recipe(videos)]
     else:
         shipped = replace(Recipe("scd", videos, architecture=SPLIT), **TUNED)
@@ -194,11 +201,11 @@ def make_arms(
     dense, tuned, student = load(options.model), load(separated), load(few)
     untrained = build(tuning, options.device)
     module_of(untrained).eval().requires_grad_(False)
-    usual = Sampling(STEPS)
+    usual, cut = Sampling(STEPS), plan if options.layers is None else options.layers[0]
     arms = {
         f"dense, {STEPS} steps": TimedSampler(dense, usual),
         f"fetched once, {STEPS} steps": TimedSampler(fetch_once(dense), usual),
-        f"fetched once, planned cut, {STEPS} steps": TimedSampler(fetch_once(dense, plan), usual),
+        f"fetched once, planned cut, {STEPS} steps": TimedSampler(fetch_once(dense, cut), usual),
         f"separated, not trained, {STEPS} steps": TimedSampler(untrained, usual),
         f"separated, fine-tuned, {STEPS} steps": TimedSampler(tuned, usual),
     }

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from framelens import videos
@@ -177,6 +178,8 @@ class Training:
         null = traits(self.model).null_condition
         if null is None:
             return given
+        if isinstance(null, Tensor):  # a shorter prompt is padded with zeros, as the network itself does
+            given = F.pad(given, (0, 0, 0, max(0, len(null) - given.shape[1])))
         is_dropped = (draws < self.recipe.condition_dropout).reshape(-1, *[1] * (given.ndim - 1))
         return torch.where(is_dropped, torch.as_tensor(null, dtype=given.dtype, device=self.device), given)
 

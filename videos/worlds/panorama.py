@@ -14,6 +14,7 @@ import numpy as np
 from framelens import videos
 from framelens.videos.targets import Target
 from framelens.videos.worlds import tiles
+from framelens.videos.worlds._tile_film import film_walk
 from framelens.videos.worlds.tiles import KINDS, SHAPE, STATE_ERROR, state_error
 
 __all__ = ["CONDITIONS", "PROMPT", "SHAPE", "STATE_ERROR", "clips", "state_error", "targets"]
@@ -47,7 +48,7 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
     values = clips.state["direction"][:, :, None, None].astype(float)
     what = "where the camera goes; the prompt says it"
     direction = Target(values, "motion", what, classes=tuple(DIRECTIONS))
-    return {"direction": direction} | tiles.state_targets(clips, patch)
+    return tiles.state_targets(clips, patch, {"direction": direction})
 
 
 def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
@@ -57,7 +58,7 @@ def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
     positions = (rng.integers(MAP, size=2) + np.arange(frames)[:, None] * step) % MAP
     velocity = np.repeat(step[None], frames, axis=0)
     velocity[0] = 0  # nothing led to the first frame
-    video, state = tiles.film_walk(rng, kinds, positions, velocity)
+    video, state = film_walk(rng, kinds, positions, velocity)
     prompt = np.zeros(PROMPT, np.float32)
     prompt[0, chosen] = 1
     return videos.Clips(video, state=state | {"direction": np.full(frames, chosen)}, text=prompt)

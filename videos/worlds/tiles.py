@@ -15,43 +15,17 @@ from jaxtyping import Float
 
 from framelens import videos
 from framelens.videos.targets import Target, token_centres
+from framelens.videos.worlds._tile_film import KINDS, TEXTURES, TILE, VIEW, film_walk, texture_of
 from framelens.videos.worlds._tile_tokens import balls_of_tokens, tiles_of_tokens
 
-TILE, VIEW, MAP = 4, 5, 12  # pixels a tile, tiles in view, tiles around the torus
-KINDS, BALLS = 8, 2
+MAP = 12  # tiles around the torus
+__all__ = ["CONDITIONS", "KINDS", "SHAPE", "STATE_ERROR", "TEXTURES", "TILE", "VIEW", "clips", "targets"]
 ACTIONS = ("stay", "up", "down", "left", "right")
 MOVES = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # rows, columns
 REVERSE = np.array([0, 2, 1, 4, 3])
 STATE_ERROR = "agent's distance from its true place (tiles)"
 SHAPE = (3, TILE * VIEW, TILE * VIEW)
 CONDITIONS = len(ACTIONS)
-
-# Two colours a kind (ground, mark), far apart from each other and from the white agent and black balls.
-COLOURS = np.array(
-    [
-        [[0.86, 0.20, 0.18], [0.45, 0.05, 0.10]],
-        [[0.95, 0.60, 0.10], [0.60, 0.25, 0.00]],
-        [[0.93, 0.88, 0.30], [0.65, 0.55, 0.05]],
-        [[0.25, 0.70, 0.30], [0.05, 0.35, 0.15]],
-        [[0.20, 0.75, 0.80], [0.05, 0.40, 0.45]],
-        [[0.20, 0.40, 0.90], [0.05, 0.15, 0.50]],
-        [[0.60, 0.35, 0.85], [0.30, 0.10, 0.50]],
-        [[0.95, 0.60, 0.75], [0.65, 0.25, 0.45]],
-    ]
-)
-MARKS = np.array(
-    [
-        [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]],
-        [[1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]],
-        [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]],
-        [[0, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 1]],
-        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
-        [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]],
-        [[0, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]],
-        [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]],
-    ]
-)
-TEXTURES = COLOURS[np.arange(KINDS)[:, None, None], MARKS].astype(np.float32)  # [kind, row, col, rgb]
 
 
 def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
@@ -86,15 +60,16 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
         "the agent's move that led to the frame; the model is given it",
         classes=ACTIONS,
     )
-    return {"action": action} | state_targets(clips, patch)
+    return state_targets(clips, patch, {"action": action})
 
 
-def state_targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
-    """The targets that follow from the state alone, for any walk over such a map."""
+def state_targets(clips: videos.Clips, patch: int, moves: dict[str, Target]) -> dict[str, Target]:
+    """The targets that follow from the state, for any walk over such a map, and those of its moves."""
     centres = token_centres(TILE * VIEW, patch)
     return (
         _tile_targets(*tiles_of_tokens(clips.state, centres, TILE, VIEW))
         | _ball_targets(*balls_of_tokens(clips.state, centres, TILE, VIEW))
+        | moves
         | _place_targets(clips)
     )
 
@@ -173,7 +148,7 @@ def _whole(values: np.ndarray) -> Float[np.ndarray, "b f 1 k"]:
 
 def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np.ndarray:
     size = kinds.shape[-1]
-    world, places = _texture(kinds[0]), np.moveaxis(np.indices((size, size)), 0, -1).reshape(-1, 2)
+    world, places = texture_of(kinds[0]), np.moveaxis(np.indices((size, size)), 0, -1).reshape(-1, 2)
     side, extent, half = TILE * VIEW, TILE * size, VIEW // 2
     spans = (TILE * (np.arange(size)[:, None] - half) + np.arange(side)) % extent
     views = np.stack([world[np.ix_(spans[row], spans[col])] for row, col in places]) * 2 - 1
@@ -186,38 +161,12 @@ def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np
     return np.linalg.norm(np.minimum(apart, size - apart), axis=-1)
 
 
-def _texture(kinds: np.ndarray) -> np.ndarray:
-    """The whole map as a picture [row col rgb] in [0, 1]."""
-    side = TILE * len(kinds)
-    return TEXTURES[kinds].transpose(0, 2, 1, 3, 4).reshape(side, side, 3)
-
-
 def _clip(rng: np.random.Generator, frames: int) -> videos.Clips:
     kinds = rng.integers(KINDS, size=(MAP, MAP))
     actions = _walk(rng, frames)
     positions = (rng.integers(MAP, size=2) + np.cumsum(MOVES[actions], axis=0)) % MAP
     video, state = film_walk(rng, kinds, positions, MOVES[actions])
     return videos.Clips(video, actions, state)
-
-
-def film_walk(
-    rng: np.random.Generator, kinds: np.ndarray, positions: np.ndarray, velocity: np.ndarray
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The frames and the state of a walk [f 2] over a square map of tiles, with balls that move over it."""
-    frames, extent = len(positions), TILE * len(kinds)
-    ball_velocity = rng.choice([-2, -1, 1, 2], size=(BALLS, 2))
-    start = rng.integers(extent, size=(BALLS, 2))
-    balls = (start + np.arange(frames)[:, None, None] * ball_velocity) % extent
-    video, seen = _film(_texture(kinds), positions, balls)
-    state = {
-        "position": positions,
-        "velocity": velocity,
-        "map": np.broadcast_to(kinds, (frames, *kinds.shape)),
-        "ball_position": balls,
-        "ball_velocity": np.broadcast_to(ball_velocity, balls.shape),
-        "in_view_before": seen,
-    }
-    return video, state
 
 
 def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
@@ -233,28 +182,3 @@ def _walk(rng: np.random.Generator, frames: int) -> np.ndarray:
             heading = int(rng.choice([3, 4] if heading < 3 else [1, 2]))
         actions.append(heading)
     return np.array(actions)
-
-
-def _film(world: np.ndarray, positions: np.ndarray, balls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The camera's frames [f 3 h w], and for each pixel when its place was last seen [f h w]."""
-    side, extent, half = TILE * VIEW, len(world), VIEW // 2
-    last_seen = np.full((extent, extent), -(10**6))
-    video, seen = [], []
-    for frame, (position, ball) in enumerate(zip(positions, balls, strict=True)):
-        rows, cols = ((TILE * (p - half) + np.arange(side)) % extent for p in position)
-        age = frame - last_seen[np.ix_(rows, cols)]
-        memory = np.where(age > frame, 0, np.where(age == 1, 1, 2)).astype(np.uint8)
-        picture = world[np.ix_(rows, cols)].copy()
-        for row, col in ball:
-            inside = _disc((rows - row + 4) % extent - 4, (cols - col + 4) % extent - 4)
-            picture[inside], memory[inside] = 0.0, 255
-        middle = slice(half * TILE + 1, half * TILE + 3)
-        picture[middle, middle], memory[middle, middle] = 1.0, 255
-        last_seen[np.ix_(rows, cols)] = frame
-        video.append(picture)
-        seen.append(memory)
-    return np.stack(video).transpose(0, 3, 1, 2).astype(np.float32) * 2 - 1, np.stack(seen)
-
-
-def _disc(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    return (rows[:, None] - 1.5) ** 2 + (cols[None] - 1.5) ** 2 <= 4.6
