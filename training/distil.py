@@ -55,12 +55,15 @@ class Distillation(Training):
             with torch.no_grad():
                 features = _require_parts(self.teacher).read_clip(clean, cond)
 
-            def velocity(network: Any) -> Velocity:
-                return lambda noisy, sigma: _require_parts(network).decode_clip(features, noisy, sigma, cond)
+            def velocity(network: CausalDiffuser) -> Velocity:
+                parts = _require_parts(network)
+                return lambda noisy, sigma: parts.decode_clip(features, noisy, sigma, cond)
         else:
 
-            def velocity(network: Any) -> Velocity:
-                return lambda noisy, sigma: network.teacher_forced(clean, noisy, sigma, cond)
+            def velocity(network: CausalDiffuser) -> Velocity:
+                teacher_forced = traits(network).teacher_forced
+                assert teacher_forced is not None  # the network is built and its teacher loaded only with it
+                return lambda noisy, sigma: teacher_forced(clean, noisy, sigma, cond)
 
         networks = velocity(student), velocity(self.target), velocity(self.teacher)
         return consistency_loss(*networks, clean, noise, level, self.grid)
