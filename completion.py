@@ -37,7 +37,10 @@ def main(arguments: list[str]) -> int:
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """One parser with every command as a subcommand; commands of two words become nested ones."""
+    """One parser with every command as a subcommand; commands of two words become nested ones.
+
+    A command that ends in an option, such as `estimate --train`, is completed as the command before it.
+    """
     from framelens.__main__ import COMMANDS
 
     whole = argparse.ArgumentParser(prog="framelens")
@@ -45,6 +48,8 @@ def whole_parser() -> argparse.ArgumentParser:
     for group in COMMANDS.values():
         for name, (module, about) in group.items():
             *outer, last = name.split()
+            if last.startswith("-"):
+                continue
             if tuple(outer) not in places:
                 places[tuple(outer)] = places[()].add_parser(outer[0]).add_subparsers()
             own = import_module(f"framelens.{module}").parser()

@@ -87,8 +87,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
     parser.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
-    parser.add_argument("--videos", help="a world of videos/ (default: what the model was trained on)")
-    parser.add_argument(
+    parser.add_argument("--videos", help="a world, or a path of latents (default: as in training)")
+    scores = parser.add_argument_group("more scores")
+    scores.add_argument(
         "--features", metavar="FILE.py:FUNCTION",
         help="also Frechet and kernel distance on features: the function gives a torch module or another "
         "callable, [b c h w] in [-1, 1] -> [b d]; the file is code, and it is run",
