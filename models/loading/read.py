@@ -75,12 +75,9 @@ def _convert(model: CausalDiffuser, dtype: torch.dtype) -> None:
     """Converts the weights in place. Tensors named in `keeps_float32` are float32 unless they are wider."""
     exact, module = traits(model).keeps_float32, module_of(model)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if not tensor.is_floating_point():
-            continue
-        if not any(part in name for part in exact):
-            tensor.data = tensor.data.to(dtype)
-        elif tensor.dtype.itemsize < torch.float32.itemsize:
-            tensor.data = tensor.data.float()
+        if tensor.is_floating_point():
+            wider = torch.promote_types(tensor.dtype, torch.float32)
+            tensor.data = tensor.data.to(wider if any(part in name for part in exact) else dtype)
 
 
 def _put_on_device(model: CausalDiffuser, device: str) -> None:
