@@ -231,6 +231,10 @@ def is_alive(process):
         return False
 
 
+MANY = 40
+"""Clips of a run that is stopped and not resumed, so that it cannot end before."""
+
+
 def started_with_workers(checkpoint, out, clips=CLIPS):
     """A command of two workers that has written its first clip, and the processes that it started."""
     process = start("framelens", "probe", *arguments(checkpoint, out, clips, workers=2))
@@ -242,13 +246,14 @@ def started_with_workers(checkpoint, out, clips=CLIPS):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_killed_command_leaves_no_process_and_is_resumed_at_once(checkpoint, whole, tmp_path, number):
-    process, workers = started_with_workers(checkpoint, tmp_path)
+    clips = CLIPS if number == signal.SIGKILL else MANY  # only the former is resumed, to the run that exists
+    process, workers = started_with_workers(checkpoint, tmp_path, clips)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert len(workers) >= 2 and process.returncode == -number
     wait_for(lambda: not any(map(is_alive, workers)), seconds=20)
     done = len(list(tmp_path.glob("tiny/a/clips/[0-9]*")))
-    assert done < CLIPS, "it was killed too late to say anything"
+    assert done < clips, "it was killed too late to say anything"
     if number != signal.SIGKILL:  # what is left is the same
         return
     (tmp_path / "tiny" / "a" / f".{GONE}.manifest.json").touch()
@@ -262,7 +267,7 @@ def test_a_killed_command_leaves_no_process_and_is_resumed_at_once(checkpoint, w
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(checkpoint, tmp_path, times):
-    process, workers = started_with_workers(checkpoint, tmp_path, clips=40)
+    process, workers = started_with_workers(checkpoint, tmp_path, MANY)
     for _ in range(times):  # the second while the command ends
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.05)
