@@ -55,23 +55,20 @@ def for_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def for_wan(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, with diffusers' names, under the names of Wan's own code."""
-    return {_original(name): tensor for name, tensor in weights.items()}
-
-
-def _original(name: str) -> str:
-    """The name in Wan's own code for diffusers' name."""
-    if not name.startswith("blocks."):
-        return _with_start(name, {ours: theirs for theirs, ours in OUTSIDE.items()})
-    blocks, number, inside = name.split(".", 2)
-    return f"{blocks}.{number}.{_with_start(inside, {ours: theirs for theirs, ours in BLOCK.items()})}"
+    outside, block = ({ours: theirs for theirs, ours in names.items()} for names in (OUTSIDE, BLOCK))
+    return {_rename(name, outside, block): tensor for name, tensor in weights.items()}
 
 
 def rename(name: str) -> str:
     """Diffusers' name for a tensor name of Wan's own code."""
+    return _rename(name, OUTSIDE, BLOCK)
+
+
+def _rename(name: str, outside: Mapping[str, str], block: Mapping[str, str]) -> str:
     if not name.startswith("blocks."):
-        return _with_start(name, OUTSIDE)
+        return _with_start(name, outside)
     blocks, number, inside = name.split(".", 2)
-    return f"{blocks}.{number}.{_with_start(inside, BLOCK)}"
+    return f"{blocks}.{number}.{_with_start(inside, block)}"
 
 
 def _with_start(name: str, starts: Mapping[str, str]) -> str:
