@@ -76,7 +76,8 @@ def _convert(model: CausalDiffuser, dtype: torch.dtype) -> None:
     exact, module = traits(model).keeps_float32, module_of(model)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point():
-            wider = torch.promote_types(tensor.dtype, torch.float32)
+            narrow = tensor.dtype.itemsize < torch.float32.itemsize
+            wider = torch.float32 if narrow else tensor.dtype
             tensor.data = tensor.data.to(wider if any(part in name for part in exact) else dtype)
 
 
