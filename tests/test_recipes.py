@@ -28,6 +28,8 @@ HOSTILE = {
     "saturation_rise": RATE,
     "saturation_patience": COUNT,
     "train_only": ["3", "neck", "decoder"],
+    "lora_rank": ["x", "4"],
+    "lora_alpha": RATE,
     "cut_from": ["x", "9"],
     "steps": COUNT,
     "batch": COUNT,

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from framelens.records.plan import Plan
 from framelens.reports.__main__ import main as draw
 from framelens.reports.plots import split_trade
 from framelens.reports.runs import open_run
-from framelens.training.split import main
+from framelens.training.split import fine_tune, main, parser
 
 ROOT = Path(__file__).parents[1]
 PLAN = ROOT / "reports/gallery/dense-tiles-plan.json"
@@ -84,3 +85,9 @@ def test_a_plan_that_cannot_be_acted_on_is_one_line(tmp_path, capsys, changes, m
     assert main(["--plan", str(path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_fine_tune_may_train_adapters():
+    options = parser().parse_args([*SMALL, "--lora", "4"])
+    tuning = fine_tune(Plan.read(PLAN), "tiles", options)
+    assert tuning.lora_rank == 4 and tuning.initial == "dense-tiles"

@@ -138,7 +138,7 @@ def test_cards_divide_what_is_kept_and_lora_trains_little():
         assert four[name] == pytest.approx(one[name] / 4, abs=1)
     assert four["activations"] < 0.3 * one["activations"]
     low = replace(step, lora=16)
-    assert low.trained < 0.02 * step.trained and low.bytes()["weights"] < 0.6 * one["weights"]
+    assert low.trained < 0.02 * step.trained and low.bytes()["weights"] == one["weights"] + 4 * low.trained
     assert low.bytes()["gradients"] == 4 * low.trained and low.bytes()["optimiser"] == 8 * low.trained
 
 

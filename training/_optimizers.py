@@ -3,16 +3,17 @@
 import torch
 from torch import nn
 
+from framelens.training.adapters import is_in_block
 from framelens.training.recipes import Recipe
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks (modulation aside), AdamW for everything else."""
+    """Muon for matrices inside the blocks (modulation aside), AdamW for everything else and for adapters."""
     weights: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        inner = weight.ndim == 2 and "blocks." in name and ".norm" not in name
+        inner = weight.ndim == 2 and is_in_block(name) and not recipe.lora_rank
         weights.setdefault((recipe.muon and inner, name.startswith("decoder.")), []).append(weight)
 
     def groups(is_matrix: bool, rate: float) -> list[dict]:

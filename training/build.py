@@ -21,6 +21,7 @@ from framelens.models.variants.recomposed import recompose
 from framelens.models.variants.separated import separate
 from framelens.records.assignments import convert
 from framelens.records.checks import suggest
+from framelens.training.adapters import add_adapters
 from framelens.training.recipes import LAYERS, SEPARATED, Recipe
 from framelens.training.source import open_source
 
@@ -39,6 +40,10 @@ def build(recipe: Recipe, device: str = "cpu") -> CausalDiffuser:
         _check_cut(model, recipe.cut_from)
     if recipe.train_only:
         _freeze_others(model, recipe)
+    if recipe.lora_rank:
+        add_adapters(
+            module_of(model), recipe.lora_rank, recipe.lora_alpha, recipe.seed, part=recipe.train_only
+        )
     recomputed = [part for part in module_of(model).modules() if isinstance(part, RecomputedBlocks)]
     if recipe.recompute and not recomputed:
         raise ValueError(f"recompute=true: the blocks of a {recipe.network} network cannot be recomputed")

@@ -18,6 +18,7 @@ from framelens.diffusion.consistency import Velocity, consistency_loss
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.diffusion.schedule import Sampling, sigma_grid
 from framelens.models.loading.ranks import Ranks
+from framelens.training.averaging import load_trained
 from framelens.training.draws import InTwoParts
 from framelens.training.recipes import Recipe
 from framelens.training.tensors import to_tensors
@@ -44,7 +45,7 @@ class Distillation(Training):
         level = torch.randint(self.recipe.levels, (batch,), generator=generator, device=self.device)[rows]
         noise = torch.randn(batch, *clean.shape[1:], generator=generator, device=self.device)[rows]
         cond = self.draw_conditions(given, generator, batch, rows)
-        self.target.load_state_dict(self.average)
+        load_trained(self.target, self.average)
         with self.forward_pass(rows):
             return self._loss(self.model, clean, noise, level, cond).mean()
 
@@ -77,7 +78,7 @@ class Distillation(Training):
         )
         clean, cond = to_tensors(clips, self.device)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        self.target.load_state_dict(self.average)
+        load_trained(self.target, self.average)
         found = {}
         for place in places.tolist():
             level = torch.full((len(clean),), place, device=self.device)

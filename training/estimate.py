@@ -126,7 +126,7 @@ def _step(recipe: Recipe, shape: "Shape", options: argparse.Namespace) -> Traini
         muon=recipe.muon,
         decoder_only=recipe.train_only == "decoder",
         beside=2 if recipe.teacher else 0,
-        lora=options.lora,
+        lora=options.lora or recipe.lora_rank or None,
         gpus=options.gpus,
     )
 
@@ -140,7 +140,7 @@ def _shape_of_recipe(recipe: Recipe) -> "Shape":
     from framelens.training.build import build
 
     with torch.device("meta"):
-        return shape_of(traits(build(replace(recipe, initial=""), "meta")).config)
+        return shape_of(traits(build(replace(recipe, initial="", lora_rank=0), "meta")).config)
 
 
 def _read_checkpoint(name: str) -> tuple[Recipe, "Shape"]:

@@ -49,6 +49,11 @@ class Recipe:
     """at this number of validations in a row."""
     train_only: str = ""
     """The part of the network that is trained, such as `decoder`; empty for all of it."""
+    lora_rank: int = 0
+    """Rank of the adapters (LoRA) that are trained in place of attention and MLP of the blocks, all other
+    weights frozen; AdamW trains them at `learning_rate`, whatever `muon` says. 0: all weights are trained."""
+    lora_alpha: float = 32.0
+    """Adapters count lora_alpha / lora_rank times."""
     cut_from: int | None = None
     """First layer of a dense network that is cut off from the past, with all deeper ones: there a noisy frame
     sees itself alone (a frame-diagonal mask, Bai et al. 2026, section 4). None: no cut."""

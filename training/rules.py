@@ -51,7 +51,7 @@ RATES = ("learning_rate", "muon_learning_rate", "decoder_rate", "fake_learning_r
 RULES: dict[str, Rule] = {
     **dict.fromkeys(COUNTS, between(1, MOST_COUNT)),
     "frames": FRAMES,
-    **dict.fromkeys((*RATES, "clip", "saturation_rise"), POSITIVE),
+    **dict.fromkeys((*RATES, "clip", "saturation_rise", "lora_alpha"), POSITIVE),
     **dict.fromkeys(("beta1", "beta2", "ema"), DECAY),
     **dict.fromkeys(("clean_history", "decay_share", "uniform_share", "condition_dropout"), SHARE),
     "weight_decay": must(lambda value: 0 <= value < math.inf, "be 0 or more and finite"),
@@ -62,6 +62,14 @@ RULES: dict[str, Rule] = {
     "draws_apart": Rule(
         lambda value, settings: not (value and settings.teacher),
         lambda name, value, _: f"{name}={value} is for training on videos: a distillation has one draw",
+    ),
+    "lora_rank": Rule(
+        lambda value, settings: value == 0 or (1 <= value <= MOST_COUNT and settings.initial != ""),
+        lambda name, value, _: (
+            f"{name} must be from 0 to {MOST_COUNT}, got {value}"
+            if not 0 <= value <= MOST_COUNT
+            else f"{name}={value} changes a trained network by adapters: give initial=..., or {name}=0"
+        ),
     ),
     "train_only": one_of("part", lambda: ("", "encoder", "decoder")),
     "autocast": one_of("arithmetic", lambda: ARITHMETIC),

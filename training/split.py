@@ -28,6 +28,7 @@ KEPT = ("frames", "batch", "muon", "autocast")
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("steps", "few_steps", "threads"), between(1, MOST_COUNT)),
     "rounds": between(1, MOST_COUNT),
+    "lora": between(0, MOST_COUNT),
     "clips": CLIPS,
     "frames": optional(FRAMES),
     "seed": SEED,
@@ -55,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
         "--layers", type=int, nargs=3, metavar=("ENCODER", "DECODER", "HEAD"),
         help="another split than the plan's: layers of the encoder, of the decoder, and those of the decoder "
         "that are the network's first",
+    )  # fmt: skip
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--lora", type=int, default=0, metavar="RANK",
+        help="train adapters of this rank in place of attention and MLP (default: 0, all weights)",
     )  # fmt: skip
     done = parser.add_argument_group("what is trained already")
     done.add_argument("--separated", help="a separated model of that plan, instead of a fine-tune")
@@ -157,6 +163,7 @@ def fine_tune(plan: Plan, videos: str, options: argparse.Namespace) -> Recipe:
         frames=options.frames or shipped.frames,
         architecture=shipped.architecture | planned,
         initial=options.model,
+        lora_rank=options.lora,
         steps=options.steps,
         seed=options.seed,
     )

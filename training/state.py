@@ -24,7 +24,8 @@ from framelens.diffusion.sampler import rollout
 from framelens.models.loading.checkpoint import write
 from framelens.models.loading.own import distinct_weights
 from framelens.records import replace_file
-from framelens.training.averaging import averaged_weights
+from framelens.training.adapters import merge, trained_state
+from framelens.training.averaging import averaged_weights, load_trained
 from framelens.training.recipes import Recipe
 from framelens.training.sharding import gather, place_like, place_state
 from framelens.training.tensors import to_tensors
@@ -64,8 +65,8 @@ class TrainingFolder:
         saved = self._read_state()
         self._check_recipe(saved["recipe"])
         training.step, training.seconds, training.log = saved["step"], saved["seconds"], saved["log"]
-        own = training.model.state_dict()
-        training.model.load_state_dict(place_like(saved["model"], own))
+        own = trained_state(training.model)
+        load_trained(training.model, place_like(saved["model"], own))
         training.average = place_like(saved["average"], own)
         for optimizer, state in zip(training.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(place_state(state, optimizer))
@@ -127,7 +128,7 @@ class TrainingFolder:
             "step": training.step,
             "seconds": training.seconds,
             "log": training.log,
-            "model": training.model.state_dict(),
+            "model": trained_state(training.model),
             "average": training.average,
             "optimizers": [optimizer.state_dict() for optimizer in training.optimizers],
             "companions": {name: each.state_dict() for name, each in training.companions.items()},
@@ -165,7 +166,9 @@ class TrainingFolder:
             metadata["sampling"] = training.sampling.describe()
         elif (own := traits(training.model).sampling) is not None:
             metadata["sampling"] = own.describe()
-        stored = gather({name: training.average[name] for name in distinct_weights(training.model)})
+        own, recipe = distinct_weights(training.model), self.recipe
+        stored = gather({name: training.average.get(name, weight) for name, weight in own.items()})
+        stored = merge(stored, recipe.lora_alpha / max(1, recipe.lora_rank))
         if self.writes:
             write(path, stored, metadata)
 

@@ -22,6 +22,7 @@ from framelens.diffusion.schedule import Sampling, TrainingDensity, add_noise
 from framelens.models.loading.ranks import Ranks
 from framelens.models.variants.cut import cut_teacher_forced, layers_from
 from framelens.training._optimizers import make_optimizers
+from framelens.training.adapters import trained_state
 from framelens.training.averaging import averaged_weights
 from framelens.training.draws import InTwoParts, backpropagate_draws
 from framelens.training.recipes import Recipe
@@ -44,7 +45,7 @@ class Training:
         if recipe.draws_apart and not isinstance(model, InTwoParts):
             raise ValueError(f"draws_apart=true is for separated networks, not for a {recipe.network} one")
         self.step, self.seconds, self.log = 0, 0.0, []
-        self.average = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
+        self.average = {name: weight.detach().clone() for name, weight in trained_state(self.model).items()}
         self.optimizers = make_optimizers(self.model, recipe)
         self.companions: dict[str, Any] = {}
         """What is trained beside the model and saved with it, by name; each has a state_dict."""

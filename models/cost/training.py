@@ -71,18 +71,17 @@ class TrainingStep:
     beside: int = 0
     """Networks beside the trained one: teacher and target of a distillation."""
     lora: int | None = None
-    """Rank of matrices that are trained in place of the blocks' own, which stay in the type of the pass."""
+    """Rank of matrices that are trained in place of the blocks' own, which stay as they are, in float32."""
     gpus: int = 1
     """Cards that share the clips and, by FSDP2, weights, gradients, optimiser and average."""
 
     def bytes(self) -> dict[str, int]:
         """Bytes of one card by what uses them."""
         whole, trained = parameters(self.shape), self.trained
-        frozen = (whole + trained if self.lora else whole) - trained
-        held = self.shape.value_bytes if self.lora else MASTER
+        held = whole + trained if self.lora else whole
         beside = {"teacher and target": self.beside * whole * MASTER} if self.beside else {}
         divided = {
-            "weights": trained * MASTER + frozen * held,
+            "weights": held * MASTER,
             **beside,
             "gradients": trained * MASTER,
             "optimiser": self._optimiser_values * MASTER,
@@ -90,10 +89,11 @@ class TrainingStep:
         }
         parts = {name: -(-size // self.gpus) for name, size in divided.items()}
         if self.gpus > 1:
-            parts["weights of two gathered blocks"] = 2 * self._block_weights * held
+            parts["weights of two gathered blocks"] = 2 * self._block_weights * MASTER
         if self.shape.value_bytes < MASTER:
-            copied = (trained if self.lora else whole) * self.shape.value_bytes
-            parts["weights as the pass computes"] = -(-copied // self.gpus)
+            # Copies of frozen weights are not cached: they live as long as the graph of their block.
+            copied = trained + self._block_weights if self.lora and self.recompute else held
+            parts["weights as the pass computes"] = -(-copied * self.shape.value_bytes // self.gpus)
         return parts | {"activations": activation_bytes(self)}
 
     @property
