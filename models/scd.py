@@ -17,15 +17,15 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from framelens.diffusion.transfer import send
 from framelens.hooks.attention import AttentionPoint
-from framelens.models.parts.asking import disturb, query_noise
+from framelens.models.parts.asking import Queries, disturb
 from framelens.models.parts.blocks import HookedRootModule
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.config import check_conditions, condition_of, preset
 from framelens.models.parts.contexts import SCDContext
 from framelens.models.parts.fusion import Join, features_of
 from framelens.models.parts.history import AllTokens, Prefix
+from framelens.models.parts.scd_asking import ask, query_noise, read
 from framelens.models.parts.scd_config import PRESETS as PRESETS
 from framelens.models.parts.scd_config import Config as Config
 from framelens.models.parts.scd_parallel import decode_clip, read_clip, teacher_forced
@@ -56,7 +56,7 @@ class SCD(HookedRootModule, Conditioned):
         self.decoder = Stack(config, config.decoder_layers, unembed=True)
         self.geometry, width = config.geometry(config.encoder_layers + config.decoder_layers), config.d_model
         self.start_token = nn.Parameter(0.02 * torch.randn(width)) if config.start_token else None
-        self.join = Join(config.fusion, width)
+        self.queries, self.join = Queries(config.query, width), Join(config.fusion, width)
         self.setup()
 
     @property
@@ -67,7 +67,7 @@ class SCD(HookedRootModule, Conditioned):
     @property
     def asks(self) -> bool:
         """`encode` is two passes, `read` and `ask`, and the sampler announces both."""
-        return self.config.query == "noise"
+        return self.config.query != "past"
 
     @property
     def disturbed_is_pass(self) -> bool:
@@ -121,37 +121,19 @@ class SCD(HookedRootModule, Conditioned):
     def _encode_tokens(self, tokens: Tensor, context: SCDContext) -> SCDContext:
         """The context for the next frame, from the tokens of the one before it."""
         frame, n = context.frame + 1, self.geometry.tokens_per_frame
-        inputs = self._inputs(self.clean(len(tokens)), frame, context)
+        inputs = self.inputs(self.clean(len(tokens)), frame, context)
         features = features_of(self.encoder, self.config, tokens, *inputs)
         cache = context.cache.append(n).within(self.config.reach, n)
-        return self._with_features(features, replace(context, frame=frame, cache=cache))
+        return self.with_features(features, replace(context, frame=frame, cache=cache))
 
-    def read(self, x: Float[Tensor, "b 1 c h w"], context: SCDContext) -> SCDContext:
-        """Of a model that asks: the context with this finished frame's keys and values, not yet asked."""
-        cache, n = context.cache.for_appending(), self.geometry.tokens_per_frame
-        context = replace(context, cache=cache, modulations=None)
-        inputs = self._inputs(self.clean(len(x)), context.frame, context)
-        self.encoder.through(self.encoder.tokens(x), *inputs)
-        cache = cache.append(n).within(self.config.reach, n)
-        return replace(context, frame=context.frame + 1, cache=cache)
+    read, ask, query_noise = read, ask, query_noise
 
-    def ask(self, context: SCDContext, batch: int) -> SCDContext:
-        """Of a model that asks: the context with features for its frame, from a pass over noise."""
-        x = repeat(self.query_noise(context.frame), "c h w -> b 1 c h w", b=batch)
-        inputs = self._inputs(torch.full((batch, 1), 1000.0, device=self.device), context.frame, context)
-        features = features_of(self.encoder, self.config, self.encoder.tokens(x), *inputs)
-        return self._with_features(features, context)
-
-    def _inputs(self, timestep: Tensor, frame: int, context: SCDContext) -> tuple:
+    def inputs(self, timestep: Tensor, frame: int, context: SCDContext) -> tuple:
         """What the encoder's blocks are given beside tokens."""
         modulations = self.encoder.modulations(timestep, _within(context.cond, frame))
         return modulations, self.encoder.rotation([frame]), context.cache, context.encoder_text
 
-    def query_noise(self, frame: int) -> Float[Tensor, "c h w"]:
-        """The noise of the query tokens for that frame; the same in every clip."""
-        return send(query_noise(self.geometry, frame)[0], self.device)
-
-    def _with_features(self, features: Float[Tensor, "b n d"], context: SCDContext) -> SCDContext:
+    def with_features(self, features: Float[Tensor, "b n d"], context: SCDContext) -> SCDContext:
         """The context with these features; for the prefix fusion the decoder reads them, once per frame."""
         prefix = None
         if self.config.fusion == "prefix":
@@ -169,7 +151,7 @@ class SCD(HookedRootModule, Conditioned):
         """
         if context.features is None:
             return context
-        return self._with_features(disturb(context.features, strength, generator), context)
+        return self.with_features(disturb(context.features, strength, generator), context)
 
     def at_steps(self, sigmas: Float[Tensor, " s"], context: SCDContext) -> Iterator[SCDContext]:
         """The context at each step of a sampler with these noise levels, all modulated at once."""

@@ -31,7 +31,7 @@ from framelens.models.variants.fetch_once import fetch_once
 
 SMALL = tiny.SHAPE | {"mlp_width": 40}
 ACTIONS, TEXT, WINDOW = {"conditions": 5}, {"text_tokens": 3, "text_width": 6}, {"window": 2, "sink": 1}
-KINDS = [None, *FUSIONS, "prefix, asking", "residual, asking"]
+KINDS = [None, *FUSIONS, "prefix, noise", "residual, noise", "prefix, frame", "add, learned"]
 STEPS, BATCH, HISTORY = 3, 2, 4
 
 
@@ -40,8 +40,8 @@ def network(fusion, **changes):
     if fusion is None:
         model = dense.build(dense.Config(layers=3, **SMALL, **changes))
     else:
-        fusion, _, asking = fusion.partition(", ")
-        asked = ASKING if asking else {}
+        fusion, _, query = fusion.partition(", ")
+        asked = ASKING | {"query": query} if query else {}
         model = scd.build(
             scd.Config(encoder_layers=2, decoder_layers=3, fusion=fusion, **SMALL, **changes, **asked)
         )

@@ -158,6 +158,22 @@ def test_steps_prepared_together_are_those_taken_alone(way):
         assert_same(network.denoise(x, level, prepared), network.denoise(x, level, context))
 
 
+def test_query_tokens_begin_as_the_last_finished_frame_with_a_mark():
+    network, seen = model("prefix, asking by frame"), []
+    with Trace(
+        network.hook_dict, "encoder.hook_embed", lambda at, _name, value: seen.append((at.role, value))
+    ) as trace:
+        rollout(network, clip(), sigma_grid(1), ACTIONS, on_pass=trace.on_pass)
+    assert [role for role, _ in seen] == ["ask"] + ["encode", "ask"] * (FRAMES - 1)
+    mark, start = network.queries.mark, network.queries.start
+    first, embedded, asked = seen[0][1], seen[1::2], seen[2::2]
+    assert_same(first, (start + mark).expand_as(first))
+    for (_, frame), (_, query) in zip(embedded, asked, strict=True):
+        assert_same(query, frame + mark)
+    with pytest.raises(ValueError, match="query=frame.*start_token=false"):
+        model(query="frame")
+
+
 # Bounded context
 
 

@@ -25,7 +25,7 @@ from framelens.training.trainer import Training
 BATCH, FRAMES = 2, 5
 ERROR = 0.03
 """The largest relative error of the arithmetic: it leaves out what is of the size of a vector per frame."""
-KINDS = [None, *FUSIONS, "prefix, asking", "residual, asking"]
+KINDS = [None, *FUSIONS, "prefix, noise", "residual, noise", "prefix, frame", "add, learned"]
 CONDITIONS = {
     "actions": {"conditions": 5},
     "prompt": {"text_tokens": 7, "text_width": 16},
@@ -37,8 +37,8 @@ def network(kind, **changes):
     """A dense network for None, else a separated one of that fusion, of the tiny presets' width."""
     if kind is None:
         return dense.build(dense.config("tiny", layers=2, **changes)).train()
-    fusion, _, asking = kind.partition(", ")
-    layers = {"encoder_layers": 2, "decoder_layers": 2} | (ASKING if asking else {})
+    fusion, _, query = kind.partition(", ")
+    layers = {"encoder_layers": 2, "decoder_layers": 2} | (ASKING | {"query": query} if query else {})
     return scd.build(scd.config("tiny", fusion=fusion, **layers, **changes)).train()
 
 
@@ -86,7 +86,7 @@ def test_the_activations_are_those_that_torch_keeps(kind, changes, dtype):
     assert estimate(model, draws, dtype) == pytest.approx(kept_bytes(model, draws, dtype), rel=ERROR)
 
 
-@pytest.mark.parametrize("kind", [None, "prefix", "token_concat", "residual, asking"])
+@pytest.mark.parametrize("kind", [None, "prefix", "token_concat", "residual, noise"])
 def test_a_fused_kernel_keeps_no_maps(kind, monkeypatch):
     def attend(self, layer, q, k, v):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(q.device))

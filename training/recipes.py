@@ -122,6 +122,8 @@ SEPARATED = "separated"
 """The network of a recipe that separates its initial model, of any family, into an encoder and a decoder."""
 LAYERS = ("encoder_layers", "decoder_layers", "head")
 """The architecture of such a recipe."""
+ASK: dict[str, Any] = {"fusion": "prefix", "query": "noise", "start_token": False}
+"""The architecture of a separated network from scratch whose encoder asks for the coming frame."""
 SPLIT: dict[str, Any] = {"fusion": "residual", "query": "noise", "start_token": False}
 """The architecture of a separated network that takes its layers from a dense one."""
 
@@ -155,14 +157,6 @@ RECIPES = {
     "scd-tiles": Recipe(
         "scd", "tiles", architecture={"fusion": "prefix"}, frames=10, steps=2650, noise_draws=2
     ),
-    "scd-tiles-ask": Recipe(
-        "scd",
-        "tiles",
-        architecture={"fusion": "prefix", "query": "noise", "start_token": False},
-        frames=10,
-        steps=2650,
-        noise_draws=2,
-    ),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
     "wan-panorama": Recipe("wan", "panorama", frames=10, steps=1200, autocast="float32"),
     "split-tiles": Recipe(
@@ -182,6 +176,11 @@ RECIPES = {
     ),
 }
 
+RECIPES |= {
+    f"scd-{world}-{name}": replace(RECIPES[f"scd-{world}"], architecture=ASK | changes)
+    for world in ("tiles", "digits")
+    for name, changes in {"ask": {}, "ask-frame": {"query": "frame"}}.items()
+}
 RECIPES["split-wan-panorama"] = replace(
     Recipe(SEPARATED, "panorama", frames=10, initial="wan-panorama", autocast="float32"),
     architecture={"encoder_layers": 9, "decoder_layers": 6, "head": 3},

@@ -60,11 +60,16 @@ def encode_cost(shape: Shape, history: int) -> Cost:
     if not shape.is_separated:
         return _embedding(shape) + _modulation(shape, 1) + _over_past(shape, history)
     encoder, past = encoder_of(shape), history + shape.start_token
-    once = _embedding(encoder) + _modulation(encoder, 1)
-    cost = once + _over_past(encoder, past)
-    if shape.query:
-        cost += once + _over_past(encoder, past + 1)
+    cost = _embedding(encoder) + _modulation(encoder, 1) + _over_past(encoder, past)
+    if shape.asks:
+        cost += _asking_cost(encoder, past + 1)
     return cost + prefix_cost(shape)
+
+
+def _asking_cost(encoder: Shape, past: int) -> Cost:
+    """Cost of the encoder's pass over query tokens after that many frames; only noise is embedded."""
+    cost = _modulation(encoder, 1) + _over_past(encoder, past)
+    return cost + _embedding(encoder) if encoder.query == "noise" else cost
 
 
 def prefix_cost(shape: Shape) -> Cost:
@@ -126,10 +131,11 @@ def start_cost(shape: Shape) -> Cost:
     """Cost before the first frame: the prompt's keys and values, one pass over start token or noise."""
     encoder = encoder_of(shape)
     cost = _text_keys(shape) + (_text_keys(encoder) if shape.is_separated else NOTHING)
-    if not shape.start_token and not shape.query:
+    if shape.asks:
+        return cost + _asking_cost(encoder, 0) + prefix_cost(shape)
+    if not shape.start_token:
         return cost
-    cost += _modulation(encoder, 1) + _over_past(encoder, 0) + prefix_cost(shape)
-    return cost if shape.start_token else cost + _embedding(encoder)
+    return cost + _modulation(encoder, 1) + _over_past(encoder, 0) + prefix_cost(shape)
 
 
 def frame_cost(shape: Shape, steps: int, history: int) -> Cost:
@@ -159,7 +165,7 @@ def parameters(shape: Shape) -> int:
     stacks = [shape, encoder_of(shape)] if shape.is_separated else [shape]
     weights = (_join(shape) + _linear(shape, 1, shape.d_model, shape.values)).weight_bytes
     within = sum(stack_parameters(stack) for stack in stacks)
-    return within + weights // shape.value_bytes + shape.start_token * shape.d_model
+    return within + weights // shape.value_bytes + shape.learned_vectors * shape.d_model
 
 
 def stack_parameters(shape: Shape) -> int:

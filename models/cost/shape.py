@@ -36,8 +36,9 @@ class Shape:
     sink: int = 0
     start_token: bool = False
     """Whether the encoder's history begins with a start token, as long as a frame."""
-    query: bool = False
-    """Whether the encoder makes a second pass per frame, over noise that stands for the next frame."""
+    query: str = "past"
+    """What the encoder's second pass per frame begins with, noise or other tokens that stand for the next
+    frame; "past" for no second pass."""
     past_layers: int | None = None
     """Of a dense model that fetches the past once per frame: how many first layers see it, at the first step.
     None: all layers read it at every step."""
@@ -58,6 +59,21 @@ class Shape:
         """Whether an encoder runs once per frame and a decoder at each step."""
         return self.fusion is not None
 
+    @property
+    def asks(self) -> bool:
+        """Whether the encoder makes a second pass per frame."""
+        return self.query != "past"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a learned vector among the encoder's first tokens keeps the residual stream in float32."""
+        return self.learned_vectors > 0
+
+    @property
+    def learned_vectors(self) -> int:
+        """Vectors that the encoder learns beside its layers: the start token and those of query tokens."""
+        return self.start_token + {"frame": 2, "learned": 1}.get(self.query, 0)
+
 
 def shape_of(config: Any, **changes: Any) -> Shape:
     """The shape of a dense or separated model's configuration; `changes` such as batch=4, branches=2."""
@@ -77,7 +93,7 @@ def shape_of(config: Any, **changes: Any) -> Shape:
         window=config.window,
         sink=config.sink,
         start_token=getattr(config, "start_token", False),
-        query=getattr(config, "query", "past") == "noise",
+        query=getattr(config, "query", "past"),
         shared_modulation=getattr(config, "shared_modulation", False),
     )
     return replace(shape, **changes)

@@ -162,14 +162,14 @@ def _passes(step: TrainingStep) -> list[_Pass]:
     shape, n, f = step.shape, step.shape.tokens, step.frames
     if not shape.is_separated:
         return [_over_clip(step, shape.layers, 2)]
-    encoder = [] if step.decoder_only else [_over_clip(step, shape.encoder_layers, 2 if shape.query else 1)]
+    encoder = [] if step.decoder_only else [_over_clip(step, shape.encoder_layers, 2 if shape.asks else 1)]
     frames = shape.batch * f
     queries = 2 * n if shape.fusion in ("token_concat", "token_concat_projected") else n
     keys = 2 * n if shape.fusion == "prefix" else queries
     is_prefix = shape.fusion == "prefix"
-    is_wide = shape.start_token and shape.fusion in ("token_concat", "add", "residual")
+    is_wide = shape.is_wide and shape.fusion in ("token_concat", "add", "residual")
     decoder = [_over_frames(step, frames * step.draws, queries, keys, is_wide)]
-    context = [_over_frames(step, frames, n, n, shape.start_token)] if is_prefix else []
+    context = [_over_frames(step, frames, n, n, shape.is_wide)] if is_prefix else []
     return [*encoder, *context, *decoder]
 
 
@@ -183,7 +183,7 @@ def _over_clip(step: TrainingStep, layers: int, copies: int) -> _Pass:
     else:
         keys, pairs, size = shape.batch * seen, shape.batch * shape.heads * seen * n, _map_bytes(shape)
     rows = shape.batch * copies * f
-    return _Pass(layers, shape.batch * tokens, rows, keys, pairs, size, f > 1, shape.start_token)
+    return _Pass(layers, shape.batch * tokens, rows, keys, pairs, size, f > 1, shape.is_wide)
 
 
 def _over_frames(step: TrainingStep, frames: int, queries: int, keys: int, is_wide: bool) -> _Pass:

@@ -1,12 +1,37 @@
 """What separated networks share whose encoder asks for the coming frames."""
 
 import torch
+from einops import repeat
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from framelens.diffusion.contract import Geometry
 from framelens.diffusion.schedule import add_noise
 from framelens.diffusion.transfer import send
+
+
+class Queries(nn.Module):
+    """Query tokens that are not noise: the finished frame's embedding and a learned mark, or the mark alone.
+
+    Before frame 0, where no frame is finished, a learned vector stands for the embedding.
+    """
+
+    def __init__(self, kind: str, width: int):
+        super().__init__()
+        self.kind = kind
+        self.mark = nn.Parameter(0.02 * torch.randn(width)) if kind in ("frame", "learned") else None
+        self.start = nn.Parameter(0.02 * torch.randn(width)) if kind == "frame" else None
+
+    def forward(
+        self, last: Float[Tensor, "b m d"] | None, batch: int, tokens: int
+    ) -> Float[Tensor, "{batch} _ d"]:
+        """The query tokens after frames with these embedded tokens; as many as `tokens` if there are none."""
+        assert self.mark is not None
+        if self.start is None:
+            return repeat(self.mark, "d -> b n d", b=batch, n=tokens)
+        if last is None:
+            return repeat(self.start + self.mark, "d -> b n d", b=batch, n=tokens)
+        return last + self.mark
 
 
 def query_noise(geometry: Geometry, frame: int) -> Float[Tensor, "f c h w"]:

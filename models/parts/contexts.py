@@ -44,6 +44,8 @@ class SCDContext:
     decoder_text: TextKeys | None = None
     modulations: Modulations | None = None
     """Modulations of the current denoising step, if the sampler prepared its steps."""
+    last: Float[Tensor, "b n d"] | None = None
+    """The last finished frame's embedded tokens, of a network whose query tokens begin as these."""
 
 
 def widen(context: Any, rows: int) -> Any:
@@ -57,7 +59,7 @@ def widen(context: Any, rows: int) -> Any:
     if isinstance(context, DenseContext):
         return replace(context, **wide, text=_text(context.text, rows))
     prefix = None if context.prefix is None else context.prefix.widen(rows)
-    wide |= {"features": _rows(context.features, rows), "prefix": prefix}
+    wide |= {"features": _rows(context.features, rows), "prefix": prefix, "last": _rows(context.last, rows)}
     texts = {name: _text(getattr(context, name), rows) for name in ("encoder_text", "decoder_text")}
     return replace(context, **wide, **texts)
 

@@ -6,8 +6,8 @@ from typing import Any
 from framelens.models.parts.config import LATENT, TINY, WAN, StackConfig
 from framelens.models.parts.fusion import FUSIONS
 
-QUERIES = ("past", "noise")
-"""Input of the encoder's last pass before a frame: the finished frame, or the next frame as noise."""
+QUERIES = ("past", "noise", "frame", "learned")
+"""Input of the encoder's last pass before a frame: the finished frame, or tokens that ask for the next."""
 
 
 ASKING: dict[str, Any] = {"query": "noise", "start_token": False}
@@ -27,8 +27,10 @@ class Config(StackConfig):
     start_token: bool = True
     """Without a start token (the released code) frame 0 cannot be generated: it must be given."""
     query: str = "past"
-    """Source of the features. "past": the finished frames. "noise": a pass over the next frame as noise,
-    which sees the finished frames, as a dense network does (Bai et al. 2026, fine-tuned models)."""
+    """Source of the features. "past": the finished frames. Else query tokens at the place of the next frame,
+    which see the finished frames and are seen by none. "noise": the next frame as noise, as in a dense
+    network (Bai et al. 2026, fine-tuned models). "frame": the last finished frame's embedding and a learned
+    mark. "learned": the mark alone."""
     query_sigma: float = 0.8
     """In training a noise query holds the true frame at a random noise level between this one and 1."""
     head: int = 0
@@ -46,8 +48,10 @@ class Config(StackConfig):
             )
         if self.query not in QUERIES:
             raise ValueError(f"no query is called {self.query!r}; there are {', '.join(QUERIES)}")
-        if self.query == "noise" and self.start_token:
-            raise ValueError("query=noise needs no start token, got start_token=true: set start_token=false")
+        if self.query != "past" and self.start_token:
+            raise ValueError(
+                f"query={self.query} needs no start token, got start_token=true: set start_token=false"
+            )
         if not 0 < self.query_sigma <= 1:
             raise ValueError(f"query_sigma is a noise level in (0, 1], got {self.query_sigma}")
         most = min(layers[1], layers[0] - 1) if self.fusion == "residual" else layers[1]

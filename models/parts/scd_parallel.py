@@ -11,45 +11,27 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from framelens.diffusion.contract import Geometry
-from framelens.models.parts.asking import draw_queries
 from framelens.models.parts.cache import KVCache
 from framelens.models.parts.config import conditions_of
 from framelens.models.parts.fusion import features_of
 from framelens.models.parts.history import FrameCausal, Prefix
-from framelens.models.parts.scd_config import Config
+from framelens.models.parts.scd_asking import Asking, ask_for_clip
 from framelens.models.parts.stack import Modulations, Stack
 from framelens.models.parts.text import TextKeys
 
 
 @runtime_checkable
-class Separated(Protocol):
+class Separated(Asking, Protocol):
     """What of `models.scd.SCD` is used here."""
 
     @property
-    def config(self) -> Config: ...
-
-    @property
-    def encoder(self) -> Stack: ...
-
-    @property
     def decoder(self) -> Stack: ...
-
-    @property
-    def geometry(self) -> Geometry: ...
 
     @property
     def start_token(self) -> Tensor | None: ...
 
     @property
     def asks(self) -> bool: ...
-
-    @property
-    def training(self) -> bool: ...
-
-    def clean(self, batch: int) -> Float[Tensor, "{batch} 1"]: ...
-
-    def query_noise(self, frame: int) -> Float[Tensor, "c h w"]: ...
 
     def places(self) -> list[tuple[Tensor, Tensor]]: ...
 
@@ -123,7 +105,7 @@ def contexts(
 ) -> Float[Tensor, "b n d"]:
     """c_0 ... c_{f-1} of a clip in one causal pass over the start token and all frames but the last."""
     if model.asks:
-        return _ask_with_noise(model, clean, actions, text)
+        return ask_for_clip(model, clean, actions, text)
     if model.start_token is None:
         raise ValueError("this model has no start token, so it cannot read a whole clip: encode frames")
     (batch, frames), n = clean.shape[:2], model.geometry.tokens_per_frame
@@ -132,27 +114,6 @@ def contexts(
     modulations = model.encoder.modulations(model.clean(batch).expand(-1, frames), actions)
     rope, history = model.encoder.rotation(list(range(frames))), FrameCausal(frames, n, model.config.reach)
     return features_of(model.encoder, model.config, tokens, modulations, rope, history, text)
-
-
-def _ask_with_noise(
-    model: Separated,
-    clean: Float[Tensor, "b f c h w"],
-    actions: Int[Tensor, "b f"] | None,
-    text: TextKeys | None,
-) -> Float[Tensor, "b n d"]:
-    """c_0 ... c_{f-1} of a model with noise queries, in one pass over [clean frames | query frames].
-
-    The query frames are noise; in training they are the true frames at noise levels from `query_sigma` to 1.
-    """
-    frames = clean.shape[1]
-    if model.training:
-        queries, sigma = draw_queries(clean, model.config.query_sigma, chunk=1)
-    else:
-        sigma = torch.ones_like(clean[:, :, 0, 0, 0])
-        queries = torch.stack([model.query_noise(frame) for frame in range(frames)]).expand_as(clean)
-    tokens, modulations, rope, history = model.encoder.beside_clean(clean, queries, sigma, actions)
-    features = features_of(model.encoder, model.config, tokens, modulations, rope, history, text)
-    return features[:, frames * model.geometry.tokens_per_frame :]
 
 
 def _repeat_text(text: TextKeys | None, frames: int) -> TextKeys | None:

@@ -134,8 +134,12 @@ class Stack(HookedRootModule, Conditioned, RecomputedBlocks):
         return self.embed.weight.device
 
     def tokens(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
+        """The embedded patches of all frames, n = (frame row col), after the hook point."""
+        return self.hook_embed(self.embed_patches(x))
+
+    def embed_patches(self, x: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
         """The embedded patches of all frames, n = (frame row col)."""
-        return self.hook_embed(self.embed(patches(x, self.config.patch).to(self.dtype)))
+        return self.embed(patches(x, self.config.patch).to(self.dtype))
 
     def modulations(self, timestep: Float[Tensor, "b f"], cond: Int[Tensor, "b f"] | None) -> Modulations:
         """Scales, shifts and gates of all blocks, from SiLU of time embedding plus condition embedding."""
@@ -164,14 +168,19 @@ class Stack(HookedRootModule, Conditioned, RecomputedBlocks):
         actions: Int[Tensor, "b f"] | None,
     ) -> tuple[Float[Tensor, "b n d"], Modulations, Rope, CleanThenNoisy]:
         """The arguments of `through` for one pass over [clean frames | noisy frames] of a clip."""
-        frames = clean.shape[1]
+        return self.tokens(torch.cat([clean, noisy], dim=1)), *self.inputs_beside_clean(sigma, actions)
+
+    def inputs_beside_clean(
+        self, sigma: Float[Tensor, "b f"], actions: Int[Tensor, "b f"] | None
+    ) -> tuple[Modulations, Rope, CleanThenNoisy]:
+        """What `through` is given beside the tokens of [clean frames | noisy frames] of a clip."""
+        frames = sigma.shape[1]
         timestep = torch.cat([torch.full_like(sigma, CLEAN_TIMESTEP), 1000 * sigma], dim=1)
         modulations = self.modulations(
             timestep, None if actions is None else torch.cat([actions, actions], dim=1)
         )
         history = CleanThenNoisy(frames, self.geometry.tokens_per_frame, self.config.reach)
-        tokens = self.tokens(torch.cat([clean, noisy], dim=1))
-        return tokens, modulations, self.rotation([*range(frames)] * 2), history
+        return modulations, self.rotation([*range(frames)] * 2), history
 
     def rotation(self, frames: list[int]) -> Rope:
         """RoPE tables for the tokens of frames with these numbers."""

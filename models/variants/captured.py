@@ -154,7 +154,7 @@ def _step_inputs(context: Any) -> Any:
     """The part of the context that a prepared step reads, with frame number 0."""
     if not isinstance(context, SCDContext):
         return context
-    return replace(context, frame=0, cache=KVCache(KVStorage(0)), cond=None, encoder_text=None)
+    return replace(context, frame=0, cache=KVCache(KVStorage(0)), cond=None, encoder_text=None, last=None)
 
 
 def _copy_context(context: Any) -> Any:

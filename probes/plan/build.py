@@ -147,7 +147,7 @@ def _clock(clocks: Clocks | None, shape: Shape, remarks: list[str]) -> Clock | N
 def _separated_already(config: Any, geometry: dict, use: Use, clocks: Clocks | None) -> dict[str, Any]:
     layers = {"encoder_layers": config.encoder_layers, "decoder_layers": config.decoder_layers}
     own = shape_in_use(config, geometry, use)
-    none = {"encoder_layers": 0, "fusion": None, "start_token": False, "query": False}
+    none = {"encoder_layers": 0, "fusion": None, "start_token": False, "query": "past"}
     dense = replace(own, layers=sum(layers.values()), **none)
     joined = ("fusion", "head", "query", "start_token") if config.fusion == "residual" else ("fusion",)
     remarks = ["By construction; compared with a dense model with the same number of layers."]

@@ -92,7 +92,7 @@ def separated_shape(dense: Shape, encoder_layers: int, decoder_layers: int, fusi
     """The shape of its separated twin."""
     asks = fusion == "residual"
     layers = {"layers": decoder_layers, "encoder_layers": encoder_layers}
-    return replace(dense, **layers, fusion=fusion, query=asks, start_token=not asks)
+    return replace(dense, **layers, fusion=fusion, query="noise" if asks else "past", start_token=not asks)
 
 
 def architecture(cut: Cut, fusion: str | None) -> dict[str, Any]:

@@ -9,7 +9,15 @@ from framelens.models.parts.fusion import FUSIONS
 
 ASKING = {"query": "noise", "start_token": False}
 WAYS = {fusion: {"fusion": fusion} for fusion in FUSIONS} | {"residual": {"fusion": "residual", "head": 1}}
-WAYS |= {f"{way}, asking": WAYS[way] | ASKING for way in FUSIONS}
+QUERIES = {
+    "token_concat": "noise",
+    "prefix": "noise",
+    "residual": "noise",
+    "add": "frame",
+    "channel_concat": "learned",
+}
+WAYS |= {f"{way}, asking": WAYS[way] | ASKING | {"query": query} for way, query in QUERIES.items()}
+WAYS |= {f"{way}, asking by frame": WAYS[way] | ASKING | {"query": "frame"} for way in ("prefix", "residual")}
 """How features are made and read."""
 
 
