@@ -8,6 +8,7 @@ from framelens.training.clip_scores import (
     difference_by_clip,
     fit_range,
     psnr_by_frame,
+    score_best_of,
     score_free_run,
     score_next_frame,
 )
@@ -110,3 +111,36 @@ def test_latents_are_scored_on_the_scale_of_the_true_ones():
     fitted, (sampled,) = fit_range(latents, latents.video[:, 2:])
     assert np.abs(fitted.video).max() == 1
     assert psnr_by_frame(sampled, fitted, 2)[3].mean == BEST_PSNR
+
+
+def test_the_best_run_of_each_clip_is_chosen_by_the_mean_over_its_frames(tiles):
+    target = tiles.video[:, CONTEXT:]
+    near, far = (towards_grey(target, size) for size in (0.1, 0.2))
+    first, second = near.copy(), far.copy()
+    first[1], second[1] = far[1], near[1]
+    first[0, 0], second[0, 0] = far[0, 0], near[0, 0]  # one worse frame of the better run
+    scores, by_frame = score_best_of([first, second], tiles, CONTEXT)
+    name = "PSNR (dB) of a free run, best of 2"
+    frames = target.shape[1]
+    low, high = (10 * np.log10(4 / size**2) for size in (0.2, 0.1))
+    expected = high - (high - low) / (CLIPS * frames)
+    assert scores[f"{name}, mean of {frames} frames"].mean == pytest.approx(expected, abs=1e-3)
+    found = by_frame[name]
+    assert list(found) == list(range(CONTEXT, CONTEXT + frames))
+    assert found[CONTEXT].mean == pytest.approx(high - (high - low) / CLIPS, abs=1e-3)
+    assert found[CONTEXT + 1].mean == pytest.approx(high, abs=1e-3)
+    alone, _ = score_best_of([second], tiles, CONTEXT)
+    both = scores[f"SSIM of a free run, best of 2, mean of {frames} frames"].mean
+    assert alone[f"SSIM of a free run, best of 1, mean of {frames} frames"].mean < both
+
+
+def test_of_a_score_that_is_better_when_small_the_smallest_is_chosen(tiles):
+    target = tiles.video[:, CONTEXT:]
+
+    def distance(video, truth):
+        return np.abs(video - truth).mean(axis=(2, 3, 4))
+
+    runs = [towards_grey(target, size) for size in (0.3, 0.1, 0.2)]
+    scores, _ = score_best_of(runs, tiles, CONTEXT, distance)
+    name = f"LPIPS of a free run, best of 3, mean of {target.shape[1]} frames"
+    assert scores[name].mean == pytest.approx(0.1, abs=1e-3)

@@ -1,18 +1,24 @@
-"""Frechet and kernel distance: against closed forms for Gaussians, and on features of a user's function."""
+"""Frechet and kernel distance: against closed forms for Gaussians, on features of networks."""
 
 import json
 
 import numpy as np
 import pytest
 import tiny
+import torch
+from skimage import data
 
 from framelens.training import evaluate
 from framelens.training.distances import (
+    PLAIN,
     frechet_distance,
+    has_covariance,
     kernel_blocks,
     kernel_distance,
     measure_distances,
+    measure_frechet,
 )
+from framelens.training.packaged_features import EfficientNetFeatures
 
 SHIFT = np.array([1.0, 0.0, -0.5])
 SCALE = np.array([1.0, 2.0, 0.5])
@@ -62,11 +68,36 @@ def test_clips_of_one_distribution_are_as_often_below_0_as_above_however_alike_t
     assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(len(found))
 
 
-def test_distances_have_bootstrap_intervals_from_five_clips_on():
+def test_distances_have_intervals_from_five_clips_on():
     one, other = gaussians(12, 6)
-    for measure in measure_distances(one, other).values():
+    measured = measure_distances(one, other)
+    assert measured.pop(PLAIN).low is None
+    for measure in measured.values():
         assert measure.low < measure.mean < measure.high and measure.clips == 12
     assert all(measure.low is None for measure in measure_distances(one[:4], other[:4]).values())
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5])
+def test_the_jackknife_removes_what_few_frames_add_to_the_frechet_distance(alike):
+    rng, found, covered = np.random.default_rng(4), [], []
+    for _ in range(40):
+        one, other = alike * rng.normal(size=(2, 24, 1, 12)) + rng.normal(size=(2, 24, 6, 12))
+        measured = measure_frechet(one + 2 * np.eye(12)[0], other)
+        found.append([measured[FRECHET].mean, measured[PLAIN].mean])
+        covered.append(measured[FRECHET].low < 4 < measured[FRECHET].high)
+    corrected, plain = np.mean(found, axis=0) - 4
+    assert abs(corrected) < 0.2 * plain and sum(covered) >= 35
+
+
+def test_groups_of_unequal_size_extrapolate_alike():
+    one, other = gaussians(41, 3)
+    uneven, even = (measure_frechet(one[:n], other[:n])[FRECHET] for n in (41, 40))
+    assert uneven.mean == pytest.approx(even.mean, rel=0.1)
+
+
+def test_a_frechet_distance_needs_more_frames_than_features_in_what_the_jackknife_keeps():
+    assert has_covariance(5, 2, 7) and not has_covariance(5, 2, 8)
+    assert has_covariance(41, 1, 37) and not has_covariance(41, 1, 38)
 
 
 SOURCE = """
@@ -126,7 +157,6 @@ def test_distances_on_features_of_a_function_are_scored_and_kept(request_of, tmp
 @pytest.mark.parametrize(
     ("function", "clips", "message"),
     [
-        ("wide", 5, "1200 numbers for each frame"),
         ("load", 1, "two clips or more"),
         ("endless", 5, "not finite"),
         ("flat", 5, "expected features [b d]"),
@@ -143,8 +173,44 @@ def test_features_that_cannot_be_compared_get_one_line(
     assert message in line and not (tmp_path / "scores.json").exists()
 
 
-def test_features_are_a_function_of_a_file(request_of, capsys):
+def test_with_fewer_frames_than_features_the_kernel_distance_stands_alone(request_of, capsys):
+    assert evaluate.main(request_of("wide")) == 0
+    printed, said = capsys.readouterr()
+    distances = [name for name in json.loads(printed.splitlines()[-1]) if name.startswith((KERNEL, FRECHET))]
+    assert distances == [f"{KERNEL} of {what}, free run" for what in ("frames", "differences of frames")]
+    assert "1200 numbers for each frame" in said and "raise --clips" in said
+
+
+def test_features_are_of_a_known_network_or_a_function_of_a_file(request_of, capsys):
     request = request_of("load")
     request[request.index("--features") + 1] = "resnet"
     assert evaluate.main(request) == 2
-    assert "--features is FILE.py:FUNCTION, got 'resnet'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--features is efficientnet-lite0 or FILE.py:FUNCTION, got 'resnet'" in said
+
+
+@pytest.mark.slow
+def test_the_packaged_network_sees_a_cat_and_a_cup_of_espresso():
+    network = EfficientNetFeatures().eval()
+    for picture, classes in ((data.chelsea(), {281, 282, 285}), (data.coffee(), {967})):
+        square = picture[:, (picture.shape[1] - picture.shape[0]) // 2 :][:, : picture.shape[0]]
+        frame = torch.from_numpy(square.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        with torch.no_grad():
+            assert int(network.network._fc(network(frame)).argmax()) in classes
+    with pytest.raises(ValueError, match="1 or 3 channels, got 16"):
+        network(torch.zeros(1, 16, 8, 8))
+    with torch.no_grad():
+        grey, colour = (network(torch.full((1, channels, 20, 20), 0.3)) for channels in (1, 3))
+    assert torch.equal(grey, colour) and grey.shape == (1, 1280)
+
+
+@pytest.mark.slow
+def test_features_of_the_packaged_network_are_scored_with_the_hash_of_its_weights(
+    request_of, tmp_path, capsys
+):
+    request = request_of("load", clips=2)
+    request[request.index("--features") + 1] = "efficientnet-lite0"
+    assert evaluate.main(request) == 0
+    used = json.loads((tmp_path / "scores.json").read_text())["features"]
+    assert used["features"] == 1280 and next(iter(used["sha256"].values())).startswith("57934424")
+    assert f"{KERNEL} of frames, free run" in capsys.readouterr().out

@@ -155,6 +155,9 @@ def test_only_layers_that_a_dense_model_has_can_be_cut(dense, separated, capsys)
         (["--frames", "0"], "--frames.* 1.* 0"),
         (["--out", "."], r"--out \. .*JSON"),
         (["--window", "0"], " 1 .* 0"),
+        (["--predict", "0"], "--predict must be from 1 .* got 0"),
+        (["--predict", "2", "--frames", "4"], "--predict and --frames both say"),
+        (["--best-of", "0"], "--best-of must be from 1 to 1000, got 0"),
     ],
 )
 def test_what_cannot_be_scored_is_one_line(dense, capsys, options, line):
@@ -183,3 +186,19 @@ def test_steps_that_are_unclear_are_refused_in_one_line(dense, capsys, steps):
     assert evaluate.main(["--model", dense, f"--steps={steps}"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("framelens evaluate: --steps ") and error.count("\n") == 1
+
+
+def test_given_and_predicted_frames_and_the_best_of_some_runs_give_a_table_by_frame(dense, tmp_path, capsys):
+    out = tmp_path / "scores.json"
+    request = ["--model", dense, "--clips", "2", "--steps", "1", "--context", "2", "--predict", "3"]
+    assert evaluate.main([*request, "--best-of", "3", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    held = json.loads(out.read_text())
+    assert (held["settings"]["predict"], held["settings"]["best_of"]) == (3, 3)
+    name = "PSNR (dB) of a free run, best of 3"
+    table = held["measures"][dense][name]
+    assert [row["frame"] for row in table] == [2, 3, 4]
+    mean = held["scores"][dense][f"{name}, mean of 3 frames"]
+    assert mean == pytest.approx(sum(row["mean"] for row in table) / 3, abs=1e-3)
+    head = next(index for index, line in enumerate(lines) if line.startswith(f"{dense}, frame"))
+    assert name in lines[head] and [line.split()[0] for line in lines[head + 1 : head + 4]] == ["2", "3", "4"]

@@ -6,6 +6,7 @@
 Sampled frames are those from `context` on, float32 [b f c h w] in [-1, 1].
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,8 @@ from framelens.videos.scores import BEST_PSNR, psnr, ssim
 AGES = {"never seen": 0, "in view in the last frame": 1, "seen only before the last frame": 2}
 """When the place that a pixel shows was last in view, by the codes of a world with memory."""
 REMEMBERED = "seen only before the last frame"
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""A score [b f] of frames [b f c h w] against the true ones."""
 
 
 def fit_range(clips: Clips, *sampled: np.ndarray) -> tuple[Clips, list[np.ndarray]]:
@@ -70,6 +73,39 @@ def psnr_by_frame(free: np.ndarray, clips: Clips, context: int) -> dict[int, Sco
     """PSNR of each frame of a free run, in dB, by its number in the clip."""
     values = psnr(free, clips.video[:, context:])
     return {context + index: average(values[:, index]) for index in range(values.shape[1])}
+
+
+def score_perceptual(
+    lpips: Measure, sampled: np.ndarray, free: np.ndarray, clips: Clips, context: int
+) -> dict[str, ScoreMean]:
+    """LPIPS of the next frame, of the copy of the last frame beside it, and of a free run's last frame."""
+    target = clips.video[:, context:]
+    return {
+        "LPIPS of the model": average(lpips(sampled, target)),
+        "LPIPS of the copy of the last frame": average(lpips(clips.video[:, context - 1 : -1], target)),
+        "LPIPS of a free run, last frame": average(lpips(free[:, -1:], target[:, -1:])),
+    }
+
+
+def score_best_of(
+    runs: Sequence[np.ndarray], clips: Clips, context: int, lpips: Measure | None = None
+) -> tuple[dict[str, ScoreMean], dict[str, dict[int, ScoreMean]]]:
+    """Means over the frames of a free run, of the best run of each clip by that mean; and the same by frame.
+
+    Each score chooses its own best run. The numbers of frames are those in the clip.
+    """
+    target, clip = clips.video[:, context:], np.arange(len(clips))
+    measures: dict[str, tuple[Measure, int]] = {"PSNR (dB)": (psnr, 1), "SSIM": (ssim, 1)}
+    if lpips is not None:
+        measures["LPIPS"] = (lpips, -1)
+    whole, by_frame = {}, {}
+    for name, (measure, better) in measures.items():
+        values = np.stack([measure(run, target) for run in runs])
+        best = values[(better * values.mean(axis=2)).argmax(axis=0), clip]
+        of = f"{name} of a free run, best of {len(runs)}"
+        whole[f"{of}, mean of {best.shape[1]} frames"] = average(best)
+        by_frame[of] = {context + index: average(best[:, index]) for index in range(best.shape[1])}
+    return whole, by_frame
 
 
 def difference_by_clip(free: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -1,14 +1,21 @@
-"""How far the distribution of generated frames is from that of true ones, on features of a user's network.
+"""How far the distribution of generated frames is from that of true ones, on features of a network.
 
 distances = measure_distances(generated, true)        # features [clip frame d] of both
 
-The Frechet distance compares means and covariances. The kernel distance is the unbiased squared maximum mean
-discrepancy with KID's kernel (x . y / d + 1)^3. Frames of one clip are alike, so pairs of frames of the same
-clip are left out of it, and intervals draw whole clips, the generated and the true ones together.
+The Frechet distance compares means and covariances. Estimated from few frames it is too large, by about a
+constant over the number of clips. The jackknife removes that part: groups of clips are left out in turn, and
+the distance is extrapolated along 1 / clips to infinitely many, as FID_infinity does with subsets (Chong and
+Forsyth 2020), and the spread over the groups gives the interval. A bootstrap cannot: it draws clips twice, so
+its draws are too large once more. The plain distance, which others print, stands beside it.
+
+The kernel distance is the unbiased squared maximum mean discrepancy with KID's kernel (x . y / d + 1)^3.
+Frames of one clip are alike, so pairs of frames of the same clip are left out of it, and intervals draw whole
+clips, the generated and the true ones together.
 """
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 from framelens.analyses.intervals import enough
 from framelens.training.measures import DIGITS, ScoreMean
@@ -16,34 +23,55 @@ from framelens.training.measures import DIGITS, ScoreMean
 Features = Float[np.ndarray, "clip frame d"]
 DRAWS, SEED = 200, 0
 HALF_WIDTH = 1.96
-"""Standard deviations of the bootstrap's draws on each side of the distance."""
+"""Standard deviations of the bootstrap's draws on each side of the kernel distance."""
+GROUPS = 20
+"""Groups of clips that the jackknife leaves out in turn; each clip by itself where there are fewer clips."""
+CONFIDENCE = 0.975
+"""Quantile of Student's t at the upper end of the jackknife's interval."""
+FRECHET, PLAIN = "Frechet distance", "Frechet distance, not corrected for few frames"
+KERNEL = "kernel distance (x 1000)"
 
 
 def measure_distances(generated: Features, true: Features) -> dict[str, ScoreMean]:
-    """Both distances with 95 % bootstrap intervals; ValueError where there are too few frames or clips."""
-    require_enough(*true.shape)
+    """The distances with 95 % intervals; no Frechet distance where there are too few frames for it."""
     clips = len(true)
+    found = measure_frechet(generated, true) if has_covariance(*true.shape) else {}
     blocks = kernel_blocks(generated, true)
     draws = np.random.default_rng(SEED).integers(clips, size=(DRAWS if enough(clips) else 0, clips))
     counts = [np.bincount(draw, minlength=clips).astype(float) for draw in draws]
-    frechet = [frechet_distance(_rows(generated[draw]), _rows(true[draw])) for draw in draws]
     kernel = [1000 * kernel_distance(blocks, count) for count in counts if (count > 0).sum() > 1]
-    found = 1000 * kernel_distance(blocks, np.ones(clips))
-    return {
-        "Frechet distance": _measure(frechet_distance(_rows(generated), _rows(true)), frechet, clips, 0.0),
-        "kernel distance (x 1000)": _measure(found, kernel, clips, -np.inf),
-    }
+    half = HALF_WIDTH * float(np.std(kernel, ddof=1)) if kernel else None
+    return found | {KERNEL: _measure(1000 * kernel_distance(blocks, np.ones(clips)), half, clips)}
 
 
-def require_enough(clips: int, frames: int, width: int) -> None:
-    """ValueError where the covariance of the features cannot be estimated from these frames."""
+def has_covariance(clips: int, frames: int, width: int) -> bool:
+    """Whether there are more frames than features, also without the clips that the jackknife leaves out.
+
+    ValueError for fewer than two clips, which no distance here can be taken of.
+    """
     if clips < 2:
         raise ValueError(f"--features needs two clips or more, got --clips {clips}")
-    if clips * frames <= width:
-        raise ValueError(
-            f"--features gives {width} numbers for each frame, and a Frechet distance needs more frames than "
-            f"that: got {clips * frames} ({clips} clips of {frames}); raise --clips or give fewer features"
-        )
+    return (clips - -(-clips // min(clips, GROUPS))) * frames > width
+
+
+def measure_frechet(generated: Features, true: Features) -> dict[str, ScoreMean]:
+    """The Frechet distance corrected by the jackknife, with its interval, and as it is without correction.
+
+    Groups may differ in size by one clip (the grouped jackknife of Busing, Meijer and van der Leeden 1999).
+    """
+    clips = len(true)
+    plain = frechet_distance(_rows(generated), _rows(true))
+    left_out = np.array_split(np.arange(clips), min(clips, GROUPS))
+    kept = [np.delete(np.arange(clips), group) for group in left_out]
+    without = np.array([frechet_distance(_rows(generated[rows]), _rows(true[rows])) for rows in kept])
+    share = clips / np.array([len(group) for group in left_out])
+    corrected = float(len(share) * plain - ((1 - 1 / share) * without).sum())
+    spread = (share * plain - (share - 1) * without - corrected) ** 2 / (share - 1)
+    half = float(stdtrit(len(share) - 1, CONFIDENCE) * np.sqrt(spread.mean())) if enough(clips) else None
+    return {
+        FRECHET: _measure(corrected, half, clips),
+        PLAIN: ScoreMean(round(plain, DIGITS), None, None, clips),
+    }
 
 
 def frechet_distance(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"]) -> float:
@@ -75,12 +103,9 @@ def kernel_distance(blocks: np.ndarray, counts: Float[np.ndarray, " clip"]) -> f
     return float((pairs * blocks).sum() / pairs.sum())
 
 
-def _measure(found: float, draws: list[float], clips: int, least: float) -> ScoreMean:
-    if not draws:
-        return ScoreMean(round(found, DIGITS), None, None, clips)
-    half = HALF_WIDTH * float(np.std(draws, ddof=1))
-    low, high = (round(end, DIGITS) for end in (max(least, found - half), found + half))
-    return ScoreMean(round(found, DIGITS), low, high, clips)
+def _measure(found: float, half: float | None, clips: int) -> ScoreMean:
+    ends = (None, None) if half is None else (round(found - half, DIGITS), round(found + half, DIGITS))
+    return ScoreMean(round(found, DIGITS), *ends, clips)
 
 
 def _rows(features: Features) -> Float[np.ndarray, "n d"]:

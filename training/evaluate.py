@@ -18,6 +18,11 @@ layers see the past; `all` or a plan.json may be given instead (models/variants/
     framelens evaluate --model dense-tiles --seed 1 --out scores.json
 
 Writes the scores with the command, the seed, all settings, the models' files and hashes, and versions.
+
+    framelens evaluate --model dense-tiles --context 36 --predict 264 --best-of 4 --clips 256
+
+Scores long predictions as TECO's protocol does: PSNR, SSIM and, with --lpips, LPIPS of the best of four free
+runs of each clip, in the mean and by frame.
 """
 
 import argparse
@@ -46,21 +51,27 @@ from framelens.training.fetching import (
     describe_fetching,
     fetch_past_once,
 )
+from framelens.training.protocol import PROTOCOL_RULES, add_protocol_options, frames_of, parse_steps
 
 if TYPE_CHECKING:  # they import torch or numpy, which --help does without
     import framelens.diffusion.contract
     from framelens.training.features import FeatureNetwork
+    from framelens.training.perceptual import PerceptualDistance
     from framelens.training.score_files import NetworkScores
 
 USUAL_STEPS = 25
-RULES: dict[str, Rule] = {
-    "clips": CLIPS,
-    "steps": optional(each(STEPS)),
-    "context": FRAMES,
-    "frames": optional(FRAMES),
-    "guidance": GUIDANCE,
-    "seed": SEED,
-} | FETCHING_RULES
+RULES: dict[str, Rule] = (
+    {
+        "clips": CLIPS,
+        "steps": optional(each(STEPS)),
+        "context": FRAMES,
+        "frames": optional(FRAMES),
+        "guidance": GUIDANCE,
+        "seed": SEED,
+    }
+    | FETCHING_RULES
+    | PROTOCOL_RULES
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,11 +99,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
     parser.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
     parser.add_argument("--videos", help="a world, or a path of latents (default: as in training)")
+    add_protocol_options(parser)
     scores = parser.add_argument_group("more scores")
     scores.add_argument(
         "--features", metavar="FILE.py:FUNCTION",
-        help="also Frechet and kernel distance on features: the function gives a torch module or another "
-        "callable, [b c h w] in [-1, 1] -> [b d]; the file is code, and it is run",
+        help="also Frechet and kernel distance on features: of efficientnet-lite0, or the function gives a "
+        "torch module or another callable, [b c h w] in [-1, 1] -> [b d]; the file is code, and it is run",
+    )  # fmt: skip
+    scores.add_argument(
+        "--lpips", type=Path, metavar="FILE",
+        help="also LPIPS, with torchvision's weights of AlexNet or VGG-16 from this file",
     )  # fmt: skip
     sampling.add_argument("--window", type=int, help="past frames in view (default: as the model has it)")
     sampling.add_argument("--sink", type=int, help="first frames that stay in view of the window")
@@ -115,38 +131,31 @@ def main(arguments: list[str]) -> int:
     check(options, RULES, spell_as_flag)
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; give the path of a JSON file")
-    from framelens.training.score_files import format_table, write_scores
+    from framelens.training.score_files import format_frames, format_table, write_scores
 
-    features = None
+    features = perceptual = None
     if options.features is not None:
         from framelens.training.features import open_features
 
         features = open_features(options.features, options.device)
+    if options.lpips is not None:
+        from framelens.training.perceptual import open_perceptual
+
+        perceptual = open_perceptual(options.lpips, options.device)
     networks = open_models(options)
     scored = {
-        name: evaluate(networks[name], options, features)
+        name: evaluate(networks[name], options, features, perceptual)
         for name in progress_bar(networks, unit="model", leave=False)
     }
     print(format_table({name: scores.measures for name, scores in scored.items()}))
+    if options.best_of is not None:
+        print(format_frames({name: scores.by_frame for name, scores in scored.items()}))
     means = {name: scores.means for name, scores in scored.items()}
     print(json.dumps(means if len(means) > 1 else next(iter(means.values()))))
     if options.out is not None:
         command = command_line("evaluate", arguments)
         write_scores(options, networks, scored, command)
     return 0
-
-
-def parse_steps(text: str | None) -> list[int] | None:
-    """The steps of every frame, or of the first generated chunk and of later ones; ValueError otherwise."""
-    if text is None:
-        return None
-    counts = text.split(",")
-    if len(counts) > 2 or not all(count.strip().removeprefix("-").isdecimal() for count in counts):
-        raise ValueError(
-            f"--steps is a whole number, or two such as 4,2 for the first generated chunk and later ones, "
-            f"got {text!r}"
-        )
-    return [int(count) for count in counts]
 
 
 def open_models(
@@ -174,6 +183,7 @@ def evaluate(
     network: "framelens.diffusion.contract.CausalDiffuser",
     options: argparse.Namespace,
     features: "FeatureNetwork | None" = None,
+    perceptual: "PerceptualDistance | None" = None,
 ) -> "NetworkScores":
     """The scores of one network, mean over frames and clips, and those of each frame."""
     from framelens.diffusion.choose_sampling import choose_sampling
@@ -185,8 +195,10 @@ def evaluate(
         difference_by_clip,
         fit_range,
         psnr_by_frame,
+        score_best_of,
         score_free_run,
         score_next_frame,
+        score_perceptual,
         score_state,
     )
     from framelens.training.measures import average
@@ -195,12 +207,10 @@ def evaluate(
     from framelens.training.source import open_source, require_held_out
 
     source = traits(network).source
-    context, frames = options.context, int(options.frames or source.frames)
-    if context >= frames:
-        raise ValueError(f"--context must be below the {frames} frames of a clip, got {context}")
+    context, frames, runs = options.context, frames_of(options, source.frames), options.best_of or 0
     world = open_source(options.videos or source.videos)
     require_held_out(world, options.clips)
-    require_room_for_clips(options.clips, frames, world.SHAPE, "--clips")
+    require_room_for_clips(options.clips * max(1, runs), frames, world.SHAPE, "--clips")
     first, steps = (None, None) if options.steps is None else (options.steps[0], options.steps[-1])
     first = None if first == steps else first
     sampling = choose_sampling(network, steps, USUAL_STEPS, first)
@@ -209,10 +219,20 @@ def evaluate(
     true = None if features is None else features.read_true(fit_range(clips)[0], context)
     asked = (sampler, clips, context, sampling)
     drawn = sample_frames(*asked, options.seed, options.device).values()
-    second = sample_frames(*asked, options.seed + 1, options.device, FREE).values()
-    clips, (sampled, free, other) = fit_range(clips, *drawn, *second)
+    later = [
+        sample_frames(*asked, options.seed + run, options.device, FREE)["free_running"]
+        for run in range(1, max(2, runs))
+    ]
+    clips, (sampled, free, *others) = fit_range(clips, *drawn, *later)
     result = score_next_frame(sampled, clips, context) | score_free_run(free, clips, context)
-    result["free run: mean absolute difference of two seeds"] = average(difference_by_clip(free, other))
+    result["free run: mean absolute difference of two seeds"] = average(difference_by_clip(free, others[0]))
+    by_frame = {"PSNR of a free run (dB)": psnr_by_frame(free, clips, context)}
+    if perceptual is not None:
+        result |= score_perceptual(perceptual.measure, sampled, free, clips, context)
+    if runs:
+        metric = None if perceptual is None else perceptual.measure
+        best, best_by_frame = score_best_of([free, *others][:runs], clips, context, metric)
+        result, by_frame = result | best, by_frame | best_by_frame
     if clips.actions is not None:
         known, _ = fit_range(world.clips(range(TRAINING_CLIPS), frames))
         result |= score_actions(fit_actions(known), free, clips, context)
@@ -222,7 +242,7 @@ def evaluate(
         result |= features.score(free, true, clips, context)
     result = {name: measure for name, measure in result.items() if measure.clips}
     used = {} if features is None or true is None else features.describe(true)
-    return NetworkScores(result, {"PSNR of a free run (dB)": psnr_by_frame(free, clips, context)}, used)
+    return NetworkScores(result, by_frame, used, {} if perceptual is None else perceptual.describe())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Features of frames from a user's network, opened as an adapter is: `--features my_features.py:load`.
+"""Features of frames: from a network that comes in a package, or from a user's, opened as an adapter is.
 
-    network = open_features("my_features.py:load", "cpu")
+    network = open_features("efficientnet-lite0", "cpu")   # or "my_features.py:load"
     true = network.read_true(clips, context=4)             # refuses features that cannot be compared
     network.score(free, true, clips, context=4)            # distances of a free run from the true clips
 
-The function takes no argument and gives a torch module or another callable, [b c h w] -> [b d]. Its file is
-code, and it is run. What the network needs, such as another size of frames or three channels, it does itself.
+A user's function takes no argument and gives a torch module or another callable, [b c h w] -> [b d]. Its file
+is code, and it is run. What the network needs, such as another size of frames, it does itself. See
+training/packaged_features.py for `efficientnet-lite0`.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from jaxtyping import Float
 from framelens.models.loading.adapter import run_function
 from framelens.models.loading.locate import ADAPTER, find
 from framelens.models.loading.model_errors import error_line
-from framelens.records.identity import CodeFile
-from framelens.training.distances import DRAWS, measure_distances, require_enough
+from framelens.records.notes import print_note
+from framelens.training.distances import DRAWS, GROUPS, has_covariance, measure_distances
 from framelens.training.measures import ScoreMean
+from framelens.training.packaged_features import NAME, WEIGHTS, EfficientNetFeatures
 from framelens.videos import Clips
 
 FRAMES = 64
@@ -28,18 +30,24 @@ FRAMES = 64
 
 
 class FeatureNetwork:
-    """A user's network that gives features of frames."""
+    """A network that gives features of frames; `files` has the hashes of what it was made from, by name."""
 
-    def __init__(self, name: str, function: Callable[..., Any], code: tuple[CodeFile, ...], device: str):
-        self.name, self.function, self.code, self.device = name, function, code, device
+    def __init__(self, name: str, function: Callable[..., Any], files: dict[str, str], device: str):
+        self.name, self.function, self.files, self.device = name, function, files, device
 
     def read_true(self, clips: Clips, context: int) -> dict[str, np.ndarray]:
         """Features [b f d] of the true frames from `context` on and of their differences.
 
-        ValueError where they are not features, or where there are too few frames for their number.
+        ValueError where they are not features. A note where there are too few frames for a Frechet distance.
         """
         found = self._read_both(clips.video[:, context:], clips, context)
-        require_enough(*found["frames"].shape)
+        count, frames, width = found["frames"].shape
+        if not has_covariance(count, frames, width):
+            print_note(
+                f"{self.name} gives {width} numbers for each frame, and a Frechet distance needs more frames "
+                f"than that, got {count * frames} ({count} clips of {frames}): only the kernel distance is "
+                "measured; raise --clips for both"
+            )
         return found
 
     def score(
@@ -59,11 +67,11 @@ class FeatureNetwork:
         return {"frames": self.read(video), "differences of frames": self.read(np.diff(whole, axis=1) / 2)}
 
     def describe(self, true: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The function, the hashes of its files, and the numbers of features and frames, as plain values."""
+        """The network, the hashes of its files, and the numbers of features and frames, as plain values."""
         clips, frames, width = true["frames"].shape
-        files = {file.name: file.text for file in self.code}
-        sizes = {"features": width, "frames": clips * frames, "clips": clips, "bootstrap_draws": DRAWS}
-        return {"function": self.name, "sha256": files} | sizes
+        sizes = {"features": width, "frames": clips * frames, "clips": clips}
+        sizes |= {"bootstrap_draws": DRAWS, "jackknife_groups": min(clips, GROUPS)}
+        return {"function": self.name, "sha256": self.files} | sizes
 
     @torch.no_grad()
     def read(self, video: Float[np.ndarray, "b f c h w"]) -> Float[np.ndarray, "b f d"]:
@@ -87,9 +95,12 @@ class FeatureNetwork:
 
 
 def open_features(name: str, device: str) -> FeatureNetwork:
-    """The network that the function of that file gives; ValueError, in one line, where there is none."""
+    """The network of that name, or that the function of that file gives; ValueError where there is none."""
+    if name == NAME:
+        network = EfficientNetFeatures()
+        return FeatureNetwork(name, network.to(device).eval(), {WEIGHTS: network.sha256}, device)
     if not ADAPTER.fullmatch(name):
-        raise ValueError(f"--features is FILE.py:FUNCTION, got {name!r}")
+        raise ValueError(f"--features is {NAME} or FILE.py:FUNCTION, got {name!r}")
     function, code = run_function(find(name, {}), {})
     if not callable(function):
         raise ValueError(
@@ -98,4 +109,4 @@ def open_features(name: str, device: str) -> FeatureNetwork:
         )
     if isinstance(function, torch.nn.Module):
         function = function.to(device).eval()
-    return FeatureNetwork(name, function, code, device)
+    return FeatureNetwork(name, function, {file.name: file.text for file in code}, device)

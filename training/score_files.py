@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from framelens.analyses.intervals import spell_interval
@@ -11,6 +12,10 @@ if TYPE_CHECKING:  # it imports torch
     import framelens.diffusion.contract
 
 
+MOST_ROWS = 12
+"""Rows of a printed table by frame: evenly spaced frames; the file of --out has all."""
+
+
 class NetworkScores(NamedTuple):
     """The scores of one network by name, and those that have one value for each frame."""
 
@@ -18,6 +23,8 @@ class NetworkScores(NamedTuple):
     by_frame: dict[str, dict[int, ScoreMean]]
     features: dict[str, Any]
     """What --features gave the distances; empty without it."""
+    lpips: dict[str, Any]
+    """What --lpips measured with; empty without it."""
 
     @property
     def means(self) -> dict[str, float]:
@@ -44,6 +51,24 @@ def format_table(scored: Mapping[str, Mapping[str, ScoreMean]]) -> str:
     width = 2 + max(len(cell) for _, *cells in lines for cell in cells)
     table = (f"{row:75}" + "".join(f"{cell:>{width}}" for cell in cells) for row, *cells in lines)
     return "\n".join([*names, *table])
+
+
+def format_frames(scored: Mapping[str, Mapping[str, Mapping[int, ScoreMean]]]) -> str:
+    """The means by frame as tables, one for each network: a row for each of at most MOST_ROWS frames."""
+    return "\n".join(line for name, scores in scored.items() for line in _format_frames(name, scores))
+
+
+def _format_frames(name: str, scores: Mapping[str, Mapping[int, ScoreMean]]) -> list[str]:
+    names = list(scores)
+    frames = list(next(iter(scores.values())))
+    width = 2 + max(map(len, names))
+    shown = frames[:: -(-len(frames) // MOST_ROWS)]
+    head = f"{name}, frame"
+    rows = [
+        f"{frame:<{len(head)}}" + "".join(f"{scores[each][frame].mean:>{width}.{DIGITS}f}" for each in names)
+        for frame in shown
+    ]
+    return [head + "".join(f"{each:>{width}}" for each in names), *rows]
 
 
 def _spell(measure: ScoreMean | None) -> str:
@@ -76,7 +101,11 @@ def write_scores(
     from framelens.models.loading.devices import device_name
 
     means = {name: scores.means for name, scores in scored.items()}
-    settings = {name: value for name, value in vars(options).items() if name != "out"}
+    settings = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+        if name != "out"
+    }
     values = {
         "kind": "evaluate",
         **records.origin(command, "torch", "numpy", "scikit-image"),
@@ -86,5 +115,6 @@ def write_scores(
         "scores": means,
         "measures": {name: scores.describe() for name, scores in scored.items()},
         "features": next(iter(scored.values())).features,
+        "lpips": next(iter(scored.values())).lpips,
     }
     records.write_json(options.out, values)

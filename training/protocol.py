@@ -1,0 +1,66 @@
+"""The options of `framelens evaluate` that score long predictions as TECO's protocol does, and its --steps.
+
+    add_protocol_options(parser)                        # --predict, --best-of
+    frames = frames_of(options, trained=12)             # of a clip
+
+Published tables for Minecraft and DMLab have PSNR, SSIM and LPIPS for 144 given and 156 predicted frames, the
+best of a few samples of each clip, and FVD for 36 and 264 (Yan et al. 2023).
+"""
+
+import argparse
+
+from framelens.records.checks import FRAMES, Rule, between, optional
+
+MOST_RUNS = 1000
+
+
+def _with_frames(rule: Rule) -> Rule:
+    """The rule of --predict, which does not go with --frames."""
+    return Rule(
+        lambda value, options: rule.holds(value, options) and (value is None or options.frames is None),
+        lambda name, value, options: (
+            rule.sentence(name, value, options)
+            if options.frames is None
+            else f"{name} and --frames both say how long clips are: give one"
+        ),
+    )
+
+
+PROTOCOL_RULES = {"predict": _with_frames(optional(FRAMES)), "best_of": optional(between(1, MOST_RUNS))}
+
+
+def add_protocol_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --predict and --best-of."""
+    long = parser.add_argument_group("long predictions")
+    long.add_argument(
+        "--predict", type=int, metavar="N",
+        help="frames predicted after the --context ones, in place of --frames: TECO's protocol is "
+        "--context 144 --predict 156, and 36 and 264 for distances of distributions",
+    )  # fmt: skip
+    long.add_argument(
+        "--best-of", type=int, metavar="K",
+        help="also means over the frames of a free run, of the best of K free runs of each clip, by frame",
+    )  # fmt: skip
+
+
+def frames_of(options: argparse.Namespace, trained: int) -> int:
+    """The frames of a clip: as asked, else as in training. ValueError where none is left to predict."""
+    if options.predict is not None:
+        return options.context + options.predict
+    frames = int(options.frames or trained)
+    if options.context >= frames:
+        raise ValueError(f"--context must be below the {frames} frames of a clip, got {options.context}")
+    return frames
+
+
+def parse_steps(text: str | None) -> list[int] | None:
+    """The steps of every frame, or of the first generated chunk and of later ones; ValueError otherwise."""
+    if text is None:
+        return None
+    counts = text.split(",")
+    if len(counts) > 2 or not all(count.strip().removeprefix("-").isdecimal() for count in counts):
+        raise ValueError(
+            f"--steps is a whole number, or two such as 4,2 for the first generated chunk and later ones, "
+            f"got {text!r}"
+        )
+    return [int(count) for count in counts]
