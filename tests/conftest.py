@@ -25,6 +25,14 @@ torch.set_num_threads(THREADS)
 install_import_hook("framelens", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_clips(tmp_path_factory):
+    """The folder where clips of games are kept during the tests: an empty one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FRAMELENS_CACHE", str(folder := tmp_path_factory.mktemp("kept")))
+        yield folder
+
+
 @pytest.fixture
 def float64(request):
     """The test, and the constants of its file, in float64 (networks/precision.py)."""

@@ -158,6 +158,8 @@ RECIPES = {
         "scd", "tiles", architecture={"fusion": "prefix"}, frames=10, steps=2650, noise_draws=2
     ),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
+    "dense-doom": Recipe("dense", "doom", batch=4, frames=10, steps=2650),
+    "scd-doom": Recipe("scd", "doom", architecture=ASK, batch=4, frames=10, steps=2650, noise_draws=2),
     "wan-panorama": Recipe("wan", "panorama", frames=10, steps=1200, autocast="float32"),
     "split-tiles": Recipe(
         "scd",

@@ -36,9 +36,11 @@ class Target:
             raise ValueError(f"classes have one value at a place, got {self.values.shape[-1]}")
 
 
-def grid(along: Shaped[np.ndarray, " side"]) -> Shaped[np.ndarray, "n 2"]:
-    """Row and column of each point of a square grid, row by row, from the coordinates along one side."""
-    return np.stack(np.meshgrid(along, along, indexing="ij"), -1).reshape(-1, 2)
+def grid(
+    rows: Shaped[np.ndarray, " height"], columns: Shaped[np.ndarray, " width"] | None = None
+) -> Shaped[np.ndarray, "n 2"]:
+    """Row and column of each point of a grid, row by row, from the coordinates along its sides."""
+    return np.stack(np.meshgrid(rows, rows if columns is None else columns, indexing="ij"), -1).reshape(-1, 2)
 
 
 def token_centres(side: int, patch: int) -> Float[np.ndarray, " n"]:
