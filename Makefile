@@ -41,7 +41,7 @@ latents: $(INSTALLED) ## encode videos and prompts for probing: MODEL=... ARGS="
 	$(BIN)/framelens latents --model "$(MODEL)" $(ARGS)
 
 probe: $(INSTALLED) ## probe a model and write its page: MODEL=dense-tiles ARGS="--clips 8"
-	run=$$($(BIN)/framelens probe --model "$(MODEL)" $(ARGS)) && $(BIN)/framelens figures --run "$$run"
+	run=$$($(BIN)/framelens probe --model "$(MODEL)" $(ARGS)) && $(BIN)/framelens figures --run "$$run" --workers 2
 
 figures: $(INSTALLED) ## redraw figures and page from results: RUN=runs/dense-tiles/first, or all runs; PAPER=1 for those of the paper
 	$(BIN)/framelens figures $(if $(RUN),--run $(RUN)) $(if $(PAPER),--paper) $(ARGS)

@@ -10,7 +10,6 @@ from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -104,27 +103,26 @@ def _left_out(
     keep = torch.ones(len(pairs), len(folds), dtype=x.dtype, device=x.device)
     for fit, pair in enumerate(pairs):
         keep[fit, list(pair)] = 0
-    fits = _Fits(sums, keep)
+    fits, by_stratum = _Fits(sums, keep), _weigh_strata(weights, strata)
     best = choose_penalties(
         len(folds),
-        pairs.index,
-        lambda fit, fold: _measure_errors(fits, fit, x[folds[fold]], y[folds[fold]], weights[folds[fold]]),
+        lambda pair: (pairs.index(pair), fits.weights(pairs.index(pair), ALPHAS)),
+        lambda fitted, fold: fits.measure_errors(*fitted, fold, by_stratum),
     )
     predicted, mean = torch.full_like(y, torch.nan), torch.full_like(y, torch.nan)
     for fold, clips in enumerate(folds):
         fit = pairs.index((fold, fold))
-        predicted[clips] = fits.predict(fit, x[clips], [ALPHAS[best[fold]]])[0]
+        predicted[clips] = fits.predict(fit, x[clips], ALPHAS[best[fold]])
         mean[clips] = fits.y[fit]
     return predicted, mean
 
 
-def _measure_errors(
-    fits: "_Fits", fit: int, x: Tensor, y: Tensor, weights: Tensor
-) -> Float[Tensor, " alpha"]:
-    """Weighted squared error of each penalty on clips that the fit has not seen."""
-    kept = weights > 0
-    errors = (fits.predict(fit, x[kept], ALPHAS) - y[kept]).square().sum(-1)
-    return (errors * weights[kept]).sum(1)
+def _weigh_strata(
+    weights: Float[Tensor, "c n"], strata: Float[Tensor, "c n stratum"]
+) -> Float[Tensor, " stratum"]:
+    """The weight of a row of each stratum, which all of its rows have; 0 where there is none."""
+    is_there = (strata > 0).to(weights.dtype)
+    return torch.tensordot(weights, is_there, 2) / is_there.sum((0, 1)).clamp(min=1)
 
 
 def _sum_up(x: Float[Tensor, "c n d"], y: Float[Tensor, "c n k"], strata: Float[Tensor, "c n s"]) -> _Sums:
@@ -149,17 +147,29 @@ class _Fits:
         self.scale = inverse_spread(spread, 1e-7)
         covariance = covariance * self.scale[:, :, None] * self.scale[:, None]
         self.values, self.vectors = torch.linalg.eigh(covariance)
-        self.shared = self.vectors.mT @ (shared * self.scale[:, :, None])
+        self.shared, self.sums = self.vectors.mT @ (shared * self.scale[:, :, None]), sums
 
-    def predict(
-        self, fit: int, x: Float[Tensor, "*rows d"], alphas: Sequence[float]
-    ) -> Float[Tensor, "alpha *rows k"]:
-        """What that fit predicts from these features, with each penalty."""
-        penalty = torch.tensor(alphas, dtype=x.dtype, device=x.device)[:, None, None]
+    def weights(self, fit: int, alphas: Sequence[float]) -> Float[Tensor, "alpha d k"]:
+        """What that fit reads from each channel, with each penalty."""
+        penalty = torch.tensor(alphas, dtype=self.x.dtype, device=self.x.device)[:, None, None]
         shrunk = self.shared[fit] / (self.values[fit].clamp(min=0)[:, None] + penalty)
-        weights = self.scale[fit][:, None] * (self.vectors[fit] @ shrunk)
-        read = (x - self.x[fit]) @ rearrange(weights, "a d k -> d (a k)")
-        return rearrange(read, "... (a k) -> a ... k", a=len(alphas)) + self.y[fit]
+        return self.scale[fit][:, None] * (self.vectors[fit] @ shrunk)
+
+    def predict(self, fit: int, x: Float[Tensor, "*rows d"], alpha: float) -> Float[Tensor, "*rows k"]:
+        """What that fit predicts from these features, with one penalty."""
+        return (x - self.x[fit]) @ self.weights(fit, [alpha])[0] + self.y[fit]
+
+    def measure_errors(
+        self, fit: int, weights: Float[Tensor, "alpha d k"], fold: int, by_stratum: Float[Tensor, " stratum"]
+    ) -> Float[Tensor, " alpha"]:
+        """Weighted squared error of each penalty on a fold that the fit has not seen, less that of zeros.
+
+        From the sums of the fold: of its rows, there are many more.
+        """
+        rows, x, y, gram, cross = (torch.tensordot(by_stratum, part[fold], 1) for part in self.sums)
+        at_zero = self.y[fit] - self.x[fit] @ weights  # [alpha k], what is predicted where x is 0
+        squared = (weights * (gram @ weights)).sum((1, 2)) + rows * at_zero.square().sum(1)
+        return squared + 2 * ((at_zero * (x @ weights - y)).sum(1) - (weights * cross).sum((1, 2)))
 
 
 def _mean_over_rows(

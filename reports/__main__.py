@@ -18,8 +18,8 @@ from framelens.records.damage import NotReadable, NotShown, name_damage
 from framelens.records.runs import run_folders
 from framelens.reports import plots
 from framelens.reports.datasets import opened_once
-from framelens.reports.drawing import style
 from framelens.reports.drawing.publication import FORMATS, Publication, publication
+from framelens.reports.drawn import draw_all
 from framelens.reports.page.figure import PageFigure
 from framelens.reports.page.page import page, write_page
 from framelens.reports.page.plain_page import plain_page
@@ -27,6 +27,7 @@ from framelens.reports.paper.folder import write_paper
 from framelens.reports.runs import PROBE, Run, open_run
 
 FIGURES = Path("reports/figures")
+MOST_WORKERS = 64
 
 
 @exits_as("figures")
@@ -36,6 +37,8 @@ def main(arguments: list[str]) -> int:
     kinds = {PROBE} if options.paper else {kind_of(figure) for figure in options.figure}
     beside = others(options)
     status = 0
+    if not 1 <= options.workers <= MOST_WORKERS:
+        raise ValueError(f"--workers must be from 1 to {MOST_WORKERS}, got {options.workers}")
     wanted = Publication(options.width, options.title, tuple(dict.fromkeys(options.format)))
     for run in runs(options.run, kinds):
         try:
@@ -43,7 +46,7 @@ def main(arguments: list[str]) -> int:
                 if options.paper:
                     print(*write_paper(run, paper_folder(run, options.out), *beside), sep="\n")
                 else:
-                    draw(run, options.out or FIGURES, options.figure)
+                    draw(run, options.out or FIGURES, options.figure, options.workers)
         except NotReadable as error:
             if options.run != "all":
                 raise
@@ -67,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
         "--figure", action="extend", nargs="+", default=[], metavar="NAME",
         help=f"only these figures, and no page: {', '.join(plots.names())}",
     )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that draw the figures (default: 1)"
+    )
     form = parser.add_argument_group("for a publication")
     form.add_argument("--width", type=float, metavar="INCHES", help="width of every figure (default: 7.2)")
     form.add_argument(
@@ -128,35 +134,31 @@ def kind_of(figure: str) -> str:
     return getattr(plots.load(figure), "kind", PROBE)
 
 
-def draw(run: Run, out: Path, only: list[str]) -> None:
+def draw(run: Run, out: Path, only: list[str], workers: int = 1) -> None:
     """Draws the figures of one run; writes its page unless only some figures were requested."""
-    drawn, not_drawn = [], {}
+    wanted, drawn, not_drawn = [], [], {}
     own = [name for name in plots.names() if kind_of(name) == run.kind]
     modules = {name: plots.load(name) for name in only or own}
-    for name, module in sorted(modules.items(), key=lambda item: item[1].order):
+    modules = dict(sorted(modules.items(), key=lambda item: item[1].order))
+    for name, module in modules.items():
         missing = run.missing(module.needs)
         if missing and only:
             raise FileNotFoundError(
                 f"figure {name} needs {', '.join(missing)}, which {run.folder} did not measure"
             )
-        if missing:
-            if not getattr(module, "is_for_some", False):
-                not_drawn[module.title] = missing
-            continue
-        try:
-            with name_damage(f"what figure {name} shows, in {run.files(module.needs)},", run.remedy):
-                figure, table = module.draw(run)
-                sentences = module.words(table)
-        except NotShown as reason:
+        if not missing:
+            wanted.append(name)
+        elif not getattr(module, "is_for_some", False):
+            not_drawn[module.title] = missing
+    for name, figure in draw_all(run, wanted, out / run.folder.parent.name / run.name, workers):
+        if figure.reason is not None:
             if only:
-                raise
-            not_drawn[module.title] = [str(reason)]
+                raise NotShown(figure.reason)
+            not_drawn[modules[name].title] = [figure.reason]
             continue
-        files = style.save(
-            figure, table, out / run.folder.parent.name / run.name / name, run.manifest.command
-        )
-        print(*files, sep="\n")
-        drawn.append(PageFigure(name, module.title, module.caption, sentences, files[0]))
+        print(*figure.files, sep="\n")
+        title, caption = modules[name].title, modules[name].caption
+        drawn.append(PageFigure(name, title, caption, figure.words, figure.files[0]))
     if not only:
         with name_damage(
             f"what the page shows, in {run.folder}: its datasets, manifest.json or plan.json,", run.remedy

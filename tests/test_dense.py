@@ -12,6 +12,7 @@ from framelens.diffusion.schedule import add_noise, sigma_grid
 from framelens.hooks import AttentionTap, Edit, Trace
 from framelens.models import dense
 from framelens.models.parts.blocks import AxialRope, rotate
+from framelens.models.parts.elementwise import TanhGELU
 from framelens.models.parts.history import CleanThenNoisy, FrameCausal, Reach
 
 pytestmark = pytest.mark.usefixtures("all_float64")
@@ -117,6 +118,16 @@ def test_the_rotation_depends_only_on_how_far_apart_two_tokens_are():
     assert_same(score(7, 5), score(2, 0))
     assert not torch.allclose(score(7, 5), score(7, 4))
     assert_same(rotate(q, rope(torch.tensor([3]))).norm(dim=-1), q.norm(dim=-1))
+
+
+def test_passes_without_gradients_compute_what_passes_with_gradients_do():
+    rope = AxialRope((4, 2, 2), 2, 2, 100.0)(torch.tensor([5]))
+    values = torch.linspace(-9, 9, 999)
+    for function, x in ((TanhGELU(), values), (lambda x: rotate(x, rope), tiny.draw(3, 4, 2, 8))):
+        plain, traced = function(x.float()), function(x.float().requires_grad_())
+        assert traced.requires_grad and not plain.requires_grad
+        torch.testing.assert_close(plain, traced.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(TanhGELU()(values), F.gelu(values, approximate="tanh"), rtol=1e-5, atol=1e-6)
 
 
 def test_the_rotation_turns_pairs_of_channels_as_complex_numbers():

@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import framelens
-from framelens.probes.run.work import usable_cores
 from framelens.records import origin
+from framelens.records.cores import usable_cores
 from framelens.records.extras import MissingPackage, extra
 
 pytestmark = pytest.mark.slow

@@ -25,6 +25,7 @@ from framelens.analyses.intervals import mean_interval
 from framelens.analyses.scales import scale_of
 from framelens.reports.__main__ import kind_of, main
 from framelens.reports.datasets import opened_once
+from framelens.reports.drawn import draw_all
 from framelens.reports.findings.findings import findings
 from framelens.reports.page.page import page
 from framelens.reports.plots import load, names
@@ -69,6 +70,18 @@ def drawn(folder):
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, "--run", str(folder), "--out", str(out)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment)
     return out / "fake" / "first"
+
+
+def test_two_processes_draw_what_one_draws(run, tmp_path):
+    chosen = ["depth", "lag"]
+    (one, other) = (dict(draw_all(run, chosen, tmp_path / str(n), workers=n)) for n in (1, 2))
+    assert list(one) == list(other) == chosen
+    for name in chosen:
+        assert one[name].words == other[name].words and len(one[name].files) == len(other[name].files) == 3
+        for file, same in zip(one[name].files, other[name].files, strict=True):
+            assert file.name == same.name and (
+                file.suffix == ".pdf" or file.read_bytes() == same.read_bytes()
+            )
 
 
 def test_every_figure_is_drawn_without_torch(drawn):

@@ -92,7 +92,23 @@ def test_the_fit_is_that_of_scikit_learn():
     rows, targets = x.flatten(0, 1).numpy(), y.flatten(0, 1).numpy()
     scale = rows.std(0)
     theirs = Ridge(alpha=alpha * len(rows)).fit(rows / scale, targets).predict(rows / scale)
-    np.testing.assert_allclose(fit.predict(0, x, [alpha])[0].flatten(0, 1), theirs, atol=1e-9)
+    np.testing.assert_allclose(fit.predict(0, x, alpha).flatten(0, 1), theirs, atol=1e-9)
+
+
+def test_errors_from_sums_are_those_of_the_predictions():
+    x, y = 3 + tiny.draw(8, 9, 5).double(), torch.nn.functional.one_hot(torch.arange(72) % 5 % 3).double()
+    y, folds = y.unflatten(0, (8, 9)), torch.arange(8).split(2)
+    weights = (y * torch.tensor([0.5, 2.0, 3.0])).sum(-1)
+    parts = [readout._sum_up(x[fold], y[fold], y[fold]) for fold in folds]
+    sums = readout._Sums(*(torch.stack(part) for part in zip(*parts, strict=True)))
+    fits = readout._Fits(sums, torch.tensor([[1.0, 1.0, 1.0, 0.0]]).double())
+    by_stratum, held_out = readout._weigh_strata(weights, y), folds[3]
+    found = fits.measure_errors(0, fits.weights(0, readout.ALPHAS), 3, by_stratum)
+    for alpha, error in zip(readout.ALPHAS, found, strict=True):
+        squared = (fits.predict(0, x[held_out], alpha) - y[held_out]).square().sum(-1)
+        at_zero = y[held_out].square().sum(-1)
+        expected = ((squared - at_zero) * weights[held_out]).sum()
+        np.testing.assert_allclose(error, expected, rtol=1e-9)
 
 
 def test_another_clips_state_cannot_be_read():

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule as TransformerLensModule
@@ -17,6 +16,7 @@ from transformer_lens.hook_points import HookPoint
 
 from framelens.hooks.cache import Cache, Entry, NamesFilter, select_names
 from framelens.models.parts.cache import KVCache
+from framelens.models.parts.elementwise import TanhGELU, turn_pairs
 from framelens.models.parts.history import History
 
 
@@ -93,10 +93,7 @@ class AxialRope(nn.Module):
 
 def rotate(x: Float[Tensor, "b n h d"], rope: Rope) -> Float[Tensor, "b n h d"]:
     """x with each pair of channels rotated by its token's angle; computed in float32."""
-    cos, sin = (table[None, :, None] for table in rope)
-    wide = x.float()
-    swapped = wide.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return (wide * cos + swapped * sin).to(x.dtype)
+    return turn_pairs(x.float(), *rope).to(x.dtype)
 
 
 class HookedAttention(nn.Module):
@@ -139,18 +136,17 @@ class StackAttention(HookedAttention):
         self, x: Float[Tensor, "b n d"], rope: Rope, history: History, layer: int
     ) -> Float[Tensor, "b n d"]:
         """The attention output for each token of x; `history` decides which keys each token sees."""
-        split = "b n (h d) -> b n h d"
-        q = self.hook_q(self._normalise(self.norm_q, rearrange(self.q(x), split, h=self.heads)))
-        k = self.hook_k(self._normalise(self.norm_k, rearrange(self.k(x), split, h=self.heads)))
-        v = self.hook_v(rearrange(self.v(x), split, h=self.heads))
+        split = (self.heads, -1)
+        q = self.hook_q(self._normalise(self.norm_q, self.q(x).unflatten(-1, split)))
+        k = self.hook_k(self._normalise(self.norm_k, self.k(x).unflatten(-1, split)))
+        v = self.hook_v(self.v(x).unflatten(-1, split))
         q, k = self.hook_rot_q(rotate(q, rope)), self.hook_rot_k(rotate(k, rope))
-        q, k, v = (rearrange(part, "b n h d -> b h n d") for part in (q, k, v))
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         if len(self.hook_pattern.attached):
             z = self._through_pattern(q, k, v, history, layer)
         else:
             z = history.attend(layer, q, k, v)
-        z = self.hook_z(rearrange(z, "b h n d -> b n h d"))
-        return self.o(rearrange(z, "b n h d -> b n (h d)"))
+        return self.o(self.hook_z(z.transpose(1, 2)).flatten(2))
 
     @staticmethod
     def _normalise(norm: nn.RMSNorm, x: Tensor) -> Tensor:
@@ -204,7 +200,7 @@ class Block(HookedBlock):
         self.cross = cross
         self.mlp = nn.Sequential(
             nn.Linear(d_model, mlp_width),
-            nn.GELU(approximate="tanh"),
+            TanhGELU(),
             nn.Linear(mlp_width, d_model),
         )
 

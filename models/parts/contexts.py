@@ -6,6 +6,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from framelens.diffusion.contract import CausalDiffuser, traits
+from framelens.diffusion.sampler import prepare_steps
 from framelens.models.parts.blocks import Rope
 from framelens.models.parts.cache import KVCache
 from framelens.models.parts.stack import Modulations
@@ -62,6 +64,16 @@ def widen(context: Any, rows: int) -> Any:
     wide |= {"features": _rows(context.features, rows), "prefix": prefix, "last": _rows(context.last, rows)}
     texts = {name: _text(getattr(context, name), rows) for name in ("encoder_text", "decoder_text")}
     return replace(context, **wide, **texts)
+
+
+def prepare(model: CausalDiffuser, context: Any, sigma: Float[Tensor, "1"]) -> Any:
+    """The context for many passes at one noise level, whose modulations are made once.
+
+    A context of another class as it is.
+    """
+    if not isinstance(context, DenseContext | SCDContext):
+        return context
+    return next(prepare_steps(traits(model), sigma, context))
 
 
 def _rows(value: Tensor | None, rows: int) -> Tensor | None:

@@ -25,7 +25,7 @@ from framelens.diffusion.own_tokens import require_rows
 from framelens.diffusion.sampler import ForwardPass, fresh_noise, sample
 from framelens.diffusion.schedule import add_noise
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
-from framelens.models.parts.contexts import widen
+from framelens.models.parts.contexts import prepare, widen
 from framelens.probes.chunk.features import DRAWS, Features
 from framelens.probes.chunk.layers import Layers
 from framelens.probes.chunk.scale import Scale
@@ -83,6 +83,7 @@ class ChunkProbe:
         self.scale = Scale.of(model, pasts["own"].video)
         self._features: dict[tuple[int, str], Features] = {}
         self._fresh: dict[int, Tensor] = {}
+        self._at_level: dict[tuple[int, str, float], Any] = {}
         self.evaluations = 0
         """Blocks run so far, times rows."""
         # Encoded here, before any instrument is attached.
@@ -101,10 +102,8 @@ class ChunkProbe:
     @cached_property
     def attention(self) -> dict[str, int]:
         """The attention modules that run in denoising passes, each with its layer."""
-        blocks = enumerate(self.layers.names)
-        return {
-            name: layer for layer, block in blocks for name in self.model.attn_dict if _within(block, name)
-        }
+        blocks, names = enumerate(self.layers.names), list(self.model.attn_dict)
+        return {name: layer for layer, block in blocks for name in names if name.startswith(f"{block}.")}
 
     def before(self, name: str) -> list[int]:
         """The layers of the attention modules that run before this one."""
@@ -147,7 +146,15 @@ class ChunkProbe:
         depth = len(self.layers)
         self.evaluations += len(x) * (depth if run is None or self.layers.modules is None else run)
         level = torch.full((len(x),), sigma, device=x.device)
-        return self.model.denoise(x, level, self._contexts[len(x), past])
+        return self.model.denoise(x, level, self._context_at(sigma, len(x), past))
+
+    def _context_at(self, sigma: float, rows: int, past: str) -> Any:
+        """The memory for passes at that noise level; what depends on the level alone is computed once."""
+        key = rows, past, sigma
+        if key not in self._at_level:
+            level = torch.full((1,), sigma, device=self.noise.device)
+            self._at_level[key] = prepare(self.model, self._contexts[rows, past], level)
+        return self._at_level[key]
 
     def generate(
         self, x: Float[Tensor, "b f c h w"], velocity: Callable[[Tensor, int], Tensor], first: int = 0
@@ -222,6 +229,7 @@ class ChunkProbe:
         finally:
             for key in others:
                 del self._contexts[key]
+            self._at_level = {key: kept for key, kept in self._at_level.items() if key[:2] not in others}
 
     def at_level(self, sigma: float) -> Float[Tensor, "draw f c h w"]:
         """The true frames at that noise level, with each noise draw."""
@@ -238,7 +246,3 @@ class ChunkProbe:
     def target(self) -> Float[Tensor, "draw f c h w"]:
         """The true velocity of each noise draw."""
         return self.noise - self.truth
-
-
-def _within(block: str, name: str) -> bool:
-    return name.startswith(f"{block}.")

@@ -4,6 +4,7 @@ Linear probes need more clips than other experiments. So for each of its clips a
 further clips of the same world (probes/run/world_features.py), without generating a frame.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from typing import Any
 
@@ -32,6 +33,7 @@ from framelens.probes.run.world_features import (
     seeds,
     sigmas_of,
 )
+from framelens.records.cores import usable_cores
 from framelens.records.progress import progress_bar
 from framelens.videos import worlds
 from framelens.videos.targets import Target
@@ -117,12 +119,19 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     shape = (*by_layer.shape[:2], len(targets) + 1, *by_layer.shape[2:4])  # [network layer target clip sigma]
     score, shuffled = np.full(shape, np.nan, np.float32), np.full(shape[1:], np.nan, np.float32)
     trained = stored.network.values.tolist().index("trained")
-    for network, layer in progress_bar(list(np.ndindex(shape[:2])), desc="known state", leave=False):
+
+    def read(place: tuple[int, int]) -> None:
+        network, layer = place
         x = torch.from_numpy(by_layer[network, layer])
         score[network, layer] = [*(target.scores(x) for target in targets), _noise_scores(x)]
         if network == trained:
             null = [target.scores(x, shuffle=True) for target in targets]
             shuffled[layer] = [*null, _noise_scores(x, shuffle=True)]
+
+    places = list(np.ndindex(shape[:2]))
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for _ in progress_bar(pool.map(read, places), total=len(places), desc="known state", leave=False):
+            pass
     noise = NOISE | {"rows": int(np.prod(by_layer.shape[2:5])), "classes": by_layer.shape[3]}
     return {"known_state": _describe(stored, [*(t.about for t in targets), noise], score, shuffled)}
 

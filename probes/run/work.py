@@ -37,6 +37,7 @@ from framelens.probes.run.progress import ClipProgress
 from framelens.probes.run.resume import require_unchanged
 from framelens.probes.run.settings import NETWORKS, OWN_FILE, Settings
 from framelens.probes.run.shape import shape_of_run
+from framelens.records.cores import usable_cores
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,6 @@ def default_workers(device: str, ranks: int = 1) -> int:
     process that a launcher started."""
     is_alone = ranks == 1 and first_device(device) == "cpu"
     return usable_cores() if is_alone else 1
-
-
-def usable_cores() -> int:
-    """The cores that this process may use, or all of the machine where the system does not say: on macOS and
-    Windows before Python 3.13."""
-    count = getattr(os, "process_cpu_count", os.cpu_count)
-    affinity = getattr(os, "sched_getaffinity", None)
-    return (len(affinity(0)) if affinity else count()) or 1
 
 
 def _measure(session: Session, name: str, folder: RunFolder, index: int) -> None:
