@@ -48,7 +48,7 @@ class Input:
     """A file that clips or prompts were read from: all of its bytes are hashed."""
 
     kind: str
-    """film, latents or prompts."""
+    """film, recording (of a data set), latents or prompts."""
     name: str
     bytes: int
     sha256: str

@@ -75,6 +75,7 @@ INSIDE = {
     "reports/comparison": {"reports/page", "reports/findings", "reports/drawing", "reports"},
     "reports": {"reports/comparison", "reports/paper", "reports/page", "reports/plots", "reports/drawing"},
     "videos/worlds": {"videos"},
+    "videos/datasets": {"videos"},
 }
 """What a folder may import of the other folders of its package."""
 

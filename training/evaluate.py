@@ -98,18 +98,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--context", type=int, default=4, help="frames before the first predicted one")
     parser.add_argument("--frames", type=int, help="frames of a clip (default: as in training)")
-    parser.add_argument("--videos", help="a world, or a path of latents (default: as in training)")
+    parser.add_argument(
+        "--videos", help="a world, a data set, or a path of latents (default: as in training)"
+    )
     add_protocol_options(parser)
-    scores = parser.add_argument_group("more scores")
-    scores.add_argument(
-        "--features", metavar="FILE.py:FUNCTION",
-        help="also Frechet and kernel distance on features: of efficientnet-lite0, or the function gives a "
-        "torch module or another callable, [b c h w] in [-1, 1] -> [b d]; the file is code, and it is run",
-    )  # fmt: skip
-    scores.add_argument(
-        "--lpips", type=Path, metavar="FILE",
-        help="also LPIPS, with torchvision's weights of AlexNet or VGG-16 from this file",
-    )  # fmt: skip
     sampling.add_argument("--window", type=int, help="past frames in view (default: as the model has it)")
     sampling.add_argument("--sink", type=int, help="first frames that stay in view of the window")
     sampling.add_argument("--guidance", type=float, default=1.0, help="scale; 1 is none (default: 1)")
@@ -204,11 +196,12 @@ def evaluate(
     from framelens.training.measures import average
     from framelens.training.score_files import NetworkScores
     from framelens.training.scores import FIRST_CLIP, FREE, sample_frames
-    from framelens.training.source import open_source, require_held_out
+    from framelens.training.source import open_source, require_fit, require_held_out
 
     source = traits(network).source
     context, frames, runs = options.context, frames_of(options, source.frames), options.best_of or 0
     world = open_source(options.videos or source.videos)
+    require_fit(world, options.videos or source.videos, network)
     require_held_out(world, options.clips)
     require_room_for_clips(options.clips * max(1, runs), frames, world.SHAPE, "--clips")
     first, steps = (None, None) if options.steps is None else (options.steps[0], options.steps[-1])

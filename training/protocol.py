@@ -1,6 +1,6 @@
-"""The options of `framelens evaluate` that score long predictions as TECO's protocol does, and its --steps.
+"""The options of `framelens evaluate` for long predictions and for scores on networks, and its --steps.
 
-    add_protocol_options(parser)                        # --predict, --best-of
+    add_protocol_options(parser)                        # --predict, --best-of, --features, --lpips
     frames = frames_of(options, trained=12)             # of a clip
 
 Published tables for Minecraft and DMLab have PSNR, SSIM and LPIPS for 144 given and 156 predicted frames, the
@@ -8,6 +8,7 @@ best of a few samples of each clip, and FVD for 36 and 264 (Yan et al. 2023).
 """
 
 import argparse
+from pathlib import Path
 
 from framelens.records.checks import FRAMES, Rule, between, optional
 
@@ -30,7 +31,7 @@ PROTOCOL_RULES = {"predict": _with_frames(optional(FRAMES)), "best_of": optional
 
 
 def add_protocol_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --predict and --best-of."""
+    """Adds --predict, --best-of, --features and --lpips."""
     long = parser.add_argument_group("long predictions")
     long.add_argument(
         "--predict", type=int, metavar="N",
@@ -40,6 +41,16 @@ def add_protocol_options(parser: argparse.ArgumentParser) -> None:
     long.add_argument(
         "--best-of", type=int, metavar="K",
         help="also means over the frames of a free run, of the best of K free runs of each clip, by frame",
+    )  # fmt: skip
+    scores = parser.add_argument_group("more scores")
+    scores.add_argument(
+        "--features", metavar="FILE.py:FUNCTION",
+        help="also Frechet and kernel distance on features: of efficientnet-lite0, or the function gives a "
+        "torch module or another callable, [b c h w] in [-1, 1] -> [b d]; the file is code, and it is run",
+    )  # fmt: skip
+    scores.add_argument(
+        "--lpips", type=Path, metavar="FILE",
+        help="also LPIPS, with torchvision's weights of AlexNet or VGG-16 from this file",
     )  # fmt: skip
 
 

@@ -162,6 +162,8 @@ class TrainingFolder:
                 "validation": training.log[-1] if training.log else None,
             },
         }
+        if getattr(training.source, "is_labelled", False):
+            metadata["condition"] = "label"
         if self.recipe.teacher:
             metadata["sampling"] = training.sampling.describe()
         elif (own := traits(training.model).sampling) is not None:

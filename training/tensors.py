@@ -8,8 +8,9 @@ from framelens.videos import Clips
 
 
 def to_tensors(clips: Clips, device: str | torch.device) -> tuple[Float[Tensor, "b f c h w"], Tensor | None]:
-    """The videos, and the actions [b f] or prompts [b t w]; None for a world without either."""
-    given = clips.actions if clips.text is None else clips.text
+    """The videos, and the actions [b f], prompts [b t w] or classes [b]; None for a world without."""
+    kinds = (clips.text, clips.actions, clips.labels)
+    given = next((kind for kind in kinds if kind is not None), None)
     return torch.from_numpy(clips.video).to(device), None if given is None else torch.from_numpy(given).to(
         device
     )

@@ -71,7 +71,7 @@ class Clips:
     video: float32 [b f c h w] in [-1, 1]. actions: int64 [b f]; the action at i leads to frame i,
     the first is 0. state: arrays [b f ...] in units that the source's file states. windows: the place of
     each clip in its film; empty for clips that are not from films. text: embeddings of prompts, float32
-    [b t w].
+    [b t w]. labels: the class of each clip, int64 [b].
     """
 
     video: np.ndarray
@@ -79,6 +79,7 @@ class Clips:
     state: dict[str, np.ndarray] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
     text: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.video)
@@ -88,9 +89,11 @@ def stack(clips: list[Clips]) -> Clips:
     """One batch from single clips of equal length."""
     actions = [clip.actions for clip in clips if clip.actions is not None]
     text = [clip.text for clip in clips if clip.text is not None]
+    labels = [clip.labels for clip in clips if clip.labels is not None]
     return Clips(
         np.stack([clip.video for clip in clips]),
         np.stack(actions) if actions else None,
         {name: np.stack([clip.state[name] for clip in clips]) for name in clips[0].state},
         text=np.stack(text) if text else None,
+        labels=np.stack(labels) if labels else None,
     )

@@ -133,6 +133,12 @@ def rate_of(file: Path) -> float | None:
         return frame_rate(container.streams.video[0])
 
 
+def size_of(file: Path) -> tuple[int, int]:
+    """Height and width of a film's frames as they are stored. ValueError if it cannot be read."""
+    with _open(file) as container:
+        return container.streams.video[0].height, container.streams.video[0].width
+
+
 def note_rates(films: Iterable[Path]) -> dict[Path, float | None]:
     """The frame rate of each film; prints a note if they differ: their clips then span different times."""
     found = {file: rate_of(file) for file in films}

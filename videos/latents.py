@@ -29,12 +29,8 @@ SHAPES = {"text": "[clips, tokens, width]", "actions": "[clips, frames]", "label
 
 @dataclass(frozen=True)
 class LatentClips(Clips):
-    """Clips, and what a file may hold with them beside prompts: labels, int64 [b].
+    """Clips, and the prompt that guidance moves away from, one for all clips, float32 [t w]."""
 
-    `negative` is the prompt that guidance moves away from, one for all clips, float32 [t w].
-    """
-
-    labels: np.ndarray | None = None
     negative: np.ndarray | None = None
 
 
@@ -72,6 +68,12 @@ def read(path: str | Path, frames: int | None = None, limit: int | None = None) 
     return LatentClips(
         video[rows, :frames], actions, windows=windows, text=text, labels=labels, negative=negative
     )
+
+
+def read_frames(path: Path) -> np.ndarray:
+    """The latents [f c h w] of a single clip, float32; raises as `read` does."""
+    held = read_named_arrays(path, "latents", "a file of latents")
+    return _check_array(path, "latents", held["latents"], 4, "[frames, channels, height, width]")
 
 
 def read_prompts(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:

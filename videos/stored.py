@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from framelens import videos
+from framelens.videos.clip_order import ClipOrder
 
 HELD_OUT = 10
 """One clip of this number is kept for validation."""
@@ -49,7 +50,7 @@ class StoredClips:
         if self.total < 2:
             raise ValueError(f"{files[0]} holds {self.total} clips: training and validation need one each")
         self.held_out = max(1, self.total // HELD_OUT)
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+        self._order = ClipOrder(self.total - self.held_out, self.held_out)
 
     @property
     def SHAPE(self) -> tuple[int, ...]:  # noqa: N802 - the names of a world
@@ -73,17 +74,7 @@ class StoredClips:
         """One clip per seed, its first `frames` frames; ValueError where clips are shorter."""
         if frames > self.shapes["latents"][1]:
             raise ValueError(f"{self.files[0]} has clips of {self.shapes['latents'][1]} frames, not {frames}")
-        return videos.stack([self._read(self._row(seed), frames) for seed in seeds])
-
-    def _row(self, seed: int) -> int:
-        """The clip of a seed: validation seeds go through the kept clips, others through drawn orders."""
-        known = self.total - self.held_out
-        if seed >= videos.VALIDATION_SEED:
-            return known + (seed - videos.VALIDATION_SEED) % self.held_out
-        epoch, place = divmod(seed, known)
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((0x57012ED, epoch)).permutation(known)
-        return int(self._order[1][place])
+        return videos.stack([self._read(self._order.row(seed), frames) for seed in seeds])
 
     def _read(self, row: int, frames: int) -> videos.Clips:
         number = int(np.searchsorted(self.first_rows, row, side="right")) - 1

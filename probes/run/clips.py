@@ -20,6 +20,7 @@ from framelens.probes.chunk.chunk_probe import Clip
 from framelens.probes.run.finite import require_finite
 from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
 from framelens.probes.run.probed_clip import grid_of
+from framelens.probes.run.seeded import open_world, seeds_of
 from framelens.probes.run.settings import OWN, Settings
 from framelens.records.progress import progress_bar
 from framelens.videos import latents, worlds
@@ -71,8 +72,11 @@ def read_clips(settings: Settings, model: CausalDiffuser, frames: int) -> list[C
     Raises ValueError or FileNotFoundError if the source cannot give clips of the model's size.
     """
     source, geometry, wanted = source_of(settings, model), model.geometry, settings.clips + 1
+    world = None if latents.is_file(source) else open_world(source)
     if latents.is_file(source):
         batch = latents.read(source, frames, wanted)
+    elif world is not None and (source not in worlds.names() or not traits(model).latent):
+        batch = world.clips(seeds_of(settings), frames)
     elif traits(model).latent:
         if source not in worlds.names() and not Path(source).exists():
             raise FileNotFoundError(f"{source} does not exist; expected a file of latents")
@@ -81,9 +85,6 @@ def read_clips(settings: Settings, model: CausalDiffuser, frames: int) -> list[C
             f"(framelens latents) and give the file it "
             f"writes, or --videos {OWN} for samples of the model itself"
         )
-    elif source in worlds.names():
-        first = videos.VALIDATION_SEED + settings.seed * 1_000_000
-        batch = worlds.load(source).clips(range(first, first + wanted), frames)
     else:
         from framelens.videos import files
 

@@ -11,9 +11,11 @@ from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.models.loading.weights import hash_weights
 from framelens.probes.chunk.chunk_probe import Clip
 from framelens.probes.run.clips import prompts_file, source_of
+from framelens.probes.run.seeded import open_world, seeds_of
 from framelens.probes.run.settings import Settings
 from framelens.records.identity import Identity, Input, framelens_code
 from framelens.videos import Window, latents
+from framelens.videos.datasets import RecordedClips
 
 
 def identity_of(model: CausalDiffuser, settings: Settings, clips: Iterable[Clip]) -> Identity:
@@ -40,5 +42,9 @@ def _inputs(model: CausalDiffuser, settings: Settings, clips: Iterable[Clip]) ->
         return [Input.read("prompts", Path(prompts))]
     if latents.is_file(source):
         return [Input.read("latents", Path(source))]
+    world = open_world(source)
+    if isinstance(world, RecordedClips):
+        read = dict.fromkeys(world.files(seeds_of(settings)))
+        return [Input.read("recording", file) for file in read]
     films = dict.fromkeys(window.file for window in windows_of(clips))
     return [Input.read("film", film) for film in films]

@@ -109,8 +109,9 @@ def parser(
     )
     parser.add_argument(
         "--videos",
-        help="a world, a video file, a folder of films (clips are drawn over all of them), a file of "
-        "latents, `own` for samples of the model itself or own:FILE for those that follow a file's prompts "
+        help="a world, a data set, a video file, a folder of films (clips are drawn over all of them), a "
+        "file of latents, `own` for samples of the model itself or own:FILE for those that follow a file's "
+        "prompts "
         "(default: what the model was trained on, else own)",
     )
     parser.add_argument(
