@@ -9,6 +9,7 @@ from framelens.videos import worlds
 from framelens.videos.worlds import digits, panorama, tiles
 
 SOURCES = {"tiles": tiles, "digits": digits, "panorama": panorama}
+GAMES = {"doom": "vizdoom", "atari": "ale_py"}
 
 
 def same(first, second):
@@ -18,10 +19,10 @@ def same(first, second):
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-@pytest.fixture(params=[*SOURCES, "doom"])
+@pytest.fixture(params=[*SOURCES, *GAMES])
 def source(request):
-    if request.param == "doom":
-        pytest.importorskip("vizdoom")
+    if request.param in GAMES:
+        pytest.importorskip(GAMES[request.param])
     return worlds.load(request.param)
 
 
