@@ -74,12 +74,14 @@ class Dense(CachedStack):
         cond = None if self.condition is None or cond is None else cond.to(self.device)
         return DenseContext(0, KVCache(KVStorage(len(self.blocks))), self.rotation([0]), cond, text)
 
-    def encode(self, x: Float[Tensor, "b 1 c h w"], context: DenseContext) -> DenseContext:
-        """The context with this finished frame's keys and values appended, all layers run once."""
+    def encode_by(
+        self, x: Float[Tensor, "b 1 c h w"], context: DenseContext, layers: range | None
+    ) -> DenseContext:
+        """The context with this finished frame's keys and values appended; `layers` run, or all."""
         cache, tokens = context.cache.for_appending(), self.geometry.tokens_per_frame
         clean = x.new_full((len(x), 1), CLEAN_TIMESTEP)
         modulations = self.modulations(clean, condition_of(context.cond, context.frame))
-        self.through(self.tokens(x), modulations, context.rope, cache, context.text)
+        self.through(self.tokens(x), modulations, context.rope, cache, context.text, layers)
         frame = context.frame + 1
         cache = cache.append(tokens).within(self.config.reach, tokens)
         return DenseContext(frame, cache, self.rotation([frame]), context.cond, context.text)

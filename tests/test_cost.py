@@ -97,6 +97,14 @@ def test_the_arithmetic_of_a_past_fetched_once_is_what_torch_counts(cut, changes
     own = 4 * BATCH * cut * shape.tokens**2 * shape.d_model  # the sum computes this part a second time
     assert [(flops[0] - own), *flops[1:]] == [*[fetches.flops] * first, *[reuses.flops] * later]
     assert frame_cost(shape, STEPS, HISTORY).flops < frame_cost(whole, STEPS, HISTORY).flops
+    context = once.start(BATCH, condition(model))
+    for _ in range(HISTORY):
+        context = once.encode(x, context)
+    assert counted(lambda: once.encode(x, context))[0] == encode_cost(shape, HISTORY).flops
+    seen = [keys[:, :, : context.cache.tokens] for keys in context.cache.storage.keys]
+    prompt = 2 * 3 * shape.text_tokens * shape.d_model * shape.value_bytes * BATCH
+    held = cache_bytes(shape, HISTORY) - kept_bytes(shape) - prompt
+    assert 2 * sum(keys.nbytes for keys in seen) == held
 
 
 def test_a_past_fetched_once_keeps_an_output_and_a_log_normaliser_for_each_query():

@@ -147,6 +147,19 @@ def test_steps_that_reuse_do_not_read_the_past():
     assert torch.equal(once.denoise(x, sigma, third), expected)
 
 
+def test_finished_frames_run_the_layers_before_the_cut_alone_and_no_frame_changes(model):
+    depth, ran = model.geometry.layers, []
+    for layer, block in enumerate(model.blocks):
+        block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+    for first in range(depth + 1):
+        once, whole = fetch_once(model, first), after(model, 3)
+        ran.clear()
+        context = after(once, 3)
+        assert ran == [*range(first)] * 3
+        pairs = zip(each_step(once, context), each_step(once, whole), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
 # Refreshing
 
 

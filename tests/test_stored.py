@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from framelens import videos
+from framelens import models, videos
+from framelens.diffusion.contract import traits
 from framelens.training import loop, trainer
 from framelens.training.recipes import Recipe
 from framelens.training.source import open_source, require_held_out
@@ -86,4 +87,5 @@ def test_a_training_reads_its_clips_from_files(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingFolder, "_write_sample", lambda folder, run: None)
     shape = {"layers": 1, "patch": 2, "d_model": 24, "heads": 2, "rope_axes": (4, 4, 4)}
     chosen = Recipe("dense", str(folder), architecture=shape, steps=2, batch=2, frames=3, autocast="float32")
-    assert loop.train(chosen, tmp_path / "out", "cpu", progress=False).exists()
+    file = loop.train(chosen, tmp_path / "out", "cpu", progress=False)
+    assert traits(models.load(str(file))).latent, "what it was trained on are latents"

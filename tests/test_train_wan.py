@@ -9,7 +9,7 @@ from bounds import assert_same, rounding
 from safetensors.torch import load_file
 
 from framelens import models
-from framelens.diffusion.contract import traits
+from framelens.diffusion.contract import module_of, traits
 from framelens.models import wan
 from framelens.models.loading.checkpoint import write
 from framelens.training import loop, trainer
@@ -146,6 +146,24 @@ def test_a_recipe_separates_a_trained_network_and_distils_its_decoder(tmp_path):
         build(replace(split, initial=""))
     with pytest.raises(ValueError, match="digits has"):
         build(replace(split, videos="digits"))
+
+
+def test_the_control_trains_the_initial_model_on_as_the_fine_tune_does(tmp_path):
+    dense = loop.train(small(), tmp_path / "dense", "cpu", progress=False)
+    parts = {"encoder_layers": 2, "decoder_layers": 2, "head": 1}
+    tuning = small("separated", parts, initial=str(dense), noise_draws=2, steps=2)
+    control = tuning.as_control()
+    assert (control.steps, control.learning_rate, control.batch) == (2, tuning.learning_rate, 2)
+    model = build(control)
+    before = load_file(dense)
+    assert all(torch.equal(weight, before[name]) for name, weight in module_of(model).state_dict().items())
+    file = loop.train(control, tmp_path / "control", "cpu", progress=False)
+    again = models.load(str(file))
+    assert type(again) is type(models.load(str(dense))) and again.source.metadata["network"] == "wan"
+    assert any(not torch.equal(weight, before[name]) for name, weight in load_file(file).items())
+    for wrong, said in (({"initial": ""}, "initial="), ({"architecture": {"layers": 3}}, "as it is")):
+        with pytest.raises(ValueError, match=said):
+            build(replace(control, **wrong))
 
 
 def test_a_file_of_half_precision_is_opened_in_single_precision(tmp_path):

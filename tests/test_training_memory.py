@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from framelens.__main__ import find_command, main
 from framelens.models import dense, scd
+from framelens.models.cost.operations import parameters
 from framelens.models.cost.presets import PRESETS, shape_of_released
 from framelens.models.cost.shape import VALUE_BYTES, shape_of
 from framelens.models.cost.training import TrainingStep, activation_bytes
@@ -18,7 +19,7 @@ from framelens.models.parts import history
 from framelens.models.parts.fusion import FUSIONS
 from framelens.models.parts.scd_config import ASKING
 from framelens.training.build import build
-from framelens.training.estimate import alternatives, parse_size
+from framelens.training.estimate import alternatives, parse_size, parser, plan_step
 from framelens.training.recipes import recipe
 from framelens.training.trainer import Training
 
@@ -168,6 +169,23 @@ def test_a_recipe_and_its_checkpoint_are_estimated_alike(tmp_path, capsys):
     path = tiny.checkpoint(tmp_path / "tiny.safetensors")
     assert main(["estimate", "--train", "--model", str(path), "--batch", "6", "--frames", "10"]) == 0
     assert "6 clips of 10 frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("wan-panorama-more", "4.2"), ("split-wan-panorama", "5.3"), ("dense-tiles-more", "3.7")],
+)
+def test_a_recipe_that_trains_what_is_trained_already_is_estimated_from_its_initial_model(name, millions):
+    step = plan_step(parser().parse_args(["--model", name]))
+    assert f"{parameters(step.shape) / 1e6:.1f}" == millions
+    initial = recipe(name).initial
+    of_file = plan_step(parser().parse_args(["--model", initial])).shape
+    assert (step.shape == of_file) == name.endswith("-more")
+
+
+def test_a_separated_checkpoint_is_estimated():
+    shape = plan_step(parser().parse_args(["--model", "split-wan-panorama-few"])).shape
+    assert (shape.encoder_layers, shape.layers, shape.fusion) == (9, 6, "residual")
 
 
 def test_sizes_have_units():

@@ -22,7 +22,7 @@ from framelens.models.variants.separated import separate
 from framelens.records.assignments import convert
 from framelens.records.checks import suggest
 from framelens.training.adapters import add_adapters
-from framelens.training.recipes import LAYERS, SEPARATED, Recipe
+from framelens.training.recipes import CONTINUED, LAYERS, SEPARATED, Recipe
 from framelens.training.source import open_source
 
 
@@ -30,6 +30,8 @@ def build(recipe: Recipe, device: str = "cpu") -> CausalDiffuser:
     """The recipe's network, initialised from its seed and shaped for its videos, on that device."""
     if recipe.network == SEPARATED:
         model = _separate_initial(recipe)
+    elif recipe.network == CONTINUED:
+        model = _continue_initial(recipe)
     elif recipe.network not in models.networks():
         raise ValueError(f"no network is called {recipe.network!r}; there are {', '.join(models.networks())}")
     else:
@@ -87,15 +89,8 @@ def _separate_initial(recipe: Recipe) -> Any:
         raise ValueError(f"a separated network has {', '.join(LAYERS)}, got {', '.join(recipe.architecture)}")
     layers = tuple(convert(name, recipe.architecture.get(name, 0), int) for name in LAYERS)
     encoder, decoder, head = layers
-    if not recipe.initial:
-        raise ValueError("a separated network is made of a trained one: give initial=...")
-    shape, initial = _open_with_room(recipe).SHAPE, models.load(recipe.initial)
+    initial = _open_initial(recipe)
     g = initial.geometry
-    if tuple(shape) != (g.channels, g.height, g.width):
-        raise ValueError(
-            f"{recipe.initial} takes frames of {(g.channels, g.height, g.width)} (channels, height, width), "
-            f"{recipe.videos} has {tuple(shape)}"
-        )
     if isinstance(initial, SeparatedNetwork):  # goes on, or is distilled
         has = len(initial.encoder.blocks), len(initial.decoder.blocks), initial.head
         if has != layers:
@@ -107,6 +102,33 @@ def _separate_initial(recipe: Recipe) -> Any:
         raise ValueError(f"{recipe.initial} cannot be trained separated: its layers do not run over clips")
     module_of(model).requires_grad_(True).train()
     return model
+
+
+def _continue_initial(recipe: Recipe) -> Any:
+    """The initial model as it is, to be trained on; ValueError where it cannot be."""
+    model = _open_initial(recipe)
+    if recipe.architecture:
+        raise ValueError(
+            f"{recipe.initial} is trained on as it is, without {', '.join(recipe.architecture)}: "
+            "choose another recipe to change its layers"
+        )
+    if traits(model).teacher_forced is None or traits(model).describe is None:
+        raise ValueError(f"{recipe.initial} cannot be trained on: it has no teacher_forced or no describe")
+    return module_of(model).requires_grad_(True).train()
+
+
+def _open_initial(recipe: Recipe) -> Any:
+    """The initial model of a recipe without a network of its own; ValueError where the videos do not fit."""
+    if not recipe.initial:
+        raise ValueError(f"a {recipe.network} network is made of a trained one: give initial=...")
+    shape, initial = _open_with_room(recipe).SHAPE, models.load(recipe.initial)
+    g = initial.geometry
+    if tuple(shape) != (g.channels, g.height, g.width):
+        raise ValueError(
+            f"{recipe.initial} takes frames of {(g.channels, g.height, g.width)} (channels, height, width), "
+            f"{recipe.videos} has {tuple(shape)}"
+        )
+    return initial
 
 
 def _check_architecture(network: ModuleType, recipe: Recipe, shape: dict[str, Any]) -> None:

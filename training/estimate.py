@@ -19,7 +19,7 @@ from framelens.models.cost.shape import VALUE_BYTES
 from framelens.models.cost.training import TrainingStep
 from framelens.records.checks import Rule, between, check, optional, spell_as_flag
 from framelens.records.commands import exits_as, read_options
-from framelens.training.recipes import ARITHMETIC, MOST_COUNT, RECIPES, Recipe
+from framelens.training.recipes import ARITHMETIC, CONTINUED, LAYERS, MOST_COUNT, RECIPES, SEPARATED, Recipe
 from framelens.training.settings import change
 
 if TYPE_CHECKING:
@@ -133,6 +133,12 @@ def _step(recipe: Recipe, shape: "Shape", options: argparse.Namespace) -> Traini
 
 def _shape_of_recipe(recipe: Recipe) -> "Shape":
     """The shape of the network that the recipe builds, without memory for its weights."""
+    if recipe.network in (SEPARATED, CONTINUED):
+        shape = _read_checkpoint(recipe.initial)[1]
+        if recipe.network == CONTINUED or shape.is_separated:
+            return shape
+        encoder, decoder = (int(recipe.architecture[name]) for name in LAYERS[:2])
+        return replace(shape, encoder_layers=encoder, layers=decoder, fusion="residual", query="noise")
     import torch
 
     from framelens.diffusion.contract import traits
@@ -148,17 +154,18 @@ def _read_checkpoint(name: str) -> tuple[Recipe, "Shape"]:
     from framelens import models
     from framelens.diffusion.contract import traits
     from framelens.models.cost.shape import shape_of
+    from framelens.models.loading.own import build_own
 
     metadata, place = _metadata(name), models.find(name)
-    if metadata is not None:
-        network = models.network(metadata["network"])
+    if metadata is None:
+        model, recipe = models.load(name, "cpu", "bfloat16"), Recipe(place.label, "")
+    else:
+        model = build_own(place.path, metadata)  # without memory for weights
         stored: dict[str, Any] = metadata.get("training", {}).get("recipe", {})
-        config = network.Config.from_values(metadata["config"])
         is_whole = {"network", "videos"} <= stored.keys()
-        return Recipe(**stored) if is_whole else Recipe(metadata["network"], ""), shape_of(config)
-    model = models.load(name, "cpu", "bfloat16")
+        recipe = Recipe(**stored) if is_whole else Recipe(metadata["network"], "")
     try:
-        return Recipe(place.label, ""), shape_of(traits(model).config)
+        return recipe, shape_of(traits(model).config)
     except AttributeError as error:
         raise ValueError(f"{name} does not declare its sizes ({error}), so nothing is estimated") from None
 

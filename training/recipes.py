@@ -50,8 +50,8 @@ class Recipe:
     train_only: str = ""
     """The part of the network that is trained, such as `decoder`; empty for all of it."""
     lora_rank: int = 0
-    """Rank of the adapters (LoRA) that are trained in place of attention and MLP of the blocks, all other
-    weights frozen; AdamW trains them at `learning_rate`, whatever `muon` says. 0: all weights are trained."""
+    """Rank of adapters (LoRA) of attention and MLP in the blocks, which AdamW trains at `learning_rate`, also
+    where `muon` is on; all other weights are frozen. 0: no adapters, all weights are trained."""
     lora_alpha: float = 32.0
     """Adapters count lora_alpha / lora_rank times."""
     cut_from: int | None = None
@@ -117,9 +117,15 @@ class Recipe:
         check_types(vars(self), get_type_hints(Recipe))
         check(self, RULES)
 
+    def as_control(self) -> "Recipe":
+        """The same training of the initial model as it is: the control of a recipe that separates it."""
+        return replace(self, network=CONTINUED, architecture={}, noise_draws=1, draws_apart=False)
+
 
 SEPARATED = "separated"
 """The network of a recipe that separates its initial model, of any family, into an encoder and a decoder."""
+CONTINUED = "continued"
+"""The network of a recipe that trains its initial model on as it is, of any family."""
 LAYERS = ("encoder_layers", "decoder_layers", "head")
 """The architecture of such a recipe."""
 ASK: dict[str, Any] = {"fusion": "prefix", "query": "noise", "start_token": False}
@@ -188,6 +194,8 @@ RECIPES["split-wan-panorama"] = replace(
     architecture={"encoder_layers": 9, "decoder_layers": 6, "head": 3},
     **TUNED | {"steps": 400},
 )
+RECIPES |= {f"{RECIPES[f'split-{name}'].initial}-more": RECIPES[f"split-{name}"].as_control()
+            for name in ("tiles", "digits", "wan-panorama")}  # fmt: skip
 FEW: dict[str, Any] = {
     "steps": 600,
     "warmup": 20,

@@ -62,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
         "--lora", type=int, default=0, metavar="RANK",
         help="train adapters of this rank in place of attention and MLP (default: 0, all weights)",
     )  # fmt: skip
+    training.add_argument(
+        "--control", nargs="?", const="", metavar="MODEL",
+        help="score the dense model that was trained for as many steps more, too: this one, or, without a "
+        "name, one that is trained now",
+    )  # fmt: skip
     done = parser.add_argument_group("what is trained already")
     done.add_argument("--separated", help="a separated model of that plan, instead of a fine-tune")
     done.add_argument("--few", help="its distilled student, instead of a distillation")
@@ -99,7 +104,10 @@ def split(options: argparse.Namespace, out: Path, command: str) -> Path:
     tuning = fine_tune(plan, videos, options)
     separated = options.separated or str(_train(tuning, out / "separated", options))
     few = options.few or str(_train(distillation(separated, options), out / "few", options))
-    arms = make_arms(plan, tuning, separated, few, options)
+    control = options.control
+    if control == "":
+        control = str(_train(tuning.as_control(), out / "control", options))
+    arms = make_arms(plan, tuning, separated, few, control, options)
     result = measure_trade(
         arms, videos, tuning.frames, options.clips, CONTEXT, options.rounds, options.seed, options.device
     )
@@ -109,7 +117,7 @@ def split(options: argparse.Namespace, out: Path, command: str) -> Path:
         summary=f"{options.clips} held-out clips of {videos}, the first {CONTEXT} frames given; each sampler "
         f"timed {options.rounds} times, interleaved, threads: {options.threads}.",
         **records.origin(command, "torch", "numpy", "xarray", "scikit-image"),
-        settings=settings | {"context": CONTEXT, "separated": separated, "few": few},
+        settings=settings | {"context": CONTEXT, "separated": separated, "few": few, "control": control},
         device=device_name(options.device),
         complete=True,
     )
@@ -192,7 +200,7 @@ def _train(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Path:
 
 
 def make_arms(
-    plan: Plan, tuning: Recipe, separated: str, few: str, options: argparse.Namespace
+    plan: Plan, tuning: Recipe, separated: str, few: str, control: str | None, options: argparse.Namespace
 ) -> "dict[str, TimedSampler]":
     """The samplers that are compared, the dense model at its usual number of steps first."""
     from framelens import models
@@ -216,6 +224,8 @@ def make_arms(
         f"separated, not trained, {STEPS} steps": TimedSampler(untrained, usual),
         f"separated, fine-tuned, {STEPS} steps": TimedSampler(tuned, usual),
     }
+    if control is not None:
+        arms[f"dense, trained on, {STEPS} steps"] = TimedSampler(load(control), usual)
     for steps in FEWER:
         arms[f"dense, {steps} step{'s' * (steps > 1)}"] = TimedSampler(dense, Sampling(steps))
     for steps in FEWER:

@@ -29,6 +29,7 @@ from framelens.training.averaging import averaged_weights, load_trained
 from framelens.training.recipes import Recipe
 from framelens.training.sharding import gather, place_like, place_state
 from framelens.training.tensors import to_tensors
+from framelens.videos.stored import StoredClips
 
 DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, UnpicklingError)
 """What readers raise on files that are damaged or of another kind."""
@@ -149,8 +150,9 @@ class TrainingFolder:
         return self.weights
 
     def write_weights(self, training: Any, path: Path) -> None:
+        initial = traits(training.model).source.metadata
         metadata = {
-            "network": self.recipe.network,
+            "network": initial.get("network", self.recipe.network),
             "videos": self.recipe.videos,
             "config": training.model.describe(),
             "training": {
@@ -162,8 +164,12 @@ class TrainingFolder:
                 "validation": training.log[-1] if training.log else None,
             },
         }
+        if "condition" in initial:
+            metadata["condition"] = initial["condition"]
         if getattr(training.source, "is_labelled", False):
             metadata["condition"] = "label"
+        if isinstance(training.source, StoredClips) or initial.get("latent"):
+            metadata["latent"] = True
         if self.recipe.teacher:
             metadata["sampling"] = training.sampling.describe()
         elif (own := traits(training.model).sampling) is not None:

@@ -34,7 +34,7 @@ from framelens.models.anyflow.read import SHIFT, STEPS, build_stock
 from framelens.models.loading.checkpoint import Checkpoint
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.models.parts.current_tokens import hook_current
-from framelens.models.parts.layered import UniformLayers
+from framelens.models.parts.layered import RemembersByLayers, UniformLayers
 from framelens.records.extras import extra
 
 CLASSES: tuple[str, ...] = ("AnyFlowFARTransformer3DModel",)
@@ -62,7 +62,7 @@ def build(config: Config | Mapping[str, Any]) -> "AnyFlow":
     return AnyFlow(AnyFlowFARTransformer3DModel(**config.for_diffusers()), config, Sampling(STEPS, SHIFT))
 
 
-class AnyFlow(UniformLayers, nn.Module):
+class AnyFlow(RemembersByLayers, UniformLayers, nn.Module):
     """The network as a CausalDiffuser on latents; cond is embeddings of prompts [b t w]."""
 
     latent = True
@@ -132,10 +132,13 @@ class AnyFlow(UniformLayers, nn.Module):
         keys = [block.attn2.keys(text) for block in self._blocks()]
         return AnyFlowPast(0, cache, 0, (), keys, self._turns(0, 0, c.frames_per_chunk))
 
-    def encode(self, x: Float[Tensor, "b f c h w"], context: AnyFlowPast) -> AnyFlowPast:
+    def encode_by(
+        self, x: Float[Tensor, "b f c h w"], context: AnyFlowPast, layers: range | None
+    ) -> AnyFlowPast:
         """The context with this finished chunk; all uncompressed chunks' keys are computed again, at sigma 0.
 
-        Hook points see only the finished chunk's tokens.
+        `layers` are the first ones, which alone run and remember; None for all. Hook points see only the
+        finished chunk's tokens.
         """
         frames, layout = self.config.frames_per_chunk, self.layout
         chunks = (*context.recent, x.to(self.device, self.dtype))
@@ -146,7 +149,8 @@ class AnyFlow(UniformLayers, nn.Module):
         first = context.frame - len(context.recent) * frames
         turns = self._turns(first, len(far) * frames, len(full) * frames)
         level = torch.zeros(len(x), device=self.device)
-        self.through(self._tokens(parts, seen), self._times(level, level), turns, seen, context.text)
+        entered = (self._tokens(parts, seen), self._times(level, level), turns, seen, context.text)
+        self.through(*entered, layers)
         return AnyFlowPast(
             frame=context.frame + frames,
             cache=seen.cache(layout.chunk),

@@ -138,8 +138,12 @@ class Remembering:
         return torch.cat(parts, dim=2)
 
     def cache(self, room: int) -> KVCache:
-        """The cache of phantoms and then these keys and values, with room for `room` tokens."""
-        return fill_cache(self.keys, self.values, self.phantoms, room)
+        """The cache of phantoms and then these keys and values, with room for `room` tokens.
+
+        Layers that did not run have phantoms alone.
+        """
+        nothing = [kept[:, :, :0] for kept in self.past.cache.storage.keys[len(self.keys) :]]
+        return fill_cache([*self.keys, *nothing], [*self.values, *nothing], self.phantoms, room)
 
 
 def fill_cache(keys: list[Tensor], values: list[Tensor], phantoms: int, room: int) -> KVCache:

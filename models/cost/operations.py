@@ -58,7 +58,7 @@ NOTHING = Cost()
 def encode_cost(shape: Shape, history: int) -> Cost:
     """Cost of encoding one finished frame after `history` frames."""
     if not shape.is_separated:
-        return _embedding(shape) + _modulation(shape, 1) + _over_past(shape, history)
+        return _embedding(shape) + _modulation(shape, 1) + _over_past(shape.that_remembers, history)
     encoder, past = encoder_of(shape), history + shape.start_token
     cost = _embedding(encoder) + _modulation(encoder, 1) + _over_past(encoder, past)
     if shape.asks:
@@ -181,7 +181,7 @@ def cache_bytes(shape: Shape, history: int) -> int:
 
     The allocated memory may be up to twice as large, since a cache grows by doubling.
     """
-    frames = shape.layers * shape.frames_in_view(history)
+    frames = shape.that_remembers.layers * shape.frames_in_view(history)
     if shape.is_separated:
         frames = shape.encoder_layers * shape.frames_in_view(history + shape.start_token)
         frames += shape.layers if shape.fusion == "prefix" else 0

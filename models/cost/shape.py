@@ -55,6 +55,11 @@ class Shape:
         return history if self.window is None else min(history, self.sink + self.window)
 
     @property
+    def that_remembers(self) -> "Shape":
+        """The shape of the layers of a dense model that remember finished frames."""
+        return self if self.past_layers is None else replace(self, layers=self.past_layers)
+
+    @property
     def is_separated(self) -> bool:
         """Whether an encoder runs once per frame and a decoder at each step."""
         return self.fusion is not None

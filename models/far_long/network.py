@@ -109,24 +109,33 @@ class FarLong(CachedStack):
         cond = None if self.condition is None or cond is None else cond.to(self.device)
         return LongContext(0, KVCache(KVStorage(len(self.blocks))), self.rotation([0]), cond)
 
-    def encode(self, x: Float[Tensor, "b 1 c h w"], context: LongContext) -> LongContext:
-        """The context with this finished frame; if a frame becomes coarse, the fine frames run again."""
+    def encode_by(
+        self, x: Float[Tensor, "b 1 c h w"], context: LongContext, layers: range | None
+    ) -> LongContext:
+        """The context with this finished frame; if a frame becomes coarse, the fine frames run again.
+
+        `layers` are those that run and remember; None for all.
+        """
         frame, past = context.frame + 1, [] if context.recent is None else [context.recent]
         seen = torch.cat([*past, x], dim=1)
         if frame < self.config.short_frames:
-            cache = self._append_frame(x, context)
+            cache = self._append_frame(x, context, layers)
         else:
-            cache, seen = self._recode(seen, context), seen[:, 1:]
+            cache, seen = self._recode(seen, context, layers), seen[:, 1:]
         return LongContext(frame, cache, self.rotation([frame]), context.cond, seen)
 
-    def _append_frame(self, x: Float[Tensor, "b 1 c h w"], context: LongContext) -> KVCache:
+    def _append_frame(
+        self, x: Float[Tensor, "b 1 c h w"], context: LongContext, layers: range | None
+    ) -> KVCache:
         """The cache with one more fine frame."""
         cache, clean = context.cache.for_appending(), x.new_full((len(x), 1), CLEAN_TIMESTEP)
         modulations = self.modulations(clean, condition_of(context.cond, context.frame))
-        self.through(self.tokens(x), modulations, context.rope, cache)
+        self.through(self.tokens(x), modulations, context.rope, cache, None, layers)
         return cache.append(self.geometry.tokens_per_frame)
 
-    def _recode(self, seen: Float[Tensor, "b f c h w"], context: LongContext) -> KVCache:
+    def _recode(
+        self, seen: Float[Tensor, "b f c h w"], context: LongContext, layers: range | None
+    ) -> KVCache:
         """The cache after the first of these frames became coarse and the others were encoded after it."""
         fine, coarse, count = self.geometry.tokens_per_frame, self.config.coarse_tokens, seen.shape[1]
         numbers = list(range(context.frame + 1 - count, context.frame + 1))
@@ -139,8 +148,9 @@ class FarLong(CachedStack):
         )
         modulations, rope = self._modulations_of(numbers, len(seen), context.cond), self._rotation(numbers)
         owner = torch.arange(count).repeat_interleave(sizes).to(self.device)
-        for layer, (block, (one, two)) in enumerate(zip(self._blocks(), modulations.blocks, strict=True)):
-            tokens = block(tokens, (one[:, owner], two[:, owner]), rope, history, layer)
+        for layer in range(len(self.blocks)) if layers is None else layers:
+            one, two = modulations.blocks[layer]
+            tokens = self.blocks[layer](tokens, (one[:, owner], two[:, owner]), rope, history, layer)
         return cache.append(new)
 
     def _modulations_of(self, numbers: list[int], batch: int, cond: Tensor | None) -> Modulations:

@@ -37,7 +37,7 @@ from framelens.models.oasis.read import MARKS, config_of, rename, shapes_of
 from framelens.models.parts.blocks import GuardedHookPoint
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.current_tokens import Turns, hook_current
-from framelens.models.parts.layered import Layered
+from framelens.models.parts.layered import Layered, RemembersByLayers
 
 CLASSES: tuple[str, ...] = ()
 DEFAULTS: dict[str, Any] = {"height": 18, "width": 32, "max_frames": 32, "stabilization": 15}
@@ -70,7 +70,7 @@ class Levels(NamedTuple):
     """None in a pass over finished frames."""
 
 
-class Oasis(Layered, nn.Module):
+class Oasis(RemembersByLayers, Layered, nn.Module):
     """The network as a CausalDiffuser on latents; cond is actions [b f 25], one per frame."""
 
     latent = True
@@ -143,10 +143,10 @@ class Oasis(Layered, nn.Module):
         actions = None if cond is None else cond.to(self.device, self.dtype)
         return OasisPast(0, self._nothing(), nothing, actions)
 
-    def encode(self, x: Float[Tensor, "b 1 c h w"], context: OasisPast) -> OasisPast:
+    def encode_by(self, x: Float[Tensor, "b 1 c h w"], context: OasisPast, layers: range | None) -> OasisPast:
         """The context with this finished frame's keys; all keys are new if a frame left the window.
 
-        Hook points see only the finished frame.
+        `layers` are those that run and remember; None for all. Hook points see only the finished frame.
         """
         window, seen = self.config.window, torch.cat([context.recent, x.to(context.recent)], dim=1)
         if seen.shape[1] <= window:
@@ -156,7 +156,8 @@ class Oasis(Layered, nn.Module):
             cache, fresh = self._nothing(), seen
         first = context.frame + 1 - fresh.shape[1]
         level = torch.full(fresh.shape[:2], self.config.stabilization - 1.0, device=self.device)
-        self.through(*self._enter(fresh, Levels(self._condition(level, context.actions, first)), cache))
+        entered = self._enter(fresh, Levels(self._condition(level, context.actions, first)), cache)
+        self.through(*entered, layers)
         return OasisPast(context.frame + 1, cache.append(fresh.shape[1]), seen, context.actions)
 
     def enter(

@@ -125,6 +125,9 @@ class KVCache:
         own = KVStorage(self.storage.layers, (reach.sink + reach.window) * tokens_per_frame)
         for new, old in ((own.keys, self.storage.keys), (own.values, self.storage.values)):
             for tensor in old:
+                if not tensor.shape[2]:  # of a layer that remembers nothing
+                    new.append(tensor)
+                    continue
                 capacity = own.written + (room or tokens_per_frame)
                 fresh = tensor.new_empty(*tensor.shape[:2], capacity, tensor.shape[3])
                 fresh[:, :, : own.written] = torch.cat([tensor[:, :, part] for part in kept], dim=2)

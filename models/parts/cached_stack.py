@@ -10,12 +10,12 @@ from torch import Tensor
 from framelens.diffusion.layers import LayerInputs
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts.config import condition_of
-from framelens.models.parts.layered import UniformLayers
+from framelens.models.parts.layered import RemembersByLayers, UniformLayers
 from framelens.models.parts.stack import Stack
 
 
-class CachedStack(UniformLayers, Stack):
-    """The part that such models share; each adds `start`, `encode` and `_key_age`.
+class CachedStack(RemembersByLayers, UniformLayers, Stack):
+    """The part that such models share; each adds `start`, `encode_by` and `_key_age`.
 
     Their contexts have the fields frame, cache, rope, cond, text and modulations, as DenseContext has.
     """

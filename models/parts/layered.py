@@ -32,6 +32,18 @@ class Layered:
     forward = denoise
 
 
+class RemembersByLayers:
+    """A network that can encode finished frames by some of its layers; each adds `encode_by`."""
+
+    def encode_by(self, x: Tensor, context: Any, layers: range | None) -> Any:
+        """As `encode`, but these first layers alone run and remember; None for all."""
+        raise NotImplementedError
+
+    def encode(self, x: Tensor, context: Any) -> Any:
+        """The context with these finished frames taken into the memory of all layers."""
+        return self.encode_by(x, context, None)
+
+
 class RecomputedBlocks:
     """A module whose blocks may be computed again in the backward pass instead of storing activations."""
 

@@ -28,6 +28,7 @@ from framelens.diffusion.layers import LayerStack
 from framelens.diffusion.sampler import prepare_steps
 from framelens.models.parts.cache import Cached, KVCache
 from framelens.models.parts.history import AllTokens
+from framelens.models.parts.layered import RemembersByLayers
 from framelens.models.parts.two_parts import MERGES, Kept, Role, TwoParts
 from framelens.models.variants.no_points import NoPoints
 from framelens.records.plan import Plan
@@ -128,8 +129,16 @@ class FetchOnce(Around):
         )
 
     def encode(self, x: Tensor, context: Context) -> Context:
-        """The network's context with these finished frames."""
-        return self.model.encode(x, context.context if isinstance(context, FetchStep) else context)
+        """The context with these finished frames, in the memory of the layers before the cut alone.
+
+        It is for this model: the network would miss what its other layers have not remembered. A network of
+        framelens does not run them.
+        """
+        own = context.context if isinstance(context, FetchStep) else context
+        model = self.model
+        if isinstance(model, RemembersByLayers) and type(model).encode is RemembersByLayers.encode:
+            return model.encode_by(x, own, range(self.cut))
+        return model.encode(x, own)
 
     def at_steps(self, sigmas: Tensor, context: Context) -> Iterator[FetchStep]:
         """The context at each step of one frame, in the order in which they must run."""

@@ -19,7 +19,7 @@ from framelens.models.parts.blocks import GuardedHookPoint, HookedRootModule, Ro
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.contexts import DenseContext
 from framelens.models.parts.history import AllTokens, History
-from framelens.models.parts.layered import RecomputedBlocks, UniformLayers
+from framelens.models.parts.layered import RecomputedBlocks, RemembersByLayers, UniformLayers
 from framelens.models.parts.stack import Modulations
 from framelens.models.parts.text import TextKeys
 from framelens.models.wan.block import WanBlock
@@ -28,7 +28,7 @@ from framelens.models.wan.config import WanConfig
 from framelens.models.wan.rope import turns
 
 
-class Wan(ClipPasses, UniformLayers, RecomputedBlocks, HookedRootModule):
+class Wan(ClipPasses, RemembersByLayers, UniformLayers, RecomputedBlocks, HookedRootModule):
     """A Wan transformer on latents [b f c h w]; cond is the prompts' embeddings [b t w].
 
     `denoise` takes any number of frames, which see each other and the past; `encode` takes one chunk.
@@ -87,14 +87,19 @@ class Wan(ClipPasses, UniformLayers, RecomputedBlocks, HookedRootModule):
         chunk = list(range(self.geometry.frames_per_chunk))
         return DenseContext(0, cache, self.rotation(chunk), None, self.text_keys(batch, cond))
 
-    def encode(self, x: Float[Tensor, "b f c h w"], context: DenseContext) -> DenseContext:
-        """The context with this finished chunk's keys and values appended, read at timestep 0."""
+    def encode_by(
+        self, x: Float[Tensor, "b f c h w"], context: DenseContext, layers: range | None
+    ) -> DenseContext:
+        """The context with this finished chunk's keys and values appended, read at timestep 0.
+
+        `layers` are those that run and remember; None for all.
+        """
         chunk, per = self.geometry.frames_per_chunk, self.geometry.tokens_per_frame
         if x.shape[1] != chunk:
             raise ValueError(f"encode takes {chunk} finished frames at a time, got {x.shape[1]}")
         cache = context.cache.for_appending()
         clean = self.modulations(torch.full((1, 1), CLEAN_TIMESTEP, device=self.device))
-        self.through(self.tokens(x), clean, context.rope, cache, context.text)
+        self.through(self.tokens(x), clean, context.rope, cache, context.text, layers)
         cache = cache.append(chunk * per).within(self.config.reach, per, chunk * per)
         frame = context.frame + chunk
         return DenseContext(
