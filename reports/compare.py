@@ -1,7 +1,9 @@
-"""framelens compare RUN RUN ...: two or more runs on one page, with overlaid curves and differences.
+"""framelens compare RUN RUN ...: two or more runs on one page, or files of scores as a table.
 
     framelens compare dense-tiles/default scd-tiles/default
     framelens compare runs/compare/tiles        # one comparison of trainings: its table
+    framelens compare a.json b.json             # files of `framelens evaluate --out`: their scores as a table
+    framelens compare a.json b.json --over-seeds    # means over the training seeds of one recipe
 
 The first run is what the others are compared with. A run is named by model/run or by its path.
 """
@@ -17,6 +19,7 @@ from framelens.reports.budget import markdown, table
 from framelens.reports.comparison.compared import Compared
 from framelens.reports.comparison.page import write
 from framelens.reports.runs import open_run
+from framelens.reports.score_table import format_scores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +27,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="framelens compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", nargs="+", metavar="RUN", help="model/run, or the path of a run")
+    parser.add_argument(
+        "run", nargs="+", metavar="RUN", help="model/run, the path of a run, or a .json of scores"
+    )
+    parser.add_argument(
+        "--over-seeds", action=argparse.BooleanOptionalAction, default=False,
+        help="of files of scores: all networks are seeds of one recipe; give mean and range over them",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder of page and figures (default: in runs/comparisons)")
     return parser
 
@@ -33,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 where a run is unknown, unfinished or of a kind that is not compared."""
     options = read_options(parser(), arguments)
+    if all(run.endswith(".json") for run in options.run):
+        print(format_scores([Path(run) for run in options.run], options.over_seeds))
+        return 0
+    if options.over_seeds:
+        raise ValueError("--over-seeds is of files of scores, which framelens evaluate --out writes")
     runs = [open_run(run) for run in options.run]
     if len(runs) == 1 and isinstance(runs[0].manifest, CompareManifest):
         print(markdown(table(runs[0])))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from framelens.analyses.intervals import mean_interval
 from framelens.training.clip_scores import (
@@ -14,7 +15,7 @@ from framelens.training.clip_scores import (
 )
 from framelens.training.measures import average, ratio
 from framelens.videos import Clips, worlds
-from framelens.videos.scores import BEST_PSNR
+from framelens.videos.scores import BEST_PSNR, ssim
 
 CONTEXT, CLIPS = 2, 6
 
@@ -130,8 +131,8 @@ def test_the_best_run_of_each_clip_is_chosen_by_the_mean_over_its_frames(tiles):
     assert found[CONTEXT].mean == pytest.approx(high - (high - low) / CLIPS, abs=1e-3)
     assert found[CONTEXT + 1].mean == pytest.approx(high, abs=1e-3)
     alone, _ = score_best_of([second], tiles, CONTEXT)
-    both = scores[f"SSIM of a free run, best of 2, mean of {frames} frames"].mean
-    assert alone[f"SSIM of a free run, best of 1, mean of {frames} frames"].mean < both
+    both = scores[f"SSIM (Gaussian windows) of a free run, best of 2, mean of {frames} frames"].mean
+    assert alone[f"SSIM (Gaussian windows) of a free run, best of 1, mean of {frames} frames"].mean < both
 
 
 def test_of_a_score_that_is_better_when_small_the_smallest_is_chosen(tiles):
@@ -144,3 +145,21 @@ def test_of_a_score_that_is_better_when_small_the_smallest_is_chosen(tiles):
     scores, _ = score_best_of(runs, tiles, CONTEXT, distance)
     name = f"LPIPS of a free run, best of 3, mean of {target.shape[1]} frames"
     assert scores[name].mean == pytest.approx(0.1, abs=1e-3)
+
+
+def test_ssim_with_gaussian_windows_is_the_published_formula_and_small_latents_have_none(tiles):
+    first, second = tiles.video[0, 0].astype(np.float64), tiles.video[1, 3].astype(np.float64)
+
+    def blur(values):
+        return gaussian_filter(values, (0, 1.5, 1.5), truncate=3.5)[:, 5:-5, 5:-5]
+
+    means = blur(first), blur(second)
+    spread = [
+        blur(one * other) - blur(one) * blur(other) for one in (first, second) for other in (first, second)
+    ]
+    luminance = (2 * means[0] * means[1] + 0.02**2) / (means[0] ** 2 + means[1] ** 2 + 0.02**2)
+    contrast = (2 * spread[1] + 0.06**2) / (spread[0] + spread[3] + 0.06**2)
+    assert ssim(first, second, gaussian=True) == pytest.approx((luminance * contrast).mean())
+    small = Clips(tiles.video[..., :8, :8])
+    scores, _ = score_best_of([small.video[:, CONTEXT:]], small, CONTEXT)
+    assert not any("SSIM" in name for name in scores)

@@ -8,13 +8,14 @@ Sampled frames are those from `context` on, float32 [b f c h w] in [-1, 1].
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from framelens.training.measures import ScoreMean, average, ratio
 from framelens.videos import Clips
-from framelens.videos.scores import BEST_PSNR, psnr, ssim
+from framelens.videos.scores import BEST_PSNR, GAUSSIAN_SIDE, psnr, ssim
 
 AGES = {"never seen": 0, "in view in the last frame": 1, "seen only before the last frame": 2}
 """When the place that a pixel shows was last in view, by the codes of a world with memory."""
@@ -92,10 +93,13 @@ def score_best_of(
 ) -> tuple[dict[str, ScoreMean], dict[str, dict[int, ScoreMean]]]:
     """Means over the frames of a free run, of the best run of each clip by that mean; and the same by frame.
 
-    Each score chooses its own best run. The numbers of frames are those in the clip.
+    Each score chooses its own best run. The numbers of frames are those in the clip. SSIM has Gaussian
+    windows, and is left out for frames that are smaller than these.
     """
     target, clip = clips.video[:, context:], np.arange(len(clips))
-    measures: dict[str, tuple[Measure, int]] = {"PSNR (dB)": (psnr, 1), "SSIM": (ssim, 1)}
+    measures: dict[str, tuple[Measure, int]] = {"PSNR (dB)": (psnr, 1)}
+    if min(target.shape[-2:]) >= GAUSSIAN_SIDE:
+        measures["SSIM (Gaussian windows)"] = (partial(ssim, gaussian=True), 1)
     if lpips is not None:
         measures["LPIPS"] = (lpips, -1)
     whole, by_frame = {}, {}
