@@ -112,5 +112,5 @@ def bricks_of(screen: np.ndarray) -> np.ndarray:
     """Which bricks stand [6 18]: those lit at both ends, more than the narrow ball can light."""
     rows = BRICK_TOP + BRICK_HEIGHT // 2 + BRICK_HEIGHT * np.arange(BRICK_ROWS)
     columns = LEFT + BRICK_WIDTH * np.arange(BRICK_COLUMNS)
-    ends = [screen[np.ix_(rows, columns + end)].any(-1) for end in (1, BRICK_WIDTH - 2)]
-    return np.logical_and(*ends)
+    ends = [screen[np.ix_(rows, columns + end)].max(-1) > 0 for end in (1, BRICK_WIDTH - 2)]
+    return ends[0] & ends[1]
