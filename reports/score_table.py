@@ -15,7 +15,7 @@ from framelens.analyses.intervals import spell_interval
 from framelens.records import read_json_object
 
 KIND = "evaluate"
-FREE = ("model", "device", "out", "config", "features", "lpips")
+FREE = ("model", "device", "out", "config", "features", "lpips", "vae")
 """Settings that may differ: what is scored, where, and the places of networks, whose hashes are compared."""
 DIGITS = 4
 
@@ -77,7 +77,7 @@ def _read(file: Path) -> Iterator[ScoredNetwork]:
         if held["kind"] != KIND:
             raise KeyError(KIND)
         settings = {name: value for name, value in held["settings"].items() if name not in FREE}
-        settings |= {name: held.get(name, {}).get("sha256") for name in ("features", "lpips")}
+        settings |= {name: held.get(name, {}).get("sha256") for name in ("features", "lpips", "vae")}
         for name, measures in held["measures"].items():
             recipe = _find_recipe(name, held["models"])
             stated = {}

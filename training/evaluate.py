@@ -28,6 +28,7 @@ runs of each clip, in the mean and by frame.
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,9 +56,8 @@ from framelens.training.protocol import PROTOCOL_RULES, add_protocol_options, fr
 
 if TYPE_CHECKING:  # they import torch or numpy, which --help does without
     import framelens.diffusion.contract
-    from framelens.training.features import FeatureNetwork
-    from framelens.training.perceptual import PerceptualDistance
     from framelens.training.score_files import NetworkScores
+    from framelens.training.scorers import Scorers
 
 USUAL_STEPS = 25
 RULES: dict[str, Rule] = (
@@ -124,19 +124,12 @@ def main(arguments: list[str]) -> int:
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; give the path of a JSON file")
     from framelens.training.score_files import format_frames, format_table, write_scores
+    from framelens.training.scorers import open_scorers
 
-    features = perceptual = None
-    if options.features is not None:
-        from framelens.training.features import open_features
-
-        features = open_features(options.features, options.device)
-    if options.lpips is not None:
-        from framelens.training.perceptual import open_perceptual
-
-        perceptual = open_perceptual(options.lpips, options.device)
+    scorers = open_scorers(options)
     networks = open_models(options)
     scored = {
-        name: evaluate(networks[name], options, features, perceptual)
+        name: evaluate(networks[name], options, scorers)
         for name in progress_bar(networks, unit="model", leave=False)
     }
     print(format_table({name: scores.measures for name, scores in scored.items()}))
@@ -174,8 +167,7 @@ def open_models(
 def evaluate(
     network: "framelens.diffusion.contract.CausalDiffuser",
     options: argparse.Namespace,
-    features: "FeatureNetwork | None" = None,
-    perceptual: "PerceptualDistance | None" = None,
+    scorers: "Scorers",
 ) -> "NetworkScores":
     """The scores of one network, mean over frames and clips, and those of each frame."""
     from framelens.diffusion.choose_sampling import choose_sampling
@@ -203,39 +195,43 @@ def evaluate(
     world = open_source(options.videos or source.videos)
     require_fit(world, options.videos or source.videos, network)
     require_held_out(world, options.clips)
-    require_room_for_clips(options.clips * max(1, runs), frames, world.SHAPE, "--clips")
+    require_room_for_clips(options.clips * max(1, runs), frames, scorers.shape_of(world.SHAPE), "--clips")
     first, steps = (None, None) if options.steps is None else (options.steps[0], options.steps[-1])
     first = None if first == steps else first
     sampling = choose_sampling(network, steps, USUAL_STEPS, first)
     sampler = guide(network, options.guidance, options.negative)
     clips = world.clips(range(FIRST_CLIP, FIRST_CLIP + options.clips), frames)
-    true = None if features is None else features.read_true(fit_range(clips)[0], context)
+    shown, features = replace(clips, video=scorers.decode(clips.video)[0]), scorers.features
+    true = None if features is None else features.read_true(fit_range(shown)[0], context)
     asked = (sampler, clips, context, sampling)
-    drawn = sample_frames(*asked, options.seed, options.device).values()
-    later = [
+    sampled, free = sample_frames(*asked, options.seed, options.device).values()
+    others = [
         sample_frames(*asked, options.seed + run, options.device, FREE)["free_running"]
         for run in range(1, max(2, runs))
     ]
-    clips, (sampled, free, *others) = fit_range(clips, *drawn, *later)
+    actions = {}
+    if clips.actions is not None:
+        known, (own, (run,)) = (
+            fit_range(world.clips(range(TRAINING_CLIPS), frames))[0],
+            fit_range(clips, free),
+        )
+        actions = score_actions(fit_actions(known), run, own, context)
+    clips, (sampled, free, *others) = fit_range(shown, *scorers.decode(sampled, free, *others))
     result = score_next_frame(sampled, clips, context) | score_free_run(free, clips, context)
     result["free run: mean absolute difference of two seeds"] = average(difference_by_clip(free, others[0]))
     by_frame = {"PSNR of a free run (dB)": psnr_by_frame(free, clips, context)}
-    if perceptual is not None:
-        result |= score_perceptual(perceptual.measure, sampled, free, clips, context)
+    if scorers.lpips is not None:
+        result |= score_perceptual(scorers.lpips, sampled, free, clips, context)
     if runs:
-        metric = None if perceptual is None else perceptual.measure
-        best, best_by_frame = score_best_of([free, *others][:runs], clips, context, metric)
+        best, best_by_frame = score_best_of([free, *others][:runs], clips, context, scorers.lpips)
         result, by_frame = result | best, by_frame | best_by_frame
-    if clips.actions is not None:
-        known, _ = fit_range(world.clips(range(TRAINING_CLIPS), frames))
-        result |= score_actions(fit_actions(known), free, clips, context)
+    result |= actions
     if hasattr(world, "state_error"):
         result |= score_state(world, sampled, free, clips, context)
     if features is not None and true is not None:
         result |= features.score(free, true, clips, context)
     result = {name: measure for name, measure in result.items() if measure.clips}
-    used = {} if features is None or true is None else features.describe(true)
-    return NetworkScores(result, by_frame, used, {} if perceptual is None else perceptual.describe())
+    return NetworkScores(result, by_frame, scorers.describe(true))
 
 
 if __name__ == "__main__":

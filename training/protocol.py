@@ -1,6 +1,6 @@
 """The options of `framelens evaluate` for long predictions and for scores on networks, and its --steps.
 
-    add_protocol_options(parser)                        # --predict, --best-of, --features, --lpips
+    add_protocol_options(parser)                        # --predict, --best-of, --features, --vae, --lpips
     frames = frames_of(options, trained=12)             # of a clip
 
 Published tables for Minecraft and DMLab have PSNR, SSIM and LPIPS for 144 given and 156 predicted frames, the
@@ -31,7 +31,7 @@ PROTOCOL_RULES = {"predict": _with_frames(optional(FRAMES)), "best_of": optional
 
 
 def add_protocol_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --predict, --best-of, --features and --lpips."""
+    """Adds --predict, --best-of, --features, --vae and --lpips."""
     long = parser.add_argument_group("long predictions")
     long.add_argument(
         "--predict", type=int, metavar="N",
@@ -48,6 +48,9 @@ def add_protocol_options(parser: argparse.ArgumentParser) -> None:
         help="also Frechet and kernel distance on features: of efficientnet-lite0, or the function gives a "
         "torch module or another callable, [b c h w] in [-1, 1] -> [b d]; the file is code, and it is run",
     )  # fmt: skip
+    scores.add_argument(
+        "--vae", help="score latents as pixels: a DC-AE of diffusers or of FAR, by which they are decoded"
+    )
     scores.add_argument(
         "--lpips", type=Path, metavar="FILE",
         help="also LPIPS, with torchvision's weights of AlexNet or VGG-16 from this file",

@@ -21,10 +21,8 @@ class NetworkScores(NamedTuple):
 
     measures: dict[str, ScoreMean]
     by_frame: dict[str, dict[int, ScoreMean]]
-    features: dict[str, Any]
-    """What --features gave the distances; empty without it."""
-    lpips: dict[str, Any]
-    """What --lpips measured with; empty without it."""
+    scorers: dict[str, dict[str, Any]]
+    """What --features, --lpips and --vae opened, by name; empty where they were not given."""
 
     @property
     def means(self) -> dict[str, float]:
@@ -114,7 +112,6 @@ def write_scores(
         "models": {name: identify(networks[name]) for name in options.model},
         "scores": means,
         "measures": {name: scores.describe() for name, scores in scored.items()},
-        "features": next(iter(scored.values())).features,
-        "lpips": next(iter(scored.values())).lpips,
+        **next(iter(scored.values())).scorers,
     }
     records.write_json(options.out, values)

@@ -29,7 +29,6 @@ from framelens.training.averaging import averaged_weights, load_trained
 from framelens.training.recipes import Recipe
 from framelens.training.sharding import gather, place_like, place_state
 from framelens.training.tensors import to_tensors
-from framelens.videos.stored import StoredClips
 
 DAMAGE = (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, UnpicklingError)
 """What readers raise on files that are damaged or of another kind."""
@@ -168,7 +167,7 @@ class TrainingFolder:
             metadata["condition"] = initial["condition"]
         if getattr(training.source, "is_labelled", False):
             metadata["condition"] = "label"
-        if isinstance(training.source, StoredClips) or initial.get("latent"):
+        if getattr(training.source, "holds_latents", False) or initial.get("latent"):
             metadata["latent"] = True
         if self.recipe.teacher:
             metadata["sampling"] = training.sampling.describe()

@@ -35,6 +35,8 @@ def open_stored(path: Path) -> "StoredClips":
 class StoredClips:
     """Clips in files of equal shapes, read row by row; has what a world has (videos/worlds)."""
 
+    holds_latents = True
+
     def __init__(self, files: list[Path]):
         self.files = files
         shapes = [_read_shapes(file) for file in files]

@@ -33,6 +33,8 @@ class RecordedClips(ABC):
     """
 
     PROMPT = (0, 0)
+    holds_latents = False
+    """Whether frames are latents, not pixels."""
 
     def __init__(
         self,

@@ -63,7 +63,8 @@ class ListedClips(RecordedClips):
 
     def __init__(self, training: list[StoredRecording], validation: list[StoredRecording], side: int | None):
         self.side, first = side, training[0].path
-        if _is_latent(first):
+        self.holds_latents = _is_latent(first)
+        if self.holds_latents:
             if side is not None:
                 raise ValueError(f"{first} holds latents, which are not resized: leave out @{side}")
             shape = latents.read_frames(first).shape[1:]
