@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from framelens.__main__ import main
 from framelens.records.extras import MissingPackage
 from framelens.videos import Clips, worlds
 
@@ -104,12 +103,12 @@ def test_training_begins_again_with_the_first_clip_after_the_last(walks):
     assert_array_equal(doom.clips([2048 + 5], 4).video[0], walks.video[5, :4])
 
 
-def test_without_the_engine_kept_clips_are_read_and_others_refused(walks, tmp_path, monkeypatch, capsys):
+def test_without_the_engine_kept_clips_are_read_and_others_refused(walks, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vizdoom", None)
     assert len(doom.clips([4], 3)) == 1
     monkeypatch.setenv("FRAMELENS_CACHE", str(tmp_path / "kept"))
-    with pytest.raises(MissingPackage, match=r"vizdoom is not installed: pip install 'framelens\[worlds\]'"):
+    with pytest.raises(
+        MissingPackage, match=r"^vizdoom is not installed: pip install 'framelens\[worlds\]'$"
+    ):
         doom.clips([4], 3)
-    assert main(["train", "--model", "dense-doom", "--out", str(tmp_path / "run")]) == 2
-    assert capsys.readouterr().err.strip().endswith("pip install 'framelens[worlds]'")
-    assert not (tmp_path / "kept").exists()
+    assert not list((tmp_path / "kept").rglob("*.npz"))

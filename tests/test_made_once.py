@@ -56,6 +56,15 @@ def test_an_interrupted_group_leaves_nothing_and_is_made_again(made, tmp_path, m
     assert [seeds[0] for seeds in asked] == [0, 4, 4]
 
 
+def test_a_folder_that_cannot_be_is_refused_before_any_clip_is_made(made, tmp_path, monkeypatch):
+    kept, asked = made
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FRAMELENS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="cannot be kept in .*file.game: set FRAMELENS_CACHE to a folder"):
+        kept.clips([0], 1)
+    assert not asked
+
+
 @pytest.mark.parametrize("keep", [0, 0.5, 0.98])
 def test_half_a_file_is_refused(made, tmp_path, keep):
     kept, _ = made

@@ -36,6 +36,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "framelens")
 
 
+def _require_writable(folder: Path, name: str) -> None:
+    """Makes the folder, before any clip is made; ValueError where files cannot be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(folder, os.W_OK)
+    except OSError:
+        is_writable = False
+    if not is_writable:
+        raise ValueError(f"clips of {name} cannot be kept in {folder}: set {CACHE} to a folder of yours")
+
+
 @dataclass
 class MadeOnce:
     """The clips of one game by seed."""
@@ -78,6 +89,7 @@ class MadeOnce:
         return self._read[path]
 
     def _write(self, path: Path, seeds: list[int]) -> None:
+        _require_writable(path.parent, self.name)
         arrays = self.make(seeds)
         settings = np.array(json.dumps(self.settings, sort_keys=True))
 

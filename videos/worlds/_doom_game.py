@@ -46,24 +46,29 @@ def open_game(plans: list[Rooms]) -> Iterator[Any]:
         game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
         game.set_doom_scenario_path(str(wad))
         game.set_doom_map("M0")
-        game.add_game_args("+movebob 0")
-        game.set_window_visible(False)
-        game.set_sound_enabled(False)
-        game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
-        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-        for part in ("hud", "weapon", "crosshair", "messages"):
-            getattr(game, f"set_render_{part}")(False)
-        game.set_labels_buffer_enabled(True)
-        game.set_mode(vizdoom.Mode.PLAYER)
-        button, variable = vizdoom.Button, vizdoom.GameVariable
-        game.set_available_buttons([button.TURN_LEFT_RIGHT_DELTA, button.MOVE_FORWARD, button.MOVE_BACKWARD])
-        game.set_available_game_variables([variable.POSITION_X, variable.POSITION_Y, variable.ANGLE])
+        _configure(game, vizdoom)
         try:
             with chdir(folder):  # the engine makes a folder where it starts
                 game.init()
             yield game
         finally:
             game.close()
+
+
+def _configure(game: Any, vizdoom: Any) -> None:
+    """What is shown, what can be done, and what is known of each frame."""
+    game.add_game_args("+movebob 0")
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    for part in ("hud", "weapon", "crosshair", "messages"):
+        getattr(game, f"set_render_{part}")(False)
+    game.set_labels_buffer_enabled(True)
+    game.set_mode(vizdoom.Mode.PLAYER)
+    button, variable = vizdoom.Button, vizdoom.GameVariable
+    game.set_available_buttons([button.TURN_LEFT_RIGHT_DELTA, button.MOVE_FORWARD, button.MOVE_BACKWARD])
+    game.set_available_game_variables([variable.POSITION_X, variable.POSITION_Y, variable.ANGLE])
 
 
 def walk(game: Any, number: int, plan: Rooms, rng: np.random.Generator, frames: int) -> dict[str, np.ndarray]:

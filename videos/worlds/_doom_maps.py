@@ -1,6 +1,6 @@
 """Maps for the Doom engine: four rooms in a square with passages between them, written as a WAD file.
 
-    plan = draw_plan(np.random.default_rng(0))
+    plan = draw_rooms(np.random.default_rng(0))
     path.write_bytes(pack_wad({"C000": udmf(plan)}))
 
 A room has walls of eight panels, each with a texture of its own, a floor, and one object. Coordinates are map
@@ -15,6 +15,7 @@ import numpy as np
 ROOM, GAP, SIDE = 256, 32, 2  # a room's side, the thickness of walls, rooms along each side of the map
 PITCH, PANEL = ROOM + GAP, ROOM // 2
 HEIGHT, EYE, INSET = 128, 41, 52  # of the ceiling and of the eyes over the floor; objects from the walls
+BETWEEN = ((0, 1, True), (2, 3, True), (0, 2, False), (1, 3, False))  # two rooms, and whether side by side
 WALLS = (
     "STARTAN3", "STWALL", "A-CONCTE", "REDWALL1", "ZZWOLF12", "AQLITE11", "A-CAMO1", "CEMENT9",
     "ZZWOLF9", "AQLITE09", "SILVER2", "METAL2BD", "SKSNAKE4", "ZDOORB1", "AQLITE15", "AQLITE22",
@@ -52,19 +53,13 @@ class Rooms:
     """x, y and angle (degrees, counterclockwise from the east) of the player."""
 
 
-def draw_plan(rng: np.random.Generator, turn: int) -> Rooms:
+def draw_rooms(rng: np.random.Generator, turn: int) -> Rooms:
     """A map at random; the player starts in a room's middle part, at a multiple of `turn` degrees."""
     rooms = SIDE * SIDE
-    between = [
-        (0, 1, True),
-        (2, 3, True),
-        (0, 2, False),
-        (1, 3, False),
-    ]  # two rooms, and whether side by side
     open_, halves = rng.permutation(4)[: rng.integers(3, 5)], rng.integers(2, size=4)
     passages, holes = [], set()
     for index in open_:
-        first, second, is_beside = between[index]
+        first, second, is_beside = BETWEEN[index]
         passages.append(_passage(first, is_beside, int(halves[index])))
         sides = ("east", "west") if is_beside else ("north", "south")
         holes |= {(first, sides[0], int(halves[index])), (second, sides[1], int(halves[index]))}
@@ -73,7 +68,7 @@ def draw_plan(rng: np.random.Generator, turn: int) -> Rooms:
     frames = [
         line
         for passage, index in zip(passages, open_, strict=True)
-        for line in _frame(passage, between[index][2])
+        for line in _frame(passage, BETWEEN[index][2])
     ]
     places = rng.choice([INSET, ROOM - INSET], size=(rooms, 2)) + np.array([_corner(r) for r in range(rooms)])
     start = rng.integers(ROOM // 2 - 40, ROOM // 2 + 40, size=2) + _corner(int(rng.integers(rooms)))
@@ -89,28 +84,8 @@ def draw_plan(rng: np.random.Generator, turn: int) -> Rooms:
 
 def udmf(plan: Rooms) -> str:
     """The map as text. Each line belongs to the room or passage on its right."""
-    out = ['namespace="zdoom";']
-    lines = [(wall, sector, -1) for wall, sector in zip(plan.walls, _sectors(plan), strict=True)]
-    for number, (left, low, right, high) in enumerate(plan.passages):
-        beside = high - low > right - left
-        ends = ((left, low, left, high), (right, high, right, low))
-        if not beside:
-            ends = ((right, low, left, low), (left, high, right, high))
-        for x0, y0, x1, y1 in ends:
-            out_x, out_y = (x0 + x1) / 2 - np.sign(y1 - y0), (y0 + y1) / 2 + np.sign(x1 - x0)
-            lines.append(((x0, y0, x1, y1), SIDE * SIDE + number, _room_at(out_x, out_y)))
-    texture_names = [*(WALLS[t] if t < PASSAGE else "STONE2" for t in plan.textures)]
-    texture_names += ["-"] * (len(lines) - len(texture_names))
-    sides = 0
-    for index, ((x0, y0, x1, y1), front, back) in enumerate(lines):
-        out += [f"vertex{{x={x0:g};y={y0:g};}}", f"vertex{{x={x1:g};y={y1:g};}}"]
-        wanted = f"sideback={sides + 1};twosided=true;" if back >= 0 else "blocking=true;"
-        out.append(f"linedef{{v1={2 * index};v2={2 * index + 1};sidefront={sides};{wanted}}}")
-        for sector in (front, back) if back >= 0 else (front,):
-            out.append(f'sidedef{{sector={sector};texturemiddle="{texture_names[index]}";}}')
-            sides += 1
     floors = [FLOORS[floor] for floor in plan.floors] + ["FLOOR4_8"] * len(plan.passages)
-    out += [
+    sectors = [
         f'sector{{heightfloor=0;heightceiling={HEIGHT};texturefloor="{floor}";textureceiling="CEIL3_5";'
         "lightlevel=224;}"
         for floor in floors
@@ -118,8 +93,40 @@ def udmf(plan: Rooms) -> str:
     numbers = list(OBJECTS.values())
     things = [(x, y, 0, numbers[kind]) for kind, x, y in plan.objects] + [(*plan.start, 1)]
     skills = "".join(f"skill{level}=true;" for level in range(1, 6))
-    out += [f"thing{{x={x};y={y};angle={a};type={n};{skills}single=true;}}" for x, y, a, n in things]
-    return "\n".join(out)
+    placed = [f"thing{{x={x};y={y};angle={a};type={n};{skills}single=true;}}" for x, y, a, n in things]
+    return "\n".join(['namespace="zdoom";', *_lines(plan), *sectors, *placed])
+
+
+def _lines(plan: Rooms) -> list[str]:
+    """Vertices, lines and their sides: the walls, and the borders between rooms and passages."""
+    borders = _borders(plan)
+    ends = [*plan.walls, *(border for border, _, _ in borders)]
+    fronts = [*_sectors(plan), *(front for _, front, _ in borders)]
+    backs = [-1] * len(plan.walls) + [back for _, _, back in borders]
+    textures = [WALLS[t] if t < PASSAGE else "STONE2" for t in plan.textures] + ["-"] * len(borders)
+    out, sides = [], 0
+    for index, (x0, y0, x1, y1) in enumerate(ends):
+        is_border = backs[index] >= 0
+        kind = f"sideback={sides + 1};twosided=true;" if is_border else "blocking=true;"
+        out += [f"vertex{{x={x0:g};y={y0:g};}}", f"vertex{{x={x1:g};y={y1:g};}}"]
+        out.append(f"linedef{{v1={2 * index};v2={2 * index + 1};sidefront={sides};{kind}}}")
+        for sector in (fronts[index], backs[index])[: 1 + is_border]:
+            out.append(f'sidedef{{sector={sector};texturemiddle="{textures[index]}";}}')
+            sides += 1
+    return out
+
+
+def _borders(plan: Rooms) -> list[tuple[tuple[float, ...], int, int]]:
+    """The two open sides of each passage, the passage to their right, and the sectors to right and left."""
+    found = []
+    for number, (left, low, right, high) in enumerate(plan.passages):
+        ends = ((right, low, left, low), (left, high, right, high))
+        if high - low > right - left:
+            ends = ((left, low, left, high), (right, high, right, low))
+        for x0, y0, x1, y1 in ends:
+            beyond = (x0 + x1) / 2 - np.sign(y1 - y0), (y0 + y1) / 2 + np.sign(x1 - x0)
+            found.append(((x0, y0, x1, y1), SIDE * SIDE + number, _room_at(*beyond)))
+    return found
 
 
 def pack_wad(maps: dict[str, str]) -> bytes:

@@ -17,7 +17,7 @@ from framelens.records.progress import progress_bar
 from framelens.videos.made_once import MadeOnce
 from framelens.videos.targets import Target
 from framelens.videos.worlds._doom_game import ACTIONS, PRESSED, TICS, TURN, open_game, walk
-from framelens.videos.worlds._doom_maps import draw_plan
+from framelens.videos.worlds._doom_maps import draw_rooms
 from framelens.videos.worlds._doom_targets import targets_of
 from framelens.videos.worlds._doom_views import COLUMNS, ROWS, look
 
@@ -46,7 +46,7 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
 
 def _make(seeds: list[int]) -> dict[str, np.ndarray]:
     rngs = [np.random.default_rng((0xD003, seed)) for seed in seeds]
-    plans = [draw_plan(rng, TURN) for rng in rngs]
+    plans = [draw_rooms(rng, TURN) for rng in rngs]
     with open_game(plans) as game:
         bar = progress_bar(
             zip(plans, rngs, strict=True), total=len(plans), unit="clip", desc="doom", leave=False
