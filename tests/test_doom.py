@@ -1,6 +1,11 @@
 """The Doom world: rooms stay as they are, poses and memory agree with the pixels, clips are kept."""
 
+import os
+import signal
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +102,27 @@ def test_a_seed_gives_the_same_clip_when_it_is_made_again(walks, tmp_path, monke
     assert_array_equal(again.video[0], walks.video[3])
     for name, values in again.state.items():
         assert_array_equal(values[0], walks.state[name][3])
+
+
+def engines():
+    """The processes of the engine that this one has started."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            if int(lines["PPid"]) == os.getpid() and lines["Name"].startswith("vizdoom"):
+                yield int(status.parent.name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="finds the engine's process in /proc")
+def test_the_engine_goes_on_after_ctrl_c_so_that_a_training_can_finish_its_step():
+    rooms = doom.draw_rooms(np.random.default_rng(0), 30)
+    with doom.open_game([rooms]) as game:
+        found = list(engines())
+        assert len(found) == 1
+        os.kill(found[0], signal.SIGINT)
+        time.sleep(0.1)
+        assert doom.walk(game, 0, rooms, np.random.default_rng(0), 3)["video"].shape == (3, 3, 24, 32)
+    assert not list(engines())
 
 
 def test_training_begins_again_with_the_first_clip_after_the_last(walks):

@@ -4,6 +4,7 @@ with open_game(plans) as game:
     frames = walk(game, number, plans[number], rng, 16)
 """
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
@@ -48,11 +49,27 @@ def open_game(plans: list[Rooms]) -> Iterator[Any]:
         game.set_doom_map("M0")
         _configure(game, vizdoom)
         try:
-            with chdir(folder):  # the engine makes a folder where it starts
+            with chdir(folder), _no_interrupts():  # the engine makes a folder where it starts
                 game.init()
             yield game
         finally:
             game.close()
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """A process started within it goes on after Ctrl-C, which a terminal sends to all processes.
+
+    Then a training that finishes its step after Ctrl-C can also finish the clips of that step.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _configure(game: Any, vizdoom: Any) -> None:

@@ -21,7 +21,9 @@ from framelens.videos.worlds._doom_maps import draw_rooms
 from framelens.videos.worlds._doom_targets import targets_of
 from framelens.videos.worlds._doom_views import COLUMNS, ROWS, look
 
-__all__ = ["ACTIONS", "CONDITIONS", "KEPT", "SHAPE", "clips", "look", "targets"]
+__all__ = [
+    "ACTIONS", "CONDITIONS", "KEPT", "SHAPE", "clips", "draw_rooms", "look", "open_game", "targets", "walk",
+]  # fmt: skip
 SHAPE = (3, ROWS, COLUMNS)
 CONDITIONS = len(ACTIONS)
 FRAMES = 16
