@@ -5,11 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny_vae
 import torch
 from PIL import Image
 
 from framelens import models, videos
 from framelens.models.encoders.dcae import SCALING_FACTOR
+from framelens.probes.latents.__main__ import main as encode_latents
 from framelens.probes.run.clips import read_clips
 from framelens.probes.run.identity import identity_of
 from framelens.probes.run.seeded import open_world
@@ -20,6 +22,7 @@ from framelens.training.source import open_source, require_fit, require_held_out
 from framelens.training.state import TrainingFolder
 from framelens.training.tensors import to_tensors
 from framelens.videos import datasets, files
+from framelens.videos import latents as stored
 from framelens.videos.datasets import far, open_dataset
 
 KEPT = videos.VALIDATION_SEED
@@ -281,3 +284,22 @@ def test_more_actions_than_a_network_knows_are_refused(teco):
     source.CONDITIONS = 6
     with pytest.raises(ValueError, match="teco has 6 actions or classes, the model knows 5"):
         require_fit(source, "teco", model)
+
+
+@pytest.mark.slow
+def test_films_of_a_data_set_are_encoded_with_their_conditions(teco, ucf101, dmlab, tmp_path, capsys):
+    tiny_vae.dc().save_pretrained(tmp_path / "vae")
+
+    def encode(source, *arguments):
+        small = ["--vae", str(tmp_path / "vae"), "--frames", "3", "--size", "16", "16"]
+        out = tmp_path / f"{len(list(tmp_path.glob('*.safetensors')))}.safetensors"
+        status = encode_latents([*small, "--videos", str(source), "--out", str(out), *arguments])
+        return stored.read(out) if status == 0 else capsys.readouterr().err
+
+    held = encode(teco)
+    assert held.video.shape == (5, 3, 8, 4, 4) and held.actions.tolist() == [[0, 1, 2]] * 5
+    few = encode(f"ucf101:{ucf101}", "--clips", "3")
+    assert few.video.shape[0] == 3 and few.labels.tolist() == [0, 0, 1] and few.actions is None
+    assert encode(teco, "--stride", "2").actions is None
+    assert "0.npz is not a film; of data sets, films alone are encoded" in encode(dmlab)
+    assert encode("teco:nowhere").endswith("nowhere does not exist; expected the folder of teco\n")

@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     what = parser.add_argument_group("what to do")
-    what.add_argument("--videos", type=Path, help="encode a video file, or each of a folder")
+    what.add_argument(
+        "--videos", type=Path, help="encode a video file, each of a folder, or those of a data set"
+    )
     what.add_argument("--prompts", type=Path, help="embed the lines of a UTF-8 file: one per clip, or one")
     what.add_argument(
         "--decode", type=Path, metavar="FILE", help="decode a file of latents, or the samples of a run"
@@ -133,8 +135,10 @@ def _check_out(options: argparse.Namespace) -> None:
 
 def _make(options: argparse.Namespace, command: str) -> Path:
     _check_out(options)
+    from framelens.videos.datasets import open_dataset
+
     for path in (options.videos, options.prompts):
-        if path is not None:
+        if path is not None and (path == options.prompts or open_dataset(str(path)) is None):
             _check_exists(path)
     from framelens.probes.latents.make import Request, make
     from framelens.records.lock import hold_folder

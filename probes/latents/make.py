@@ -26,7 +26,7 @@ from framelens.models.encoders.vae import open_vae
 from framelens.models.loading.checkpoint import write
 from framelens.models.loading.devices import check_device
 from framelens.models.loading.files import files_of
-from framelens.probes.latents.windows import read, windows
+from framelens.probes.latents.windows import conditions_of, read, windows
 from framelens.records import origin, write_json
 from framelens.records.identity import Input, describe_differences, framelens_code
 from framelens.records.lock import remove_stale_files
@@ -83,12 +83,15 @@ def make(request: Request, out: Path, command: str) -> Path:
     if vae is not None:
         _encode(request, vae, clips, folder)
         settings["sources"] = [clip.describe() for clip in clips]
+    tensors: dict[str, Tensor] = {}
+    if vae is not None and vae.temporal == request.stride == 1 and request.videos is not None:
+        tensors = conditions_of(request.videos, clips, request.frames)
     vae = None
     gc.collect()
     torch.cuda.empty_cache()  # does nothing without a GPU
     if prompts:
         settings |= _embed(request, prompts, folder)
-    write(out, _join(folder, len(clips), len(prompts)), settings | origin(command, *PACKAGES))
+    write(out, tensors | _join(folder, len(clips), len(prompts)), settings | origin(command, *PACKAGES))
     shutil.rmtree(folder)
     return out
 

@@ -67,6 +67,16 @@ class RecordedClips(ABC):
         """The files of a recording's frames."""
         return [recording.path]
 
+    def conditions_of(self, paths: Iterable[Path], frames: int) -> dict[str, np.ndarray]:
+        """The actions [n f], or classes [n], of the first frames of the recordings at these places."""
+        by_path = {recording.path: recording for recording in self.recordings}
+        chosen = [by_path[path] for path in paths]
+        if self.is_labelled:
+            return {"labels": np.array([recording.label for recording in chosen])}
+        actions = [cut_actions(recording.beside, 0, frames) for recording in chosen]
+        given = [own for own in actions if own is not None]
+        return {"actions": np.stack(given)} if len(given) == len(actions) else {}
+
     def _read_checked(self, recording: StoredRecording, frames: int, start: float) -> Clips:
         clip = self.read(recording, frames, start)
         if clip.video.shape[1:] != self.SHAPE:
