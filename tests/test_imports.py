@@ -66,6 +66,7 @@ INSIDE = {
     "benchmarks/scd": {"benchmarks"},
     "benchmarks/overhead": {"benchmarks"},
     "benchmarks/growth": {"benchmarks", "benchmarks/overhead"},
+    "benchmarks/sampler": {"benchmarks"},
     "benchmarks/gpu": {"benchmarks", "benchmarks/scd", "benchmarks/overhead"},  # it times what they time
     "reports/drawing": {"reports"},
     "reports/plots": {"reports/drawing", "reports"},
