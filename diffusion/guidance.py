@@ -10,7 +10,7 @@ announces each; v = v_uncond + scale (v_cond - v_uncond) (Ho and Salimans 2022).
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -18,7 +18,16 @@ from torch import Tensor
 
 from framelens.diffusion.around import Around
 from framelens.diffusion.contract import CausalDiffuser, Context, Traits, traits
-from framelens.diffusion.sampler import Announce, Branch, begin, denoise, encode, ignore_pass, prepare_steps
+from framelens.diffusion.sampler import (
+    Announce,
+    Branch,
+    announce_branch,
+    begin,
+    denoise,
+    encode,
+    ignore_pass,
+    prepare_steps,
+)
 
 Contexts = dict[Branch, Context]
 
@@ -46,14 +55,14 @@ class Guided(Around):
     def start(self, batch: int, cond: Tensor | None = None, announce: Announce = ignore_pass) -> Contexts:
         """The empty context by branch."""
         return {
-            branch: begin(self.model, self.declared, batch, own, partial(announce, branch))
+            branch: begin(self.model, self.declared, batch, own, announce_branch(announce, branch))
             for branch, own in self.conditions(cond).items()
         }
 
     def encode(self, x: Tensor, context: Contexts, announce: Announce = ignore_pass) -> Contexts:
         """Every branch's context after a finished frame."""
         return {
-            branch: encode(self.model, self.declared, x, own, partial(announce, branch))
+            branch: encode(self.model, self.declared, x, own, announce_branch(announce, branch))
             for branch, own in context.items()
         }
 
@@ -63,7 +72,7 @@ class Guided(Around):
         """The combined velocity of all branches."""
         return self.combine(
             {
-                branch: denoise(self.model, self.declared, x, sigma, own, partial(announce, branch))
+                branch: denoise(self.model, self.declared, x, sigma, own, announce_branch(announce, branch))
                 for branch, own in context.items()
             }
         )

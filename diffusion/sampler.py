@@ -8,43 +8,23 @@ Every forward pass is announced through `on_pass` before it happens, so no one h
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser, Context, Traits, traits
+from framelens.diffusion.passes import Announce as Announce
+from framelens.diffusion.passes import Branch as Branch
+from framelens.diffusion.passes import ForwardPass as ForwardPass
+from framelens.diffusion.passes import OnPass as OnPass
+from framelens.diffusion.passes import Role as Role
+from framelens.diffusion.passes import announce_as as announce_as
+from framelens.diffusion.passes import announce_branch as announce_branch
+from framelens.diffusion.passes import ignore_pass as ignore_pass
 from framelens.diffusion.transfer import send, send_levels
-
-Role = Literal["denoise", "encode", "ask"]
-Branch = Literal["cond", "uncond"]
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """One forward pass of a sampler, named before it happens; `frame` is the first of the chunk's frames.
-
-    It is denoised, or, finished, encoded (sigma 0). A model that `asks` runs an encoder of its own over the
-    coming frame as noise (sigma 1) before it is denoised.
-    """
-
-    frame: int
-    step: int
-    sigma: float
-    role: Role
-    branch: Branch = "cond"
-
-
-OnPass = Callable[[ForwardPass], None]
-Announce = Callable[..., None]
-"""Called before each pass of the network with its branch, and with True before one that asks."""
-
-
-def ignore_pass(*_: Any, **__: Any) -> None:
-    """Ignores the pass."""
 
 
 class Announcing(CausalDiffuser, Protocol):
@@ -168,7 +148,8 @@ def encode(
 ) -> Context:
     """The context after a finished frame. Each pass is announced: one, or two of a model that `asks`.
 
-    Such a model first reads the frame, then asks for the next one.
+    Such a model first reads the frame, then asks for the next one. Where nothing listens (`ignore_pass`) its
+    `encode` does both, which may be one pass.
     """
     if declared.announces:
         return cast(Announcing, model).encode(x, context, announce)
@@ -177,6 +158,8 @@ def encode(
         return model.encode(x, context)
     if declared.read is None or declared.ask is None:
         raise ValueError("a model that asks offers read(x, context) and ask(context, batch)")
+    if announce is ignore_pass:
+        return model.encode(x, context)
     context = declared.read(x, context)
     announce(asks=True)
     return declared.ask(context, len(x))
@@ -199,18 +182,6 @@ def prepare_steps(declared: Traits, sigmas: Tensor, context: Context) -> Iterato
         if declared.at_steps is None
         else iter(declared.at_steps(sigmas, context))
     )
-
-
-def announce_as(
-    on_pass: OnPass, frame: int, step: int, sigma: float, role: Role, coming: int = 0
-) -> Announce:
-    """A function that announces passes of that moment, or passes that ask for the coming frame."""
-
-    def announce(branch: Branch = "cond", asks: bool = False) -> None:
-        moment = (coming, 0, 1.0, "ask") if asks else (frame, step, sigma, role)
-        on_pass(ForwardPass(*moment, branch))
-
-    return announce
 
 
 def _check(frames: int, given: Tensor, teacher_forced: bool, wanted: set[int] | None, chunk: int) -> None:

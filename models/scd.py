@@ -9,7 +9,7 @@ learned start token and then the finished frames, each with the action that lead
 the frame count is right from frame 0 on and nothing of frame i is read before it exists.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from framelens.hooks.attention import AttentionPoint
 from framelens.models.parts.asking import Queries, disturb
-from framelens.models.parts.blocks import HookedRootModule
+from framelens.models.parts.blocks import HookedRootModule, Rope
 from framelens.models.parts.cache import KVCache, KVStorage
 from framelens.models.parts.config import check_conditions, condition_of, preset
 from framelens.models.parts.contexts import SCDContext
 from framelens.models.parts.fusion import Join, features_of
 from framelens.models.parts.history import AllTokens, Prefix
-from framelens.models.parts.scd_asking import ask, query_noise, read
+from framelens.models.parts.scd_asking import ask, query_noise, read, read_and_ask
 from framelens.models.parts.scd_config import PRESETS as PRESETS
 from framelens.models.parts.scd_config import Config as Config
 from framelens.models.parts.scd_parallel import decode_clip, read_clip, teacher_forced
@@ -114,24 +114,28 @@ class SCD(HookedRootModule, Conditioned):
     def encode(self, x: Float[Tensor, "b 1 c h w"], context: SCDContext) -> SCDContext:
         """The context after the encoder has read this finished frame, and the action to the next one."""
         if self.asks:
-            return self.ask(self.read(x, context), len(x))
+            return read_and_ask(self, x, context)
         cache = context.cache.for_appending()
         return self._encode_tokens(self.encoder.tokens(x), replace(context, cache=cache, modulations=None))
 
     def _encode_tokens(self, tokens: Tensor, context: SCDContext) -> SCDContext:
         """The context for the next frame, from the tokens of the one before it."""
         frame, n = context.frame + 1, self.geometry.tokens_per_frame
-        inputs = self.inputs(self.clean(len(tokens)), frame, context)
+        inputs = self.inputs(self.clean(len(tokens)), [frame], context)
         features = features_of(self.encoder, self.config, tokens, *inputs)
         cache = context.cache.append(n).within(self.config.reach, n)
         return self.with_features(features, replace(context, frame=frame, cache=cache))
 
     read, ask, query_noise = read, ask, query_noise
 
-    def inputs(self, timestep: Tensor, frame: int, context: SCDContext) -> tuple:
-        """What the encoder's blocks are given beside tokens."""
-        modulations = self.encoder.modulations(timestep, _within(context.cond, frame))
-        return modulations, self.encoder.rotation([frame]), context.cache, context.encoder_text
+    def inputs(
+        self, timestep: Float[Tensor, "b f"], frames: Sequence[int], context: SCDContext
+    ) -> tuple[Modulations, Rope, KVCache, TextKeys | None]:
+        """What the encoder's blocks are given beside the tokens of these frames."""
+        conds = [_within(context.cond, frame) for frame in frames]
+        actions = None if context.cond is None else torch.cat([cond for cond in conds if cond is not None], 1)
+        rope = self.encoder.rotation([*frames])
+        return self.encoder.modulations(timestep, actions), rope, context.cache, context.encoder_text
 
     def with_features(self, features: Float[Tensor, "b n d"], context: SCDContext) -> SCDContext:
         """The context with these features; for the prefix fusion the decoder reads them, once per frame."""

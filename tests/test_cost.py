@@ -41,7 +41,7 @@ def network(fusion, **changes):
         model = dense.build(dense.Config(layers=3, **SMALL, **changes))
     else:
         fusion, _, query = fusion.partition(", ")
-        asked = ASKING | {"query": query} if query else {}
+        asked = ASKING | {"query": query, "query_layer": int(query == "learned")} if query else {}
         model = scd.build(
             scd.Config(encoder_layers=2, decoder_layers=3, fusion=fusion, **SMALL, **changes, **asked)
         )

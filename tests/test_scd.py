@@ -174,6 +174,66 @@ def test_query_tokens_begin_as_the_last_finished_frame_with_a_mark():
         model(query="frame")
 
 
+ASKING = [way for way in WAYS if "asking" in way]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"window": 1}, {"window": 2, "sink": 1}], ids=["all", "1", "2 and 1"]
+)
+@pytest.mark.parametrize("way", ASKING)
+def test_reading_and_asking_are_one_pass_with_the_numbers_of_two(way, changes, monkeypatch):
+    network, runs = model(way, **changes), Counter()
+    for layer, block in enumerate(network.encoder.blocks):
+        run = block.forward
+        monkeypatch.setattr(
+            block, "forward", lambda *given, at=layer, run=run: runs.update([at]) or run(*given)
+        )
+    once = twice = network.start(2, ACTIONS)
+    for frame in range(FRAMES - 1):
+        x = clip()[:, frame : frame + 1]
+        runs.clear()
+        once, twice = network.encode(x, once), network.ask(network.read(x, twice), 2)
+        layer = network.config.query_layer
+        assert runs == {0: 2 if layer else 3, 1: 3}  # one pass, and one or two
+        assert_same(once.features, twice.features)
+        assert once.frame == twice.frame and once.cache.tokens == twice.cache.tokens
+        for kept in zip(once.cache.past(1), twice.cache.past(1), strict=True):
+            assert_same(*kept)
+
+
+def test_with_a_hook_reading_and_asking_are_two_passes():
+    network, seen = model("prefix, asking"), []
+    x, context = clip()[:, :1], network.start(2, ACTIONS)
+    wanted = network.ask(network.read(x, context), 2).features
+    with Trace(
+        network.hook_dict, "encoder.blocks.0.hook_resid_pre", lambda _at, _name, value: seen.append(value)
+    ):
+        features = network.encode(x, context).features
+    assert torch.equal(features, wanted) and [value.shape[1] for value in seen] == [TOKENS] * 2
+
+
+def test_query_tokens_enter_at_their_layer():
+    whole, late = model("prefix, asking"), model("prefix, asking", query_layer=1)
+    assert [name for name, _ in whole.named_parameters()] == [name for name, _ in late.named_parameters()]
+    fired = Counter()
+    with Trace(
+        late.hook_dict,
+        "encoder.blocks.*.hook_resid_pre",
+        lambda at, name, _value: fired.update([(name.split(".")[2], at.role)]),
+    ) as trace:
+        rollout(late, clip(), sigma_grid(1), ACTIONS, on_pass=trace.on_pass)
+    assert fired == {("0", "encode"): FRAMES - 1, ("1", "encode"): FRAMES - 1, ("1", "ask"): FRAMES}
+    features = [
+        network.encode(clip()[:, :1], network.start(2, ACTIONS)).features for network in (whole, late)
+    ]
+    assert not torch.allclose(*features, atol=1e-3)
+    for layer in (2, -1):
+        with pytest.raises(ValueError, match=f"0 to 1 .*got {layer}"):
+            model("prefix, asking", query_layer=layer)
+    with pytest.raises(ValueError, match="query=past"):
+        model(query_layer=1)
+
+
 # Bounded context
 
 
@@ -225,7 +285,7 @@ def test_guidance_by_context_runs_the_encoder_once_per_frame(way):
     network, fired = model(way), Counter()
     with Trace(
         network.hook_dict,
-        "*.blocks.0.hook_resid_pre",
+        "*.blocks.1.hook_resid_pre",
         lambda at, name, _v: fired.update([(name[:7], at.role)]),
     ) as trace:
         rollout(guide(network, 2.0, "context"), clip(), sigma_grid(3), ACTIONS, on_pass=trace.on_pass)

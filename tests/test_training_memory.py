@@ -39,7 +39,8 @@ def network(kind, **changes):
     if kind is None:
         return dense.build(dense.config("tiny", layers=2, **changes)).train()
     fusion, _, query = kind.partition(", ")
-    layers = {"encoder_layers": 2, "decoder_layers": 2} | (ASKING | {"query": query} if query else {})
+    layers = {"encoder_layers": 2, "decoder_layers": 2}
+    layers |= ASKING | {"query": query, "query_layer": int(query == "learned")} if query else {}
     return scd.build(scd.config("tiny", fusion=fusion, **layers, **changes)).train()
 
 

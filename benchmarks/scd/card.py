@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from framelens.benchmarks.scd.presets import DENSE, FETCH_ONCE, Preset
+from framelens.benchmarks.scd.presets import ASKS, DENSE, FETCH_ONCE, Preset
 from framelens.models.cost.operations import (
     VALUE_BYTES,
     Shape,
@@ -46,8 +46,8 @@ VARIED = {
 
 
 def card(preset: Preset, dtype: str) -> xr.Dataset:
-    """Costs of dense, fetch_once and every fusion; speed-up and bound also by each quantity of VARIED."""
-    arms = [DENSE, FETCH_ONCE, *FUSIONS]
+    """Costs of dense, fetch_once, every fusion, one that asks; speed-up and bound also by each of VARIED."""
+    arms = [DENSE, FETCH_ONCE, *FUSIONS, ASKS]
     shapes = {arm: preset.shape(arm, value_bytes=VALUE_BYTES[dtype]) for arm in arms}
     rows = [_costs(shapes[arm], shapes[DENSE], preset) for arm in arms]
     variables: dict[str, Any] = {key: ("arm", [row[key] for row in rows]) for key in rows[0]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from framelens.benchmarks.scd.arms import PLAIN
 from framelens.benchmarks.scd.plan import PlannerPrediction, read_plan
-from framelens.benchmarks.scd.presets import FETCH_ONCE, PRESETS, Preset, choose_preset
+from framelens.benchmarks.scd.presets import ASKS, FETCH_ONCE, PRESETS, Preset, choose_preset
 from framelens.benchmarks.scd.sweeps import VARIED, BenchSettings
 from framelens.models.cost.operations import VALUE_BYTES
 from framelens.models.loading.devices import check_device
@@ -25,8 +25,8 @@ FIELDS = {
     "batch": "batches",
 }
 """The field of a preset that holds the values of each sweep."""
-WAYS = (*FUSIONS, FETCH_ONCE)
-"""What is compared with dense: separated networks by their fusion, and the past fetched once."""
+WAYS = (*FUSIONS, ASKS, FETCH_ONCE)
+"""What is compared with dense: separated networks by their fusion, one that asks, the past fetched once."""
 RULES: dict[str, Rule] = {
     "repeats": between(1, 1000),
     "threads": optional(between(1, 1024)),

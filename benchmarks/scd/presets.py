@@ -12,8 +12,8 @@ from framelens.models.parts.config import StackConfig
 from framelens.models.parts.scd_config import ASKING
 from framelens.models.scd import Config as SCDConfig
 
-DENSE, FETCH_ONCE = "dense", "fetch_once"
-"""Arms beside the fusions: the dense network, and the same with the past fetched once per frame."""
+DENSE, FETCH_ONCE, ASKS = "dense", "fetch_once", "asking"
+"""Arms beside the fusions: dense, with the past fetched once, and prefix with an encoder that asks."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Preset:
         return 1 if self.guidance == 1 else 2
 
     def shape(self, arm: str, decoder_layers: int | None = None, **changes) -> Shape:
-        """The shape of an arm: DENSE, FETCH_ONCE, or the separated network with that fusion."""
+        """The shape of an arm: DENSE, FETCH_ONCE, ASKS, or the separated network with that fusion."""
         use = {"batch": self.batch, "branches": self.branches}
         if arm == FETCH_ONCE:
             use["past_layers"] = self.dense.layers if self.past_layers is None else self.past_layers
@@ -63,14 +63,15 @@ class Preset:
         return shape_of(config, **use | changes)
 
     def separated_config(self, fusion: str, decoder_layers: int | None = None) -> SCDConfig:
-        """The separated network with that fusion; `decoder_layers` moves layers from the encoder to it."""
+        """The separated network of that arm; `decoder_layers` moves layers from the encoder to it."""
         decoder = decoder_layers or self.scd.decoder_layers
         both = self.scd.encoder_layers + self.scd.decoder_layers
         layers = {"encoder_layers": both - decoder, "decoder_layers": decoder}
-        query = {}
+        query = ASKING if fusion == ASKS and self.scd.query == "past" else {}
+        fusion = "prefix" if fusion == ASKS else fusion
         if fusion == "residual":
             query = ASKING
-        elif self.scd.fusion == "residual":  # only residual is recomposed from dense layers
+        elif self.scd.fusion == "residual" and not query:  # only residual is recomposed from dense layers
             query = {"query": "past", "start_token": True}
         return replace(self.scd, fusion=fusion, head=0, **layers, **query)
 

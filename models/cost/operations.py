@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from framelens.models.cost.shape import VALUE_BYTES as VALUE_BYTES
 from framelens.models.cost.shape import Shape as Shape
+from framelens.models.cost.shape import kept_bytes as kept_bytes
 from framelens.models.cost.shape import shape_of as shape_of
 
 SINUSOID = 256
@@ -61,14 +62,17 @@ def encode_cost(shape: Shape, history: int) -> Cost:
         return _embedding(shape) + _modulation(shape, 1) + _over_past(shape.that_remembers, history)
     encoder, past = encoder_of(shape), history + shape.start_token
     cost = _embedding(encoder) + _modulation(encoder, 1) + _over_past(encoder, past)
-    if shape.asks:
-        cost += _asking_cost(encoder, past + 1)
+    if shape.asks:  # in the same pass: weights are read and blocks are launched once
+        cost = replace(
+            cost + _asking_cost(encoder, past + 1), weight_bytes=cost.weight_bytes, blocks=cost.blocks
+        )
     return cost + prefix_cost(shape)
 
 
 def _asking_cost(encoder: Shape, past: int) -> Cost:
     """Cost of the encoder's pass over query tokens after that many frames; only noise is embedded."""
-    cost = _modulation(encoder, 1) + _over_past(encoder, past)
+    layers = encoder.layers - encoder.query_layer
+    cost = _modulation(encoder, 1) + _over_past(replace(encoder, layers=layers), past)
     return cost + _embedding(encoder) if encoder.query == "noise" else cost
 
 
@@ -103,15 +107,6 @@ def fetch_cost(shape: Shape, history: int) -> Cost:
     over_past = _over_past(replace(shape, layers=layers), history)
     more = over_past.attention_flops - alone.attention_flops, over_past.state_bytes - alone.state_bytes
     return denoise_cost(shape, history, modulated=True) + Cost(attention_flops=more[0], state_bytes=more[1])
-
-
-def kept_bytes(shape: Shape) -> int:
-    """Bytes of the past's part of attention that a frame's first step keeps, in one branch.
-
-    It is an output of each query and one number for each head.
-    """
-    kept = shape.batch * (shape.past_layers or 0) * shape.tokens
-    return kept * (shape.d_model + shape.heads) * shape.value_bytes
 
 
 def step_costs(shape: Shape, steps: int, history: int) -> list[tuple[int, Cost]]:

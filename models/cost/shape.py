@@ -38,7 +38,9 @@ class Shape:
     """Whether the encoder's history begins with a start token, as long as a frame."""
     query: str = "past"
     """What the encoder's second pass per frame begins with, noise or other tokens that stand for the next
-    frame; "past" for no second pass."""
+    frame; "past" for none. Where nothing is hooked it is one pass with that over the finished frame."""
+    query_layer: int = 0
+    """The encoder's layer at which that second pass begins."""
     past_layers: int | None = None
     """Of a dense model that fetches the past once per frame: how many first layers see it, at the first step.
     None: all layers read it at every step."""
@@ -99,6 +101,16 @@ def shape_of(config: Any, **changes: Any) -> Shape:
         sink=config.sink,
         start_token=getattr(config, "start_token", False),
         query=getattr(config, "query", "past"),
+        query_layer=getattr(config, "query_layer", 0),
         shared_modulation=getattr(config, "shared_modulation", False),
     )
     return replace(shape, **changes)
+
+
+def kept_bytes(shape: Shape) -> int:
+    """Bytes of the past's part of attention that a frame's first step keeps, in one branch.
+
+    It is an output of each query and one number for each head.
+    """
+    kept = shape.batch * (shape.past_layers or 0) * shape.tokens
+    return kept * (shape.d_model + shape.heads) * shape.value_bytes

@@ -162,7 +162,9 @@ def _passes(step: TrainingStep) -> list[_Pass]:
     shape, n, f = step.shape, step.shape.tokens, step.frames
     if not shape.is_separated:
         return [_over_clip(step, shape.layers, 2)]
-    encoder = [] if step.decoder_only else [_over_clip(step, shape.encoder_layers, 2 if shape.asks else 1)]
+    alone = shape.query_layer if shape.asks else shape.encoder_layers
+    encoder = [_over_clip(step, alone, 1), _over_clip(step, shape.encoder_layers - alone, 2)]
+    encoder = [] if step.decoder_only else [each for each in encoder if each.layers]
     frames = shape.batch * f
     queries = 2 * n if shape.fusion in ("token_concat", "token_concat_projected") else n
     keys = 2 * n if shape.fusion == "prefix" else queries

@@ -135,6 +135,34 @@ class KVCache:
         return KVCache(own, own.written)
 
 
+@dataclass(frozen=True)
+class FrameThenQueries:
+    """One pass over [a finished frame | query tokens] after a cache's history.
+
+    The frame sees the history and itself. Query tokens see the history with that frame, as far as it
+    reaches, and themselves; nothing sees them.
+    """
+
+    cache: KVCache
+    tokens_per_frame: int
+    reach: Reach
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of all tokens [b h n d], n = (2 tokens_per_frame)."""
+        n, (keys, values) = self.tokens_per_frame, self.cache.with_current(layer, k, v)
+        frame = F.scaled_dot_product_attention(q[:, :, :n], keys[:, :, :-n], values[:, :, :-n])
+        seen = (self._within_reach(part) for part in (keys, values))
+        return torch.cat([frame, F.scaled_dot_product_attention(q[:, :, n:], *seen)], dim=2)
+
+    def _within_reach(self, keys: Tensor) -> Tensor:
+        """Those keys, or values, that the query tokens see."""
+        n, reach = self.tokens_per_frame, self.reach
+        if reach.window is None or keys.shape[2] <= (reach.sink + reach.window + 1) * n:
+            return keys
+        recent = keys[:, :, -(reach.window + 1) * n :]
+        return torch.cat([keys[:, :, : reach.sink * n], recent], dim=2) if reach.sink else recent
+
+
 Attending = Callable[[KVCache, int, int], History]
 """Makes a history from a cache, the number of the cache's first layers that read the past, and the number of
 its first tokens that are of no frame, which every layer reads."""

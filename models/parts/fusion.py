@@ -66,9 +66,16 @@ def features_of(
     history: History,
     text: TextKeys | None,
 ) -> Float[Tensor, "b n d"]:
-    """The encoder's features for the decoder: its output or, for the residual fusion, what it added."""
+    """The encoder's features for the decoder: its output or, for the residual fusion, what it added.
+
+    The tokens enter the encoder at the layer `config.query_layer`.
+    """
+    first, head = config.query_layer, max(config.head, config.query_layer)
     if config.fusion != "residual":
-        return encoder.normalise(encoder.through(tokens, modulations, rope, history, text), modulations)
-    entering = encoder.through(tokens, modulations, rope, history, text, range(config.head))
-    later = range(config.head, config.encoder_layers)
+        layers = range(first, config.encoder_layers)
+        return encoder.normalise(
+            encoder.through(tokens, modulations, rope, history, text, layers), modulations
+        )
+    entering = encoder.through(tokens, modulations, rope, history, text, range(first, head))
+    later = range(head, config.encoder_layers)
     return encoder.through(entering, modulations, rope, history, text, later) - entering

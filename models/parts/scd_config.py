@@ -33,6 +33,8 @@ class Config(StackConfig):
     mark. "learned": the mark alone."""
     query_sigma: float = 0.8
     """In training a noise query holds the true frame at a random noise level between this one and 1."""
+    query_layer: int = 0
+    """The encoder's layer at which query tokens enter; finished frames pass all of its layers."""
     head: int = 0
     """Decoder layers before the place where the residual fusion adds c. In a network that starts from a dense
     one, these are the dense network's first layers and the decoder's others are its last ones."""
@@ -54,6 +56,11 @@ class Config(StackConfig):
             )
         if not 0 < self.query_sigma <= 1:
             raise ValueError(f"query_sigma is a noise level in (0, 1], got {self.query_sigma}")
+        if not 0 <= self.query_layer < (1 if self.query == "past" else layers[0]):
+            raise ValueError(
+                f"query_layer is a layer of an encoder that asks, here 0 to {layers[0] - 1} (with query=past "
+                f"only 0), got {self.query_layer}"
+            )
         most = min(layers[1], layers[0] - 1) if self.fusion == "residual" else layers[1]
         if not 0 <= self.head <= most:
             raise ValueError(

@@ -44,7 +44,13 @@ class Modulations:
 
     def at(self, step: int) -> "Modulations":
         """The modulation of one step."""
-        own = slice(step, step + 1)
+        return self._within(slice(step, step + 1))
+
+    def first(self, frames: int) -> "Modulations":
+        """The modulation of the first frames."""
+        return self._within(slice(0, frames))
+
+    def _within(self, own: slice) -> "Modulations":
         return Modulations([(one[:, own], two[:, own]) for one, two in self.blocks], self.final[:, own])
 
 

@@ -54,6 +54,8 @@ class RunShape:
     """Whether an encoder runs before the first frame is known."""
     asks: bool = False
     """Whether an encoder runs once more to ask for the coming frame."""
+    query_layer: int = 0
+    """The layer at which it then begins."""
     decodes_features: bool = False
     """Whether the decoder reads the features of each finished frame once, as a prefix."""
 
@@ -118,8 +120,8 @@ class RunShape:
     def encoding(self, chunks: int, rows: int = 1) -> int:
         """Layer evaluations that take the first `chunks` chunks of a clip into memory, the start included."""
         prefix = self.layers if self.decodes_features else 0
-        start = self.encoding_layers + prefix if self.start_is_pass else 0
-        each = self.encoding_layers * (2 if self.asks else 1) + prefix
+        start = self.encoding_layers - self.query_layer + prefix if self.start_is_pass else 0
+        each = self.encoding_layers + prefix + (self.encoding_layers - self.query_layer if self.asks else 0)
         return rows * (start + chunks * each)
 
     def cache_bytes(self, chunks: int, rows: int = 1) -> int:
@@ -165,5 +167,6 @@ def shape_of_run(model: CausalDiffuser, settings: Settings, frames: int) -> RunS
         attends_to_past=declared.get("fusion") not in WITHOUT_PAST_KEYS,
         start_is_pass=own.start_is_pass,
         asks=own.asks,
+        query_layer=declared.get("query_layer", 0),
         decodes_features=own.disturbed_is_pass,
     )

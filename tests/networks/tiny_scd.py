@@ -9,15 +9,17 @@ from framelens.models.parts.fusion import FUSIONS
 
 ASKING = {"query": "noise", "start_token": False}
 WAYS = {fusion: {"fusion": fusion} for fusion in FUSIONS} | {"residual": {"fusion": "residual", "head": 1}}
-QUERIES = {
-    "token_concat": "noise",
-    "prefix": "noise",
-    "residual": "noise",
-    "add": "frame",
-    "channel_concat": "learned",
+NOISE, FRAME, MARK = ASKING, ASKING | {"query": "frame"}, ASKING | {"query": "learned"}
+ASKED = {
+    "token_concat": NOISE,
+    "prefix": NOISE,
+    "residual": NOISE,
+    "add": NOISE | {"query_layer": 1},
+    "channel_concat": MARK,
 }
-WAYS |= {f"{way}, asking": WAYS[way] | ASKING | {"query": query} for way, query in QUERIES.items()}
-WAYS |= {f"{way}, asking by frame": WAYS[way] | ASKING | {"query": "frame"} for way in ("prefix", "residual")}
+WAYS |= {f"{way}, asking": WAYS[way] | asked for way, asked in ASKED.items()}
+WAYS |= {"prefix, asking by frame": WAYS["prefix"] | FRAME}
+WAYS |= {"residual, asking by frame": WAYS["residual"] | FRAME | {"query_layer": 1}}
 """How features are made and read."""
 
 
