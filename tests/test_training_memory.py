@@ -111,7 +111,7 @@ def test_recomputed_blocks_keep_their_inputs_alone():
 
 
 @pytest.mark.parametrize("muon", [True, False])
-@pytest.mark.parametrize("name", ["dense-tiles", "scd-tiles", "split-tiles-few"])
+@pytest.mark.parametrize("name", ["dense-tiles", "scd-tiles-past", "split-tiles-few"])
 def test_weights_gradients_optimiser_and_average_are_those_of_a_training(name, muon):
     chosen = recipe(name, initial="", teacher="", muon=muon, batch=1, frames=2, noise_draws=1)
     training = Training(chosen, build(chosen), "cpu")

@@ -160,9 +160,7 @@ RECIPES = {
         ema=0.95,
         keep_every=50,
     ),
-    "scd-tiles": Recipe(
-        "scd", "tiles", architecture={"fusion": "prefix"}, frames=10, steps=2650, noise_draws=2
-    ),
+    "scd-tiles": Recipe("scd", "tiles", architecture=ASK, frames=10, steps=2650, noise_draws=2),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
     "dense-doom": Recipe("dense", "doom", batch=4, frames=10, steps=2650),
     "scd-doom": Recipe("scd", "doom", architecture=ASK, batch=4, frames=10, steps=2650, noise_draws=2),
@@ -185,9 +183,10 @@ RECIPES = {
 }
 
 RECIPES |= {
-    f"scd-{world}-{name}": replace(RECIPES[f"scd-{world}"], architecture=ASK | changes)
-    for world in ("tiles", "digits")
-    for name, changes in {"ask": {}, "ask-frame": {"query": "frame"}}.items()
+    "scd-tiles-past": replace(RECIPES["scd-tiles"], architecture={"fusion": "prefix"}),
+    "scd-tiles-ask-frame": replace(RECIPES["scd-tiles"], architecture=ASK | {"query": "frame"}),
+    "scd-digits-ask": replace(RECIPES["scd-digits"], architecture=ASK),
+    "scd-digits-ask-frame": replace(RECIPES["scd-digits"], architecture=ASK | {"query": "frame"}),
 }
 RECIPES["split-wan-panorama"] = replace(
     Recipe(SEPARATED, "panorama", frames=10, initial="wan-panorama", autocast="float32"),
