@@ -140,17 +140,23 @@ class FrameThenQueries:
     """One pass over [a finished frame | query tokens] after a cache's history.
 
     The frame sees the history and itself. Query tokens see the history with that frame, as far as it
-    reaches, and themselves; nothing sees them.
+    reaches, and themselves; nothing sees them. In the last layer, after which only query tokens are read,
+    the frame sees nothing: its attention is 0.
     """
 
     cache: KVCache
     tokens_per_frame: int
     reach: Reach
+    last: int
+    """The last layer."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of all tokens [b h n d], n = (2 tokens_per_frame)."""
         n, (keys, values) = self.tokens_per_frame, self.cache.with_current(layer, k, v)
-        frame = F.scaled_dot_product_attention(q[:, :, :n], keys[:, :, :-n], values[:, :, :-n])
+        if layer == self.last:
+            frame = torch.zeros_like(q[:, :, :n])
+        else:
+            frame = F.scaled_dot_product_attention(q[:, :, :n], keys[:, :, :-n], values[:, :, :-n])
         seen = (self._within_reach(part) for part in (keys, values))
         return torch.cat([frame, F.scaled_dot_product_attention(q[:, :, n:], *seen)], dim=2)
 
