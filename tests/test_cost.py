@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from framelens.benchmarks.scd.presets import DENSE, FETCH_ONCE, PRESETS
+from framelens.benchmarks.scd.presets import ASKS, DENSE, FETCH_ONCE, PRESETS
 from framelens.models import dense, scd
 from framelens.models.cost.operations import (
     Shape,
@@ -127,6 +127,23 @@ def test_a_past_fetched_once_saves_what_the_documents_say():
             for shape in shapes
         ]
         assert round(passes[0] / passes[1], 2) == steps
+
+
+def test_asking_costs_what_the_documents_say():
+    """Shares of a frame by operations, and the speed-up over dense; docs/separating.md."""
+    for name, layer, histories, share in (
+        ("small", 0, [64], 0.140), ("small", 0, [8], 0.087), ("small", 4, [64], 0.070),
+        ("minecraft", 0, range(144, 300), 0.093), ("minecraft", 4, range(144, 300), 0.044),
+    ):  # fmt: skip
+        preset = PRESETS[name]
+        asking = replace(preset.shape(ASKS), query_layer=layer)
+        flops = [
+            sum(frame_cost(shape, preset.steps, history).flops for history in histories)
+            for shape in (preset.shape("prefix"), asking)
+        ]
+        assert round(1 - flops[0] / flops[1], 3) == share
+    ups = [predicted_speed_up(preset.shape(DENSE), preset.shape(ASKS), preset.steps, h) for h in histories]
+    assert round(sum(ups) / len(ups), 2) == 7.77
 
 
 @pytest.mark.parametrize("changes", [{}, ACTIONS, TEXT], ids=["plain", "actions", "text"])

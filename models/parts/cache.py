@@ -157,8 +157,8 @@ class FrameThenQueries:
             frame = torch.zeros_like(q[:, :, :n])
         else:
             frame = F.scaled_dot_product_attention(q[:, :, :n], keys[:, :, :-n], values[:, :, :-n])
-        seen = (self._within_reach(part) for part in (keys, values))
-        return torch.cat([frame, F.scaled_dot_product_attention(q[:, :, n:], *seen)], dim=2)
+        keys, values = self._within_reach(keys), self._within_reach(values)
+        return torch.cat([frame, F.scaled_dot_product_attention(q[:, :, n:], keys, values)], dim=2)
 
     def _within_reach(self, keys: Tensor) -> Tensor:
         """Those keys, or values, that the query tokens see."""

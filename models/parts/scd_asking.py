@@ -160,4 +160,5 @@ def ask_for_clip(
         tokens = encoder.hook_embed(torch.cat([embedded, first, later], dim=1))
     modulations, rope, both = encoder.inputs_beside_clean(sigma, actions)
     alone = FrameCausal(frames, n, model.config.reach)
-    return _through(model, *tokens.chunk(2, dim=1), modulations, rope, alone, both, text)
+    finished, queries = tokens.chunk(2, dim=1)
+    return _through(model, finished, queries, modulations, rope, alone, both, text)
