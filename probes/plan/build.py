@@ -149,7 +149,8 @@ def _separated_already(config: Any, geometry: dict, use: Use, clocks: Clocks | N
     own = shape_in_use(config, geometry, use)
     none = {"encoder_layers": 0, "fusion": None, "start_token": False, "query": "past"}
     dense = replace(own, layers=sum(layers.values()), **none)
-    joined = ("fusion", "head", "query", "start_token") if config.fusion == "residual" else ("fusion",)
+    asking = ("query", "query_layer", "start_token") if own.asks else ()
+    joined = ("fusion", *(("head",) if config.fusion == "residual" else ()), *asking)
     remarks = ["By construction; compared with a dense model with the same number of layers."]
     clock = _clock(clocks, dense, remarks)
     return {
