@@ -137,8 +137,8 @@ def test_a_plan_gives_the_layers():
         (tiny.model, {"encoder": [0], "tail": [1], "fusion": "sum"}, "no fusion is called 'sum'"),
         (
             tiny.model,
-            {"encoder": [0], "tail": [1], "fusion": "prefix", "share": True},
-            "separated with fusion residual, got prefix",
+            {"encoder": [0], "tail": [1], "fusion": "add", "share": True},
+            "separated with fusion residual, prefix, token_concat, got 'add'",
         ),
         (adapter_template.load, {"encoder": [0], "tail": [1]}, "Adapter cannot be separated"),
         (tiny_scd.model, {"encoder": [0], "tail": [1]}, "SCD cannot be separated"),

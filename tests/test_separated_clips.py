@@ -1,5 +1,6 @@
 """A separated network is trained on whole clips: one pass of each half gives what sampling gives."""
 
+from dataclasses import replace
 from functools import partial
 
 import batches
@@ -7,10 +8,14 @@ import pytest
 import torch
 from bounds import assert_same
 
+from framelens import models
 from framelens.diffusion.contract import traits
 from framelens.diffusion.loss import flow_matching_loss
 from framelens.models.separated.network import SeparatedNetwork
 from framelens.models.variants.separated import separate
+from framelens.training.build import build
+from framelens.training.recipes import Recipe
+from framelens.videos import latents
 
 OURS = batches.ours(layers=4)
 BATCH, CHUNKS = 2, 3
@@ -125,6 +130,18 @@ def test_a_query_of_training_is_the_true_chunk_at_a_level_within_bounds(model):
     level = sigma[..., None, None, None]
     noise = (queries - (1 - level) * clean) / level
     assert noise.mean().abs() < 0.3 and 0.7 < noise.std() < 1.3
+
+
+@pytest.mark.parametrize("name", ["anyflow", "far_long"])
+def test_a_recipe_that_separates_such_a_family_is_refused_with_the_reason(name, tmp_path):
+    network = batches.load_twin(name, tmp_path)
+    models.save(network, tmp_path / "own.safetensors")
+    latents.write(tmp_path / "clips.safetensors", batches.clip(network, 20, 2).numpy())
+    parts = {"encoder_layers": network.geometry.layers, "decoder_layers": 1}
+    chosen = Recipe("separated", str(tmp_path / "clips.safetensors"), architecture=parts, batch=1, frames=2)
+    with pytest.raises(ValueError, match="becomes coarse as a clip goes on") as error:
+        build(replace(chosen, initial=str(tmp_path / "own.safetensors")))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["anyflow", "far_long"])

@@ -1,5 +1,6 @@
 """A separated network of any family is saved, and opens as any model does; what does not fit is refused."""
 
+import copy
 import json
 
 import batches
@@ -18,18 +19,20 @@ from framelens.models.cost.shape import shape_of
 from framelens.models.loading import checkpoint
 from framelens.models.separated.network import SeparatedNetwork
 from framelens.models.variants.separated import separate
+from framelens.probes.check.__main__ import main as check
 
 FAMILIES = ["wan", "self_forcing", "skyreels", "anyflow", "far", "far_long"]
+HOW = [{"fusion": "prefix", "query": "learned"}, {"fusion": "token_concat", "query": "noise"}]
 SHARED = [(name, share) for name in FAMILIES for share in (False, True) if share or name != "far"]
 
 
-def separated(name, folder, share=True, head=1):
+def separated(name, folder, share=True, head=1, **how):
     """The network of that family, its layers again as a decoder of the first `head` and the last."""
     path, said = twins.twin(name, folder)
     network = models.load(path, **said)
     depth = network.geometry.layers
     return separate(
-        network, encoder=range(depth), head=range(head), tail=range(depth - 1, depth), share=share
+        network, encoder=range(depth), head=range(head), tail=range(depth - 1, depth), share=share, **how
     )
 
 
@@ -58,6 +61,32 @@ def test_it_opens_as_the_same_network(name, share, tmp_path):
     assert again.source.metadata["separated_from"] == model.encoder.source.metadata["separated_from"] != ""
     weights = [*again.parameters()]
     assert not any(weight.is_meta or weight.requires_grad for weight in weights)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_fusion_and_query_opens_as_the_same_network(name, how, tmp_path):
+    model = separated(name, tmp_path, **how)
+    models.save(model, tmp_path / "separated.safetensors")
+    again = models.load(str(tmp_path / "separated.safetensors"))
+    assert again.how == model.how and traits(again).describe() == traits(model).describe()
+    assert torch.equal(sample(again), sample(model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "how"), [("wan", HOW[0]), ("anyflow", HOW[1])])
+def test_check_finds_nothing(name, how, tmp_path, capsys):
+    models.save(separated(name, tmp_path, **how), tmp_path / "separated.safetensors")
+    assert check(["--model", str(tmp_path / "separated.safetensors")]) == 0, capsys.readouterr().out
+
+
+def test_a_copy_shares_nothing(tmp_path):
+    model = separated("wan", tmp_path, share=False, **HOW[0])
+    before, other = sample(model), copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.zero_()
+    assert torch.equal(sample(model), before) and not torch.equal(sample(other), before)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -141,7 +170,8 @@ def changed(file, **changes):
         ({"network": "dense"}, "does not fit a separated network: .*context_patch"),
         ({"config": {}}, "does not fit a separated network"),
         ({"config": [1]}, "does not fit a separated network"),
-        ({"fusion": "prefix"}, "halves of a network have fusion residual, got 'prefix'"),
+        ({"fusion": "add"}, "separated with fusion residual, prefix, token_concat, got 'add'"),
+        ({"query": "frame"}, "no query is called 'frame'; there are noise, learned"),
         ({"share": "yes"}, "share must be .*, got 'yes'"),
         ({"share": False}, "is of another network: .*missing"),
     ],

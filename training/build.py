@@ -84,22 +84,31 @@ def _build_network(network: ModuleType, recipe: Recipe) -> Any:
 
 def _separate_initial(recipe: Recipe) -> Any:
     """The initial model in two parts, to be trained; ValueError where the recipe's layers do not fit it."""
-    wrong = [name for name in recipe.architecture if name not in LAYERS]
+    known = (*LAYERS, "fusion", "query")
+    wrong = [name for name in recipe.architecture if name not in known]
     if wrong or not {*LAYERS[:2]} <= recipe.architecture.keys():
-        raise ValueError(f"a separated network has {', '.join(LAYERS)}, got {', '.join(recipe.architecture)}")
+        raise ValueError(f"a separated network has {', '.join(known)}, got {', '.join(recipe.architecture)}")
+    how: dict[str, Any] = {
+        name: str(recipe.architecture[name]) for name in known[3:] if name in recipe.architecture
+    }
     layers = tuple(convert(name, recipe.architecture.get(name, 0), int) for name in LAYERS)
     encoder, decoder, head = layers
     initial = _open_initial(recipe)
     g = initial.geometry
     if isinstance(initial, SeparatedNetwork):  # goes on, or is distilled
-        has = len(initial.encoder.blocks), len(initial.decoder.blocks), initial.head
-        if has != layers:
-            raise ValueError(f"{recipe.initial} has {', '.join(LAYERS)} {has}, the recipe {layers}")
+        has = (len(initial.encoder.blocks), len(initial.decoder.blocks), len(initial.layers.head))
+        has_how = {name: value for name, value in vars(initial.how).items() if name in how}
+        if has != layers or has_how != how:
+            own, asked = (*has, *has_how.values()), (*layers, *how.values())
+            raise ValueError(f"{recipe.initial} has {', '.join(LAYERS)} {own}, the recipe {asked}")
         return initial.requires_grad_(True).train()
     tail = range(g.layers - decoder + head, g.layers)
-    model = separate(initial, encoder=range(encoder), head=range(head), tail=tail)
+    model = separate(initial, encoder=range(encoder), head=range(head), tail=tail, **how)
     if traits(model).teacher_forced is None:
-        raise ValueError(f"{recipe.initial} cannot be trained separated: its layers do not run over clips")
+        raise ValueError(
+            f"{recipe.initial} cannot be trained separated: its layers do not run over whole clips (of "
+            "AnyFlow and FAR-Long the past becomes coarse as a clip goes on, and recent keys change with it)"
+        )
     module_of(model).requires_grad_(True).train()
     return model
 

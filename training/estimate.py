@@ -138,7 +138,9 @@ def _shape_of_recipe(recipe: Recipe) -> "Shape":
         if recipe.network == CONTINUED or shape.is_separated:
             return shape
         encoder, decoder = (int(recipe.architecture[name]) for name in LAYERS[:2])
-        return replace(shape, encoder_layers=encoder, layers=decoder, fusion="residual", query="noise")
+        how = {"fusion": "residual", "query": "noise"}
+        how = {name: str(recipe.architecture.get(name, usual)) for name, usual in how.items()}
+        return replace(shape, encoder_layers=encoder, layers=decoder, **how)
     import torch
 
     from framelens.diffusion.contract import traits

@@ -98,6 +98,10 @@ class Denoising:
         """Attention [b h n d] of the chunk's tokens."""
         return self.cache.attend(layer, q, k, v)
 
+    def with_own(self, tokens: int) -> "Denoising":
+        """The same for a pass in which that many tokens are the current chunk's."""
+        return replace(self, own=tokens)
+
     def replace_attention(self, attend: Attending, cut: int) -> "Denoising":
         """The same with another way of attending through the cache."""
         assert isinstance(self.cache, KVCache)

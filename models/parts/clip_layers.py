@@ -1,12 +1,7 @@
-"""The passes of a separated network over whole clips, on layers that a network offers for its clips.
-
-features = read_clip(encoder, head, clean, queries, sigma, cond)    # the encoder, once
-velocity = decode_clip(decoder, head, features, noisy, sigma, cond) # the decoder, k draws of noise
-"""
+"""What a network offers so that its layers run over whole clips, as teacher forcing does."""
 
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from framelens.diffusion.layers import LayerInputs
@@ -41,41 +36,3 @@ class ClipLayers(Protocol):
     def velocity(self, tokens: Tensor, modulations: Any) -> Tensor:
         """The velocity [b f c h w] from the residual stream after the last layer."""
         ...
-
-
-def read_clip(
-    encoder: ClipLayers,
-    head: int,
-    clean: Float[Tensor, "b f c h w"],
-    queries: Float[Tensor, "b f c h w"],
-    sigma: Float[Tensor, "b f"],
-    cond: Tensor | None,
-) -> Float[Tensor, "b n d"]:
-    """What the encoder's layers after its first `head` add to the stream of each query, n = (frame row col).
-
-    One pass over [clean | queries], the queries at noise levels sigma.
-    """
-    entered = encoder.enter_clip(clean, queries, sigma, cond)
-    entering = encoder.through(*entered, range(head))
-    after = encoder.through(*entered._replace(tokens=entering), range(head, len(encoder.blocks)))
-    return (after - entering)[:, after.shape[1] // 2 :]
-
-
-def decode_clip(
-    decoder: ClipLayers,
-    head: int,
-    features: Float[Tensor, "b n d"],
-    noisy: Float[Tensor, "b kf c h w"],
-    sigma: Float[Tensor, "b kf"],
-    frames: int,
-    cond: Tensor | None,
-) -> Float[Tensor, "b kf c h w"]:
-    """The velocity of k draws of a clip of that many frames, one after the other; each chunk is alone.
-
-    The features of `read_clip` are added after the decoder's first `head` layers.
-    """
-    entered = decoder.enter_alone(noisy, sigma, frames, cond)
-    tokens = decoder.through(*entered, range(head))
-    tokens = tokens + features.repeat(1, noisy.shape[1] // frames, 1)
-    tokens = decoder.through(*entered._replace(tokens=tokens), range(head, len(decoder.blocks)))
-    return decoder.velocity(tokens, entered.modulations)

@@ -1,7 +1,7 @@
 """A network separated by its layers, built from what it says of itself or from the network.
 
     model = separated.build(other.describe())   # fresh weights
-    model = separated.halve(wan, SplitLayers(encoder=(0, 1), head=(), tail=(2,)), share=True)
+    model = separated.halve(wan, SplitLayers(encoder=(0, 1), head=(), tail=(2,)), How(share=True))
 
 The network of both halves is in models/separated/network.py, the planning in models/variants/separated.py.
 """
@@ -14,7 +14,7 @@ from framelens import models
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.models.parts.layered import UniformLayers
 from framelens.models.separated.network import SeparatedNetwork
-from framelens.models.separated.stated import FUSION, SplitLayers
+from framelens.models.separated.stated import How, SplitLayers
 from framelens.records import typed
 
 
@@ -29,13 +29,14 @@ class Config:
     encoder: tuple[int, ...]
     head: tuple[int, ...]
     tail: tuple[int, ...]
-    fusion: str = FUSION
-    share: bool = False
-    """Whether encoder and decoder hold the same tensors."""
+    fusion: str = How.fusion
+    share: bool = How.share
+    query: str = How.query
 
-    def __post_init__(self):
-        if self.fusion != FUSION:
-            raise ValueError(f"halves of a network have fusion {FUSION}, got {self.fusion!r}")
+    @property
+    def how(self) -> How:
+        """How the halves work together."""
+        return How(self.share, self.fusion, self.query)
 
     @property
     def layers(self) -> SplitLayers:
@@ -49,21 +50,25 @@ def build(config: Config | Mapping[str, Any]) -> SeparatedNetwork:
     known = [name for name in models.buildable() if models.network(name).__name__ != __name__]
     if config.network not in known:
         raise ValueError(f"halves of {config.network!r} cannot be built; supported are {', '.join(known)}")
-    return halve(models.network(config.network).build(config.config), config.layers, config.share)
+    return halve(models.network(config.network).build(config.config), config.layers, config.how)
 
 
-def halve(network: CausalDiffuser, layers: SplitLayers, share: bool) -> SeparatedNetwork:
+def halve(network: CausalDiffuser, layers: SplitLayers, how: How) -> SeparatedNetwork:
     """Encoder and decoder of these layers; weights are copies or, with `share`, the network's own.
 
-    ValueError for layers that do not fit, and for networks whose layers cannot be left out.
+    A learned query is random. ValueError for layers that do not fit, for networks whose layers cannot
+    be left out, and for a fusion that is for other networks.
     """
     require_layers(network)
+    how.check(f"a {type(network).__name__}")
     layers.check(network.geometry.layers)
     assert isinstance(network, UniformLayers)
     first, last = (
-        network.with_layers(list(own), share) for own in (layers.encoder, layers.head + layers.tail)
+        network.with_layers(list(own), how.share) for own in (layers.encoder, layers.head + layers.tail)
     )
-    return SeparatedNetwork(first, last, layers, share).train(first.training)
+    model, like = SeparatedNetwork(first, last, layers, how), next(first.parameters())
+    model.queries.to(like.device).requires_grad_(like.requires_grad)
+    return model.train(first.training)
 
 
 def require_layers(network: CausalDiffuser) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from framelens.diffusion.contract import Traits, traits
 from framelens.diffusion.schedule import Sampling
 from framelens.diffusion.source import Source
+from framelens.models.separated.reading import FUSION, FUSIONS, QUERIES
 
 HANDED_ON = ("takes", "null_condition", "latent", "density", "device", "keeps_float32", "no_split")
 """Traits that a separated network has of the one it was made from."""
-FUSION = "residual"
 COUNTED = "channels height width patch heads d_model mlp_width conditions text_tokens text_width window sink"
 """Sizes of the network that decide the cost of its halves, too."""
 
@@ -36,13 +36,35 @@ class SplitLayers:
             )
 
 
+@dataclass(frozen=True)
+class How:
+    """In what way the halves of a separated network work together."""
+
+    share: bool = False
+    """Whether encoder and decoder hold the same tensors."""
+    fusion: str = FUSION
+    """How the decoder reads the encoder's features (FUSIONS)."""
+    query: str = "noise"
+    """What the encoder asks for the next chunk with (QUERIES)."""
+
+    def check(self, what: str) -> None:
+        """ValueError for a fusion or a query that the layers of `what` cannot have."""
+        if self.fusion not in FUSIONS:
+            reason = "those of an SCD beside them need weights of their own between its stacks"
+            raise ValueError(
+                f"{what} is separated with fusion {', '.join(FUSIONS)}, got {self.fusion!r}: {reason}"
+            )
+        if self.query not in QUERIES:
+            raise ValueError(f"no query is called {self.query!r}; there are {', '.join(QUERIES)}")
+
+
 class Stated:
     """The part of a separated network that answers for it."""
 
     encoder: Any
     decoder: Any
     layers: SplitLayers
-    share: bool
+    how: How
     _source: Source
 
     @property
@@ -85,7 +107,7 @@ class Stated:
         sizes = {name: getattr(theirs, name) for name in COUNTED.split()}
         halves = {"encoder_layers": len(self.encoder.blocks), "decoder_layers": len(self.decoder.blocks)}
         shared = getattr(theirs, "shared_modulation", False)
-        how = {"fusion": FUSION, "query": "noise", "shared_modulation": shared}
+        how = {"fusion": self.how.fusion, "query": self.how.query, "shared_modulation": shared}
         return SimpleNamespace(**sizes, **halves, **how)
 
     @property
@@ -95,7 +117,7 @@ class Stated:
         if theirs is None or file is None:
             return None
         layers = {name: list(numbers) for name, numbers in vars(self.layers).items()}
-        how = layers | {"fusion": FUSION, "share": self.share}
+        how = layers | vars(self.how)
         return lambda: {"network": file, "config": theirs()} | how
 
     @property

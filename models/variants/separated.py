@@ -20,7 +20,7 @@ from framelens.models import scd
 from framelens.models.dense import Dense
 from framelens.models.parts.scd_config import ASKING
 from framelens.models.separated import halve, require_layers
-from framelens.models.separated.stated import FUSION, SplitLayers
+from framelens.models.separated.stated import How, SplitLayers
 from framelens.models.variants.fetch_once import layers_with_past
 from framelens.models.variants.recomposed import recompose
 from framelens.records.plan import Plan
@@ -34,14 +34,16 @@ def separate(
     head: Sequence[int] = (),
     tail: Sequence[int] = (),
     fusion: str = "residual",
+    query: str = "noise",
     share: bool = False,
 ) -> CausalDiffuser:
     """The network separated as planned, or into these layers of encoder and decoder (head, then tail).
 
-    A framelens dense network becomes an SCD of any fusion, which is trained and saved as such; other networks
-    become a SeparatedNetwork of the residual fusion. Weights are copied; with `share`, encoder and decoder
-    hold the network's own. ValueError for layers that do not fit and for networks whose layers cannot be
-    left out.
+    A framelens dense network whose weights are copied becomes an SCD, of any fusion and query, which is
+    trained and saved as such; other networks become a SeparatedNetwork, of the fusions residual, prefix and
+    token_concat. With query="learned" the encoder asks with a vector that a fine-tune trains, random before
+    it. With `share`, encoder and decoder hold the network's own weights. ValueError for layers that do not
+    fit, and for networks whose layers cannot be left out.
 
     >>> import framelens
     >>> model = framelens.separate(framelens.load("dense-tiles"), encoder=range(6), tail=range(6, 12))
@@ -56,13 +58,10 @@ def separate(
     layers = SplitLayers(tuple(encoder), tuple(head), tuple(tail))
     layers.check(network.geometry.layers)
     if isinstance(network, Dense) and not share:
-        return _as_scd(network, len(encoder), len(head), len(tail), fusion)
-    if fusion != FUSION:
-        raise ValueError(
-            f"a {type(network).__name__} is separated with fusion {FUSION}, got {fusion}; a framelens dense "
-            "network whose weights are copied takes any"
-        )
-    model = halve(network, layers, share)
+        return _as_scd(network, layers, fusion, query)
+    with torch.random.fork_rng(devices=[]):  # a learned vector is the same each time
+        torch.manual_seed(0)
+        model = halve(network, layers, How(share, fusion, query))
     model.source = _made_from(network, "separated")
     return model
 
@@ -79,13 +78,14 @@ def _made_from(network: CausalDiffuser, kind: str) -> Source:
     return Source(theirs.file, metadata=theirs.metadata | {"network": kind, "separated_from": theirs.sha256})
 
 
-def _as_scd(network: Dense, encoder: int, head: int, tail: int, fusion: str) -> scd.SCD:
+def _as_scd(network: Dense, layers: SplitLayers, fusion: str, query: str) -> scd.SCD:
     """The network's layers as an SCD, whose metadata names the weights from which it was made."""
+    encoder, head, tail = (len(part) for part in (layers.encoder, layers.head, layers.tail))
     shared = {name: value for name, value in network.config.values().items() if name != "layers"}
-    layers = {"encoder_layers": encoder, "decoder_layers": head + tail, "head": head}
+    sizes = {"encoder_layers": encoder, "decoder_layers": head + tail, "head": head}
     with torch.random.fork_rng(devices=[]):  # the weights of a fusion's own are the same each time
         torch.manual_seed(0)
-        model = scd.build(shared | layers | ASKING | {"fusion": fusion})
+        model = scd.build(shared | sizes | ASKING | {"fusion": fusion, "query": query})
     recompose(model, network)
     model.to(network.device, network.dtype).train(network.training)
     model.latent, model.source = network.latent, _made_from(network, "scd")
