@@ -78,6 +78,7 @@ class AttentionInstrument(Instrument):
         super().__init__({name: point.module for name, point in points.items()}, patterns)
         self._points = {name: points[name] for name in self.points}
         self._inside: list[str] = []  # watched modules whose forward is running, the innermost last
+        self._ages: dict[tuple[str, int, int], Tensor] = {}
 
     def _on_call(self, name: str, call: AttentionCall) -> Tensor:
         """The result that the network continues with, instead of `call.out`."""
@@ -119,7 +120,9 @@ class AttentionInstrument(Instrument):
             return out
         name = self._inside[-1]
         self._count(name)
-        call = _describe_call(out, name, self.at, self._points[name], *args, **kwargs)
+        call = _describe_call(out, name, self._points[name], *args, **kwargs)
+        if self.at is not None:
+            call = replace(call, key_age=self._age_of_keys(name, self.at.frame, call.k.shape[-2]))
         inside, self._inside = self._inside, []  # attention that `_on_call` computes is not the model's
         try:
             result = self._on_call(name, call)
@@ -127,9 +130,23 @@ class AttentionInstrument(Instrument):
             self._inside = inside
         return out if result is call.out else split_rows(result, call.fold)
 
+    def _age_of_keys(self, name: str, frame: int, keys: int) -> Int[Tensor, " k"]:
+        """The age of each key, computed once for a frame; ValueError where the model's key_age has another
+        length than the call."""
+        if (name, frame, keys) not in self._ages:
+            ages = self._points[name].key_age(frame, keys)
+            if len(ages) != keys:
+                raise ValueError(
+                    f"attention in {name!r} has {keys} keys at frame {frame}, but key_age gives {len(ages)} "
+                    f"ages; key_age must give one age for each key that the module attends to"
+                )
+            self._ages = {key: kept for key, kept in self._ages.items() if key[1] == frame}
+            self._ages[name, frame, keys] = ages
+        return self._ages[name, frame, keys]
+
 
 def _describe_call(
-    out, name: str, at: Any, point: AttentionPoint, query, key, value, attn_mask=None, dropout_p=0.0,
+    out, name: str, point: AttentionPoint, query, key, value, attn_mask=None, dropout_p=0.0,
     is_causal=False, scale=None, enable_gqa=False,
 ) -> AttentionCall:  # fmt: skip
     given = {"attn_mask": attn_mask is not None, "dropout_p": dropout_p > 0, "is_causal": is_causal}
@@ -137,15 +154,4 @@ def _describe_call(
     out = merge_rows(out, point.fold)
     call = AttentionCall(query, key, value, scale, out, None, extras, point.fold)
     call.refuse_unknown(name)
-    return call if at is None else replace(call, key_age=_age_of_keys(point, name, at.frame, key.shape[-2]))
-
-
-def _age_of_keys(point: AttentionPoint, name: str, frame: int, keys: int) -> Int[Tensor, " k"]:
-    """The age of each key; ValueError where the model's key_age has another length than the call."""
-    ages = point.key_age(frame, keys)
-    if len(ages) != keys:
-        raise ValueError(
-            f"attention in {name!r} has {keys} keys at frame {frame}, but key_age gives {len(ages)} ages; "
-            f"key_age must give one age for each key that the module attends to"
-        )
-    return ages
+    return call

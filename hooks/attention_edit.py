@@ -8,10 +8,12 @@ the network continues with. Every pass must be announced: give `on_pass` to the 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from framelens.hooks._calls import AttentionCall, AttentionInstrument, AttentionPoint
@@ -85,7 +87,12 @@ def cut(
 def carries_registers(call: AttentionCall) -> bool:
     """Whether tokens of no frame are among the queries, beside older keys from which they read the past."""
     assert call.key_age is not None
-    return bool((call.key_age[-call.q.shape[2] :] == -1).any() and (call.key_age > 0).any())
+    return _carries_registers(tuple(call.key_age.tolist()), call.q.shape[2])
+
+
+@lru_cache(maxsize=64)
+def _carries_registers(ages: tuple[int, ...], queries: int) -> bool:
+    return -1 in ages[-queries:] and max(ages) > 0
 
 
 def mask_other_frames(call: AttentionCall, registers: bool = True) -> Float[Tensor, "b h q d"]:
@@ -98,18 +105,12 @@ def mask_other_frames(call: AttentionCall, registers: bool = True) -> Float[Tens
     call's own result. ValueError where there are more queries than keys.
     """
     assert call.key_age is not None
-    ages, queries, out = call.key_age.cpu(), call.q.shape[2], split_rows(call.out, call.fold)
+    ages, queries, out = tuple(call.key_age.tolist()), call.q.shape[2], split_rows(call.out, call.fold)
     if queries > len(ages):
         raise ValueError(f"{queries} queries over {len(ages)} keys are not self-attention and cannot be cut")
-    hidden = torch.zeros(len(ages), dtype=torch.bool)
-    if not registers and carries_registers(call):
-        hidden[-queries:] = ages[-queries:] == -1
-    runs, lengths = ages[-queries:].unique_consecutive(return_counts=True)
-    parts, start = [], 0
-    for age, length in zip(runs.tolist(), lengths.tolist(), strict=True):
-        span = slice(start, start := start + length)
-        kept = ((ages == age) | ((ages == -1) & ~hidden)).nonzero().squeeze(1)
-        if len(kept) == len(ages):
+    parts = []
+    for span, kept in _visible_keys(ages, queries, registers):
+        if kept is None:
             parts.append(out[:, :, span])
         else:
             keys, values = (_select_keys(part, kept) for part in (call.k, call.v))
@@ -117,11 +118,33 @@ def mask_other_frames(call: AttentionCall, registers: bool = True) -> Float[Tens
     return merge_rows(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2), call.fold)
 
 
-def _select_keys(keys: Float[Tensor, "b h k d"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "b h kept d"]:
+Kept = slice | Tensor | None
+"""Keys: a span of them, their places, or None for all."""
+
+
+@lru_cache(maxsize=64)
+def _visible_keys(ages: tuple[int, ...], queries: int, registers: bool) -> list[tuple[slice, Kept]]:
+    """The queries of one age after another, and the keys that they see."""
+    is_hidden = not registers and _carries_registers(ages, queries)
+    others = [place for place, age in enumerate(ages) if age == -1]
+    others = [place for place in others if not is_hidden or place < len(ages) - queries]
+    found, start = [], 0
+    for age, run in groupby(ages[-queries:]):
+        span = slice(start, start := start + len(list(run)))
+        kept = sorted({*others, *(place for place, each in enumerate(ages) if each == age)})
+        if len(kept) == len(ages):
+            found.append((span, None))
+        elif kept[-1] - kept[0] + 1 == len(kept):
+            found.append((span, slice(kept[0], kept[-1] + 1)))
+        else:
+            found.append((span, torch.tensor(kept)))
+    return found
+
+
+def _select_keys(keys: Float[Tensor, "b h k d"], kept: slice | Tensor) -> Float[Tensor, "b h kept d"]:
     """The keys at these places; without a copy where they are consecutive, as those of one frame are."""
-    first, last = int(kept[0]), int(kept[-1])
-    if last - first + 1 == len(kept):
-        return keys[:, :, first : last + 1]
+    if isinstance(kept, slice):
+        return keys[:, :, kept]
     return keys.index_select(2, kept.to(keys.device))
 
 

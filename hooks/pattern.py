@@ -5,8 +5,10 @@ For example, the mass of 64 queries on each earlier frame, and its entropy:
     mass, entropy = Pattern(q, k, scale, key_age).subsample(64, seed=0).statistics()
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -156,7 +158,7 @@ class Pattern:
             raise ValueError(
                 "this pattern has no key_age, so the frames of its keys are not known: give it one"
             )
-        return _Frames.of(self.key_age)
+        return _Frames.of(tuple(self.key_age.tolist()))
 
 
 @lru_cache(maxsize=256)
@@ -174,6 +176,12 @@ def _columns(places: tuple[int, ...], device: torch.device) -> Int[Tensor, " fra
     return torch.tensor(places, device=device)
 
 
+def _runs(ages: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The ages that follow each other, and how many keys have each."""
+    runs = [(age, len(list(run))) for age, run in groupby(ages)]
+    return [age for age, _ in runs], [count for _, count in runs]
+
+
 @dataclass(frozen=True)
 class _Frames:
     """Keys grouped by age: `sizes[j]` keys have age `ages[j]`; they are consecutive once sorted."""
@@ -183,13 +191,15 @@ class _Frames:
     order: Int[Tensor, " k"] | None
 
     @classmethod
-    def of(cls, key_age: Int[Tensor, " k"]) -> "_Frames":
-        ages, sizes = (x.tolist() for x in torch.unique_consecutive(key_age, return_counts=True))
+    @lru_cache(maxsize=64)
+    @torch.inference_mode(False)
+    def of(cls, key_ages: tuple[int, ...]) -> "_Frames":
+        """The groups of keys of these ages; kept, since all layers of all steps of a frame ask for them."""
+        ages, sizes = _runs(key_ages)
         if len(set(ages)) == len(ages):
             return cls(ages, sizes, None)
-        order = key_age.argsort(stable=True)
-        ages, sizes = (x.tolist() for x in torch.unique_consecutive(key_age[order], return_counts=True))
-        return cls(ages, sizes, order)
+        order = sorted(range(len(key_ages)), key=key_ages.__getitem__)
+        return cls(*_runs([key_ages[place] for place in order]), torch.tensor(order))
 
     def sort(self, k: Float[Tensor, "b h k d"]) -> Float[Tensor, "b h k d"]:
         return k if self.order is None else k.index_select(-2, self.order.to(k.device))
