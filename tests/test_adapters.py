@@ -184,6 +184,18 @@ def test_the_estimate_counts_the_weights_that_are_trained(make, base):
     assert found["average"] == found["gradients"] == sum(weight.nbytes for weight in trained)
 
 
+def test_weights_that_no_one_has_trained_are_not_frozen(base):
+    chosen = separated(base)
+    asking = replace(chosen, architecture=chosen.architecture | {"query": "learned"})
+    for wrong in (asking, replace(asking, network="separated", videos="tiles")):
+        layers = {"encoder_layers": 2, "decoder_layers": 2, "head": 1, "query": "learned"}
+        made = replace(wrong, architecture=layers) if wrong.network == "separated" else wrong
+        with pytest.raises(ValueError, match="queries.mark would stay random") as error:
+            build(made)
+        assert "\n" not in str(error.value)
+    assert build(replace(asking, lora_rank=0))
+
+
 def test_without_a_trained_network_there_is_nothing_to_adapt(tmp_path, capsys):
     words = ["train", "--model", "dense-tiles", "--out", str(tmp_path / "out"), "--set", "lora_rank=4"]
     assert main(words) == 2 and not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 import torch
+from torch import nn
 
 from framelens import models
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
@@ -104,6 +105,7 @@ def _separate_initial(recipe: Recipe) -> Any:
         return initial.requires_grad_(True).train()
     tail = range(g.layers - decoder + head, g.layers)
     model = separate(initial, encoder=range(encoder), head=range(head), tail=tail, **how)
+    _require_trained(module_of(model), recipe)
     if traits(model).teacher_forced is None:
         raise ValueError(
             f"{recipe.initial} cannot be trained separated: its layers do not run over whole clips (of "
@@ -162,6 +164,7 @@ def _load_initial_weights(model: CausalDiffuser, recipe: Recipe) -> None:
     initial = models.load(recipe.initial)
     if isinstance(model, SCD) and isinstance(initial, Dense):
         recompose(model, initial)
+        _require_trained(model, recipe)
         return
     weights = module_of(initial).state_dict()
     own = module_of(model).state_dict()
@@ -172,6 +175,16 @@ def _load_initial_weights(model: CausalDiffuser, recipe: Recipe) -> None:
             f"{recipe.initial} is another network than the recipe's: {sorted(other)[:10]} differ"
         )
     module_of(model).load_state_dict(weights)
+
+
+def _require_trained(model: nn.Module, recipe: Recipe) -> None:
+    """ValueError where adapters alone are trained and the network has weights that its initial one lacks."""
+    fresh = [name for name, _ in model.named_parameters() if not name.startswith(("encoder.", "decoder."))]
+    if recipe.lora_rank and fresh:
+        raise ValueError(
+            f"lora_rank={recipe.lora_rank} trains adapters alone, but {', '.join(fresh)} would stay random: "
+            "choose another fusion or query, or lora_rank=0"
+        )
 
 
 def _freeze_others(model: CausalDiffuser, recipe: Recipe) -> None:
