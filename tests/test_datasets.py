@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny_official
 import tiny_vae
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from framelens.probes.run.identity import identity_of
 from framelens.probes.run.seeded import open_world
 from framelens.probes.run.settings import Settings
 from framelens.training import evaluate, loop, trainer
+from framelens.training.__main__ import main as train
 from framelens.training.recipes import Recipe
 from framelens.training.source import open_source, require_fit, require_held_out
 from framelens.training.state import TrainingFolder
@@ -165,6 +167,9 @@ def test_latents_of_a_list_are_scaled_and_the_last_tenth_is_kept(latents):
 def test_films_of_a_list_may_have_classes(teco):
     entries = [{"video_path": f"train/{n}/{n}.mp4", "label": n} for n in range(3)]
     (teco / "own_train.json").write_text(json.dumps(entries))
+    (teco / "own_test.json").write_text("[]")
+    (teco.parent / "other_train.json").write_text('{"loss": 1}')
+    assert open_dataset(str(teco.parent)) is None, "another program's file"
     source = open_dataset(f"far:{teco}")
     assert source.is_labelled and source.CONDITIONS == 3
     assert source.clips([KEPT], 3).labels.tolist() == [2]
@@ -218,8 +223,9 @@ def test_the_first_missing_file_is_named(name, lost, request):
         ("teco", "test/0/0.mp4", b"not a film", "cannot read .*test/0/0.mp4"),
         ("teco", "test/0/0.npz", b"not an archive", "test/0/0.npz is damaged"),
         ("latents", "training/11/latent.pt", b"PK not tensors", "cannot read .*11/latent.pt|11/latent.pt is"),
-        ("latents", "minecraft_train.json", b"{", "minecraft_train.json is not JSON"),
-        ("latents", "minecraft_train.json", b"[{}]", "clip 0 has neither latent_path nor video_path"),
+        ("latents", "minecraft_train.json", b'[{"video_path"', "minecraft_train.json is not JSON"),
+        ("latents", "minecraft_train.json", b'{"video_path": 1}', "minecraft_train.json holds no list"),
+        ("latents", "minecraft_train.json", b'[{"video_path": 1}]', "clip 0 has neither latent_path nor"),
         ("ucf101", "UCF-101/Archery/v_Archery_g01_c01.avi", b"RIFF", "cannot read .*v_Archery_g01_c01.avi"),
         ("ucf101", "ucfTrainTestlist/classInd.txt", b"Archery", "classInd.txt: expected lines"),
         ("ucf101", "ucfTrainTestlist/testlist01.txt", b"Golf/x.avi", "Golf/x.avi, whose class is not in"),
@@ -303,3 +309,32 @@ def test_films_of_a_data_set_are_encoded_with_their_conditions(teco, ucf101, dml
     assert encode(teco, "--stride", "2").actions is None
     assert "0.npz is not a film; of data sets, films alone are encoded" in encode(dmlab)
     assert encode("teco:nowhere").endswith("nowhere does not exist; expected the folder of teco\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--videos", "ucf101:nowhere"], "nowhere does not exist; expected the folder of ucf101"),
+        (["--videos", "nowhere"], "no videos are called 'nowhere'"),
+        (["--videos", "tiles", "--set", "videos=digits"], "--set does not take videos, which has an option"),
+    ],
+)
+def test_videos_that_cannot_be_trained_on_are_refused_in_one_line(options, said, tmp_path, capsys):
+    assert train(["--model", "dense-tiles", "--out", str(tmp_path / "out"), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("framelens train: ") and said in line and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_network_of_the_authors_is_scored_on_latents_by_the_published_protocol(latents, tmp_path, capsys):
+    for number in range(12):
+        video = torch.randn(LENGTH, tiny_official.CHANNELS, 8, 8)
+        torch.save(video, latents / "training" / str(number) / "latent.pt")
+    torch.save(tiny_official.scd_weights(), tmp_path / "scd.pt")
+    request = ["--model", str(tmp_path / "scd.pt"), "--videos", str(latents), "--clips", "1", "--steps", "1"]
+    protocol = ["--context", "2", "--predict", "3", "--best-of", "2"]
+    assert evaluate.main([*request, *protocol]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "PSNR (dB) of a free run, best of 2, mean of 3 frames" in found
+    assert evaluate.main(request) == 2
+    assert capsys.readouterr().err.count("\n") == 1, "neither says how many frames there are"

@@ -191,7 +191,7 @@ def evaluate(
     from framelens.training.source import open_source, require_fit, require_held_out
 
     source = traits(network).source
-    context, frames, runs = options.context, frames_of(options, source.frames), options.best_of or 0
+    context, frames, runs = options.context, frames_of(options, source), options.best_of or 0
     world = open_source(options.videos or source.videos)
     require_fit(world, options.videos or source.videos, network)
     require_held_out(world, options.clips)

@@ -1,7 +1,7 @@
 """The options of `framelens evaluate` for long predictions and for scores on networks, and its --steps.
 
     add_protocol_options(parser)                        # --predict, --best-of, --features, --vae, --lpips
-    frames = frames_of(options, trained=12)             # of a clip
+    frames = frames_of(options, source)                 # of a clip
 
 Published tables for Minecraft and DMLab have PSNR, SSIM and LPIPS for 144 given and 156 predicted frames, the
 best of a few samples of each clip, and FVD for 36 and 264 (Yan et al. 2023).
@@ -9,8 +9,12 @@ best of a few samples of each clip, and FVD for 36 and 264 (Yan et al. 2023).
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from framelens.records.checks import FRAMES, Rule, between, optional
+
+if TYPE_CHECKING:  # it imports torch, which --help does without
+    from framelens.diffusion.source import Source
 
 MOST_RUNS = 1000
 
@@ -57,11 +61,13 @@ def add_protocol_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def frames_of(options: argparse.Namespace, trained: int) -> int:
-    """The frames of a clip: as asked, else as in training. ValueError where none is left to predict."""
+def frames_of(options: argparse.Namespace, source: "Source") -> int:
+    """The frames of a clip: as asked, else as in training. ValueError where none is left to predict, or where
+    neither says how many there are.
+    """
     if options.predict is not None:
         return options.context + options.predict
-    frames = int(options.frames or trained)
+    frames = int(options.frames or source.frames)
     if options.context >= frames:
         raise ValueError(f"--context must be below the {frames} frames of a clip, got {options.context}")
     return frames
