@@ -56,6 +56,15 @@ def test_what_a_turn_leaves_in_view_is_the_last_frame_moved(walks):
     assert len(errors) > 30 and np.mean(errors) < 0.5 * np.mean(unmoved)
 
 
+def test_a_wall_ends_where_the_picture_changes(walks):
+    wall, video = walks.state["wall"], walks.video
+    below = np.abs(np.diff(video, axis=3)).mean(2)  # between each row and the next one
+    is_foot = (wall[:, :, :-1] >= 0) & (wall[:, :, 1:] < 0) & (walks.state["object_here"][:, :, 1:] == 0)
+    is_foot[:, :, :12] = False
+    near = [below[np.roll(is_foot, rows, axis=2)].mean() for rows in (-3, -2, 0, 2, 3)]
+    assert max(near) == near[2] > 1.5 * max(near[:2] + near[3:])
+
+
 def test_a_view_that_comes_back_is_the_same_picture(walks):
     same, chance = [], []
     for clip, frame in zip(*np.nonzero(walks.state["same_view"] >= 0), strict=True):
@@ -98,7 +107,7 @@ def test_a_seed_gives_the_same_clip_when_it_is_made_again(walks, tmp_path, monke
     monkeypatch.setenv("FRAMELENS_CACHE", str(tmp_path))
     monkeypatch.setattr(doom.KEPT, "group", 2)
     again = doom.clips([3], 16)
-    assert [file.name for file in (tmp_path / "doom").iterdir()] == ["training-0002.npz"]
+    assert [file.name for file in (tmp_path / "doom-2").iterdir()] == ["training-0002.npz"]
     assert_array_equal(again.video[0], walks.video[3])
     for name, values in again.state.items():
         assert_array_equal(values[0], walks.state[name][3])

@@ -36,7 +36,7 @@ def test_a_group_is_made_when_it_is_asked_for_and_read_after_that(made, tmp_path
     assert open_anew(kept).clips([7], 3).video.max() == np.float32(7) / 127.5 - 1
     kept.clips([VALIDATION_SEED + 1], 1)
     assert asked[2:] == [list(range(VALIDATION_SEED, VALIDATION_SEED + 4))]
-    assert {file.name for file in (tmp_path / "game").iterdir()} == {
+    assert {file.name for file in (tmp_path / "game-1").iterdir()} == {
         "training-0000.npz", "training-0004.npz", "validation-0000.npz",
     }  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_an_interrupted_group_leaves_nothing_and_is_made_again(made, tmp_path, m
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(np, "savez_compressed", interrupt)
         kept.clips([4], 1)
-    assert [file.name for file in (tmp_path / "game").iterdir()] == ["training-0000.npz"]
+    assert [file.name for file in (tmp_path / "game-1").iterdir()] == ["training-0000.npz"]
     open_anew(kept).clips([0, 4], 1)
     assert [seeds[0] for seeds in asked] == [0, 4, 4]
 
@@ -60,7 +60,7 @@ def test_a_folder_that_cannot_be_is_refused_before_any_clip_is_made(made, tmp_pa
     kept, asked = made
     (tmp_path / "file").touch()
     monkeypatch.setenv("FRAMELENS_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ValueError, match="cannot be kept in .*file.game: set FRAMELENS_CACHE to a folder"):
+    with pytest.raises(ValueError, match="cannot be kept in .*file.game-1: set FRAMELENS_CACHE to a folder"):
         kept.clips([0], 1)
     assert not asked
 
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_is_refused_before_any_clip_is_made(made, tmp_pa
 def test_half_a_file_is_refused(made, tmp_path, keep):
     kept, _ = made
     kept.clips([0], 1)
-    file = tmp_path / "game" / "training-0000.npz"
+    file = tmp_path / "game-1" / "training-0000.npz"
     file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
     with pytest.raises(
         ValueError, match=r"training-0000.npz is damaged .*delete it, and it is made again"
@@ -84,7 +84,7 @@ def test_a_file_of_other_settings_and_longer_clips_are_refused(made):
     with pytest.raises(
         ValueError, match=r"training-0000.npz was made with other settings .*delete the folder"
     ):
-        open_anew(kept, version=2).clips([0], 1)
+        open_anew(kept, version=1, speed=2).clips([0], 1)
     with pytest.raises(ValueError, match="clips of game have 3 frames, not 4"):
         kept.clips([0], 4)
 

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="framelens train", description=__doc__)
     parser.add_argument("--model", default="dense-tiles", help=f"a recipe: {', '.join(RECIPES)}")
+    parser.add_argument("--videos", help="a world, a data set, or a path of latents (default: the recipe's)")
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/train/<model>)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the recipe's)")
     parser.add_argument("--batch", type=int, help="clips per step (default: the recipe's)")
@@ -64,6 +65,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     """The recipe of that name with the changes on the command line."""
     check(options, OPTIONS, spell_as_flag)
     shipped, given = recipe(options.model), {name: getattr(options, name) for name in WITH_AN_OPTION}
+    given |= {} if options.videos is None else {"videos": options.videos}
     planned = _read_plan(options.plan, shipped)
     return change(shipped, options.set, given, planned, RELEASED if options.released else None)
 

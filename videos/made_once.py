@@ -1,6 +1,6 @@
 """Clips of a game, made when they are first wanted and kept in files: groups of seeds, one file each.
 
-    kept = MadeOnce("doom", settings, 16, make)
+    kept = MadeOnce("doom", {"version": 1}, 16, make)
     batch = kept.clips(seeds=range(8), frames=10)      # makes seeds 0 to 15 where their file is missing
 
 The files are in FRAMELENS_CACHE, or ~/.cache/framelens. Each is written whole or not at all, so that an
@@ -53,7 +53,8 @@ class MadeOnce:
 
     name: str
     settings: dict[str, Any]
-    """What decides the clips besides the seed; kept in each file and compared when it is read."""
+    """What decides the clips besides the seed, `version` among it, by which folders are named; kept in each
+    file and compared when it is read."""
     frames: int
     """Frames of a clip in the files."""
     make: Callable[[list[int]], dict[str, np.ndarray]]
@@ -79,7 +80,7 @@ class MadeOnce:
         part = f"training-{first:04d}"
         if first >= videos.VALIDATION_SEED:
             part = f"validation-{first - videos.VALIDATION_SEED:04d}"
-        path = cache_folder() / self.name / f"{part}.npz"
+        path = cache_folder() / f"{self.name}-{self.settings['version']}" / f"{part}.npz"
         if path not in self._read:
             if not path.exists():
                 self._write(path, list(range(first, first + self.group)))

@@ -29,6 +29,8 @@ from framelens.videos.datasets._recorded import (
 )
 
 TRAINING, VALIDATION = "*_train.json", "*_val.json"
+PATHS, BEGINNING = ("latent_path", "video_path"), 10_000
+"""The names of a clip's places, of which the first is read, and characters of a list in which one is seen."""
 SCALING = 0.2889
 """The factor of FAR's DC-AE (`scaling_factor` in its configuration)."""
 KEPT = 10
@@ -36,8 +38,13 @@ KEPT = 10
 
 
 def recognise(folder: Path) -> bool:
-    """Whether the folder has a list of clips for training."""
-    return next(folder.glob(TRAINING), None) is not None
+    """Whether the folder has a list of clips for training, by the beginning of the file."""
+    file = next(folder.glob(TRAINING), None)
+    if file is None or not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        begin = opened.read(BEGINNING)
+    return any(f'"{name}"' in begin for name in PATHS)
 
 
 def open_folder(folder: Path, side: int | None) -> RecordedClips:
@@ -103,7 +110,7 @@ def _read_list(file: Path, folder: Path) -> Iterator[StoredRecording]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{file} holds no list of clips")
     for number, entry in enumerate(entries):
-        path = entry.get("latent_path") or entry.get("video_path")
+        path = next((entry[name] for name in PATHS if entry.get(name)), None)
         if not isinstance(path, str):
             raise ValueError(f"{file}: clip {number} has neither latent_path nor video_path")
         yield StoredRecording(

@@ -19,9 +19,10 @@ ROWS, COLUMNS = NATIVE_ROWS // SCALE, NATIVE_COLUMNS // SCALE
 FOCUS = NATIVE_COLUMNS / 2  # pixels, along columns
 TALL = 1.2  # pixels along rows per pixel along columns
 ACROSS = (np.arange(COLUMNS) + 0.5) * SCALE / FOCUS - 1  # tangents of the angle to the right of each column
-UP = (NATIVE_ROWS / 2 - (np.arange(ROWS) + 0.5) * SCALE) / (FOCUS * TALL)
+HORIZON = NATIVE_ROWS / 2 - 0.5  # the row at the height of the eyes, as the edges of walls show
+UP = (HORIZON - (np.arange(ROWS) + 0.5) * SCALE) / (FOCUS * TALL)
 FLAT = np.where(UP > 0, (HEIGHT - EYE) / UP, EYE / -UP)  # the depth of ceiling or floor in each row
-TOP = NATIVE_ROWS / 2 / (FOCUS * TALL)
+LOWEST, HIGHEST = (HORIZON - NATIVE_ROWS) / (FOCUS * TALL), HORIZON / (FOCUS * TALL)
 NEAR_ENOUGH = 0.97  # a place is hidden if something stands at less than this share of its depth
 SAME_PLACE, SAME_ANGLE = 24.0, 10.0  # map units and degrees between two poses that show nearly the same
 
@@ -123,7 +124,13 @@ def _is_in_view(
     across, up = right / depth, heights / depth
     after = np.searchsorted(edges, across).clip(1, len(edges) - 1)
     nearest = np.minimum(inverse[after - 1], inverse[after])  # the further wall at an edge
-    return in_front & (np.abs(across) <= 1) & (np.abs(up) <= TOP) & (1 / depth >= NEAR_ENOUGH * nearest)
+    return (
+        in_front
+        & (np.abs(across) <= 1)
+        & (LOWEST <= up)
+        & (up <= HIGHEST)
+        & (1 / depth >= NEAR_ENOUGH * nearest)
+    )
 
 
 def _ages(seen: np.ndarray) -> np.ndarray:

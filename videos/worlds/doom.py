@@ -28,7 +28,7 @@ SHAPE = (3, ROWS, COLUMNS)
 CONDITIONS = len(ACTIONS)
 FRAMES = 16
 """Frames of the longest clips."""
-SETTINGS = {"version": 1, "turn": TURN, "tics": TICS, "pressed": PRESSED, "frames": FRAMES}
+SETTINGS = {"version": 2, "turn": TURN, "tics": TICS, "pressed": PRESSED, "frames": FRAMES}
 
 
 def clips(seeds: Iterable[int], frames: int) -> videos.Clips:
