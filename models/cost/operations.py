@@ -63,10 +63,10 @@ def encode_cost(shape: Shape, history: int) -> Cost:
     encoder, past = encoder_of(shape), history + shape.start_token
     cost = _embedding(encoder) + _modulation(encoder, 1) + _over_past(encoder, past)
     if shape.asks:  # in one pass: weights are read once, and in the last layer only query tokens attend
-        unread = _over_past(replace(encoder, layers=1, text_tokens=0), past).attention_flops
-        both = cost + _asking_cost(encoder, past + 1)
-        less = {"attention_flops": both.attention_flops - unread, "weight_bytes": cost.weight_bytes}
-        cost = replace(both, **less, blocks=cost.blocks)
+        last = 0 if shape.fusion == "residual" else 1
+        unread = _over_past(replace(encoder, layers=last, text_tokens=0), past).attention_flops
+        once = {"weight_bytes": cost.weight_bytes, "blocks": cost.blocks}
+        cost = replace(cost + _asking_cost(encoder, past + 1) + Cost(attention_flops=-unread), **once)
     return cost + prefix_cost(shape)
 
 

@@ -140,15 +140,16 @@ class FrameThenQueries:
     """One pass over [a finished frame | query tokens] after a cache's history.
 
     The frame sees the history and itself. Query tokens see the history with that frame, as far as it
-    reaches, and themselves; nothing sees them. In the last layer, after which only query tokens are read,
+    reaches, and themselves; nothing sees them. In the layer `last`, after which only query tokens are read,
     the frame sees nothing: its attention is 0.
     """
 
     cache: KVCache
     tokens_per_frame: int
     reach: Reach
-    last: int
-    """The last layer."""
+    last: int | None
+    """None: the frame attends in all layers, which costs what two passes do (residual fusion, as networks of
+    other families have it)."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of all tokens [b h n d], n = (2 tokens_per_frame)."""

@@ -85,8 +85,8 @@ def read_and_ask(model: Asking, x: Float[Tensor, "b 1 c h w"], context: SCDConte
     queries = _query_tokens(model, context.frame + 1, finished, batch)
     timestep = torch.cat([model.clean(batch), _noise_timestep(model, batch)], dim=1)
     modulations, rope, alone, text = model.inputs(timestep, frames, context)
-    tokens, last = model.geometry.tokens_per_frame, model.config.encoder_layers - 1
-    both = FrameThenQueries(alone, tokens, model.config.reach, last)
+    last = None if model.config.fusion == "residual" else model.config.encoder_layers - 1
+    both = FrameThenQueries(alone, model.geometry.tokens_per_frame, model.config.reach, last)
     features = _through(model, finished, queries, modulations, rope, alone, both, text)
     return model.with_features(features, _after_frame(model, finished, context))
 

@@ -20,12 +20,12 @@ DENSE = "dense"
 COLOURS = {
     DENSE: "#000000", "token_concat": "#0072B2", "token_concat_projected": "#56B4E9",
     "channel_concat": "#009E73", "add": "#E69F00", "prefix": "#D55E00", "residual": "#CC79A7",
-    "fetch_once": "#B8A800",
+    "fetch_once": "#B8A800", "asking": "#8C510A",
 }  # fmt: skip
 MARKERS = {
     DENSE: "s", "token_concat": "o", "token_concat_projected": "D",
     "channel_concat": "^", "add": "v", "prefix": "X", "residual": "P",
-    "fetch_once": "*",
+    "fetch_once": "*", "asking": "h",
 }  # fmt: skip
 DASHES = {"plain": "-", "graph": "--", "compile": ":"}
 MEASURES = ("frame_seconds", "step_seconds", "encode_seconds", "speed_up")
