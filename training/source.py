@@ -7,7 +7,7 @@ batch = source.clips(seeds=range(8), frames=10)
 from pathlib import Path
 from typing import Any
 
-from framelens.diffusion.contract import CausalDiffuser
+from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.videos import datasets, worlds
 from framelens.videos.datasets import RecordedClips, open_dataset
 from framelens.videos.stored import StoredClips, open_stored
@@ -43,6 +43,7 @@ def require_fit(source: Any, name: str, network: CausalDiffuser) -> None:
         raise ValueError(
             f"{name} has frames of {tuple(source.SHAPE)} (channels, height, width), the model takes {wanted}"
         )
-    known = getattr(getattr(network, "config", None), "conditions", 0)
+    describe = traits(network).describe
+    known = describe().get("conditions") if describe else None
     if known and source.CONDITIONS > known:
         raise ValueError(f"{name} has {source.CONDITIONS} actions or classes, the model knows {known}")

@@ -16,12 +16,7 @@ from framelens.records.extras import extra
 
 ACTIONS = ("stay", "fire", "right", "left")
 TICS = 4  # of the console in a frame: the usual frame skip
-TOP, LEFT, SIDE, SCALE = (
-    50,
-    8,
-    144,
-    4,
-)  # the part of the 210 x 160 picture that is shown, and how much smaller
+TOP, LEFT, SIDE, SCALE = 50, 8, 144, 4  # the part of the 210 x 160 picture that is shown, how much smaller
 PIXELS = SIDE // SCALE
 BRICK_TOP, BRICK_ROWS, BRICK_COLUMNS, BRICK_HEIGHT, BRICK_WIDTH = 57, 6, 18, 6, 8
 BALL_HEIGHT, BALL_WIDTH, PADDLE_WIDTH = 4, 2, 16
