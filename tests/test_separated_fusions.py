@@ -14,10 +14,11 @@ from framelens.diffusion.schedule import sigma_grid
 from framelens.models.separated.network import SeparatedNetwork
 from framelens.models.variants.separated import separate
 
-OURS = batches.ours(layers=3)
-BY_CLIPS = ["wan", "self_forcing", "skyreels", "far"]
+OURS = {name: make for name, make in batches.ours(layers=3).items() if name != "dense"}
+BY_CLIPS = ["self_forcing", "skyreels"]
 FAMILIES = [*BY_CLIPS, "anyflow", "far_long"]
-KINDS = [("prefix", "noise"), ("token_concat", "noise"), ("residual", "learned"), ("prefix", "learned")]
+KINDS = [("token_concat", "noise"), ("prefix", "learned")]
+"""Each fusion that reads tokens and each query once; what Wan and FAR compute is in these networks, too."""
 BATCH, CHUNKS = 2, 3
 clip = partial(batches.clip, batch=BATCH, chunks=CHUNKS)
 condition = partial(batches.condition, batch=BATCH, chunks=CHUNKS)
@@ -68,9 +69,8 @@ def test_a_frame_sees_the_past_through_features_and_no_later_frame(network, fusi
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("steps", [1, 4])
-def test_the_decoder_reads_a_prefix_once_a_chunk(network, steps):
-    model, ran = split(network, "prefix"), []
+def test_the_decoder_reads_a_prefix_once_a_chunk(network):
+    model, ran, steps = split(network, "prefix"), [], 3
     model.decoder.blocks[0].register_forward_hook(lambda module, given, out: ran.append(out.shape[1]))
     rollout(model, clip(network, seed=1), sigma_grid(steps), condition(network))
     own = model.geometry.tokens_per_frame * model.geometry.frames_per_chunk
@@ -93,7 +93,7 @@ def levels(model, seed=5):
     return drawn.repeat_interleave(model.geometry.frames_per_chunk, dim=1)
 
 
-@pytest.mark.parametrize(("fusion", "query"), KINDS)
+@pytest.mark.parametrize(("fusion", "query"), [*KINDS, ("residual", "learned")])
 @pytest.mark.parametrize("name", [*OURS, *BY_CLIPS])
 def test_one_pass_over_a_clip_is_sampling_and_trains_every_layer(name, fusion, query, tmp_path, all_float64):
     model = split(load(name, tmp_path), fusion, query, tail=2, share=False)
