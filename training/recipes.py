@@ -162,8 +162,7 @@ RECIPES = {
     ),
     "scd-tiles": Recipe("scd", "tiles", architecture=ASK, frames=10, steps=2650, noise_draws=2),
     "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
-    "dense-doom": Recipe("dense", "doom", batch=4, frames=10, steps=2650),
-    "scd-doom": Recipe("scd", "doom", architecture=ASK, batch=4, frames=10, steps=2650, noise_draws=2),
+    "dense-doom": Recipe("dense", "doom", batch=4, frames=10, steps=1800, autocast="float32"),
     "wan-panorama": Recipe("wan", "panorama", frames=10, steps=1200, autocast="float32"),
     "split-tiles": Recipe(
         "scd",
@@ -183,6 +182,7 @@ RECIPES = {
 }
 
 RECIPES |= {
+    "scd-doom": replace(RECIPES["dense-doom"], network="scd", architecture=ASK, noise_draws=2),
     "scd-tiles-past": replace(RECIPES["scd-tiles"], architecture={"fusion": "prefix"}),
     "scd-tiles-ask-frame": replace(RECIPES["scd-tiles"], architecture=ASK | {"query": "frame"}),
     "scd-digits-ask": replace(RECIPES["scd-digits"], architecture=ASK),
