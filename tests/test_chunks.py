@@ -116,6 +116,7 @@ def test_own_chunk_only_is_a_network_without_memory():
     probe._contexts[DRAWS, "own"] = forgetful.__class__(
         probe.frame, forgetful.cache, model.rotation([4, 5]), forgetful.cond, forgetful.text
     )
+    probe._at_level.clear()  # what was prepared of the other contexts
     plain = probe.generate(probe.noise, lambda x, step: probe.velocity(x, probe.sigma(step), step))
     assert_same(alone, plain)
 

@@ -244,7 +244,7 @@ def started_with_workers(checkpoint, out, clips=CLIPS):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_command_leaves_no_process_and_is_resumed_at_once(checkpoint, whole, tmp_path, number):
     clips = CLIPS if number == signal.SIGKILL else MANY  # only the former is resumed, to the run that exists
     process, workers = started_with_workers(checkpoint, tmp_path, clips)

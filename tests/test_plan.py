@@ -363,7 +363,8 @@ def test_a_plan_is_printed_and_its_architecture_is_accepted(runs, tmp_path, caps
     assert scd.config("tiny", **found["architecture"]).encoder_layers == 3
     options = ["--model", "scd-tiles", "--plan", str(out), "--set", "decoder_layers=2"]
     recipe = training._recipe(training.parser().parse_args(options))
-    assert recipe.architecture == {"encoder_layers": 3, "decoder_layers": 2, "fusion": "token_concat"}
+    planned = {"encoder_layers": 3, "decoder_layers": 2, "fusion": "token_concat"}
+    assert recipe.architecture == planned | {"query": "noise", "start_token": False}
 
 
 @pytest.mark.slow
