@@ -81,6 +81,20 @@ def _interrupts_once(until_exit: bool) -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def block_interrupts() -> Iterator[None]:
+    """Within it, Ctrl-C waits, and processes that are started never receive it, though a terminal sends it to
+    all: their parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def command_line(name: str, arguments: Sequence[str]) -> str:
     """The command as a user can give it again, for manifests and messages."""
     return shlex.join(["framelens", *name.split(), *arguments])

@@ -54,12 +54,8 @@ def format_scores(files: Sequence[Path], over_seeds: bool = False) -> str:
     if over_seeds:
         _require_seeds(networks)
         heads = [f"{len(networks)} seeds"]
-        rows = [
-            [_spell_seeds([each.measures[s]["mean"] for each in networks])]
-            for s in scores
-            if _is_in_all(s, networks)
-        ]
-        scores = [score for score in scores if _is_in_all(score, networks)]
+        scores = [score for score in scores if all(score in each.measures for each in networks)]
+        rows = [[_spell_seeds([each.measures[score]["mean"] for each in networks])] for score in scores]
     else:
         heads = _name(networks)
         rows = [[network.spell(score) for network in networks] for score in scores]
@@ -141,10 +137,6 @@ def _spell_seeds(means: Sequence[float]) -> str:
     """The mean over seeds, and the lowest and highest of them."""
     mean = sum(means) / len(means)
     return f"{mean:.{DIGITS}f} ({min(means):.{DIGITS}f} to {max(means):.{DIGITS}f})"
-
-
-def _is_in_all(score: str, networks: Sequence[ScoredNetwork]) -> bool:
-    return all(score in network.measures for network in networks)
 
 
 def _is_plain(measure: Any) -> bool:

@@ -211,10 +211,8 @@ def evaluate(
     ]
     actions = {}
     if clips.actions is not None:
-        known, (own, (run,)) = (
-            fit_range(world.clips(range(TRAINING_CLIPS), frames))[0],
-            fit_range(clips, free),
-        )
+        known, _ = fit_range(world.clips(range(TRAINING_CLIPS), frames))
+        own, (run,) = fit_range(clips, free)
         actions = score_actions(fit_actions(known), run, own, context)
     clips, (sampled, free, *others) = fit_range(shown, *scorers.decode(sampled, free, *others))
     result = score_next_frame(sampled, clips, context) | score_free_run(free, clips, context)

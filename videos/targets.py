@@ -8,7 +8,7 @@ A world with known state has `targets(clips, patch)`, a mapping of names to Targ
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 GROUPS = ("in view", "out of view", "motion", "control")
 
@@ -48,3 +48,13 @@ def token_centres(side: int, patch: int) -> Float[np.ndarray, " n"]:
     if side % patch:
         raise ValueError(f"patches of {patch} pixels do not fill a side of {side}; choose a divisor of it")
     return np.arange(side // patch) * float(patch) + (patch - 1) / 2
+
+
+def keep_where(values: Shaped[np.ndarray, "b f n"], where: Bool[np.ndarray, "b f n"]) -> np.ndarray:
+    """The values [b f n 1] of one quantity at each token, NaN elsewhere than `where`."""
+    return np.where(where, values, np.nan)[..., None]
+
+
+def of_whole_frame(values: Shaped[np.ndarray, "b f k"]) -> Float[np.ndarray, "b f 1 k"]:
+    """The k values of each frame, as those of its only place."""
+    return values[:, :, None].astype(float)

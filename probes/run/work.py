@@ -1,13 +1,11 @@
 """The clips of a run, measured one after the other or by several processes; each writes its results whole."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import get_context
@@ -37,6 +35,7 @@ from framelens.probes.run.progress import ClipProgress
 from framelens.probes.run.resume import require_unchanged
 from framelens.probes.run.settings import NETWORKS, OWN_FILE, Settings
 from framelens.probes.run.shape import shape_of_run
+from framelens.records.commands import block_interrupts
 from framelens.records.cores import usable_cores
 
 
@@ -141,7 +140,7 @@ def _by_processes(
         workers, context, initializer=_open_worker, initargs=(watched, name, settings, folder)
     )
     try:
-        with _without_interrupts():
+        with block_interrupts():
             futures = {pool.submit(_work, index): index for index in missing}
         for future in as_completed(futures):
             future.result()
@@ -154,19 +153,6 @@ def _by_processes(
     finally:
         held.close()  # ends workers that are still measuring; a clip appears whole or not at all
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Within it, Ctrl-C waits; the processes that are started never receive it, as it is for their parent."""
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: list[Any] = []

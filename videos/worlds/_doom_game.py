@@ -4,7 +4,6 @@ with open_game(plans) as game:
     frames = walk(game, number, plans[number], rng, 16)
 """
 
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from framelens.records.commands import block_interrupts
 from framelens.records.extras import extra
 from framelens.videos.worlds._doom_maps import Rooms, pack_wad, udmf
 from framelens.videos.worlds._doom_views import (
@@ -49,27 +49,13 @@ def open_game(plans: list[Rooms]) -> Iterator[Any]:
         game.set_doom_map("M0")
         _configure(game, vizdoom)
         try:
-            with chdir(folder), _no_interrupts():  # the engine makes a folder where it starts
+            # The engine makes a folder where it starts. It outlives Ctrl-C, so that a training which then
+            # finishes its step can also finish the clips of that step.
+            with chdir(folder), block_interrupts():
                 game.init()
             yield game
         finally:
             game.close()
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """A process started within it goes on after Ctrl-C, which a terminal sends to all processes.
-
-    Then a training that finishes its step after Ctrl-C can also finish the clips of that step.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _configure(game: Any, vizdoom: Any) -> None:

@@ -1,10 +1,9 @@
 """What a linear probe may read of the frames of the Doom world, at each token and for the whole frame."""
 
 import numpy as np
-from jaxtyping import Float
 
 from framelens import videos
-from framelens.videos.targets import Target, grid, token_centres
+from framelens.videos.targets import Target, grid, keep_where, of_whole_frame, token_centres
 from framelens.videos.worlds._doom_game import ACTIONS
 from framelens.videos.worlds._doom_maps import PASSAGE, WALLS
 from framelens.videos.worlds._doom_views import COLUMNS, ROWS
@@ -25,7 +24,10 @@ def targets_of(clips: videos.Clips, patch: int) -> dict[str, Target]:
     is_panel, age = (wall >= 0) & (wall != PASSAGE), age.astype(float)
     walls = {
         name: Target(
-            _at(wall, is_panel & chosen(age)), group, f"texture of a wall that was {text}", classes=WALLS
+            keep_where(wall, is_panel & chosen(age)),
+            group,
+            f"texture of a wall that was {text}",
+            classes=WALLS,
         )
         for name, (chosen, group, text) in LOOKS.items()
     }
@@ -33,21 +35,24 @@ def targets_of(clips: videos.Clips, patch: int) -> dict[str, Target]:
         walls
         | {
             "seen before or not": Target(
-                _at(age > 0, age != 1),
+                keep_where(age > 0, age != 1),
                 "out of view",
                 "whether a place that enters the view was ever in view",
                 classes=("never", "earlier"),
             ),
             "frames since seen": Target(
-                _at(age, age > 1), "out of view", "age of the last view of a place that comes back", "frames"
+                keep_where(age, age > 1),
+                "out of view",
+                "age of the last view of a place that comes back",
+                "frames",
             ),
             "depth": Target(
-                _at(np.log2(depth), covers == 0),
+                keep_where(np.log2(depth), covers == 0),
                 "in view",
                 "logarithm of the distance to what the token shows",
             ),
             "object here": Target(
-                _at(covers > 0, covers >= 0),
+                keep_where(covers > 0, covers >= 0),
                 "in view",
                 "whether the token shows an object",
                 classes=("no", "yes"),
@@ -67,30 +72,22 @@ def _of_the_pose(clips: videos.Clips) -> dict[str, Target]:
     place = np.concatenate([position, 100 * np.cos(angle)[..., None], 100 * np.sin(angle)[..., None]], -1)
     return {
         "action": Target(
-            _whole(np.asarray(clips.actions)[..., None]),
+            of_whole_frame(np.asarray(clips.actions)[..., None]),
             "motion",
             "the agent's move that led to the frame; the model is given it",
             classes=ACTIONS,
         ),
         "turned since the start": Target(
-            _whole(np.stack([np.cos(turned), np.sin(turned)], -1)),
+            of_whole_frame(np.stack([np.cos(turned), np.sin(turned)], -1)),
             "motion",
             "cosine and sine of the angle between the first view and this one",
         ),
         "way from the start": Target(
-            _whole(way), "motion", "ahead and to the right, as the first view sees it", "map units"
+            of_whole_frame(way), "motion", "ahead and to the right, as the first view sees it", "map units"
         ),
         "place on the map": Target(
-            _whole(place),
+            of_whole_frame(place),
             "control",
             "x, y and 100 times cosine and sine of the angle; the map is another one in each clip",
         ),
     }
-
-
-def _at(values: np.ndarray, where: np.ndarray) -> Float[np.ndarray, "b f n 1"]:
-    return np.where(where, values, np.nan)[..., None]
-
-
-def _whole(values: np.ndarray) -> Float[np.ndarray, "b f 1 k"]:
-    return values[:, :, None].astype(float)

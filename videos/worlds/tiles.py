@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from framelens import videos
-from framelens.videos.targets import Target, token_centres
+from framelens.videos.targets import Target, keep_where, of_whole_frame, token_centres
 from framelens.videos.worlds._tile_film import KINDS, TEXTURES, TILE, VIEW, film_walk, texture_of
 from framelens.videos.worlds._tile_tokens import balls_of_tokens, tiles_of_tokens
 
@@ -55,7 +55,7 @@ def targets(clips: videos.Clips, patch: int) -> dict[str, Target]:
     The kind of a tile is a target where neither the agent nor a ball covers the centre of the token.
     """
     action = Target(
-        _whole(np.asarray(clips.actions)[..., None]),
+        of_whole_frame(np.asarray(clips.actions)[..., None]),
         "motion",
         "the agent's move that led to the frame; the model is given it",
         classes=ACTIONS,
@@ -83,18 +83,20 @@ def _tile_targets(kind: np.ndarray, age: np.ndarray, covered: np.ndarray) -> dic
         "tile never seen": (np.isnan(age), "control", "never in view: knowable from this frame alone"),
     }
     by_look = {
-        name: Target(_at(kind, where & ~covered), group, f"kind of a tile that was {text}", classes=kinds)
+        name: Target(
+            keep_where(kind, where & ~covered), group, f"kind of a tile that was {text}", classes=kinds
+        )
         for name, (where, group, text) in looks.items()
     }
     return by_look | {
         "seen before or not": Target(
-            _at(np.isfinite(age), enters),
+            keep_where(np.isfinite(age), enters),
             "out of view",
             "whether a tile that enters the view was ever in view",
             classes=("never", "earlier"),
         ),
         "frames since seen": Target(
-            _at(age, np.isfinite(age) & enters),
+            keep_where(age, np.isfinite(age) & enters),
             "out of view",
             "age of the last view of a tile that comes back",
             "frames",
@@ -125,25 +127,17 @@ def _place_targets(clips: videos.Clips) -> dict[str, Target]:
     places = 2 * np.pi * clips.state["position"] / clips.state["map"].shape[-1]
     return {
         "way from the start": Target(
-            _whole(np.cumsum(clips.state["velocity"], axis=1)),
+            of_whole_frame(np.cumsum(clips.state["velocity"], axis=1)),
             "motion",
             "the agent's moves so far, rows and columns",
             "tiles",
         ),
         "place on the map": Target(
-            _whole(np.concatenate([np.sin(places), np.cos(places)], -1)),
+            of_whole_frame(np.concatenate([np.sin(places), np.cos(places)], -1)),
             "control",
             "sines and cosines of the agent's row and column; no clip shows where on the map it begins",
         ),
     }
-
-
-def _at(values: np.ndarray, where: np.ndarray) -> Float[np.ndarray, "b f n 1"]:
-    return np.where(where, values, np.nan)[..., None]
-
-
-def _whole(values: np.ndarray) -> Float[np.ndarray, "b f 1 k"]:
-    return values[:, :, None].astype(float)
 
 
 def _distance(video: np.ndarray, kinds: np.ndarray, positions: np.ndarray) -> np.ndarray:
