@@ -70,13 +70,24 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+NETCDF_ENGINE = "netcdf4"
+"""The library that xarray reads and writes netCDF with."""
+
+
 def write_netcdf(path: Path, dataset: Any) -> Path:
     """An xarray Dataset as netCDF, its floats compressed."""
     floats = [name for name, variable in dataset.variables.items() if variable.dtype.kind == "f"]
     encoding = {name: {"zlib": True, "complevel": 4} for name in floats}
     # In memory first: HDF5 ends the interpreter where it cannot write a file to its end.
-    content = dataset.to_netcdf(None, engine="h5netcdf", encoding=encoding)
+    content = dataset.to_netcdf(None, engine=NETCDF_ENGINE, encoding=encoding)
     return replace_file(path, lambda partial: partial.write_bytes(content))
+
+
+def read_netcdf(path: Path) -> Any:
+    """The xarray Dataset of a netCDF file, in memory; a damaged one raises an error of `records.damage`."""
+    import xarray as xr
+
+    return xr.load_dataset(path, engine=NETCDF_ENGINE)
 
 
 def write_text(path: Path, text: str) -> Path:

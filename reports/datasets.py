@@ -12,13 +12,15 @@ from pathlib import Path
 
 import xarray as xr
 
+from framelens.records import NETCDF_ENGINE
+
 _kept: ContextVar[Callable[[Path], xr.Dataset] | None] = ContextVar("kept", default=None)
 
 
 def open_netcdf(path: Path) -> AbstractContextManager[xr.Dataset]:
     """The dataset of a file; its values are read when they are used, and it closes at the end."""
     kept = _kept.get()
-    return xr.open_dataset(path, engine="h5netcdf") if kept is None else nullcontext(kept(path))
+    return xr.open_dataset(path, engine=NETCDF_ENGINE) if kept is None else nullcontext(kept(path))
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def opened_once() -> Iterator[None]:
         return
     with ExitStack() as files:
         opened = functools.cache(
-            lambda path: files.enter_context(xr.open_dataset(path, engine="h5netcdf", cache=False))
+            lambda path: files.enter_context(xr.open_dataset(path, engine=NETCDF_ENGINE, cache=False))
         )
         token = _kept.set(opened)
         try:

@@ -132,7 +132,7 @@ def test_a_run_of_more_clips_has_the_rows_of_the_first_and_is_finished(tmp_path)
     words += ["--experiments", "attention_rows", "--frames", "4", "--context", "2", "--steps", "2"]
     assert main([*words, "--workers", "1"]) == 0
     file = tmp_path / "runs" / "tiny" / "a" / "attention_rows.nc"
-    with xr.open_dataset(file, engine="h5netcdf") as rows:
+    with xr.open_dataset(file, engine="netcdf4") as rows:
         assert rows["clip"].values.tolist() == list(range(CLIPS))
         assert rows.frame.values.tolist() == [0, 1, 2] and rows.step.values.tolist() == [0, 1]
     written = file.stat().st_mtime_ns

@@ -46,7 +46,7 @@ def run(out, *more):
 def test_every_arm_is_trained_timed_and_scored(tmp_path, small, capsys):
     assert run(tmp_path, "--seeds", "2") == 0
     assert capsys.readouterr().out.strip() == str(tmp_path)
-    result = xr.load_dataset(tmp_path / "compare.nc", engine="h5netcdf")
+    result = xr.load_dataset(tmp_path / "compare.nc", engine="netcdf4")
     assert result.attrs["command"].startswith("framelens compare-train ") and result.attrs["seed"] == 0
     assert dict(result.sizes) == {
         "arm": 2, "seed": 2, "sampling": 4, "clip": 2, "frame": 5, "checkpoint": 2, "sigma": 6, "round": 2
@@ -102,7 +102,7 @@ def test_networks_of_another_recipe_are_never_scored(tmp_path, small, capsys, mo
 @pytest.mark.slow
 def test_a_seed_is_the_first_training_seed_and_decides_the_noise(tmp_path, small):
     assert run(tmp_path / "a", "--seeds", "2") == 0 and run(tmp_path / "b", "--seed", "1") == 0
-    a, b = (xr.load_dataset(tmp_path / name / "compare.nc", engine="h5netcdf") for name in "ab")
+    a, b = (xr.load_dataset(tmp_path / name / "compare.nc", engine="netcdf4") for name in "ab")
     assert a.seed.values.tolist() == [0, 1] and b.seed.values.tolist() == [1]
     assert np.array_equal(a.loss.sel(seed=1), b.loss.sel(seed=1))
     sampled = {"sampling": "free_running", "seed": 1}

@@ -103,7 +103,7 @@ def test_models_of_other_depth_are_drawn_along_the_depth_without_differences(run
 def test_the_page_has_every_figure_both_verdicts_and_what_is_missing(runs, capsys):
     (runs[1].folder / "readout.nc").unlink()
     older, since = runs[1].folder / "noise_invariance.nc", [TOKEN_COSINE, TOKEN_COSINE_NULL]
-    xr.load_dataset(older, engine="h5netcdf").drop_vars(since).to_netcdf(older, engine="h5netcdf")
+    xr.load_dataset(older, engine="netcdf4").drop_vars(since).to_netcdf(older, engine="netcdf4")
     assert compare.main(["fake/a", "fake/b"]) == 0
     path = capsys.readouterr().out.strip()
     page = Path(path).read_text(encoding="utf-8")

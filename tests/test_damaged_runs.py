@@ -68,12 +68,12 @@ def test_no_text_of_a_run_becomes_markup(folder, tmp_path, monkeypatch):
             values["settings"][HOSTILE] = HOSTILE
         (folder / name).write_text(json.dumps(values))
     for path in folder.glob("*.nc"):
-        with xr.open_dataset(path, engine="h5netcdf") as stored:
+        with xr.open_dataset(path, engine="netcdf4") as stored:
             stored = stored.load()
         stored.attrs |= {"title": HOSTILE, "model": HOSTILE}
         for variable in stored.variables.values():
             variable.attrs |= {"units": HOSTILE, "long_name": HOSTILE}
-        stored.to_netcdf(path, engine="h5netcdf")
+        stored.to_netcdf(path, engine="netcdf4")
     assert main(["--run", str(folder), "--out", str(tmp_path / "figures")]) == 0
     html = (folder / "page.html").read_text()
     assert html.count("PWNED") > 10 and is_harmless(html)
@@ -130,9 +130,9 @@ def flip_the_middle(path):
 
 
 def drop_a_variable(path):
-    with xr.open_dataset(path, engine="h5netcdf") as stored:
+    with xr.open_dataset(path, engine="netcdf4") as stored:
         stored = stored.load()
-    stored.drop_vars("resid_post").to_netcdf(path, engine="h5netcdf")
+    stored.drop_vars("resid_post").to_netcdf(path, engine="netcdf4")
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_a_damaged_run_does_not_stop_the_others(whole, tmp_path, capsys, monkeyp
 
 def test_features_that_are_not_whole_frames_leave_their_figure_out(folder, capsys, monkeypatch):
     monkeypatch.setattr("framelens.reports.plots.names", lambda: ["norms", "pca"])
-    with xr.open_dataset(folder / "feature_pca.nc", engine="h5netcdf") as stored:
+    with xr.open_dataset(folder / "feature_pca.nc", engine="netcdf4") as stored:
         stored = stored.load()
-    stored.isel(token=slice(0, 17)).to_netcdf(folder / "feature_pca.nc", engine="h5netcdf")
+    stored.isel(token=slice(0, 17)).to_netcdf(folder / "feature_pca.nc", engine="netcdf4")
     assert report(folder, capsys)[0] == 0
     page = (folder / "page.html").read_text()
     assert page.count("data:image/png") == 1 and "feature_pca has 17 tokens" in page

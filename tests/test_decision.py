@@ -48,7 +48,7 @@ def test_the_planners_answers_are_those_on_record(case):
 def test_the_findings_are_those_on_record_and_need_datasets_only(case, tmp_path):
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in case["chosen"].items()}
     folder = fake_run.write(tmp_path / "run", **options)
-    data = {name: xr.load_dataset(folder / f"{name}.nc", engine="h5netcdf") for name in DATASETS}
+    data = {name: xr.load_dataset(folder / f"{name}.nc", engine="netcdf4") for name in DATASETS}
     found = findings(data)
     assert [finding.verdict for finding in found] == [each["verdict"] for each in case["found"]]
     for finding, each in zip(found, case["found"], strict=True):
@@ -60,7 +60,7 @@ def test_the_findings_are_those_on_record_and_need_datasets_only(case, tmp_path)
 def test_a_missing_dataset_leaves_its_questions_open(name, tmp_path):
     folder = fake_run.write(tmp_path / "run")
     others = [other for other in DATASETS if other != name]
-    found = findings({other: xr.load_dataset(folder / f"{other}.nc", engine="h5netcdf") for other in others})
+    found = findings({other: xr.load_dataset(folder / f"{other}.nc", engine="netcdf4") for other in others})
     still_open = {test.name for finding in found for test in finding.tests if test.passed is None}
     assert (
         still_open

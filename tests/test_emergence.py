@@ -24,7 +24,7 @@ def found(tmp_path_factory):
         _checkpoint.write(folder / f"step-{step:06d}.safetensors", network.state_dict(), about)
     asked = ["--clips", "1", "--steps", "2", "--seed", "3"]
     assert emergence.main(["--checkpoints", str(folder), *asked]) == 0
-    return xr.load_dataset(folder.parent / "emergence.nc", engine="h5netcdf"), folder
+    return xr.load_dataset(folder.parent / "emergence.nc", engine="netcdf4"), folder
 
 
 def test_the_file_says_how_to_repeat_it(found):

@@ -103,7 +103,7 @@ def test_what_no_layer_knows_has_one_panel_for_all(tmp_path):
     assert not known_state.is_known(flat.isel(target=0))
     (run.folder / "known_state.nc").unlink()
     only = flat.score.where(flat.target == "speed", stored.score)
-    stored.assign(score=only).to_netcdf(run.folder / "known_state.nc", engine="h5netcdf")
+    stored.assign(score=only).to_netcdf(run.folder / "known_state.nc", engine="netcdf4")
     figure, table = known_state.draw(run)
     (last,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "Known to no layer"]
     assert [label.get_text() for label in last.get_yticklabels()] == ["speed"]
@@ -112,10 +112,10 @@ def test_what_no_layer_knows_has_one_panel_for_all(tmp_path):
 
 def test_frames_that_were_not_generated_are_left_empty(tmp_path):
     folder = fake_run.write(tmp_path / "fake/a", layers=4, steps=4)
-    stored = xr.load_dataset(folder / "samples.nc", engine="h5netcdf")
+    stored = xr.load_dataset(folder / "samples.nc", engine="netcdf4")
     gone = (stored.frame == 5) & (stored["mode"] == "teacher_forced")
     (folder / "samples.nc").unlink()
-    stored.assign(psnr=stored.psnr.where(~gone)).to_netcdf(folder / "samples.nc", engine="h5netcdf")
+    stored.assign(psnr=stored.psnr.where(~gone)).to_netcdf(folder / "samples.nc", engine="netcdf4")
     figure, _ = samples.draw(open_run(folder))
     empty = [axes for axes in figure.axes if [text for text in axes.texts if "generated" in text.get_text()]]
     assert len(empty) == 1 and not empty[0].images

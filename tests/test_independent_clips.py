@@ -245,7 +245,7 @@ def test_files_manifest_and_plan_of_a_run_name_the_films(tmp_path, lengths):
     folder = tmp_path / "tiny" / "films"
     films = ["a.gif", "b.gif"] if len(lengths) == 2 else ["a.gif"] * 2
     for file in folder.glob("*.nc"):
-        stored = xr.load_dataset(file, engine="h5netcdf")
+        stored = xr.load_dataset(file, engine="netcdf4")
         assert (stored.film.values.tolist(), stored.control_film.values.tolist()) == (films, films[::-1])
     manifest = json.loads((folder / "manifest.json").read_text())
     windows = [window["file"] for window in manifest["windows"][:2]]

@@ -201,7 +201,7 @@ def test_videos_without_a_known_state_are_left_out_or_refused_in_one_line(sessio
 @pytest.fixture(scope="module")
 def run(results, tmp_path_factory):
     folder = fake_run.write(tmp_path_factory.mktemp("runs") / "fake" / "first", layers=2, steps=2, clips=5)
-    results.to_netcdf(folder / "known_state.nc", engine="h5netcdf")
+    results.to_netcdf(folder / "known_state.nc", engine="netcdf4")
     return open_run(folder)
 
 
@@ -226,7 +226,7 @@ def words_of(run, results, scores, folder):
     planted = results.isel(target=[0, 7, 9]).copy(deep=True)
     planted["score"].loc[{"network": "trained", "sigma": 1.0}] = np.array(scores)[None, None]
     planted["score_shuffled"][:] = planted.chance + 0 * planted.score_shuffled
-    planted.to_netcdf(folder / "known_state.nc", engine="h5netcdf")
+    planted.to_netcdf(folder / "known_state.nc", engine="netcdf4")
     return fig_known_state.words(fig_known_state.draw(replace(run, folder=folder))[1])
 
 

@@ -164,7 +164,7 @@ def test_a_causal_model_has_nothing_to_mask():
 def test_the_figure_says_which_layer_moves_most_and_how_far_the_last_one_does(model, tmp_path):
     model.source = Source()
     (found,) = measure(probed_clip_of({"trained": model})).values()
-    found.assign_coords(clip=[0]).to_netcdf(tmp_path / "mask_drift.nc", engine="h5netcdf")
+    found.assign_coords(clip=[0]).to_netcdf(tmp_path / "mask_drift.nc", engine="netcdf4")
     geometry = {"frames_per_chunk": 1, "tokens_per_frame": 4, "layers": LAYERS}
     manifest = fake_manifest.probe({"name": "x", "geometry": geometry}, {})
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))

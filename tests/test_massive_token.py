@@ -94,13 +94,13 @@ def test_tokens_that_are_repeated_pass_with_and_without_a_massive_one(scale):
 def test_the_page_names_the_token_that_holds_most_of_the_norm(tmp_path):
     folder = fake_run.write(tmp_path / "run", layers=4, steps=4, heads=2, clips=5)
     file = folder / "step_similarity.nc"
-    stored = xr.load_dataset(file, engine="h5netcdf")
+    stored = xr.load_dataset(file, engine="netcdf4")
     assert not FeatureEvidence({"step_similarity": stored}).massive
     stored["token_share"][:, 0, :, :, 3] = 0.93
     stored["token_share"][:, 0, :, :, 4] = 0.6
     stored["token_share"][:, 1] = 0.99
     stored["channel_share"][:, 0, :, :, 0] = 0.71
-    stored.to_netcdf(file, engine="h5netcdf")
+    stored.to_netcdf(file, engine="netcdf4")
     text = page(open_run(folder), [], {})
     assert "One token holds 93 % of the squared norm at layer 2, and more than 50 % in 2 of 5 layers" in text
     assert "One channel holds 71 % of the squared norm at the embedding, and more than 50 % in 1 of 5" in text
@@ -109,9 +109,9 @@ def test_the_page_names_the_token_that_holds_most_of_the_norm(tmp_path):
 def test_a_run_without_the_cosine_of_tokens_leaves_the_finding_undecided(tmp_path):
     folder = fake_run.write(tmp_path / "run", layers=4, steps=4, heads=2, clips=5)
     for name in ("step_similarity", "noise_invariance"):
-        stored = xr.load_dataset(folder / f"{name}.nc", engine="h5netcdf")
+        stored = xr.load_dataset(folder / f"{name}.nc", engine="netcdf4")
         old = stored.drop_vars([each for each in stored if "token" in each or "channel" in each])
-        old.to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+        old.to_netcdf(folder / f"{name}.nc", engine="netcdf4")
     finding, _ = findings_in_words(open_run(folder))
     assert finding.verdict == "undecided"
     assert "has no token_cosine_median: it is of an older version, probe again" in finding.tests[0].measured

@@ -22,9 +22,9 @@ def folder(tmp_path):
         if other.stem not in KEPT:
             other.unlink()
     path = folder / "frame_attention.nc"
-    own = xr.load_dataset(path, engine="h5netcdf").sel(lag=[0])
+    own = xr.load_dataset(path, engine="netcdf4").sel(lag=[0])
     own["cross_mass"] *= 0
-    own.to_netcdf(path, engine="h5netcdf")
+    own.to_netcdf(path, engine="netcdf4")
     return folder
 
 

@@ -269,7 +269,7 @@ def test_without_a_benefit_no_share_of_it_is_shown(tmp_path):
     for name in ("mse", "velocity_error"):
         whole = cut[f"plain_{name}"]
         cut[name] = cut[name] * 0 + whole
-    cut.to_netcdf(run.folder / "cut2.nc", engine="h5netcdf")
+    cut.to_netcdf(run.folder / "cut2.nc", engine="netcdf4")
     (run.folder / "cut2.nc").replace(run.folder / "cut.nc")
     run = open_run(run.folder)
     data = datasets(run, *INTERVENTIONS)

@@ -147,9 +147,9 @@ def test_latents_are_shown_by_three_channels_in_the_range_of_the_truth(run):
 
 def test_of_latents_it_is_said_that_channels_are_shown_as_colours(folder):
     for name in ("cut_frames", "leave_one_out_frames", "reuse_frames", "x0_lens_frames", "cut_films"):
-        with xr.open_dataset(folder / f"{name}.nc", engine="h5netcdf") as opened:
+        with xr.open_dataset(folder / f"{name}.nc", engine="netcdf4") as opened:
             stored = opened.load()
-        stored.assign_attrs(latent=1).to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+        stored.assign_attrs(latent=1).to_netcdf(folder / f"{name}.nc", engine="netcdf4")
     run = open_run(folder)
     titles = [part for part in layer_frames(run).parts if "<h3>" in part]
     assert len(titles) == 2 and all(AS_COLOURS in title for title in titles)

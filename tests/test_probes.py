@@ -94,7 +94,7 @@ def whole(checkpoint, tmp_path_factory):
 
 
 def datasets(folder):
-    return {file.stem: xr.load_dataset(file, engine="h5netcdf") for file in sorted(folder.glob("*.nc"))}
+    return {file.stem: xr.load_dataset(file, engine="netcdf4") for file in sorted(folder.glob("*.nc"))}
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_every_file_says_what_repeats_it(whole, checkpoint):
     files = [*whole.glob("*.nc"), *whole.glob("clips/*/*.nc")]
     assert len(files) > 10
     for file in files:
-        with xr.open_dataset(file, engine="h5netcdf") as stored:
+        with xr.open_dataset(file, engine="netcdf4") as stored:
             said = stored.attrs
         assert (said["command"], said["seed"], said["model"]) == (about["command"], 0, "tiny"), file
         assert json.loads(said["settings"]) == about["settings"], file

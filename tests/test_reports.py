@@ -140,7 +140,7 @@ def test_the_page_escapes_what_the_manifest_says(drawn, folder):
 
 def test_depth_averages_the_off_diagonal_pairs(run, folder):
     _, table = load("depth").draw(run)
-    with xr.open_dataset(folder / "step_similarity.nc", engine="h5netcdf") as stored:
+    with xr.open_dataset(folder / "step_similarity.nc", engine="netcdf4") as stored:
         values = stored.cosine.sel(network="random", mode="teacher_forced").values
     pairs = ~np.eye(values.shape[-1], dtype=bool)
     rows = table[(table["panel"] == table["panel"].iloc[0]) & (table["curve"] == "random")]
@@ -157,7 +157,7 @@ def test_the_table_holds_exactly_the_drawn_curves(run):
 
 def test_cross_attention_averages_the_stored_mass(run, folder):
     _, table = load("cross_attention").draw(run)
-    with xr.open_dataset(folder / "frame_attention.nc", engine="h5netcdf") as stored:
+    with xr.open_dataset(folder / "frame_attention.nc", engine="netcdf4") as stored:
         mass = stored.cross_mass.sel(network="trained", mode="teacher_forced").mean(
             ("clip", "frame", "head", "step")
         )
@@ -169,7 +169,7 @@ def test_cross_attention_averages_the_stored_mass(run, folder):
 
 def test_heads_shows_trained_minus_random(run, folder):
     _, table = load("heads").draw(run)
-    with xr.open_dataset(folder / "frame_attention.nc", engine="h5netcdf") as stored:
+    with xr.open_dataset(folder / "frame_attention.nc", engine="netcdf4") as stored:
         mass = stored.cross_mass.sel(mode="teacher_forced").mean(("clip", "frame", "step"))
         change = (mass.sel(network="trained") - mass.sel(network="random")).transpose("head", "layer")
     rows = table[table["panel"] != "trained"].pivot(index="head", columns="layer", values="mean")

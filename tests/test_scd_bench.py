@@ -93,7 +93,7 @@ def test_the_folder_says_what_was_done_and_holds_named_dimensions(ran):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"] and manifest["kind"] == "bench" and "trial" in manifest["text"]
     assert manifest["command"].startswith("framelens bench scd --preset trial")
-    with xr.open_dataset(folder / "bench_history.nc", engine="h5netcdf") as stored:
+    with xr.open_dataset(folder / "bench_history.nc", engine="netcdf4") as stored:
         assert stored.sample_seconds.dims == ("history", "arm", "round")
         assert dict(stored.sizes) == {"history": 2, "arm": 4, "round": 2}
         assert all(values.attrs["units"] for values in stored.data_vars.values())
@@ -127,7 +127,7 @@ def test_a_split_need_not_have_the_layers_of_the_dense_model(tmp_path, capsys):
     assert row["measured_over_predicted"]["operations"] == pytest.approx(reached)
     assert row["predicted_over_measured"]["operations"] == pytest.approx(1 / reached)
     assert f"{row['predicted']['operations']:.2f} ({reached:.0%})" in printed
-    with xr.open_dataset(tmp_path / "run" / "bench_split.nc", engine="h5netcdf") as stored:
+    with xr.open_dataset(tmp_path / "run" / "bench_split.nc", engine="netcdf4") as stored:
         assert stored.sample_seconds.dims == ("arm", "round") and stored.attrs["encoder_layers"] == 2
 
 

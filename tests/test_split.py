@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 
 def test_every_sampler_is_scored_on_the_same_clips(folder):
-    found = xr.load_dataset(folder / "split.nc", engine="h5netcdf")
+    found = xr.load_dataset(folder / "split.nc", engine="netcdf4")
     assert [str(arm).rpartition(", ")[0] for arm in found.arm.values] == [
         "dense", "fetched once", "fetched once, planned cut", "separated, not trained",
         "separated, fine-tuned", "dense, trained on", "dense", "separated, distilled",

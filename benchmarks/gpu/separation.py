@@ -20,6 +20,7 @@ from framelens.models.cost.operations import (
     modulation_cost,
     step_costs,
 )
+from framelens.records import read_netcdf
 
 CAPTURED = ("graph", "compile")
 COMPILED = ("token_concat", "prefix")
@@ -57,7 +58,7 @@ def time_separation(sizes: DaySizes, out: Path, preset: str, mode: str) -> list[
     memory = not is_compiled and not sizes.is_rehearsal
     command = f"framelens bench gpu --preset {preset}"
     document = time_preset(sizes.presets[preset], settings, command, folder, memory)
-    own = xr.load_dataset(folder / "bench_split.nc", engine="h5netcdf")
+    own = read_netcdf(folder / "bench_split.nc")
     readings = []
     for arm in own.arm.values:
         if not is_compiled or str(own["mode"].sel(arm=arm).values) == mode:
@@ -97,7 +98,7 @@ def measure_roofline(sizes: DaySizes, out: Path) -> list[Reading]:
         Reading("matrix rate", multiplied / 1e12, "TFLOP/s", beside=f"{sizes.matrix} squared, {sizes.dtype}"),
     ]
     for name, file in timed.items():
-        own = xr.load_dataset(file, engine="h5netcdf")
+        own = read_netcdf(file)
         for arm in own.arm.values:
             row, preset = own.sel(arm=arm), sizes.presets[name]
             shape = preset.shape(str(row.network.values), value_bytes=VALUE_BYTES[sizes.dtype])

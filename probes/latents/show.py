@@ -11,7 +11,8 @@ import xarray as xr
 from tqdm import tqdm
 
 from framelens.models.encoders.latents import Latents
-from framelens.records import write_netcdf
+from framelens.records import read_netcdf, write_netcdf
+from framelens.records.damage import DAMAGE
 from framelens.records.progress import progress_bar
 from framelens.videos import files, latents
 
@@ -106,8 +107,8 @@ def _read_samples(run: Path, name: str = SAMPLES) -> xr.Dataset:
     if not file.exists():
         raise FileNotFoundError(f"{run} has no {file.name}; expected the folder of a finished run")
     try:
-        dataset = xr.load_dataset(file, engine="h5netcdf")
-    except OSError as error:
+        dataset = read_netcdf(file)
+    except DAMAGE as error:
         raise ValueError(f"cannot read {file}: {error}") from None
     lacking = [name for name in ("video", "truth") if name not in dataset]
     if lacking:

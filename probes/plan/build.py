@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from framelens.analyses.decision.engine import Answer
 from framelens.analyses.decision.kept import THRESHOLD, summary
@@ -40,7 +39,7 @@ from framelens.probes.plan.prediction import (
     predict,
     shape_in_use,
 )
-from framelens.records import now
+from framelens.records import now, read_netcdf
 from framelens.records.manifest import FILE as MANIFEST
 from framelens.records.manifest import ProbeManifest
 from framelens.records.plan import FILE, Plan
@@ -108,7 +107,7 @@ def plan(folder: Path, config: Any, use: Use, clocks: Clocks | None = None, file
     if hasattr(config, "encoder_layers"):
         return build(Plan, _plain(found | _separated_already(config, geometry, use, clocks)))
     data = {
-        name: _read(folder, name)
+        name: read_netcdf(folder / f"{name}.nc")
         for name in (*DATASETS, *NEWER, *SUPPORTING)
         if (folder / f"{name}.nc").exists()
     }
@@ -229,10 +228,6 @@ def _curves(answer: Split) -> dict[str, Any]:
 
 def _interval(rows: np.ndarray) -> dict[str, np.ndarray]:
     return dict(summary(rows)._asdict())
-
-
-def _read(folder: Path, name: str) -> xr.Dataset:
-    return xr.load_dataset(folder / f"{name}.nc", engine="h5netcdf")
 
 
 def _plain(value: Any) -> Any:

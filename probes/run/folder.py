@@ -22,7 +22,15 @@ from framelens.probes.run.pairing import control_films
 from framelens.probes.run.probed_clip import grid_of, probed_frames
 from framelens.probes.run.resume import Resume, measured_by
 from framelens.probes.run.settings import Settings
-from framelens.records import now, origin, read_json_object, sync_to_disk, write_json, write_netcdf
+from framelens.records import (
+    now,
+    origin,
+    read_json_object,
+    read_netcdf,
+    sync_to_disk,
+    write_json,
+    write_netcdf,
+)
 from framelens.records.damage import name_damage
 from framelens.records.lock import remove_stale_files
 from framelens.records.manifest import FILE, ProbedModel, ProbeManifest
@@ -140,7 +148,7 @@ class RunFolder:
         """The results of one clip; ValueError, which names the file and what to do, for a damaged one."""
         file = self._clip(clip) / f"{name}.nc"
         with name_damage(str(file), f"delete {file.parent} and give the same command again"):
-            part = xr.load_dataset(file, engine="h5netcdf")
+            part = read_netcdf(file)
             del part.attrs["seconds"]
             return part
 

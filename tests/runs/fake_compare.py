@@ -30,7 +30,7 @@ def write(folder: Path, seeds: int = 2, clips: int = 6, state_error: bool = True
     coords = {"arm": ARMS, "seed": range(seeds), "sampling": sampling, "checkpoint": checkpoint}
     dataset = xr.Dataset(values, coords | {"sigma": sigma, "frame": frame})
     folder.mkdir(parents=True, exist_ok=True)
-    dataset.to_netcdf(folder / "compare.nc", engine="h5netcdf")
+    dataset.to_netcdf(folder / "compare.nc", engine="netcdf4")
     manifest = {
         "kind": "compare",
         "format": 1,

@@ -112,6 +112,6 @@ def write(folder, found: dict[str, xr.Dataset], manifest: dict) -> None:
     folder.mkdir(parents=True)
     for name, dataset in found.items():
         dataset.assign_coords(clip=range(dataset.sizes["clip"])).to_netcdf(
-            folder / f"{name}.nc", engine="h5netcdf"
+            folder / f"{name}.nc", engine="netcdf4"
         )
     (folder / "manifest.json").write_text(json.dumps(manifest))

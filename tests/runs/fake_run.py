@@ -66,7 +66,7 @@ def _write(
     } | fake_interventions.datasets(size, controls_hold)
     datasets |= fake_frames.datasets(size, datasets["samples"].truth)
     for name, dataset in datasets.items():
-        dataset.astype("float32").to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+        dataset.astype("float32").to_netcdf(folder / f"{name}.nc", engine="netcdf4")
     (folder / "manifest.json").write_text(json.dumps(_manifest(size, complete), indent=1))
     if verdict is not None:
         fake_interventions.plan(size, verdict, controls_hold).write(folder / "plan.json")
