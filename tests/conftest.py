@@ -1,4 +1,7 @@
-"""Shapes in signatures are enforced here, and cost nothing outside of tests; one thread; tiers of tests.
+"""The fast tests enforce shapes in signatures, at no cost outside of tests; one thread; tiers of tests.
+
+The slow tests run whole commands, which take twice as long while every call is checked. FRAMELENS_THOROUGH=1
+enforces shapes there too.
 
 The networks of these tests are smaller than the cost of sharing them out among threads. More threads are
 other kernels all the same, so FRAMELENS_TEST_THREADS=2 asks for them (tests/other_kernels.sh).
@@ -15,7 +18,7 @@ os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import config, install_import_hook  # noqa: E402
 from precision import double_precision  # noqa: E402
 
 torch.set_num_threads(THREADS)
@@ -23,6 +26,13 @@ torch.set_num_threads(THREADS)
 # The setting of beartype lets an int stand where a float is expected, as Python's typing rules do.
 # (pytest's --jaxtyping-packages cannot pass a setting to the checker.)
 install_import_hook("framelens", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    is_checked = item.get_closest_marker("slow") is None or "FRAMELENS_THOROUGH" in os.environ
+    config.update("jaxtyping_disable", not is_checked)
+    return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,12 +25,12 @@ def folder(tmp_path_factory):
     """A run whose fine-tune and distillation have one step each."""
     folder = tmp_path_factory.mktemp("runs") / "split" / "dense-tiles"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("framelens.training.split.STEPS", 2)
-        patch.setattr("framelens.training.split.FEWER", (1,))
+        patch.setattr("framelens.training.samplers.STEPS", 2)
+        patch.setattr("framelens.training.samplers.FEWER", (1,))
         patch.setattr("framelens.training.state.TrainingFolder._write_sample", lambda folder, run: None)
         patch.setattr("framelens.training.trainer.measure_validation_loss", lambda *_: {0.5: 1.0})
         patch.setattr("framelens.training.distil.VALIDATION_CLIPS", 1)
-        assert main([*SMALL, "--control", "--out", str(folder)]) == 0
+        assert main([*SMALL, "--control", "--dense-few", "--out", str(folder)]) == 0
     return folder
 
 
@@ -38,9 +38,9 @@ def test_every_sampler_is_scored_on_the_same_clips(folder):
     found = xr.load_dataset(folder / "split.nc", engine="netcdf4")
     assert [str(arm).rpartition(", ")[0] for arm in found.arm.values] == [
         "dense", "fetched once", "fetched once, planned cut", "separated, not trained",
-        "separated, fine-tuned", "dense, trained on", "dense", "separated, distilled",
+        "separated, fine-tuned", "dense, trained on", "dense", "separated, distilled", "dense, distilled",
     ]  # fmt: skip
-    assert found.evaluations.values.tolist() == [2, 2, 2, 2, 2, 2, 1, 1]
+    assert found.evaluations.values.tolist() == [2, 2, 2, 2, 2, 2, 1, 1, 1]
     assert np.isfinite(found.psnr).all() and (found.seconds > 0).all() and (found.memory_error > 0).all()
     assert found.attrs["command"].startswith("framelens split --plan")
 
@@ -55,7 +55,9 @@ def test_a_split_run_is_drawn_with_the_differences_from_dense(folder, tmp_path):
 
 
 def test_what_is_trained_already_is_taken(folder, tmp_path, monkeypatch):
-    files = {name: folder / name / "model.safetensors" for name in ("separated", "few", "control")}
+    files = {
+        name: folder / name / "model.safetensors" for name in ("separated", "few", "control", "dense-few")
+    }
     measured = {}
     monkeypatch.setattr("framelens.training.split._train", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(
@@ -65,6 +67,7 @@ def test_what_is_trained_already_is_taken(folder, tmp_path, monkeypatch):
     assert main([*SMALL, *trained, "--out", str(tmp_path / "again")]) == 0
     assert measured["separated, fine-tuned, 20 steps"].model.source.file == files["separated"]
     assert measured["separated, distilled, 4 steps"].model.source.file == files["few"]
+    assert measured["dense, distilled, 1 step"].model.source.file == files["dense-few"]
     control = measured["dense, trained on, 20 steps"].model
     assert control.source.file == files["control"] and type(control).__name__ == "Dense"
 

@@ -9,7 +9,6 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from framelens.records.checks import CLIPS, FRAMES, SEED, Rule, between, check, optional, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
@@ -17,12 +16,9 @@ from framelens.records.manifest import FILE, SplitManifest
 from framelens.records.plan import SPLIT_WORLDS, Plan, split_recipe
 from framelens.training.recipes import FEW, LAYERS, MOST_COUNT, RECIPES, SEPARATED, SPLIT, TUNED, Recipe
 
-if TYPE_CHECKING:
-    from framelens.training.trade import TimedSampler
-
 ABOUT = "Acts on a plan: separates and trains its dense model, and tells what that buys."
-CONTEXT, STEPS, FEWER = 4, 20, (4, 2, 1)
-"""Given frames, denoising steps, and the few steps that are tried."""
+CONTEXT = 4
+"""Given frames."""
 KEPT = ("frames", "batch", "muon", "autocast")
 """Settings of a model's own training that its fine-tune takes over."""
 RULES: dict[str, Rule] = {
@@ -67,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
         help="score the dense model that was trained for as many steps more, too: this one, or, without a "
         "name, one that is trained now",
     )  # fmt: skip
+    training.add_argument(
+        "--dense-few", nargs="?", const="", metavar="MODEL",
+        help="score the dense model that was itself distilled to few steps, too: this one, or, without a "
+        "name, one that is distilled now",
+    )  # fmt: skip
     done = parser.add_argument_group("what is trained already")
     done.add_argument("--separated", help="a separated model of that plan, instead of a fine-tune")
     done.add_argument("--few", help="its distilled student, instead of a distillation")
@@ -95,6 +96,7 @@ def split(options: argparse.Namespace, out: Path, command: str) -> Path:
 
     from framelens import records
     from framelens.models.loading.devices import check_device, device_name
+    from framelens.training.samplers import Trained, make_arms
     from framelens.training.trade import measure_trade
 
     torch.set_num_threads(options.threads)
@@ -107,7 +109,11 @@ def split(options: argparse.Namespace, out: Path, command: str) -> Path:
     control = options.control
     if control == "":
         control = str(_train(tuning.as_control(), out / "control", options))
-    arms = make_arms(plan, tuning, separated, few, control, options)
+    dense_few = options.dense_few
+    if dense_few == "":
+        dense_few = str(_train(distillation_of_dense(tuning, options), out / "dense-few", options))
+    trained = Trained(separated, few, control, dense_few)
+    arms = make_arms(options.model, plan, tuning, trained, options.device, options.layers)
     result = measure_trade(
         arms, videos, tuning.frames, options.clips, CONTEXT, options.rounds, options.seed, options.device
     )
@@ -117,7 +123,7 @@ def split(options: argparse.Namespace, out: Path, command: str) -> Path:
         summary=f"{options.clips} held-out clips of {videos}, the first {CONTEXT} frames given; each sampler "
         f"timed {options.rounds} times, interleaved, threads: {options.threads}.",
         **records.origin(command, "torch", "numpy", "xarray", "scikit-image"),
-        settings=settings | {"context": CONTEXT, "separated": separated, "few": few, "control": control},
+        settings=settings | {"context": CONTEXT} | trained._asdict(),
         device=device_name(options.device),
         complete=True,
     )
@@ -193,46 +199,21 @@ def distillation(separated: str, options: argparse.Namespace) -> Recipe:
     )
 
 
+def distillation_of_dense(tuning: Recipe, options: argparse.Namespace) -> Recipe:
+    """The recipe that distils the whole dense model, in as many steps."""
+    return replace(
+        tuning.as_control(),
+        **FEW | {"steps": options.few_steps},
+        lora_rank=0,
+        initial=options.model,
+        teacher=options.model,
+    )
+
+
 def _train(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Path:
     from framelens.training.loop import train
 
     return train(recipe, folder, options.device)
-
-
-def make_arms(
-    plan: Plan, tuning: Recipe, separated: str, few: str, control: str | None, options: argparse.Namespace
-) -> "dict[str, TimedSampler]":
-    """The samplers that are compared, the dense model at its usual number of steps first."""
-    from framelens import models
-    from framelens.diffusion.contract import module_of
-    from framelens.diffusion.schedule import Sampling
-    from framelens.models.variants.fetch_once import fetch_once
-    from framelens.training.build import build
-    from framelens.training.trade import TimedSampler
-
-    def load(name: str) -> Any:
-        return models.load(name, options.device)
-
-    dense, tuned, student = load(options.model), load(separated), load(few)
-    untrained = build(tuning, options.device)
-    module_of(untrained).eval().requires_grad_(False)
-    usual, cut = Sampling(STEPS), plan if options.layers is None else options.layers[0]
-    arms = {
-        f"dense, {STEPS} steps": TimedSampler(dense, usual),
-        f"fetched once, {STEPS} steps": TimedSampler(fetch_once(dense), usual),
-        f"fetched once, planned cut, {STEPS} steps": TimedSampler(fetch_once(dense, cut), usual),
-        f"separated, not trained, {STEPS} steps": TimedSampler(untrained, usual),
-        f"separated, fine-tuned, {STEPS} steps": TimedSampler(tuned, usual),
-    }
-    if control is not None:
-        arms[f"dense, trained on, {STEPS} steps"] = TimedSampler(load(control), usual)
-    for steps in FEWER:
-        arms[f"dense, {steps} step{'s' * (steps > 1)}"] = TimedSampler(dense, Sampling(steps))
-    for steps in FEWER:
-        arms[f"separated, distilled, {steps} step{'s' * (steps > 1)}"] = TimedSampler(
-            student, Sampling(steps, renoise=True)
-        )
-    return arms
 
 
 if __name__ == "__main__":
