@@ -19,6 +19,9 @@ SHORTER = {
     },
     "02_separating": {"counts = (4, 20)": "counts = (2, 4)", "STEPS, GIVEN = 20, 4": "STEPS, GIVEN = 4, 4"},
     "04_your_model": {"--steps 4 --frames 6": "--steps 2 --frames 4 --context 3 --workers 1"},
+    "05_attention": {"--clips 5": "--clips 2"},
+    "06_interventions": {"np.ndindex(lost.shape)": "np.ndindex(3, 4)"},
+    "07_compare": {"--clips 5": "--clips 2"},
 }
 """What is shorter here than for a reader: the same cells, with fewer steps and frames in fewer processes."""
 

@@ -17,10 +17,10 @@ order = 1
 title = "What separating buys"
 caption = (
     "Each point is one sampler; numbers beside a line are denoising steps. Across: the time of a frame of a "
-    "free run over the dense model's, the median of interleaved rounds. Up: its quality minus that of the dense "
-    "model at its usual number of steps on the same clip. Left: PSNR of frames that continue the true past. "
-    "Middle: PSNR of the last frame of a free run. Right, in a world with memory: squared error of pixels "
-    "that were seen only before the last frame (lower is better). Bars are 95 % intervals over clips."
+    "free run over the dense model's, the median of interleaved rounds. Up: its quality minus that of the "
+    "dense model at its usual number of steps on the same clip. Left: PSNR of frames that continue the true "
+    "past. Middle: PSNR of the last frame of a free run. Right, in a world with memory: squared error of "
+    "pixels that were seen only before the last frame (lower is better). Bars are 95 % intervals over clips."
 )
 TICKS = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2)
 DRAWN = {
