@@ -17,7 +17,7 @@ STEPS, FEWER = 20, (4, 2, 1)
 
 
 class Trained(NamedTuple):
-    """The trained models of a comparison, by name or path; the last two only where they were asked for."""
+    """The trained models of a comparison, by name or path; the last two None where they are not compared."""
 
     separated: str
     few: str

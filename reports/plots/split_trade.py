@@ -16,7 +16,7 @@ needs = ("split",)
 order = 1
 title = "What separating buys"
 caption = (
-    "Each point is one sampler; numbers beside a line are denoising steps. Across: the time of a frame of a "
+    "Each point is one sampler; numbers on a line are denoising steps. Across: the time of a frame of a "
     "free run over the dense model's, the median of interleaved rounds. Up: its quality minus that of the "
     "dense model at its usual number of steps on the same clip. Left: PSNR of frames that continue the true "
     "past. Middle: PSNR of the last frame of a free run. Right, in a world with memory: squared error of "
@@ -44,10 +44,10 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
             ends = np.stack([middle - rows["difference low"], rows["difference high"] - middle])
             has_line = len(rows) > 1
             label = name if has_line else rows["sampler"].iloc[0]
-            look |= {} if has_line else {"linestyle": "none"}
+            look |= {"marker": "o", "markersize": 7} if has_line else {"linestyle": "none"}
             axes.errorbar(rows["time"], middle, yerr=np.nan_to_num(ends), label=label, capsize=2, **look)
             if has_line:
-                _write_steps(axes, rows, is_first=name == kinds.iloc[0])
+                _write_steps(axes, rows)
         axes.axhline(0, color="black", linewidth=0.5)
         axes.set(xscale="log", xlabel="time of a frame / dense", ylabel=DRAWN[score], title=score)
         shown = [tick for tick in TICKS if table["time"].min() * 0.9 <= tick <= table["time"].max() * 1.1]
@@ -58,12 +58,11 @@ def draw(run: Run) -> tuple[Figure, pd.DataFrame]:
     return figure, table
 
 
-def _write_steps(axes: Axes, rows: pd.DataFrame, is_first: bool) -> None:
-    """The number of steps at each point of a line: above the first line, below the others."""
-    offset, side = ((4, 3), "left") if is_first else ((-3, -8), "right")
+def _write_steps(axes: Axes, rows: pd.DataFrame) -> None:
+    """The number of steps in each point of a line."""
     for _, row in rows.iterrows():
         place = (row["time"], row["difference mean"])
-        axes.annotate(str(row["steps"]), place, offset, textcoords="offset points", fontsize=6, ha=side)
+        axes.annotate(str(row["steps"]), place, fontsize=5, color="white", ha="center", va="center", zorder=5)
 
 
 def tabulate(result: xr.Dataset) -> pd.DataFrame:
