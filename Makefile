@@ -26,6 +26,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # pyright brings its own node; it need not ask whether a newer pyright exists.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
+# Images of containers often forbid Python to keep what it compiled. Every process would then compile torch and all
+# else that it imports anew, which takes longer than the import itself: pip compiles nothing here (see below).
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup check latents probe figures train evaluate compare split compare-train scd-bench test suite test-fast lint docs notebooks clean
 

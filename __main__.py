@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "bench overhead": ("benchmarks.overhead.__main__", "time a probed rollout against a bare one"),
         "bench growth": ("benchmarks.growth.__main__", "measure how the costs of probing grow"),
         "bench sampler": ("benchmarks.sampler.__main__", "time our sampler against a plain one"),
+        "bench training": ("benchmarks.training.__main__", "time a training step, dense against separated"),
         "bench gpu": ("benchmarks.gpu.__main__", "measure on a GPU everything that only a GPU can show"),
     },
     "shell": {"completion": ("completion", "print a script that completes these commands in your shell")},

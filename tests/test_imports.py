@@ -67,6 +67,7 @@ INSIDE = {
     "benchmarks/overhead": {"benchmarks"},
     "benchmarks/growth": {"benchmarks", "benchmarks/overhead"},
     "benchmarks/sampler": {"benchmarks"},
+    "benchmarks/training": {"benchmarks", "benchmarks/scd"},  # its networks
     "benchmarks/gpu": {"benchmarks", "benchmarks/scd", "benchmarks/overhead"},  # it times what they time
     "reports/drawing": {"reports"},
     "reports/plots": {"reports/drawing", "reports"},

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,16 @@ def test_make_takes_the_variables_that_exist(words):
 def test_make_figures_draws_those_of_the_paper():
     done = run_make("--dry-run", "figures", "PAPER=1", "RUN=runs/a/b")
     assert "framelens figures --run runs/a/b --paper" in done.stdout, done.stderr
+
+
+def test_commands_of_make_keep_what_python_compiled(tmp_path):
+    added = tmp_path / "added.mk"
+    added.write_text(f'said:\n\t@{sys.executable} -c "import sys; print(sys.dont_write_bytecode)"\n')
+    command = ["make", "--silent", "--file", "Makefile", "--file", str(added), "said"]
+    for forbidden in ("", "1"):
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": forbidden}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == "False", done.stderr
 
 
 def test_files_are_short_enough_to_read():

@@ -1,12 +1,11 @@
 """One step of training a separated network whose blocks are computed again in the backward pass."""
 
 import torch
-from torch import Tensor
 
 from framelens.benchmarks import measure
 from framelens.benchmarks.gpu.readings import Reading, read_rounds
 from framelens.benchmarks.gpu.sizes import DaySizes
-from framelens.diffusion.loss import flow_matching_loss
+from framelens.benchmarks.trained_network import TrainedNetwork
 from framelens.models import scd
 from framelens.models.cost.operations import VALUE_BYTES, shape_of
 from framelens.models.cost.training import TrainingStep
@@ -15,34 +14,14 @@ AVERAGE = "average"
 """What a training holds beside: the average of its weights."""
 
 
-class TrainedNetwork:
-    """A separated network in training, its optimiser and a clip of noise."""
-
-    def __init__(self, sizes: DaySizes):
-        config, self.device = sizes.trained, sizes.device
-        self.on_gpu = self.device.startswith("cuda")
-        with torch.device(self.device):
-            torch.manual_seed(0)
-            self.model = scd.build(config).train()
-            shape = (1, sizes.trained_frames, config.channels, config.height, config.width)
-            self.clean, self.noise = torch.randn(shape), torch.randn(shape)
-            self.sigma = torch.rand(shape[:2])
-            self.cond = self._condition(config)
-        for part in (self.model.encoder, self.model.decoder):
-            part.recompute = True
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=self.on_gpu)
-
-    def _condition(self, config: scd.Config) -> Tensor | None:
-        return torch.randn(1, config.text_tokens, config.text_width) if config.text_tokens else None
-
-    def advance(self) -> Tensor:
-        """The loss before one step."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.on_gpu):
-            loss = flow_matching_loss(self.model, self.clean, self.noise, self.sigma, self.cond).mean()
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+def build_step(sizes: DaySizes) -> TrainedNetwork:
+    """A separated network whose blocks are computed again in the backward pass, and a clip to train it on."""
+    with torch.device(sizes.device):
+        torch.manual_seed(0)
+        model = scd.build(sizes.trained)
+    for part in (model.encoder, model.decoder):
+        part.recompute = True
+    return TrainedNetwork(model, sizes.trained, sizes.trained_frames, sizes.device)
 
 
 def measure_training_step(sizes: DaySizes) -> list[Reading]:
@@ -52,7 +31,7 @@ def measure_training_step(sizes: DaySizes) -> list[Reading]:
     weights: list[int] = []
 
     def run() -> None:
-        step = TrainedNetwork(sizes)
+        step = build_step(sizes)
         seconds[:] = measure.interleave({0: step.advance}, sizes.repeats, sizes.device, 0)[0].wall_seconds
         losses.append(step.advance().item())
         weights.extend(weight.numel() for weight in step.model.parameters())

@@ -85,16 +85,12 @@ def measure_arm(pair: "SampledFrame", repeats: int, device: str, seed: int) -> d
     runs = {"ours": pair.ours, "plain": pair.plain}
     taken = measure.interleave(runs, repeats, device, seed, {"ours": pair.prepare})
     ratios = taken["plain"].over(taken["ours"])
-    measured = {
-        name: {"median": measure.spread(values)["median"], "interval": measure.median_interval(values)}
-        for name, values in ratios.items()
-    }
     pair.prepare()
     profiles = {name: profile(run) for name, run in runs.items()}
     return {
         "difference": difference,
         "seconds": {name: measure.spread(each.wall_seconds) for name, each in taken.items()},
-        "ratio": measured,
+        "ratio": {name: measure.median_of(values) for name, values in ratios.items()},
         "operations": {
             name: {kind: asdict(row) for kind, row in rows.items()} for name, rows in profiles.items()
         },
@@ -103,12 +99,14 @@ def measure_arm(pair: "SampledFrame", repeats: int, device: str, seed: int) -> d
 
 def table_text(rows: dict[str, dict]) -> str:
     """Two tables in Markdown: times by arm, and operations of a frame by kind."""
+    from framelens.benchmarks.measure import spell_median
+
     lines = [
         "| arm | ours, s | plain, s | plain / ours, wall | of CPU time | frames differ by |",
         "|---|---|---|---|---|---|",
     ]
     for arm, row in rows.items():
-        wall, cpu = (_interval(row["ratio"][name]) for name in ("wall_seconds", "cpu_seconds"))
+        wall, cpu = (spell_median(row["ratio"][name]) for name in ("wall_seconds", "cpu_seconds"))
         seconds = " | ".join(f"{row['seconds'][name]['median']:.3f}" for name in ("ours", "plain"))
         lines.append(f"| {arm} | {seconds} | {wall} | {cpu} | {row['difference']:.0e} |")
     lines += [
@@ -123,11 +121,6 @@ def table_text(rows: dict[str, dict]) -> str:
             times = " | ".join(f"{each[kind]['microseconds'] / 1000:.1f}" for each in (ours, plain))
             lines.append(f"| {arm}, {kind} | {launches} | {times} |")
     return "\n".join(lines)
-
-
-def _interval(ratio: dict[str, Any]) -> str:
-    low, high = ratio["interval"]
-    return f"{ratio['median']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def parser() -> argparse.ArgumentParser:
