@@ -4,11 +4,10 @@ step = TrainedNetwork(dense.build(config), config, frames=8, device="cpu")
 step.advance()                                                 # the loss before one optimiser step
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from framelens.diffusion.contract import CausalDiffuser, module_of
 from framelens.diffusion.loss import flow_matching_loss
 from framelens.models.parts.config import StackConfig
 
@@ -17,17 +16,23 @@ class TrainedNetwork:
     """AdamW on teacher-forced clips of noise; `draws` noise levels of each clip, for a separated network."""
 
     def __init__(
-        self, model: Any, config: StackConfig, frames: int, device: str, batch: int = 1, draws: int = 1
+        self,
+        model: CausalDiffuser,
+        config: StackConfig,
+        frames: int,
+        device: str,
+        batch: int = 1,
+        draws: int = 1,
     ):
         self.on_gpu = device.startswith("cuda")
-        self.model = model.train()
+        self.model, module = model, module_of(model).train().requires_grad_(True)
         with torch.device(device):
             image = (config.channels, config.height, config.width)
             self.clean = torch.randn(batch, frames, *image)
             self.noise = torch.randn(batch, frames * draws, *image)
             self.sigma = torch.rand(batch, frames * draws)
             self.cond = self._condition(config, batch, frames)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=self.on_gpu)
+        self.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=self.on_gpu)
 
     def _condition(self, config: StackConfig, batch: int, frames: int) -> Tensor | None:
         if config.text_tokens:

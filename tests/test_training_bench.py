@@ -9,6 +9,7 @@ from framelens.benchmarks.scd.arms import network
 from framelens.benchmarks.scd.presets import PRESETS
 from framelens.benchmarks.trained_network import TrainedNetwork
 from framelens.benchmarks.training import __main__ as command
+from framelens.diffusion.contract import module_of
 
 FEW = ["--preset", "tiny", "--frames", "2", "--repeats", "1"]
 
@@ -16,7 +17,7 @@ FEW = ["--preset", "tiny", "--frames", "2", "--repeats", "1"]
 @pytest.mark.parametrize("arm", ["dense", *command.ARMS])
 def test_the_layers_that_tokens_pass_through_are_counted_as_they_are(arm):
     preset, frames, draws = PRESETS["tiny"], 2, 1 if arm == "dense" else 3
-    model = network(preset, arm, "cpu", "float32", 0).requires_grad_(True)
+    model = module_of(network(preset, arm, "cpu", "float32", 0))
     passed = []
     for name, module in model.named_modules():
         if re.search(r"blocks\.\d+$", name):

@@ -6,6 +6,7 @@ from framelens.benchmarks import measure
 from framelens.benchmarks.gpu.readings import Reading, read_rounds
 from framelens.benchmarks.gpu.sizes import DaySizes
 from framelens.benchmarks.trained_network import TrainedNetwork
+from framelens.diffusion.contract import module_of
 from framelens.models import scd
 from framelens.models.cost.operations import VALUE_BYTES, shape_of
 from framelens.models.cost.training import TrainingStep
@@ -34,7 +35,7 @@ def measure_training_step(sizes: DaySizes) -> list[Reading]:
         step = build_step(sizes)
         seconds[:] = measure.interleave({0: step.advance}, sizes.repeats, sizes.device, 0)[0].wall_seconds
         losses.append(step.advance().item())
-        weights.extend(weight.numel() for weight in step.model.parameters())
+        weights.extend(weight.numel() for weight in module_of(step.model).parameters())
 
     peak = measure.peak_bytes(run, sizes.device) if sizes.device.startswith("cuda") else run()
     about = (

@@ -72,11 +72,10 @@ def time_arms(preset: "Preset", options: argparse.Namespace) -> dict[str, dict[s
 
     steps = {}
     for arm in ("dense", *dict.fromkeys(options.arms)):
-        model: Any = network(preset, arm, options.device, "float32", options.seed)
+        model = network(preset, arm, options.device, "float32", options.seed)
         draws = 1 if arm == "dense" else options.draws
-        trained = model.requires_grad_(True)
         steps[arm] = TrainedNetwork(
-            trained, preset.dense, options.frames, options.device, options.batch, draws
+            model, preset.dense, options.frames, options.device, options.batch, draws
         ).advance
     taken = measure.interleave(steps, options.repeats, options.device, options.seed)
     rows = {}
@@ -134,12 +133,13 @@ def parser() -> argparse.ArgumentParser:
         "--draws", type=int, default=1, help="noise draws of a clip, for separated networks (default: 1)"
     )
     parser.add_argument("--repeats", type=int, default=10, help="timed rounds of all networks (default: 10)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, clips and the order of rounds")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/bench/training"), help="folder for the results"
     )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
+    machine.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     return parser
 
 
