@@ -1,4 +1,4 @@
-"""framelens emergence --checkpoints runs/train/X/checkpoints: the findings during training.
+"""framelens emergence --checkpoints runs/train/X: the findings during training.
 
 For every kept checkpoint, by layer: noise-seed invariance at sigma 1, similarity between denoising steps and
 attention to earlier frames, at the last frame of a few held-out clips, beside the validation loss.
@@ -15,13 +15,18 @@ import xarray as xr
 from framelens.probes.run.settings import Settings
 from framelens.records import as_attributes, origin, write_netcdf
 from framelens.records.commands import command_line, exits_as, read_options
+from framelens.records.trainings import find_checkpoints, find_training
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="framelens emergence", description=__doc__)
-    parser.add_argument("--checkpoints", type=Path, required=True, help="folder of step-*.safetensors")
-    parser.add_argument("--out", type=Path, help="netCDF file (default: emergence.nc beside the folder)")
+    parser.add_argument(
+        "--checkpoints", type=Path, required=True, help="folder of a training, or of its step-*.safetensors"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="netCDF file (default: emergence.nc in the training's folder)"
+    )
     parser.add_argument("--clips", type=int, default=6, help="held-out clips")
     parser.add_argument("--steps", type=int, default=10, help="denoising steps")
     parser.add_argument("--seed", type=int, default=0, help="decides clips and noise")
@@ -33,11 +38,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Exit status: 0, or 2 when the request cannot be met."""
     options = read_options(parser(), arguments)
-    out = options.out or options.checkpoints.parent / "emergence.nc"
+    out = options.out or find_training(options.checkpoints) / "emergence.nc"
     settings = Settings(
         clips=options.clips, steps=options.steps, seed=options.seed, device=options.device, probed=1
     )
-    found = _emergence(_checkpoints(options.checkpoints), settings).astype("float32")
+    found = _emergence(find_checkpoints(options.checkpoints), settings).astype("float32")
     command = command_line("emergence", arguments)
     print(write_netcdf(out, found.assign_attrs(_origin(command, options.checkpoints, settings))))
     return 0
@@ -51,13 +56,6 @@ def _origin(command: str, checkpoints: Path, settings: Settings) -> dict[str, An
         "settings": settings.describe(),
     }
     return as_attributes(origin(command, "torch", "numpy", "xarray") | about)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("step-*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no step-*.safetensors; `make train` keeps them")
-    return files
 
 
 def _emergence(files: list[Path], settings: Settings) -> xr.Dataset:

@@ -4,20 +4,26 @@
     framelens compare runs/compare/tiles        # one comparison of trainings: its table
     framelens compare a.json b.json             # files of `framelens evaluate --out`: their scores as a table
     framelens compare a.json b.json --over-seeds    # means over the training seeds of one recipe
+    framelens compare runs/train/a runs/train/b     # curves of trainings, finished or not
 
-The first run is what the others are compared with. A run is named by model/run or by its path.
+The first run is what the others are compared with. A run is named by model/run or by its path. Of trainings
+the validation loss is drawn, and the scores that `framelens evaluate --checkpoints runs/train/a` has written.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from framelens.records.commands import exits_as, read_options
 from framelens.records.manifest import CompareManifest
 from framelens.records.runs import ROOT
+from framelens.records.trainings import LOG, is_training
 from framelens.reports.budget import markdown, table
+from framelens.reports.comparison import training_page
 from framelens.reports.comparison.compared import Compared
 from framelens.reports.comparison.page import write
+from framelens.reports.comparison.trainings import read_trainings
 from framelens.reports.runs import open_run
 from framelens.reports.score_table import format_scores
 
@@ -28,7 +34,10 @@ def parser() -> argparse.ArgumentParser:
         prog="framelens compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "run", nargs="+", metavar="RUN", help="model/run, the path of a run, or a .json of scores"
+        "run",
+        nargs="+",
+        metavar="RUN",
+        help="model/run, the path of a run or a training, or a .json of scores",
     )
     parser.add_argument(
         "--over-seeds", action=argparse.BooleanOptionalAction, default=False,
@@ -47,14 +56,26 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.over_seeds:
         raise ValueError("--over-seeds is of files of scores, which framelens evaluate --out writes")
+    folders = [Path(run) for run in options.run]
+    if any(map(is_training, folders)):
+        other = next((folder for folder in folders if not is_training(folder)), None)
+        if other is not None:
+            raise ValueError(f"{other} is not a training (it has no {LOG}): give trainings alone")
+        trainings = read_trainings(folders)
+        print(training_page.write(trainings, options.out or _choose_folder(each.name for each in trainings)))
+        return 0
     runs = [open_run(run) for run in options.run]
     if len(runs) == 1 and isinstance(runs[0].manifest, CompareManifest):
         print(markdown(table(runs[0])))
         return 0
     compared = Compared.of(runs)
-    named = "--".join(f"{run.model}-{run.name}" for run in compared.runs)
-    print(write(compared, options.out or ROOT / "comparisons" / named[:200]))
+    print(write(compared, options.out or _choose_folder(f"{run.model}-{run.name}" for run in compared.runs)))
     return 0
+
+
+def _choose_folder(names: Iterable[str]) -> Path:
+    """The usual folder of a comparison."""
+    return ROOT / "comparisons" / "--".join(name.replace("/", "-") for name in names)[:200]
 
 
 if __name__ == "__main__":

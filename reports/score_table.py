@@ -8,6 +8,7 @@ Scores stand side by side only where the same settings decide them. Seeds of a r
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from framelens.analyses.intervals import spell_interval
 from framelens.records import read_json_object
 
 KIND = "evaluate"
-FREE = ("model", "device", "out", "config", "features", "lpips", "vae")
+FREE = ("model", "checkpoints", "device", "out", "config", "features", "lpips", "vae")
 """Settings that may differ: what is scored, where, and the places of networks, whose hashes are compared."""
 DIGITS = 4
 
@@ -45,10 +46,7 @@ class ScoredNetwork:
 
 def format_scores(files: Sequence[Path], over_seeds: bool = False) -> str:
     """The table in markdown. ValueError, in one line, where the files cannot stand in one table."""
-    networks = [network for file in files for network in _read(file)]
-    first = networks[0]
-    for other in networks[1:]:
-        _require_equal(first, other, first.settings, other.settings, "was scored with", "score both alike")
+    networks = read_networks(files)
     scores = list(dict.fromkeys(score for network in networks for score in network.measures))
     scores = [score for score in scores if all(_is_plain(each.measures.get(score)) for each in networks)]
     if over_seeds:
@@ -62,6 +60,14 @@ def format_scores(files: Sequence[Path], over_seeds: bool = False) -> str:
     lines = [["score", *heads], ["---"] * (1 + len(heads))]
     lines += [[score, *row] for score, row in zip(scores, rows, strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def read_networks(files: Sequence[Path]) -> list[ScoredNetwork]:
+    """The networks of all files. ValueError, in one line, where they were not scored alike."""
+    networks = [network for file in files for network in _read(file)]
+    for first, other in pairwise(networks):
+        _require_equal(first, other, first.settings, other.settings, "was scored with", "score both alike")
+    return networks
 
 
 def _read(file: Path) -> Iterator[ScoredNetwork]:

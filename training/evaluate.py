@@ -23,12 +23,17 @@ Writes the scores with the command, the seed, all settings, the models' files an
 
 Scores long predictions as TECO's protocol does: PSNR, SSIM and, with --lpips, LPIPS of the best of four free
 runs of each clip, in the mean and by frame.
+
+    framelens evaluate --checkpoints runs/train/a --clips 16
+
+Scores every kept checkpoint of a training into runs/train/a/scores.json (training/kept_checkpoints.py).
 """
 
 import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,12 +51,8 @@ from framelens.records.checks import (
 )
 from framelens.records.commands import command_line, exits_as, read_options
 from framelens.records.progress import progress_bar
-from framelens.training.fetching import (
-    FETCHING_RULES,
-    add_fetching_options,
-    describe_fetching,
-    fetch_past_once,
-)
+from framelens.training.fetching import FETCHING_RULES, add_fetching_options
+from framelens.training.kept_checkpoints import CHECKPOINT_RULES, add_checkpoint_options, score_checkpoints
 from framelens.training.protocol import PROTOCOL_RULES, add_protocol_options, frames_of, parse_steps
 
 if TYPE_CHECKING:  # they import torch or numpy, which --help does without
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # they import torch or numpy, which --help does without
     from framelens.training.score_files import NetworkScores
     from framelens.training.scorers import Scorers
 
+USUAL_MODEL = "dense-tiles"
 USUAL_STEPS = 25
 RULES: dict[str, Rule] = (
     {
@@ -71,6 +73,7 @@ RULES: dict[str, Rule] = (
     }
     | FETCHING_RULES
     | PROTOCOL_RULES
+    | CHECKPOINT_RULES
 )
 
 
@@ -84,13 +87,14 @@ def parser() -> argparse.ArgumentParser:
     )
     sampling = parser.add_argument_group("sampling")
     parser.add_argument(
-        "--model", nargs="+", default=["dense-tiles"], help="shipped models or paths of checkpoints"
+        "--model", nargs="+", help=f"shipped models or paths of checkpoints (default: {USUAL_MODEL})"
     )
     parser.add_argument(
         "--cut-from", type=int, metavar="LAYER",
         help="score dense models also with this layer and all deeper ones cut off from the past",
     )  # fmt: skip
     add_fetching_options(parser)
+    add_checkpoint_options(parser)
     parser.add_argument("--clips", type=int, default=32, help="held-out clips")
     parser.add_argument(
         "--steps", metavar="N", help="denoising steps per frame, or 4,2 for 4 steps of the first generated "
@@ -123,10 +127,16 @@ def main(arguments: list[str]) -> int:
     check(options, RULES, spell_as_flag)
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; give the path of a JSON file")
-    from framelens.training.score_files import format_frames, format_table, write_scores
+    from framelens.training.score_files import format_frames, format_table, identify, write_scores
+    from framelens.training.scored_models import open_models
     from framelens.training.scorers import open_scorers
 
-    scorers = open_scorers(options)
+    scorers, command = open_scorers(options), command_line("evaluate", arguments)
+    if options.checkpoints is not None:
+        score = partial(evaluate, options=options, scorers=scorers)
+        print(json.dumps(score_checkpoints(options, score, command)))
+        return 0
+    options.model = options.model or [USUAL_MODEL]
     networks = open_models(options)
     scored = {
         name: evaluate(networks[name], options, scorers)
@@ -138,30 +148,10 @@ def main(arguments: list[str]) -> int:
     means = {name: scores.means for name, scores in scored.items()}
     print(json.dumps(means if len(means) > 1 else next(iter(means.values()))))
     if options.out is not None:
-        command = command_line("evaluate", arguments)
-        write_scores(options, networks, scored, command)
+        identities = {name: identify(networks[name]) for name in options.model}
+        measures = {name: scores.describe() for name, scores in scored.items()}
+        write_scores(options, identities, measures, next(iter(scored.values())).scorers, command)
     return 0
-
-
-def open_models(
-    options: argparse.Namespace,
-) -> "dict[str, framelens.diffusion.contract.CausalDiffuser]":
-    """The networks to score by name: every model, and what --cut-from and --fetch-once make of it."""
-    from framelens import models
-    from framelens.models.variants.cut import CutModel, layers_from
-
-    reach = {
-        name: getattr(options, name) for name in ("window", "sink") if getattr(options, name) is not None
-    }
-    networks = {}
-    for name in options.model:
-        networks[name] = models.load(name, options.device, **reach)
-        if options.cut_from is not None:
-            cut = CutModel(networks[name], layers_from(networks[name], options.cut_from))
-            networks[f"{name}, cut from {options.cut_from}"] = cut
-        if options.fetch_once is not None:
-            networks[f"{name}, {describe_fetching(options)}"] = fetch_past_once(networks[name], options)
-    return networks
 
 
 def evaluate(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # it imports torch
     import framelens.diffusion.contract
 
 
+KIND = "evaluate"
 MOST_ROWS = 12
 """Rows of a printed table by frame: evenly spaced frames; the file of --out has all."""
 
@@ -90,28 +91,40 @@ def identify(network: "framelens.diffusion.contract.CausalDiffuser") -> dict[str
 
 def write_scores(
     options: argparse.Namespace,
-    networks: "Mapping[str, framelens.diffusion.contract.CausalDiffuser]",
-    scored: Mapping[str, NetworkScores],
+    models: Mapping[str, Any],
+    measures: Mapping[str, Mapping[str, Any]],
+    scorers: Mapping[str, Any],
     command: str,
 ) -> None:
-    """The scores as JSON with what is needed to repeat them: command, settings, seed, models and versions."""
+    """Scores as JSON with what is needed to repeat them: command, settings, seed, models and versions.
+
+    `models` has what `identify` gives, `measures` what `NetworkScores.describe` gives, each by name.
+    """
     from framelens import records
     from framelens.models.loading.devices import device_name
 
-    means = {name: scores.means for name, scores in scored.items()}
-    settings = {
+    values = {
+        "kind": KIND,
+        **records.origin(command, "torch", "numpy", "scikit-image"),
+        "settings": spell_settings(options),
+        "device": device_name(options.device),
+        "models": models,
+        "scores": {name: _read_means(held) for name, held in measures.items()},
+        "measures": measures,
+        **scorers,
+    }
+    records.write_json(options.out, values)
+
+
+def spell_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """All options but --out, as plain values."""
+    return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(options).items()
         if name != "out"
     }
-    values = {
-        "kind": "evaluate",
-        **records.origin(command, "torch", "numpy", "scikit-image"),
-        "settings": settings,
-        "device": device_name(options.device),
-        "models": {name: identify(networks[name]) for name in options.model},
-        "scores": means,
-        "measures": {name: scores.describe() for name, scores in scored.items()},
-        **next(iter(scored.values())).scorers,
-    }
-    records.write_json(options.out, values)
+
+
+def _read_means(measures: Mapping[str, Any]) -> dict[str, float]:
+    """The means of described scores; those with one value for each frame are left out."""
+    return {name: held["mean"] for name, held in measures.items() if isinstance(held, Mapping)}

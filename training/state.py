@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from framelens import videos
 from framelens.diffusion.contract import traits
@@ -24,6 +23,7 @@ from framelens.diffusion.sampler import rollout
 from framelens.models.loading.checkpoint import write
 from framelens.models.loading.own import distinct_weights
 from framelens.records import replace_file
+from framelens.records.trainings import LOG, WEIGHTS, name_checkpoint, read_training
 from framelens.training.adapters import merge, trained_state
 from framelens.training.averaging import averaged_weights, load_trained
 from framelens.training.recipes import Recipe
@@ -42,7 +42,7 @@ class TrainingFolder:
 
     def __init__(self, out: Path, recipe: Recipe, writes: bool = True):
         self.out, self.recipe, self.writes = out, recipe, writes
-        self.state, self.weights = out / "state.pt", out / "model.safetensors"
+        self.state, self.weights = out / "state.pt", out / WEIGHTS
 
     def is_finished(self) -> bool:
         """Whether the last step is done and its weights are written.
@@ -95,14 +95,9 @@ class TrainingFolder:
     def _read_training(self) -> dict[str, Any]:
         """Recipe and step from the metadata of the finished weights."""
         try:
-            with safe_open(self.weights, framework="pt") as file:
-                training = json.loads(file.metadata()["framelens"])["training"]
-            return {"recipe": dict(training["recipe"]), "step": training["step"]}
-        except (*DAMAGE, SafetensorError) as error:
-            raise ValueError(
-                f"{self.weights} is not the result of a training ({type(error).__name__}); choose another "
-                "--out or delete it"
-            ) from None
+            return read_training(self.weights)
+        except ValueError as error:
+            raise ValueError(f"{error}; choose another --out or delete it") from None
 
     def write_what_is_due(self, training: Any) -> None:
         """Writes the checkpoint, log, sample and state that the recipe asks for before this step.
@@ -115,7 +110,7 @@ class TrainingFolder:
         keep = training.step % self.recipe.keep_every == 0
         if keep and (not training.log or training.log[-1]["step"] < training.step):
             training.validate()
-            self.write_weights(training, self.out / "checkpoints" / f"step-{training.step:06d}.safetensors")
+            self.write_weights(training, name_checkpoint(self.out, training.step))
             self._write_log(training)
         if training.step and training.step % self.recipe.sample_every == 0:
             self._write_sample(training)
@@ -143,7 +138,7 @@ class TrainingFolder:
             training.validate()
         self._write_log(training)
         self._write_sample(training)
-        self.write_weights(training, self.out / "checkpoints" / f"step-{training.step:06d}.safetensors")
+        self.write_weights(training, name_checkpoint(self.out, training.step))
         self.write_weights(training, self.weights)
         self.save_state(training)
         return self.weights
@@ -185,7 +180,7 @@ class TrainingFolder:
         table.writeheader()
         table.writerows(training.log)
         if self.writes:
-            replace_file(self.out / "log.csv", lambda path: path.write_text(text.getvalue()))
+            replace_file(self.out / LOG, lambda path: path.write_text(text.getvalue()))
 
     def _write_sample(self, training: Any) -> None:
         """A gif of four held-out clips: the true ones above, below them samples that continue their start."""

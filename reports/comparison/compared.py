@@ -5,7 +5,7 @@ runs.names                       # ["dense-tiles/default", "scd-tiles/default"]
 runs.share_clips                 # whether clip i is the same video in every run
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,7 @@ class Compared:
     @property
     def settings_that_differ(self) -> dict[str, list[Any]]:
         """Settings with more than one value over the runs, with the value of each run."""
-        each = [run.probe.settings | {"videos": _videos_of(run)} for run in self.runs]
-        names = dict.fromkeys(name for settings in each for name in settings)
-        values = {name: [settings.get(name) for settings in each] for name in names}
-        return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
+        return find_differing([run.probe.settings | {"videos": _videos_of(run)} for run in self.runs])
 
     def lacking(self, measure: Measure) -> dict[str, list[str]]:
         """For each run that cannot show the measure, the datasets that it lacks, or the variable of one."""
@@ -67,6 +64,13 @@ class Compared:
             if missing:
                 found[name] = missing
         return found
+
+
+def find_differing(each: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The entries with more than one value, with all values; None where one has no such entry."""
+    names = dict.fromkeys(name for settings in each for name in settings)
+    values = {name: [settings.get(name) for settings in each] for name in names}
+    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
 
 
 def share_places(values: Sequence[xr.DataArray]) -> bool:

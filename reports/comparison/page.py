@@ -3,7 +3,7 @@
 write(Compared.of(runs), Path("runs/comparisons/a--b"))     # -> .../page.html and the figures beside it
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from framelens.records import write_text
@@ -66,7 +66,7 @@ def page(compared: Compared, drawn: list[PageFigure], missing: Mapping[str, Mapp
         fill('<h2 id="verdicts">Verdicts side by side</h2>'),
         table(["", *names], _verdict_rows(compared.runs), "numbers"),
         fill('<h2 id="settings">Settings that differ</h2>'),
-        _settings(compared),
+        show_differences(compared.names, compared.settings_that_differ),
         *(figure_section(figure) for figure in drawn),
         *_missing(missing),
         fill('<h2 id="runs">The runs</h2>'),
@@ -100,12 +100,12 @@ def _findings(run: Run) -> tuple[str, str]:
     return first.verdict, second.verdict
 
 
-def _settings(compared: Compared) -> Html:
-    differ = compared.settings_that_differ
+def show_differences(names: Sequence[str], differ: Mapping[str, Sequence[object]]) -> Html:
+    """A row for each setting that differs, with a column for each name."""
     if not differ:
         return fill("<p>All settings are the same.</p>")
     rows = [[name.replace("_", " "), *map(spell_setting, values)] for name, values in differ.items()]
-    return table(["setting", *compared.names], rows, "numbers")
+    return table(["setting", *names], rows, "numbers")
 
 
 def _missing(missing: Mapping[str, Mapping[str, list[str]]]) -> list[Html]:
