@@ -27,7 +27,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 # Images of containers often forbid Python to keep what it compiled. Every process would then compile torch and all
-# else that it imports anew, which takes longer than the import itself: pip compiles nothing here (see below).
+# else that it imports again, which takes longer than the import itself: pip compiles nothing here (see below).
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help

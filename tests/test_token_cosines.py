@@ -39,6 +39,16 @@ def test_every_measure_follows_its_definition(tokens):
         torch.testing.assert_close(found["token_cosine_median"][layer, s, t].float(), each.median())
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 5, 64])
+def test_the_median_is_that_of_torch_where_a_value_is_no_number_too(tokens):
+    x = random(2, 3, tokens, 7)
+    assert torch.equal(with_median(x)[..., -1:, :], x.median(-2, keepdim=True).values)
+    x[0, 1, 0, 2] = torch.nan
+    torch.testing.assert_close(
+        with_median(x)[..., -1:, :], x.median(-2, keepdim=True).values, rtol=0, atol=0, equal_nan=True
+    )
+
+
 @pytest.mark.parametrize("size", [30, 3000])
 @pytest.mark.parametrize("tokens", CONDITIONS.values(), ids=CONDITIONS)
 def test_a_massive_token_does_not_make_independent_tokens_alike(tokens, size):

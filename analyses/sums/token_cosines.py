@@ -9,6 +9,7 @@ two steps makes it near 1, whatever the other tokens do. Here each token has one
 Its reference is the median token, channel by channel, which a few massive tokens do not move.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -59,7 +60,16 @@ def choose_tokens(tokens: int) -> Int[Tensor, " m"]:
 
 def with_median(tokens: Float[Tensor, "*l n d"]) -> Float[Tensor, "*l m d"]:
     """The tokens, and after them the median of all, channel by channel."""
-    return torch.cat([tokens, tokens.median(-2, keepdim=True).values], -2)
+    return torch.cat([tokens, _median(tokens)], -2)
+
+
+def _median(tokens: Float[Tensor, "*l n d"]) -> Float[Tensor, "*l 1 d"]:
+    """The value of `tokens.median(-2, keepdim=True)`, which takes five times as long on a CPU."""
+    if tokens.device.type != "cpu" or tokens.isnan().any():
+        return tokens.median(-2, keepdim=True).values
+    middle = (tokens.shape[-2] - 1) // 2
+    parted = np.partition(tokens.detach().numpy(), middle, axis=-2)
+    return torch.from_numpy(parted[..., middle : middle + 1, :])
 
 
 def token_cosines(rows: Float[Tensor, "*l s m k"]) -> dict[str, Float[Tensor, "*l s s"]]:
