@@ -300,6 +300,12 @@ def test_hooks_and_analyses_load_no_heavy_package():
     assert not loaded_after("from framelens import hooks, analyses") & HEAVY
 
 
+@pytest.mark.slow
+def test_a_loaded_model_brings_no_compiler():
+    load = "from framelens import models; models.load('dense-tiles'); models.load('scd-tiles')"
+    loaded_after(f"{load}; assert 'torch._dynamo' not in sys.modules")
+
+
 def test_the_package_itself_loads_nothing():
     assert not loaded_after("import framelens; framelens.__all__") & {"torch", "numpy", "xarray"}
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from framelens.diffusion.contract import Geometry
 from framelens.models.parts.history import Reach
@@ -122,3 +123,10 @@ def conditions_of(cond: Tensor | None, frames: int) -> Int[Tensor, "b {frames}"]
     if cond is None:
         return None
     return cond[:, None].expand(-1, frames) if cond.ndim == 1 else cond[:, :frames]
+
+
+def draw_table(rows: int, width: int) -> nn.Embedding:
+    """A normal vector for each condition; without values on the meta device, where torch would load its
+    compiler to draw them."""
+    weight = torch.empty(rows, width)
+    return nn.Embedding(rows, width, _weight=weight if weight.is_meta else nn.init.normal_(weight))

@@ -23,7 +23,7 @@ from framelens.models.parts.blocks import (
     TimeEmbedding,
     per_frame,
 )
-from framelens.models.parts.config import StackConfig
+from framelens.models.parts.config import StackConfig, draw_table
 from framelens.models.parts.history import CleanThenNoisy, History
 from framelens.models.parts.layered import RecomputedBlocks
 from framelens.models.parts.text import CrossAttention, TextEmbedding, TextKeys
@@ -100,7 +100,7 @@ class Stack(HookedRootModule, Conditioned, RecomputedBlocks):
         width, values = config.d_model, config.channels * config.patch**2
         self.embed = nn.Linear(values, width)
         self.time = TimeEmbedding(width)
-        self.condition = nn.Embedding(config.conditions + 1, width) if config.conditions else None
+        self.condition = draw_table(config.conditions + 1, width) if config.conditions else None
         self.text = TextEmbedding(config.text_width, width) if config.text_tokens else None
         self.rope = AxialRope(config.rope_axes, g.rows, g.cols, config.rope_theta)
         inner = config.mlp_width or 4 * width
@@ -111,7 +111,12 @@ class Stack(HookedRootModule, Conditioned, RecomputedBlocks):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Initialises with Xavier, closed gates (adaLN-zero) and a zero output, as FAR and SCD do."""
+        """Initialises with Xavier, closed gates (adaLN-zero) and a zero output, as FAR and SCD do.
+
+        Weights on the meta device get no values (see `draw_table`).
+        """
+        if self.embed.weight.is_meta:
+            return
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
