@@ -45,6 +45,10 @@ def wait_for(holds, seconds=120):
         time.sleep(0.02)
 
 
+UNCOMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""For processes on a full disk, where Python would keep half of what it compiled, for all that follow."""
+
+
 def limit_files(size):
     """What a process calls first so that no file it writes can be larger, as on a full disk."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -177,7 +181,7 @@ for name, text in {WRITERS!r}.items():
     except OSError as error:
         print(error)
 """
-    process = start(code, preexec_fn=limit_files(2000))
+    process = start(code, preexec_fn=limit_files(2000), env=UNCOMPILED)
     out, complaint = process.communicate(timeout=120)
     assert process.returncode == 0, complaint
     lines = out.splitlines()
@@ -362,7 +366,7 @@ def test_a_full_disk_is_one_line_and_given_room_the_run_is_completed(
     checkpoint, whole, tmp_path, size, workers
 ):
     words = arguments(checkpoint, tmp_path, FEW, workers)
-    process = start("framelens", "probe", *words, preexec_fn=limit_files(size))
+    process = start("framelens", "probe", *words, preexec_fn=limit_files(size), env=UNCOMPILED)
     _, complaint = process.communicate(timeout=120)
     lines = [line for line in complaint.replace("\r", "\n").splitlines() if line and "%|" not in line]
     assert process.returncode == 2 and len(lines) == 1, complaint

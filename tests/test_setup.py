@@ -98,13 +98,12 @@ def test_make_figures_draws_those_of_the_paper():
     assert "framelens figures --run runs/a/b --paper" in done.stdout, done.stderr
 
 
-def test_commands_of_make_keep_what_python_compiled(tmp_path):
+def test_commands_of_make_keep_what_python_compiled(tmp_path, monkeypatch):
     added = tmp_path / "added.mk"
     added.write_text(f'show:\n\t@{sys.executable} -c "import sys; print(sys.dont_write_bytecode)"\n')
-    command = ["make", "--silent", "--file", "Makefile", "--file", str(added), "show"]
     for forbidden in ("", "1"):
-        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": forbidden}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", forbidden)
+        done = run_make("--silent", "--file", "Makefile", "--file", str(added), "show")
         assert done.stdout.strip() == "False", done.stderr
 
 
