@@ -107,12 +107,6 @@ def median_of(values: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "interval": median_interval(values)}
 
 
-def spell_median(found: Mapping[str, Any]) -> str:
-    """`1.32 [1.20, 1.60]` for a median and its interval."""
-    low, high = found["interval"]
-    return f"{found['median']:.2f} [{low:.2f}, {high:.2f}]"
-
-
 def can_measure_memory(device: str) -> bool:
     """Whether this system tells the peak memory of the device."""
     return device.startswith("cuda") or PROCESS.exists()

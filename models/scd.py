@@ -67,7 +67,7 @@ class SCD(HookedRootModule, Conditioned):
     @property
     def asks(self) -> bool:
         """`encode` is two passes, `read` and `ask`, and the sampler announces both."""
-        return self.config.query != "past"
+        return self.config.asks
 
     @property
     def disturbed_is_pass(self) -> bool:

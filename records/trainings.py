@@ -16,6 +16,10 @@ LOG = "log.csv"
 """Validation loss, in the mean and by noise level, at every kept checkpoint."""
 SCORES = "scores.json"
 """What `framelens evaluate --checkpoints` writes."""
+SCORED = "evaluate"
+"""The kind of such a file, and of what `framelens evaluate --out` writes."""
+HASHED = ("features", "lpips", "vae")
+"""Options of networks that decide scores; the file has their hashes, and their places may differ."""
 WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 
@@ -44,7 +48,12 @@ def find_checkpoints(path: Path) -> list[Path]:
     files = list((inside if inside.is_dir() else path).glob("step-*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{path} holds no step-*.safetensors; `make train` keeps them")
-    return sorted(files, key=lambda file: (len(file.name), file.name))
+    return sorted(files, key=lambda file: order_by_step(file.name))
+
+
+def order_by_step(name: str) -> tuple[int, str]:
+    """What sorts the names of checkpoints by step; beyond 999,999 they are longer."""
+    return len(name), name
 
 
 def read_training(file: Path) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any
 
 from framelens.analyses.intervals import spell_interval
 from framelens.records import read_json_object
+from framelens.records.trainings import HASHED, SCORED
 
-KIND = "evaluate"
-FREE = ("model", "checkpoints", "device", "out", "config", "features", "lpips", "vae")
+FREE = ("model", "checkpoints", "device", "out", "config", *HASHED)
 """Settings that may differ: what is scored, where, and the places of networks, whose hashes are compared."""
 DIGITS = 4
 
@@ -65,9 +65,14 @@ def format_scores(files: Sequence[Path], over_seeds: bool = False) -> str:
 def read_networks(files: Sequence[Path]) -> list[ScoredNetwork]:
     """The networks of all files. ValueError, in one line, where they were not scored alike."""
     networks = [network for file in files for network in _read(file)]
+    require_scored_alike(networks)
+    return networks
+
+
+def require_scored_alike(networks: Sequence[ScoredNetwork]) -> None:
+    """ValueError, in one line, where other settings decided the scores of one network."""
     for first, other in pairwise(networks):
         _require_equal(first, other, first.settings, other.settings, "was scored with", "score both alike")
-    return networks
 
 
 def _read(file: Path) -> Iterator[ScoredNetwork]:
@@ -76,10 +81,10 @@ def _read(file: Path) -> Iterator[ScoredNetwork]:
         raise FileNotFoundError(f"{file} does not exist; framelens evaluate --out writes such files")
     held = read_json_object(file)
     try:
-        if held["kind"] != KIND:
-            raise KeyError(KIND)
+        if held["kind"] != SCORED:
+            raise KeyError(SCORED)
         settings = {name: value for name, value in held["settings"].items() if name not in FREE}
-        settings |= {name: held.get(name, {}).get("sha256") for name in ("features", "lpips", "vae")}
+        settings |= {name: held.get(name, {}).get("sha256") for name in HASHED}
         for name, measures in held["measures"].items():
             recipe = _find_recipe(name, held["models"])
             stated = {}

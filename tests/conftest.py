@@ -30,7 +30,7 @@ install_import_hook("framelens", "beartype.beartype(conf=beartype.BeartypeConf(i
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    is_checked = item.get_closest_marker("slow") is None or "FRAMELENS_THOROUGH" in os.environ
+    is_checked = item.get_closest_marker("slow") is None or bool(os.environ.get("FRAMELENS_THOROUGH"))
     config.update("jaxtyping_disable", not is_checked)
     return (yield)
 

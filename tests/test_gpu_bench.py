@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from refusals import assert_refused
 
 from framelens.benchmarks.gpu.__main__ import PRESETS, main
 from framelens.benchmarks.gpu.day import FILE, Day
@@ -173,10 +174,7 @@ def test_a_rehearsal_runs_every_section_and_names_itself(tmp_path, capsys, monke
 )
 def test_bad_input_is_one_line_and_status_2(arguments, stated, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
-    printed = capsys.readouterr()
-    assert re.search(stated, printed.err) and printed.err.count("\n") == 1 and not printed.out
-    assert not (tmp_path / "out").exists()
+    assert_refused(main, arguments, stated, capsys, tmp_path / "out")
 
 
 def test_a_preset_that_does_not_fit_the_card_is_refused_with_the_bytes(capsys, tmp_path, monkeypatch):

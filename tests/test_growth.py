@@ -1,11 +1,11 @@
 """The benchmark of growth: a slope is that of the power, every sweep has a row, results are kept."""
 
 import json
-import re
 from functools import partial
 
 import pandas as pd
 import pytest
+from refusals import assert_refused
 
 from framelens.benchmarks.growth import sweeps
 from framelens.benchmarks.growth.__main__ import FILE, main
@@ -70,7 +70,4 @@ def test_memory_has_a_point_for_each_number_of_steps_and_of_clips(monkeypatch):
     ("arguments", "stated"), [(["--repeats", "0"], "--repeats .* 1"), (["--seed", "-1"], "--seed .* 0")]
 )
 def test_bad_input_is_one_line_and_status_2(arguments, stated, tmp_path, capsys):
-    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
-    printed = capsys.readouterr()
-    assert re.search(stated, printed.err) and printed.err.count("\n") == 1 and not printed.out
-    assert not (tmp_path / "out").exists()
+    assert_refused(main, arguments, stated, capsys, tmp_path / "out")

@@ -1,9 +1,9 @@
 """The benchmark of our sampler: the plain one makes the same frame and launches more."""
 
 import json
-import re
 
 import pytest
+from refusals import assert_refused
 
 from framelens.benchmarks.sampler import __main__ as command
 from framelens.benchmarks.sampler import frames, profile
@@ -59,7 +59,4 @@ def test_the_plain_sampler_names_what_it_does_not_have():
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, stated, tmp_path, capsys):
-    assert command.main([*FEW, *arguments, "--out", str(tmp_path / "out")]) == 2
-    printed = capsys.readouterr()
-    assert re.search(stated, printed.err) and printed.err.count("\n") == 1 and not printed.out
-    assert not (tmp_path / "out").exists()
+    assert_refused(command.main, [*FEW, *arguments], stated, capsys, tmp_path / "out")

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 import xarray as xr
+from refusals import assert_refused
 
 from framelens.benchmarks import measure
 from framelens.benchmarks.scd import __main__ as scd_bench
@@ -250,10 +251,7 @@ def test_a_default_folder_is_one_that_holds_nothing(tmp_path, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, stated, capsys, tmp_path):
-    assert main([*ASKED, "--out", str(tmp_path / "run"), *arguments]) == 2
-    printed = capsys.readouterr()
-    assert re.search(stated, printed.err) and printed.err.count("\n") == 1 and not printed.out
-    assert not (tmp_path / "run").exists()
+    assert_refused(main, [*ASKED, *arguments], stated, capsys, tmp_path / "run")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to be had")

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from refusals import assert_refused
 
 from framelens.benchmarks.scd.arms import network
 from framelens.benchmarks.scd.presets import PRESETS
@@ -49,7 +50,4 @@ def test_every_network_is_timed_and_nothing_is_overwritten(tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, stated, tmp_path, capsys):
-    assert command.main([*FEW, *arguments, "--out", str(tmp_path / "out")]) == 2
-    printed = capsys.readouterr()
-    assert re.search(stated, printed.err) and printed.err.count("\n") == 1 and not printed.out
-    assert not (tmp_path / "out").exists()
+    assert_refused(command.main, [*FEW, *arguments], stated, capsys, tmp_path / "out")

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framelens.records.checks import Rule
-from framelens.records.trainings import SCORES, find_checkpoints, find_training, read_training
+from framelens.records.trainings import (
+    HASHED,
+    SCORES,
+    find_checkpoints,
+    find_training,
+    order_by_step,
+    read_training,
+)
 
 if TYPE_CHECKING:  # they import torch, which --help does without
     from framelens.diffusion.contract import CausalDiffuser
@@ -22,7 +29,6 @@ OTHERS = ("model", "cut_from", "fetch_once")
 """Options that say which networks are scored, as --checkpoints does."""
 FREE = ("model", "device", "checkpoints")
 """Settings that may differ between two commands that write one file."""
-HASHED = ("features", "lpips", "vae")
 
 CHECKPOINT_RULES = {
     "checkpoints": Rule(
@@ -74,14 +80,11 @@ def score_checkpoints(
         scorers = found.scorers
         _require_scorers(options.out, held, scorers)
         models[name], measures[name] = identify(network), found.describe()
-        models, measures = ({step: each[step] for step in _sort(each)} for each in (models, measures))
+        models, measures = (
+            {step: each[step] for step in sorted(each, key=order_by_step)} for each in (models, measures)
+        )
         write_scores(options, models, measures, scorers, command)
     return read_json_object(options.out)["scores"]
-
-
-def _sort(named: Mapping[str, Any]) -> list[str]:
-    """The names of checkpoints by step."""
-    return sorted(named, key=lambda name: (len(name), name))
 
 
 def _require_same(out: Path, held: Mapping[str, Any], settings: Mapping[str, Any], recipe: Any) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from framelens.analyses.intervals import spell_interval
+from framelens.records.trainings import SCORED
 from framelens.training.measures import DIGITS, ScoreMean
 
 if TYPE_CHECKING:  # it imports torch
     import framelens.diffusion.contract
 
 
-KIND = "evaluate"
 MOST_ROWS = 12
 """Rows of a printed table by frame: evenly spaced frames; the file of --out has all."""
 
@@ -104,7 +104,7 @@ def write_scores(
     from framelens.models.loading.devices import device_name
 
     values = {
-        "kind": KIND,
+        "kind": SCORED,
         **records.origin(command, "torch", "numpy", "scikit-image"),
         "settings": spell_settings(options),
         "device": device_name(options.device),

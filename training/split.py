@@ -7,7 +7,9 @@ interleaved. Writes split.nc and manifest.json, which `framelens figures` draws.
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from framelens.records.checks import CLIPS, FRAMES, SEED, Rule, between, check, optional, spell_as_flag
@@ -106,12 +108,9 @@ def split(options: argparse.Namespace, out: Path, command: str) -> Path:
     tuning = fine_tune(plan, videos, options)
     separated = options.separated or str(_train(tuning, out / "separated", options))
     few = options.few or str(_train(distillation(separated, options), out / "few", options))
-    control = options.control
-    if control == "":
-        control = str(_train(tuning.as_control(), out / "control", options))
-    dense_few = options.dense_few
-    if dense_few == "":
-        dense_few = str(_train(distillation_of_dense(tuning, options), out / "dense-few", options))
+    distil_dense = partial(distillation_of_dense, tuning, options)
+    control = _train_unnamed(options.control, tuning.as_control, out / "control", options)
+    dense_few = _train_unnamed(options.dense_few, distil_dense, out / "dense-few", options)
     trained = Trained(separated, few, control, dense_few)
     arms = make_arms(options.model, plan, tuning, trained, options.device, options.layers)
     result = measure_trade(
@@ -208,6 +207,13 @@ def distillation_of_dense(tuning: Recipe, options: argparse.Namespace) -> Recipe
         initial=options.model,
         teacher=options.model,
     )
+
+
+def _train_unnamed(
+    model: str | None, recipe: Callable[[], Recipe], folder: Path, options: argparse.Namespace
+) -> str | None:
+    """The model that an option names, or, where it has no name, one that is trained by the recipe."""
+    return str(_train(recipe(), folder, options)) if model == "" else model
 
 
 def _train(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Path:

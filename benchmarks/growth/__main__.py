@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from framelens.benchmarks.results import require_unused
 from framelens.records.checks import Rule, at_least, between, check, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
 
@@ -25,8 +26,7 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
     options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
-    if (options.out / FILE).exists():
-        raise ValueError(f"{options.out} holds results already; choose another --out, or delete it")
+    require_unused(options.out, (options.out / FILE).exists())
 
     import torch
 

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framelens.benchmarks.results import require_unused, spell_median
 from framelens.records.checks import Rule, at_least, between, check, each, one_of, optional, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
 
@@ -40,8 +41,7 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
     options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
-    if (options.out / FILE).exists():
-        raise ValueError(f"{options.out} holds results already; choose another --out, or delete it")
+    require_unused(options.out, (options.out / FILE).exists())
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler says when it starts and stops
     import torch
@@ -99,8 +99,6 @@ def measure_arm(pair: "SampledFrame", repeats: int, device: str, seed: int) -> d
 
 def table_text(rows: dict[str, dict]) -> str:
     """Two tables in Markdown: times by arm, and operations of a frame by kind."""
-    from framelens.benchmarks.measure import spell_median
-
     lines = [
         "| arm | ours, s | plain, s | plain / ours, wall | of CPU time | frames differ by |",
         "|---|---|---|---|---|---|",

@@ -67,7 +67,7 @@ class Preset:
         decoder = decoder_layers or self.scd.decoder_layers
         both = self.scd.encoder_layers + self.scd.decoder_layers
         layers = {"encoder_layers": both - decoder, "decoder_layers": decoder}
-        query = ASKING if fusion == ASKS and self.scd.query == "past" else {}
+        query = ASKING if fusion == ASKS and not self.scd.asks else {}
         fusion = "prefix" if fusion == ASKS else fusion
         if fusion == "residual":
             query = ASKING

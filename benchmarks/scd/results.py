@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from framelens.benchmarks import measure
+from framelens.benchmarks.results import require_unused
 from framelens.benchmarks.scd.presets import Preset
 from framelens.benchmarks.scd.sweeps import DENSE, BenchSettings
 from framelens.models.cost.machine import Machine
@@ -25,8 +26,7 @@ class Folder:
     """A run's folder; each file is written atomically, the manifest says when the folder is complete."""
 
     def __init__(self, path: Path, manifest: BenchManifest):
-        if (path / FILE).exists() and BenchManifest.read(path / FILE).complete:
-            raise ValueError(f"{path} holds results already; choose another --out, or delete it")
+        require_unused(path, (path / FILE).exists() and BenchManifest.read(path / FILE).complete)
         path.mkdir(parents=True, exist_ok=True)
         self.path, self.manifest, self.text = path, manifest, []
         self._write_manifest(complete=False)

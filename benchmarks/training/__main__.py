@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framelens.benchmarks.results import require_unused, spell_median
 from framelens.records.checks import Rule, at_least, between, check, each, one_of, spell_as_flag
 from framelens.records.commands import command_line, exits_as, read_options
 
@@ -37,8 +38,7 @@ def main(arguments: list[str]) -> int:
     """Exit status: 0 when all was measured, 2 when the request cannot be met."""
     options = read_options(parser(), arguments)
     check(options, RULES, spell_as_flag)
-    if (options.out / FILE).exists():
-        raise ValueError(f"{options.out} holds results already; choose another --out, or delete it")
+    require_unused(options.out, (options.out / FILE).exists())
 
     import torch
 
@@ -94,15 +94,13 @@ def layer_passes(preset: "Preset", arm: str, draws: int) -> int:
     if arm == "dense":
         return 2 * preset.dense.layers
     config = preset.separated_config(arm)
-    read = 1 if config.query == "past" else 2
+    read = 1 + config.asks
     beside = {"prefix": 1, "token_concat": draws}.get(config.fusion, 0)  # what was read, in the decoder
     return read * config.encoder_layers + (draws + beside) * config.decoder_layers
 
 
 def table_text(rows: dict[str, dict[str, Any]]) -> str:
     """A table in Markdown, one row for each network."""
-    from framelens.benchmarks.measure import spell_median
-
     lines = [
         "| network | seconds of a step | dense / it, wall | of CPU time | by layer passes |",
         "|---|---|---|---|---|",

@@ -39,6 +39,11 @@ class Config(StackConfig):
     """Decoder layers before the place where the residual fusion adds c. In a network that starts from a dense
     one, these are the dense network's first layers and the decoder's others are its last ones."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether the encoder asks for the coming frame with tokens of its own."""
+        return self.query != "past"
+
     def __post_init__(self):
         super().__post_init__()
         if self.fusion not in FUSIONS:
@@ -50,13 +55,13 @@ class Config(StackConfig):
             )
         if self.query not in QUERIES:
             raise ValueError(f"no query is called {self.query!r}; there are {', '.join(QUERIES)}")
-        if self.query != "past" and self.start_token:
+        if self.asks and self.start_token:
             raise ValueError(
                 f"query={self.query} needs no start token, got start_token=true: set start_token=false"
             )
         if not 0 < self.query_sigma <= 1:
             raise ValueError(f"query_sigma is a noise level in (0, 1], got {self.query_sigma}")
-        if not 0 <= self.query_layer < (1 if self.query == "past" else layers[0]):
+        if not 0 <= self.query_layer < (layers[0] if self.asks else 1):
             raise ValueError(
                 f"query_layer is a layer of an encoder that asks, here 0 to {layers[0] - 1} (with query=past "
                 f"only 0), got {self.query_layer}"

@@ -16,7 +16,7 @@ import pandas as pd
 from framelens.records.damage import name_damage
 from framelens.records.identity import describe_differences
 from framelens.records.trainings import LOG, SCORES, WEIGHTS, find_checkpoints, read_training
-from framelens.reports.score_table import ScoredNetwork, read_networks
+from framelens.reports.score_table import ScoredNetwork, read_networks, require_scored_alike
 
 SIGMA = "loss_sigma_"
 OF_STUDENTS = ("teacher", "objective", "levels")
@@ -70,7 +70,7 @@ def read_trainings(folders: Sequence[Path]) -> list[LoggedTraining]:
                 f"{other.folder} was trained and validated with {found} as {first.folder}: curves "
                 "stand in one figure where videos, frames and noise levels are the same"
             )
-    read_networks([training.folder / SCORES for training in trainings if training.scores])
+    require_scored_alike([network for training in trainings for network in training.scores.values()])
     return trainings
 
 
