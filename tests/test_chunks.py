@@ -20,7 +20,8 @@ from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import __main__ as program
 from framelens.probes import experiments
 from framelens.probes.chunk import chunk_probe, cross_frame
-from framelens.probes.chunk.chunk_probe import DRAWS, Clip
+from framelens.probes.chunk.chunk_probe import DRAWS
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.chunk.scale import Scale
 from framelens.probes.experiments import known_state, readout
 from framelens.probes.run import clips as _clips
@@ -113,10 +114,10 @@ def test_own_chunk_only_is_a_network_without_memory():
     alone = cross_frame.generate(probe, modes, {})[0]
     assert not torch.allclose(alone, probe.sample, atol=1e-2)
     forgetful = probed.networks["trained"].start(DRAWS, probed.clip.cond.expand(DRAWS, -1, -1))
-    probe._contexts[DRAWS, "own"] = forgetful.__class__(
+    probe.pasts.contexts[DRAWS, "own"] = forgetful.__class__(
         probe.frame, forgetful.cache, model.rotation([4, 5]), forgetful.cond, forgetful.text
     )
-    probe._at_level.clear()  # what was prepared of the other contexts
+    probe.pasts._at_level.clear()  # what was prepared of the other contexts
     plain = probe.generate(probe.noise, lambda x, step: probe.velocity(x, probe.sigma(step), step))
     assert_same(alone, plain)
 

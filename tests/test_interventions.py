@@ -16,10 +16,13 @@ from framelens.hooks import cut
 from framelens.models import scd
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes import experiments
-from framelens.probes.chunk import chunk_probe, cross_frame, stored_features
-from framelens.probes.chunk.chunk_probe import DRAWS, Clip
+from framelens.probes.chunk import chunk_probe, cross_frame, partial_passes, stored_features
+from framelens.probes.chunk.chunk_probe import DRAWS
 from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
 from framelens.probes.chunk.layers import Layers
+from framelens.probes.chunk.partial_passes import Partial, all_but
+from framelens.probes.chunk.pasts import Clip
+from framelens.probes.chunk.stored_features import KINDS, serve_features
 from framelens.probes.experiments import controls, leave_one_out, skip
 from framelens.probes.experiments import cut as cutting
 from framelens.probes.run import probed_clip
@@ -30,6 +33,7 @@ from framelens.probes.run.work import Session
 pytestmark = pytest.mark.usefixtures("all_float64")
 
 LAYERS, FRAMES = 3, 3
+PLACES = list(itertools.product(KINDS, range(LAYERS)))
 EVIDENCE = ("controls", "cut", "leave_one_out", "reuse", "reuse_controls", "reuse_refresh", "skip")
 SMALL = {"clips": 1, "context": 1, "steps": 4, "frames": FRAMES, "experiments": EVIDENCE}
 
@@ -119,9 +123,8 @@ def test_layers_that_give_what_they_would_give_change_no_bit(probe):
         after = features.residual[layer + 1]
         with probe.layers.replace_outputs({layer: lambda entered, after=after: after}) as on_pass:
             assert torch.equal(probe.velocity(x, 0.75, 0, [on_pass]), plain)
-        resumed = leave_one_out.resume_after(layer, after)
-        with probe.layers.replace_outputs(resumed) as on_pass:
-            assert torch.equal(probe.velocity(x, 0.75, 0, [on_pass]), plain)
+        resumed = Partial(all_but(probe, range(layer + 1)), lambda tokens, after=after: after)
+        assert torch.equal(partial_passes.velocity(probe, [resumed], x, 0.75, 0), plain)
 
 
 @pytest.mark.slow
@@ -162,11 +165,8 @@ def test_features_served_to_the_pass_they_come_from_change_nothing(probe):
         x, features = probe.path[step], probe.features(step)
         plain = probe.velocity(x, probe.sigma(step), step)
         for layer in range(LAYERS):
-            stored = tuple(stored_features.both(part) for part in stored_features.ends(features, layer))
-            served = stored_features.velocity(
-                probe, layer, stored, stored_features.both(x), probe.sigma(step), step
-            )
-            for velocity in stored_features.by_kind(served).values():
+            own = [serve_features(probe, kind, layer, features.residual) for kind in KINDS]
+            for velocity in partial_passes.velocities_at(probe, own, x, probe.sigma(step), step):
                 assert_same(velocity, plain)
             modes = cross_frame.through(probe, layer, STORED).expand(DRAWS, -1, -1)
             with cross_frame.edit_cross_part(probe, modes, features.cross) as on_pass:
@@ -178,8 +178,7 @@ def test_features_refreshed_at_every_step_draw_the_plain_frame_and_else_another(
     modes = torch.stack([cross_frame.through(probe, layer, STORED) for layer in range(LAYERS)])
     for every, is_plain in {1: True, 2: False}.items():
         frames = [*cross_frame.generate_refreshed(probe, modes, every)]
-        for layer in range(LAYERS):
-            frames += stored_features.generate_refreshed(probe, layer, every).values()
+        frames += [*stored_features.generate_refreshed(probe, PLACES, every)]
         for drawn in frames:
             assert is_plain != differ(drawn, probe.sample)
             if is_plain:
@@ -187,11 +186,12 @@ def test_features_refreshed_at_every_step_draw_the_plain_frame_and_else_another(
 
 
 def test_refreshing_after_the_last_step_is_reusing_the_first(probe):
-    for layer in range(LAYERS):
-        once = stored_features.generate(probe, layer, probe.features(0), first=1)
-        refreshed = stored_features.generate_refreshed(probe, layer, every=probe.steps)
-        for kind in stored_features.KINDS:
-            assert_same(once[kind], refreshed[kind])
+    residual = probe.features(0).residual
+    once = [serve_features(probe, *place, residual) for place in PLACES]
+    assert_same(
+        partial_passes.generate(probe, once, probe.path[1], 1),
+        stored_features.generate_refreshed(probe, PLACES, probe.steps),
+    )
     modes = torch.stack([cross_frame.through(probe, 1, STORED)])
     assert_same(
         cross_frame.generate(probe, modes, probe.features(0).cross, 1),
@@ -202,11 +202,10 @@ def test_refreshing_after_the_last_step_is_reusing_the_first(probe):
 def test_a_hard_reuse_of_all_layers_repeats_the_first_velocity_in_new_modulation(probe):
     """After the last layer only the final norm knows the step: what enters it does not move."""
     last = LAYERS - 1
-    stored = tuple(stored_features.both(part) for part in stored_features.ends(probe.features(0), last))
-    a, b = (stored_features.both(probe.noise * scale) for scale in (1, 5))
+    served = [serve_features(probe, kind, last, probe.features(0).residual) for kind in KINDS]
     hard = [
-        stored_features.by_kind(stored_features.velocity(probe, last, stored, x, 0.5, 1))["hard"]
-        for x in (a, b)
+        partial_passes.velocities_at(probe, served, probe.noise * scale, 0.5, 1)[KINDS.index("hard")]
+        for scale in (1, 5)
     ]
     assert torch.equal(*hard)
 
@@ -267,7 +266,7 @@ def test_resumed_behind_a_layer_is_the_whole_stack_without_it_for_less_work(mode
     probe = probed_clip_of(model).chunk_probe()
     x = probe.at_level(0.5)
     began = probe.evaluations
-    _, resumed = leave_one_out.velocities_without(probe, list(range(LAYERS)), x, 0.5)
+    resumed = leave_one_out.velocities_without(probe, list(range(LAYERS)), x, 0.5)
     assert probe.evaluations - began == DRAWS * (LAYERS + 2 + 1 + 0)
     for layer, velocity in enumerate(resumed):
         with probe.layers.replace_outputs({layer: lambda entered: entered}) as on_pass:
@@ -284,12 +283,16 @@ def test_a_layer_with_closed_gates_can_be_left_out():
     found = leave_one_out.measure(probed_clip_of(model))["leave_one_out"].sel(network="trained")
     loss = found.relative_loss.mean(("clip", "sigma")).values
     assert loss[1] == 0 and abs(loss[[0, 2]]).min() > 1e-3
-    assert found.change.values[0, 1] == 0
+    # Batches of another size round differently in the last bit.
+    assert found.change.values[0, 1] < (10 * np.finfo(float).eps) ** 2 < found.change.values[0, 0]
 
 
 def test_a_span_kept_to_the_end_is_the_plain_model_and_one_layer_is_leaving_it_out(probe):
-    assert_same(skip.generate(probe, (0, 2), probe.steps), probe.sample)
-    assert_same(skip.generate(probe, (1, 1), 0), leave_one_out.without(probe, 1, probe.noise))
+    spans = [skip.skip_span(probe, span) for span in ((0, 2), (1, 1))]
+    drawn = partial_passes.generate(probe, spans, probe.sample, probe.steps)
+    assert_same(drawn, probe.sample.expand_as(drawn))
+    one = partial_passes.generate(probe, [Partial(all_but(probe, [1]))], probe.noise)
+    assert_same(partial_passes.generate(probe, spans, probe.noise)[1:], one)
 
 
 def test_spans_are_half_and_a_quarter_at_every_place():
@@ -301,7 +304,7 @@ def test_spans_are_half_and_a_quarter_at_every_place():
 @pytest.mark.parametrize("first, last", [(2, 1), (0, LAYERS), (-1, 1)])
 def test_a_span_that_is_empty_or_beyond_the_model_is_refused(probe, first, last):
     with pytest.raises(ValueError, match=rf"{first} .* {last} .* 3 "):
-        skip.generate(probe, (first, last), 0)
+        skip.skip_span(probe, (first, last))
 
 
 def test_an_empty_range_has_no_spans():

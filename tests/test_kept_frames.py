@@ -11,9 +11,10 @@ from bounds import assert_same, rounding
 
 from framelens.diffusion.sampler import rollout
 from framelens.hooks import cut as cut_attention
-from framelens.probes.chunk import chunk_probe, cross_frame, kept_frames
+from framelens.probes.chunk import chunk_probe, cross_frame, kept_frames, partial_passes
 from framelens.probes.chunk.cross_frame import STORED
 from framelens.probes.chunk.kept_frames import CLIPS, MOST_BYTES, as_stored
+from framelens.probes.chunk.partial_passes import Partial, all_but
 from framelens.probes.experiments import cut, cut_films, leave_one_out, reuse
 from framelens.probes.run.costs import Evaluations, shared_evaluations
 
@@ -74,10 +75,8 @@ def test_frames_without_a_layer_and_with_the_past_fetched_once_are_those_generat
     stored = probe.features(0).cross
     assert once.attrs["start"] == 0
     for layer in (0, 2):
-        assert_is(
-            left_out.generated.sel(layer=layer)[0],
-            leave_one_out.without(probe, layer, probe.noise)[0, -1],
-        )
+        without = partial_passes.generate(probe, [Partial(all_but(probe, [layer]))], probe.noise)
+        assert_is(left_out.generated.sel(layer=layer)[0], without[0, 0, -1])
         modes = cross_frame.through(probe, layer, STORED)[None]
         frames = cross_frame.generate(probe, modes, stored, 1)
         assert_is(once.generated.sel(layer=layer)[0], frames[0, 0, -1])

@@ -197,19 +197,20 @@ def network(request, float64):
 @pytest.mark.slow
 def test_rows_of_a_large_model_share_one_past_and_get_the_same_numbers(network, monkeypatch):
     measured = {}
-    for tokens in (chunk_probe.TOKENS, 1):
+    most = chunk_probe.TOKENS
+    for tokens in (most, 1):
         monkeypatch.setattr(chunk_probe, "TOKENS", tokens)
         about = probed_clip_of(network)
         measured[tokens] = {}
         for experiment in (cut, reuse_controls):
             measured[tokens] |= experiment.measure(about)
         probe = about.chunk_probe()
-        caches = [context.cache.storage.keys[0] for context in probe._contexts.values()]
+        caches = [context.cache.storage.keys[0] for context in probe.pasts.contexts.values()]
         memories = {keys.untyped_storage().data_ptr() for keys in caches}
         assert probe.batch == (1 if tokens == 1 else chunk_probe.ROWS // chunk_probe.DRAWS)
         assert len(memories) == (1 if tokens == 1 else len(caches)), "the past is in memory more than once"
-        assert all(past == "own" for _, past in probe._contexts), "the other clip's past is kept"
-    for name, expected in measured[512].items():
+        assert all(past == "own" for _, past in probe.pasts.contexts), "the other clip's past is kept"
+    for name, expected in measured[most].items():
         for variable, values in expected.data_vars.items():
             bound = rounding(torch.float32, 1, 1, values.values)  # kept in float32
             assert_same(measured[1][name][variable].values, values.values, bound=bound)

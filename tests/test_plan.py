@@ -25,7 +25,7 @@ from framelens.models import dense, scd
 from framelens.models.cost import calibration, operations
 from framelens.models.cost.machine import Machine
 from framelens.models.loading.shuffled import copy_shuffled
-from framelens.probes.chunk.chunk_probe import Clip
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.experiments import load, noise_invariance
 from framelens.probes.plan import __main__ as plan
 from framelens.probes.plan.build import write_plan

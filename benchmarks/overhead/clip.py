@@ -9,7 +9,7 @@ import copy
 import torch
 
 from framelens.models import dense
-from framelens.probes.chunk.chunk_probe import Clip
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.settings import Settings
 

@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule as TransformerLensModule
@@ -16,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 
 from framelens.hooks.cache import Cache, Entry, NamesFilter, select_names
 from framelens.models.parts.cache import KVCache
-from framelens.models.parts.elementwise import TanhGELU, turn_pairs
+from framelens.models.parts.elementwise import TanhGELU, normalise, turn_pairs
 from framelens.models.parts.history import History
 
 
@@ -184,7 +183,7 @@ class AdaNorm(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The modulated x and the gate [b n d]; modulation is `linear`'s output: shift, scale, gate."""
         shift, scale, gate = (per_frame(part, x.shape[1]) for part in modulation.chunk(3, dim=-1))
-        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift, gate
+        return normalise(x, scale, shift), gate
 
 
 class Block(HookedBlock):

@@ -112,6 +112,19 @@ class KVCache:
         )
         return KVCache(own, self.tokens)
 
+    def narrow(self, rows: int, room: int) -> "KVCache":
+        """The cache of the first rows in the same memory, with space for `room` tokens after the history.
+
+        Passes of both write there: one must end before the next begins.
+        """
+        storage = self.for_appending().storage
+        storage.reserve(storage.keys[0], self.tokens + room)
+        own = KVStorage(storage.layers, self.tokens)
+        own.keys, own.values = (
+            [tensor[:rows] for tensor in tensors] for tensors in (storage.keys, storage.values)
+        )
+        return KVCache(own, self.tokens)
+
     def within(self, reach: Reach, tokens_per_frame: int, room: int | None = None) -> "KVCache":
         """The cache without the frames that no later frame sees, so a bounded history takes bounded memory.
 

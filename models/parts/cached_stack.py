@@ -37,8 +37,8 @@ class CachedStack(RemembersByLayers, UniformLayers, Stack):
         modulations = self.modulations_of_steps(sigmas, condition_of(context.cond, context.frame))
         return (replace(context, modulations=modulations.at(step)) for step in range(len(sigmas)))
 
-    def enter(self, x: Float[Tensor, "b 1 c h w"], sigma: Float[Tensor, " b"], context: Any) -> LayerInputs:
-        """The current frame's tokens and what the layers are given beside; they attend to the cached past."""
+    def enter(self, x: Float[Tensor, "b f c h w"], sigma: Float[Tensor, " b"], context: Any) -> LayerInputs:
+        """The current chunk's tokens and what the layers are given beside; they attend to the cached past."""
         modulations = context.modulations
         if modulations is None:
             modulations = self.modulations(1000 * sigma[:, None], condition_of(context.cond, context.frame))

@@ -66,6 +66,19 @@ def widen(context: Any, rows: int) -> Any:
     return replace(context, **wide, **texts)
 
 
+def narrow(context: Any, rows: int, room: int) -> Any:
+    """A context for the first of its rows, in the same memory, with space for a chunk of `room` tokens.
+
+    One pass of either must end before the next begins. None for a context of another class, or one without a
+    finished frame.
+    """
+    if not isinstance(context, DenseContext) or not context.cache.tokens:
+        return None
+    cond = None if context.cond is None else context.cond[:rows]
+    text = None if context.text is None else [(k[:rows], v[:rows]) for k, v in context.text]
+    return replace(context, cache=context.cache.narrow(rows, room), cond=cond, text=text)
+
+
 def prepare(model: CausalDiffuser, context: Any, sigma: Float[Tensor, "1"]) -> Any:
     """The context for many passes at one noise level, whose modulations are made once.
 

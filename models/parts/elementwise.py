@@ -7,6 +7,7 @@ other types take torch's own operations.
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,8 +24,17 @@ class TanhGELU(nn.GELU):
         """The activation of each value."""
         if not _is_plain(input):
             return super().forward(input)
-        squared = input * input
-        return squared.mul_(0.044715 * _SLOPE).add_(_SLOPE).mul_(input).sigmoid_().mul_(input)
+        slope = torch.addcmul(input.new_full((), _SLOPE), input, input, value=0.044715 * _SLOPE)
+        return slope.mul_(input).sigmoid_().mul_(input)
+
+
+def normalise(
+    x: Float[Tensor, "b n d"], scale: Float[Tensor, "#b #n d"], shift: Float[Tensor, "#b #n d"]
+) -> Float[Tensor, "b n d"]:
+    """The layer norm of x without weights, times 1 + scale, plus shift."""
+    if _is_plain(x) and scale.numel() == shift.numel() == x.shape[-1]:
+        return F.layer_norm(x, x.shape[-1:], (1 + scale).flatten(), shift.flatten(), eps=1e-6)
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
 def turn_pairs(

@@ -24,6 +24,7 @@ from framelens.models.parts.blocks import (
     per_frame,
 )
 from framelens.models.parts.config import StackConfig, draw_table
+from framelens.models.parts.elementwise import normalise
 from framelens.models.parts.history import CleanThenNoisy, History
 from framelens.models.parts.layered import RecomputedBlocks
 from framelens.models.parts.text import CrossAttention, TextEmbedding, TextKeys
@@ -164,11 +165,12 @@ class Stack(HookedRootModule, Conditioned, RecomputedBlocks):
     ) -> Modulations:
         """The modulations of all steps of a sampler in one pass, which reads their weights once per frame.
 
-        Without conditions they are the same for the whole batch, and the batch axis is 1.
+        Without conditions, and where one is expanded over the batch, the batch axis is 1.
         """
         timestep = 1000 * sigmas.to(self.device)[None]
         if cond is None:
             return self.modulations(timestep, None)
+        cond = cond[:1] if cond.stride(0) == 0 else cond
         return self.modulations(timestep.expand(len(cond), -1), cond.expand(-1, len(sigmas)))
 
     def beside_clean(
@@ -224,7 +226,7 @@ class Stack(HookedRootModule, Conditioned, RecomputedBlocks):
     def normalise(self, tokens: Float[Tensor, "b n d"], modulations: Modulations) -> Float[Tensor, "b n d"]:
         """The tokens after the final norm; its modulation holds scale, then shift."""
         scale, shift = (per_frame(part, tokens.shape[1]) for part in modulations.final.chunk(2, dim=-1))
-        return F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift
+        return normalise(tokens, scale, shift)
 
     def velocity(
         self, tokens: Float[Tensor, "b n d"], modulations: Modulations

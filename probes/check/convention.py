@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framelens.diffusion.schedule import add_noise
 from framelens.probes.check.checked_model import Check, CheckedModel
-from framelens.probes.chunk.chunk_probe import Clip
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.run.clips import is_own, read_clips
 from framelens.probes.run.settings import Settings
 

@@ -10,14 +10,13 @@ any instrument is attached: interventions change the current chunk, never the me
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from framelens.diffusion.contract import CausalDiffuser
@@ -25,13 +24,12 @@ from framelens.diffusion.own_tokens import require_rows
 from framelens.diffusion.sampler import ForwardPass, fresh_noise, sample
 from framelens.diffusion.schedule import add_noise
 from framelens.hooks.attention_edit import AttentionCall, AttentionEdit, mask_other_frames
-from framelens.models.parts.contexts import prepare, widen
 from framelens.probes.chunk.features import DRAWS, Features
 from framelens.probes.chunk.layers import Layers
+from framelens.probes.chunk.pasts import Clip, Pasts
 from framelens.probes.chunk.scale import Scale
-from framelens.videos import Window
 
-ROWS, TOKENS = 16, 512
+ROWS, TOKENS = 24, 600
 """Most rows of a batch of conditions, and most tokens (but never fewer than DRAWS rows). On one CPU core
 16 rows of 25 tokens take a third of the time of 16 passes."""
 
@@ -41,20 +39,6 @@ OnPass = Callable[[ForwardPass], None]
 def conditions_per_batch(tokens: int) -> int:
     """Conditions in one batch, with DRAWS rows each, for chunks of that many tokens."""
     return max(1, min(ROWS, TOKENS // tokens) // DRAWS)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip as the model reads it: video [1 f c h w] and conditions, such as actions [1 f], or None.
-
-    `negative` is the negative prompt of guidance, where it is not the model's null condition; `window` the
-    place of a clip that is from a film.
-    """
-
-    video: Float[Tensor, "1 f c h w"]
-    cond: Shaped[Tensor, "1 ..."] | None
-    negative: Float[Tensor, "tokens width"] | None = None
-    window: Window | None = None
 
 
 class ChunkProbe:
@@ -75,7 +59,7 @@ class ChunkProbe:
 
         `renoise` holds a seed per noise draw where each step adds new noise to the predicted frames.
         """
-        self.model, self.pasts, self.noise, self.frame = model, pasts, noise, frame
+        self.model, self.noise, self.frame = model, noise, frame
         self.grid, self.levels = grid, levels
         self.layers = Layers(model)
         self.chunk, self.renoise = model.geometry.frames_per_chunk, renoise
@@ -83,11 +67,10 @@ class ChunkProbe:
         self.scale = Scale.of(model, pasts["own"].video)
         self._features: dict[tuple[int, str], Features] = {}
         self._fresh: dict[int, Tensor] = {}
-        self._at_level: dict[tuple[int, str, float], Any] = {}
         self.evaluations = 0
         """Blocks run so far, times rows."""
-        # Encoded here, before any instrument is attached.
-        self._contexts = self._remember("own", {DRAWS, 2 * DRAWS, self.batch * DRAWS})
+        sizes = {DRAWS, 2 * DRAWS, self.batch * DRAWS}
+        self.pasts = Pasts(model, pasts, frame, sizes, is_shared=self.batch == 1)
 
     @property
     def steps(self) -> int:
@@ -109,23 +92,6 @@ class ChunkProbe:
         """The layers of the attention modules that run before this one."""
         return list(self.attention.values())[: list(self.attention).index(name)]
 
-    def _remember(self, past: str, sizes: Collection[int]) -> dict[tuple[int, str], Any]:
-        """The memory of the true frames before this chunk, for each of these numbers of rows.
-
-        If a batch is one condition, all rows share one memory: of a large model, only one fits.
-        """
-        one = self._encode_past(1, past) if self.batch == 1 else None
-        return {(rows, past): widen(one, rows) or self._encode_past(rows, past) for rows in sizes}
-
-    @torch.no_grad()
-    def _encode_past(self, rows: int, past: str) -> Any:
-        video, cond = self.pasts[past].video, self.pasts[past].cond
-        context = self.model.start(rows, None if cond is None else cond.expand(rows, *cond.shape[1:]))
-        for frame in range(0, self.frame, self.chunk):
-            x = video[:, frame : frame + self.chunk].expand(rows, -1, -1, -1, -1)
-            context = self.model.encode(x, context)
-        return context
-
     @torch.no_grad()
     def velocity(
         self,
@@ -146,15 +112,7 @@ class ChunkProbe:
         depth = len(self.layers)
         self.evaluations += len(x) * (depth if run is None or self.layers.modules is None else run)
         level = torch.full((len(x),), sigma, device=x.device)
-        return self.model.denoise(x, level, self._context_at(sigma, len(x), past))
-
-    def _context_at(self, sigma: float, rows: int, past: str) -> Any:
-        """The memory for passes at that noise level; what depends on the level alone is computed once."""
-        key = rows, past, sigma
-        if key not in self._at_level:
-            level = torch.full((1,), sigma, device=self.noise.device)
-            self._at_level[key] = prepare(self.model, self._contexts[rows, past], level)
-        return self._at_level[key]
+        return self.model.denoise(x, level, self.pasts.at_level(sigma, len(x), past))
 
     def generate(
         self, x: Float[Tensor, "b f c h w"], velocity: Callable[[Tensor, int], Tensor], first: int = 0
@@ -193,14 +151,23 @@ class ChunkProbe:
             cross[name] = call.out - mask_other_frames(call, registers=not self.before(name))
             return call.out
 
-        edits = dict.fromkeys(self.attention, keep)
-        with (
-            self.layers.record() as (on_pass, residual),
-            AttentionEdit(self.model.attn_dict, edits) as edit,
-        ):
-            velocity = self.velocity(x, sigma, step, (on_pass, edit.on_pass), past)
-        require_rows(self.layers.points[0], len(residual[0]), len(x))
+        with AttentionEdit(self.model.attn_dict, dict.fromkeys(self.attention, keep)) as edit:
+            velocity, residual = self.record_residual(x, sigma, step, past, (edit.on_pass,))
         return velocity, Features(residual, cross, max(ages, default=0) > 0)
+
+    def record_residual(
+        self,
+        x: Float[Tensor, "b f c h w"],
+        sigma: float,
+        step: int = 0,
+        past: str = "own",
+        announced: Iterable[OnPass] = (),
+    ) -> tuple[Float[Tensor, "b f c h w"], list[Float[Tensor, "b n d"]]]:
+        """The plain velocity, and the residual stream before layer 0 and after each layer."""
+        with self.layers.record() as (on_pass, residual):
+            velocity = self.velocity(x, sigma, step, (on_pass, *announced), past)
+        require_rows(self.layers.points[0], len(residual[0]), len(x))
+        return velocity, residual
 
     @cached_property
     def path(self) -> list[Float[Tensor, "draw f c h w"]]:
@@ -219,17 +186,9 @@ class ChunkProbe:
                 self._features[step, past] = self.record(self.path[step], self.sigma(step), step, past)[1]
         return self._features[step, past]
 
-    @contextmanager
-    def remember(self, past: str) -> Iterator[None]:
+    def remember(self, past: str) -> AbstractContextManager[None]:
         """That past in memory, for passes of one condition; freed afterwards."""
-        others = {} if past == "own" else self._remember(past, {DRAWS})
-        self._contexts |= others
-        try:
-            yield
-        finally:
-            for key in others:
-                del self._contexts[key]
-            self._at_level = {key: kept for key, kept in self._at_level.items() if key[:2] not in others}
+        return self.pasts.remember(past, DRAWS)
 
     def at_level(self, sigma: float) -> Float[Tensor, "draw f c h w"]:
         """The true frames at that noise level, with each noise draw."""

@@ -8,6 +8,7 @@ read the past in earlier layers, so they belong to the cross-frame part, unless 
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,20 +43,43 @@ def edit_cross_part(
 ) -> Iterator[OnPass]:
     """The callback for passes in which row b has the modes modes[b] and its row of the stored parts."""
 
-    def edit(_at: Any, name: str, call: AttentionCall) -> Tensor:
-        mode = modes[:, probe.attention[name], :, None, None]
-        replaced = own = _attend_own(probe, modes, name, call)
-        if (mode == STORED).any():
-            replaced = torch.where(mode == STORED, own + stored[name], own)
-        return torch.where(mode == LIVE, call.out, replaced)
+    by_layer, rows_of = modes.unbind(1), _changed_rows(modes)
+    uses_stored = (modes == STORED).any(dim=2).any(dim=0).tolist()
 
-    touched = (modes != LIVE).any(dim=2).any(dim=0)
-    edits = {name: edit for name, layer in probe.attention.items() if touched[layer]}
+    def edit(_at: Any, name: str, call: AttentionCall) -> Tensor:
+        layer = probe.attention[name]
+        rows = rows_of[layer] if len(call.q) == len(modes) else slice(None)
+        mode, some = by_layer[layer][rows, :, None, None], _of_rows(call, rows)
+        replaced = own = _attend_own(probe, modes[rows], name, some)
+        if uses_stored[layer]:
+            replaced = torch.where(mode == STORED, own + stored[name][rows], own)
+        replaced = torch.where(mode == LIVE, some.out, replaced)
+        if len(replaced) == len(call.out):
+            return replaced
+        out = call.out.clone()
+        out[rows] = replaced
+        return out
+
+    edits = {name: edit for name, layer in probe.attention.items() if rows_of[layer].stop}
     if not edits:
         yield lambda at: None
         return
     with AttentionEdit(probe.model.attn_dict, edits) as instrument:
         yield instrument.on_pass
+
+
+def _changed_rows(modes: Modes) -> list[slice]:
+    """For each layer the rows from the first to the last that are not live in it."""
+    found = []
+    for changed in (modes != LIVE).any(dim=2).T.tolist():
+        rows = [row for row, is_changed in enumerate(changed) if is_changed] or [-1]
+        found.append(slice(max(rows[0], 0), rows[-1] + 1))
+    return found
+
+
+def _of_rows(call: AttentionCall, rows: slice) -> AttentionCall:
+    """The call of these rows alone."""
+    return replace(call, q=call.q[rows], k=call.k[rows], v=call.v[rows], out=call.out[rows])
 
 
 def _attend_own(probe: ChunkProbe, modes: Modes, name: str, call: AttentionCall) -> Tensor:

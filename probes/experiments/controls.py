@@ -15,10 +15,11 @@ from torch import Tensor
 
 from framelens.hooks.attention_edit import AttentionEdit
 from framelens.hooks.edit import Edit
-from framelens.probes.chunk import cross_frame, stored_features
+from framelens.probes.chunk import cross_frame, partial_passes
 from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe, OnPass
 from framelens.probes.chunk.cross_frame import CUT, STORED
 from framelens.probes.chunk.measures import Table
+from framelens.probes.chunk.stored_features import serve_features
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import RunShape
@@ -116,8 +117,9 @@ def other_clip_cross(probe: ChunkProbe) -> Tensor:
 
 def other_clip_features(probe: ChunkProbe) -> Tensor:
     """Generated from another clip's residual stream after the last layer."""
-    last = len(probe.layers) - 1
-    return stored_features.generate(probe, last, probe.features(past="other_clip"), first=0)["hard"]
+    last, residual = len(probe.layers) - 1, probe.features(past="other_clip").residual
+    hard = serve_features(probe, "hard", last, residual)
+    return partial_passes.generate(probe, [hard], probe.noise)[0]
 
 
 CONTROLS = {

@@ -6,14 +6,18 @@ training density.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import xarray as xr
+from jaxtyping import Float
 from torch import Tensor
 
+from framelens.probes.chunk import partial_passes
 from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
 from framelens.probes.chunk.kept_frames import KeptFrames
 from framelens.probes.chunk.measures import Table, describe_measure
+from framelens.probes.chunk.partial_passes import Partial, all_but
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
@@ -30,8 +34,8 @@ def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     table.put_plain()
     probe = probed_clip.chunk_probe()
     kept = KeptFrames("leave_one_out", probed_clip.index, probe, layers)
-    for layer in layers:
-        frames = without(probe, layer, probe.noise)
+    each = [Partial(all_but(probe, [layer])) for layer in layers]
+    for layer, frames in zip(layers, partial_passes.generate(probe, each, probe.noise), strict=True):
         table.put_frames(frames, layer=layer)
         kept.put(frames, layer)
     for network, each in probes.items():
@@ -52,38 +56,23 @@ def evaluations(run: RunShape) -> Evaluations:
     return Evaluations(DRAWS * layers, chunk=ChunkUse(networks=NETWORK_COUNT))
 
 
-def without(probe: ChunkProbe, layer: int, x: Tensor) -> Tensor:
-    """The frames generated from `x` by the model without that layer, [b f c h w]."""
-    with probe.layers.replace_outputs({layer: lambda value: value}) as on_pass:
-        run = len(probe.layers) - 1
-        return probe.generate(
-            x, lambda x, step: probe.velocity(x, probe.sigma(step), step, [on_pass], run=run)
-        )
-
-
 def velocities_without(
-    probe: ChunkProbe, layers: list[int], x: Tensor, sigma: float, step: int = 0
-) -> tuple[Tensor, list[Tensor]]:
-    """The plain velocity at `x`, and the velocity without each of the layers, resumed from its input."""
-    plain, features = probe.record(x, sigma, step)
-    found = []
-    for layer in layers:
-        with probe.layers.replace_outputs(resume_after(layer, features.residual[layer])) as on_pass:
-            run = len(probe.layers) - layer - 1
-            found.append(probe.velocity(x, sigma, step, [on_pass], run=run))
-    return plain, found
+    probe: ChunkProbe, layers: list[int], x: Float[Tensor, "draw f c h w"], sigma: float, step: int = 0
+) -> Float[Tensor, "layer draw f c h w"]:
+    """The velocity at `x` without each of the layers, resumed from what is before it in a plain pass."""
+    _, residual = probe.record_residual(x, sigma, step)
+    resumed = [Partial(all_but(probe, range(layer + 1)), partial(_give, residual[layer])) for layer in layers]
+    return partial_passes.velocities_at(probe, resumed, x, sigma, step)
 
 
-def resume_after(layer: int, value: Tensor) -> dict:
-    """Outputs with which layers 0 to `layer` are skipped and `value` is passed on after them."""
-    return {before: lambda entered: entered for before in range(layer)} | {layer: lambda entered: value}
+def _give(value: Tensor, _tokens: Tensor) -> Tensor:
+    return value
 
 
 def _without_each(probe: ChunkProbe, layers: list[int]) -> Iterator[tuple[int, Tensor]]:
     """Each layer and the velocities without it, [sigma draw f c h w]."""
     levels = enumerate(probe.levels.tolist())
     by_level = [
-        velocities_without(probe, layers, probe.at_level(sigma), sigma, step)[1] for step, sigma in levels
+        velocities_without(probe, layers, probe.at_level(sigma), sigma, step) for step, sigma in levels
     ]
-    for layer, velocities in zip(layers, zip(*by_level, strict=True), strict=True):
-        yield layer, torch.stack(velocities)
+    yield from zip(layers, torch.stack(by_level, dim=1), strict=True)

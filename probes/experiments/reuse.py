@@ -8,14 +8,17 @@ Velocities reuse features from sigma 1 of the other noise draw: features of the 
 clean frame of a partly noised one.
 """
 
+import itertools
+
 import torch
 import xarray as xr
 
-from framelens.probes.chunk import cross_frame, stored_features
+from framelens.probes.chunk import cross_frame, partial_passes, stored_features
 from framelens.probes.chunk.cross_frame import CUT, LIVE, STORED
 from framelens.probes.chunk.features import DRAWS, Features
 from framelens.probes.chunk.kept_frames import KeptFrames
 from framelens.probes.chunk.measures import Table
+from framelens.probes.chunk.stored_features import serve_features
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import RunShape
@@ -63,18 +66,21 @@ def evaluations(run: RunShape) -> Evaluations:
 
 def _put_layers(table: Table, layers: list[int], start: int) -> None:
     (probe,) = table.probes
-    for layer in layers:
+    places = list(itertools.product(stored_features.KINDS, layers))
+    residual = probe.features(start).residual
+    conditions = [serve_features(probe, kind, layer, residual) for kind, layer in places]
+    drawn = partial_passes.generate(probe, conditions, probe.path[start + 1], start + 1)
+    for (kind, layer), frames in zip(places, drawn, strict=True):
+        table.put_frames(frames, kind=kind, layer=layer, start=start)
         share = stored_features.block_share(probe, layer + 1, lambda step: step <= start)
-        for kind, frames in stored_features.generate(probe, layer, probe.features(start), start + 1).items():
-            table.put_frames(frames, kind=kind, layer=layer, start=start)
-            table.put({"block_share": share}, kind=kind, layer=layer, start=start)
+        table.put({"block_share": share}, kind=kind, layer=layer, start=start)
 
 
 def put_layer_velocities(
     table: Table, layers: list[int], kinds: tuple[str, ...], features: Features, **place: str
 ) -> None:
     """Velocities with whole layers replaced by these features."""
-    for layer in layers:
-        by_kind = stored_features.velocities(table.probes[0], layer, features)
-        for kind in kinds:
-            table.put_velocities(by_kind[kind], kind=kind, layer=layer, **place)
+    (probe,), places = table.probes, list(itertools.product(kinds, layers))
+    conditions = [serve_features(probe, kind, layer, features.residual) for kind, layer in places]
+    for (kind, layer), velocity in zip(places, partial_passes.velocities(probe, conditions), strict=True):
+        table.put_velocities(velocity, kind=kind, layer=layer, **place)

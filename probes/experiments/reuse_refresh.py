@@ -1,5 +1,6 @@
 """Features computed at every k-th step and reused in the steps between: the kinds of reuse.py."""
 
+import itertools
 from math import ceil
 
 import torch
@@ -26,14 +27,15 @@ def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     table = Table(probe, kind=[*stored_features.KINDS, "cross"], layer=layers, refresh=every)
     table.put_plain()
     modes = torch.stack([cross_frame.through(probe, layer, STORED) for layer in layers])
+    places = list(itertools.product([*stored_features.KINDS, "cross"], layers))
     for k in every:
-        for layer, cross in zip(layers, cross_frame.generate_refreshed(probe, modes, k), strict=True):
+        whole = stored_features.generate_refreshed(probe, places[: -len(layers)], k)
+        drawn = [*whole, *cross_frame.generate_refreshed(probe, modes, k)]
+        for (kind, layer), frames in zip(places, drawn, strict=True):
+            table.put_frames(frames, kind=kind, layer=layer, refresh=k)
             share = stored_features.block_share(probe, layer + 1, lambda step, k=k: step % k == 0)
-            by_kind = stored_features.generate_refreshed(probe, layer, k) | {"cross": cross}
-            for kind, frames in by_kind.items():
-                table.put_frames(frames, kind=kind, layer=layer, refresh=k)
-                cost = {"block_share": 1.0 if kind == "cross" else share}
-                table.put(cost, kind=kind, layer=layer, refresh=k)
+            cost = {"block_share": 1.0 if kind == "cross" else share}
+            table.put(cost, kind=kind, layer=layer, refresh=k)
     return {"reuse_refresh": table.dataset()}
 
 

@@ -4,12 +4,12 @@ Bai et al. 2026 skip the middle half of a network (layers 8 to 22 of 30). Here: 
 of a quarter, at every place.
 """
 
-import torch
 import xarray as xr
-from torch import Tensor
 
+from framelens.probes.chunk import partial_passes
 from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
 from framelens.probes.chunk.measures import Table
+from framelens.probes.chunk.partial_passes import Partial, all_but
 from framelens.probes.chunk.stored_features import block_share
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
@@ -30,12 +30,15 @@ def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     labels = [f"{first}-{last}" for first, last in chosen]
     table = Table(probe, span=labels, kept_steps=kept_steps)
     table.put_plain()
-    for span, label in zip(chosen, labels, strict=True):
-        for kept in kept_steps:
-            table.put_frames(generate(probe, span, kept), span=label, kept_steps=kept)
-            share = block_share(probe, span[1] - span[0] + 1, lambda step, kept=kept: step < kept)
+    conditions = [skip_span(probe, span) for span in chosen]
+    for kept in kept_steps:
+        drawn = partial_passes.generate(probe, conditions, probe.path[kept], kept)
+        for (first, last), label, frames in zip(chosen, labels, drawn, strict=True):
+            table.put_frames(frames, span=label, kept_steps=kept)
+            share = block_share(probe, last - first + 1, lambda step, kept=kept: step < kept)
             table.put({"block_share": share}, span=label, kept_steps=kept)
-        table.put_velocities(velocities(probe, span), span=label)
+    for label, velocity in zip(labels, partial_passes.velocities(probe, conditions), strict=True):
+        table.put_velocities(velocity, span=label)
     first, last = zip(*chosen, strict=True)
     return {"skip": table.dataset(first=("span", list(first)), last=("span", list(last)))}
 
@@ -66,23 +69,8 @@ def spans(first: int, last: int, is_quick: bool = False) -> list[Span]:
     return [(begin, begin + size - 1) for size in sizes for begin in range(first, last - size + 2, stride)]
 
 
-def generate(probe: ChunkProbe, span: Span, kept: int) -> Tensor:
-    """The frames [draw f c h w] generated without the layers of the span from step `kept` on."""
-    return probe.generate(
-        probe.path[kept], lambda x, step: velocity(probe, span, x, probe.sigma(step), step), kept
-    )
-
-
-def velocities(probe: ChunkProbe, span: Span) -> Tensor:
-    """The velocities [sigma draw f c h w] without the layers of the span."""
-    levels = enumerate(probe.levels.tolist())
-    return torch.stack([velocity(probe, span, probe.at_level(sigma), sigma, step) for step, sigma in levels])
-
-
-def velocity(probe: ChunkProbe, span: Span, x: Tensor, sigma: float, step: int) -> Tensor:
-    """The velocity at `x` with the layers of the span skipped; ValueError for a span outside the stack."""
+def skip_span(probe: ChunkProbe, span: Span) -> Partial:
+    """The condition without the layers of the span; ValueError for a span outside the stack."""
     first, last = span
     probe.layers.check(first, last)
-    passed = dict.fromkeys(range(first, last + 1), lambda value: value)
-    with probe.layers.replace_outputs(passed) as on_pass:
-        return probe.velocity(x, sigma, step, [on_pass], run=len(probe.layers) - len(passed))
+    return Partial(all_but(probe, range(first, last + 1)))

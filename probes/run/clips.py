@@ -16,7 +16,7 @@ from framelens import videos
 from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import ForwardPass, rollout
-from framelens.probes.chunk.chunk_probe import Clip
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.run.finite import require_finite
 from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
 from framelens.probes.run.probed_clip import grid_of

@@ -16,7 +16,7 @@ import xarray as xr
 from framelens.analyses.sample import sample_of_films
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.probes import experiments
-from framelens.probes.chunk.chunk_probe import Clip
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.run.identity import identity_of, windows_of
 from framelens.probes.run.pairing import control_films
 from framelens.probes.run.probed_clip import grid_of, probed_frames

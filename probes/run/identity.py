@@ -9,7 +9,7 @@ from pathlib import Path
 
 from framelens.diffusion.contract import CausalDiffuser, module_of, traits
 from framelens.models.loading.weights import hash_weights
-from framelens.probes.chunk.chunk_probe import Clip
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.run.clips import prompts_file, source_of
 from framelens.probes.run.seeded import open_world, seeds_of
 from framelens.probes.run.settings import Settings

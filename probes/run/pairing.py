@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from framelens.analyses.sample import CONTROL_FILM, FILM
-from framelens.probes.chunk.chunk_probe import Clip
+from framelens.probes.chunk.pasts import Clip
 
 
 def control_of(clips: Sequence[Clip], index: int) -> Clip:

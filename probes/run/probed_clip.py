@@ -13,7 +13,8 @@ from framelens.diffusion.contract import CausalDiffuser, traits
 from framelens.diffusion.guidance import guide
 from framelens.diffusion.sampler import rollout
 from framelens.diffusion.schedule import Sampling, TrainingDensity
-from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe, Clip
+from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.run.finite import require_finite
 from framelens.probes.run.noise import noise_like, renoise_seed_of, seed_of
 from framelens.probes.run.settings import Settings

@@ -14,7 +14,8 @@ from framelens.diffusion.source import Source
 from framelens.models import scd
 from framelens.models.loading.shuffled import copy_shuffled
 from framelens.probes.chunk import chunk_probe
-from framelens.probes.chunk.chunk_probe import DRAWS, Clip
+from framelens.probes.chunk.chunk_probe import DRAWS
+from framelens.probes.chunk.pasts import Clip
 from framelens.probes.experiments import noise_invariance
 from framelens.probes.run import probed_clip, world_features
 from framelens.probes.run.clips import read_clips
