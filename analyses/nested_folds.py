@@ -44,11 +44,12 @@ def number_films(films: Sequence[str]) -> Int[Tensor, " clip"]:
 def choose_penalties(
     folds: int,
     fit: Callable[[tuple[int, int]], Fit],
-    errors: Callable[[Fit, int], Float[Tensor, " penalty"]],
-) -> list[int]:
+    errors: Callable[[Fit, int], Float[Tensor, "*s penalty"]],
+) -> list[Int[Tensor, "*s"]]:
     """The index of the best penalty of each fold.
 
-    `fit` is the regression without these two folds, and `errors` its squared error on a fold, by penalty.
+    `fit` is the regression without these two folds, and `errors` its squared error on a fold, by penalty;
+    several regressions that are done together each have their own.
     """
     sums: dict[int, Tensor] = {}
     for pair in combinations(range(folds), 2):
@@ -56,7 +57,7 @@ def choose_penalties(
         for fold, held_out in (pair, pair[::-1]):
             error = errors(fitted, held_out)
             sums[fold] = sums[fold] + error if fold in sums else error
-    return [int(sums[fold].argmin()) for fold in range(folds)]
+    return [sums[fold].argmin(-1) for fold in range(folds)]
 
 
 def inverse_spread(spread: Float[Tensor, "*fit d"], floor: float) -> Float[Tensor, "*fit d"]:

@@ -3,27 +3,28 @@
 score = state_readout(features, values)                     # [c n d], [c n k] -> [c 1]: R²
 score = state_readout(features, kinds, classes=8)           # [c n d], [c n 1] -> [c 1]: balanced accuracy
 null = state_readout(features, shuffle_clips(values))       # another clip's state
+levels = state_readout(torch.stack(several), values)        # [s c n d], [c n k] -> [s c 1]: each read apart
 """
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from framelens.analyses.nested_folds import LEAST, choose_penalties, inverse_spread, split_clips
+from framelens.analyses.nested_folds import FOLDS, LEAST, choose_penalties, inverse_spread, split_clips
 
 ALPHAS = (100.0, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 
 
 def state_readout(
-    features: Float[Tensor, "c n d"],
+    features: Float[Tensor, "*s c n d"],
     values: Float[Tensor, "c n k"],
     classes: int = 0,
     parts: int = 1,
-) -> Float[Tensor, "c parts"]:
+) -> Float[Tensor, "*s c parts"]:
     """How well ridge regression reads the state of clips that are in no fit; 1 is perfect.
 
     Rows whose values are not all finite do not count. Numbers: R² = 1 - q, q = mean_c(e_c) / mean_c(e0_c),
@@ -41,140 +42,124 @@ def state_readout(
     clips = len(values)
     if clips < LEAST:
         raise ValueError(f"reading a state needs at least {LEAST} clips, got {clips}: raise --clips")
-    is_row = values.isfinite().all(-1) & features.isfinite().all(-1)
-    if not is_row.any():
-        return torch.full((clips, parts), torch.nan, dtype=torch.float64)
-    x = torch.where(is_row[..., None], features.double(), 0)
-    y, weights = _numbers(values, is_row) if classes == 0 else _indicators(values, is_row, classes)
-    folds = split_clips(clips, x.device)
-    strata = y if classes else weights[..., None]
-    predicted, mean = _left_out(x, y, weights, strata, folds)
+    clip, place = values.isfinite().all(-1).nonzero().unbind(1)
+    strata = max(classes, 1)
+    kind = values[clip, place, 0].long() if classes else torch.zeros_like(clip)
+    group = _folds_of_clips(clips, clip.device)[clip] * strata + kind
+    clip, place, kind = (of_row[group.argsort()] for of_row in (clip, place, kind))
+    x = features.reshape(-1, *features.shape[-3:])[:, clip, place]
+    if not x.isfinite().all():
+        return _read_finite_rows(features, values, classes, parts)
+    y = one_hot(kind, classes).double() if classes else _divide_by_spread(values[clip, place].double())
+    counts = group.bincount(minlength=FOLDS * strata).reshape(FOLDS, strata)
+    predicted, mean = _left_out(x, y, counts)
+    row_weights, part = _weigh_strata(counts)[kind], clip * parts + place * parts // values.shape[1]
+
+    def average(of_rows: Float[Tensor, "s r"]) -> Float[Tensor, "*s c parts"]:
+        sums = row_weights.new_zeros(len(x), clips * parts).index_add(1, part, of_rows * row_weights)
+        mean = sums / row_weights.new_zeros(clips * parts).index_add(0, part, row_weights)
+        return mean.reshape(*features.shape[:-3], clips, parts)
+
     if classes:
-        gained = (predicted.argmax(-1) == y.argmax(-1)).double()
-        return _mean_over_rows(gained, weights, parts)
-    error = _mean_over_rows((y - predicted).square().mean(-1), weights, parts)
-    baseline = _mean_over_rows((y - mean).square().mean(-1), weights, parts)
-    whole = baseline.nanmean(0)
+        return average((predicted.argmax(-1) == kind).double())
+    error, baseline = (average((y - read).square().mean(-1)) for read in (predicted, mean))
+    whole = baseline.nanmean(-2, keepdim=True)
     whole = torch.where(whole > 1e-12, whole, torch.nan)
-    left = error.nanmean(0) / whole
+    left = error.nanmean(-2, keepdim=True) / whole
     return 1 - left - (error - left * baseline) / whole
 
 
-def _numbers(values: Tensor, is_row: Bool[Tensor, "c n"]) -> tuple[Tensor, Tensor]:
-    """Values divided by their standard deviation, 0 for missing rows, and a weight of 1 a row."""
-    y = torch.where(is_row[..., None], values.double(), 0)
-    spread = y[is_row].std(0, correction=0)
-    return y / torch.where(spread > 0, spread, 1), is_row.double()
+def _read_finite_rows(features: Tensor, values: Tensor, classes: int, parts: int) -> Tensor:
+    """The scores where some features are not finite: their rows do not count either."""
+    if features.ndim > 3:
+        return torch.stack([state_readout(each, values, classes, parts) for each in features])
+    is_finite = features.isfinite().all(-1, keepdim=True)
+    return state_readout(features, values.where(is_finite, torch.nan), classes, parts)
 
 
-def _indicators(values: Tensor, is_row: Bool[Tensor, "c n"], classes: int) -> tuple[Tensor, Tensor]:
-    """One-hot rows, and weights by which the classes that occur count alike."""
-    kind = torch.where(is_row, values[..., 0], 0).long()
-    y = torch.nn.functional.one_hot(kind, classes).double() * is_row[..., None]
-    counts = y.sum((0, 1))
-    weights = (y / counts.clamp(min=1)).sum(-1) * is_row.sum() / classes
-    return y, weights
+def _divide_by_spread(values: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
+    spread = values.std(0, correction=0)
+    return values / torch.where(spread > 0, spread, 1)
 
 
-class _Sums(NamedTuple):
-    """Sums over the rows of each stratum; those of several folds add up to what a fit needs."""
+def _folds_of_clips(clips: int, device: torch.device) -> Int[Tensor, " clip"]:
+    folds = split_clips(clips, device)
+    numbers = torch.arange(len(folds), device=device)
+    return numbers.repeat_interleave(torch.tensor([*map(len, folds)]))[torch.cat(folds).argsort()]
 
-    rows: Float[Tensor, "*fold stratum"]
-    x: Float[Tensor, "*fold stratum d"]
-    y: Float[Tensor, "*fold stratum k"]
-    gram: Float[Tensor, "*fold stratum d d"]
-    cross: Float[Tensor, "*fold stratum d k"]
+
+def _weigh_strata(counts: Int[Tensor, "fold stratum"]) -> Float[Tensor, " stratum"]:
+    """What a row of each stratum weighs where the strata count alike; 1 on average."""
+    return counts.sum() / (counts.shape[1] * counts.sum(0).clamp(min=1).double())
 
 
 def _left_out(
-    x: Float[Tensor, "c n d"],
-    y: Float[Tensor, "c n k"],
-    weights: Float[Tensor, "c n"],
-    strata: Float[Tensor, "c n stratum"],
-    folds: Sequence[Tensor],
-) -> tuple[Float[Tensor, "c n k"], Float[Tensor, "c n k"]]:
-    """Of every clip, what the fit without its fold predicts, and that fit's mean.
+    x: Float[Tensor, "s r d"], y: Float[Tensor, "r k"], counts: Int[Tensor, "fold stratum"]
+) -> tuple[Float[Tensor, "s r k"], Float[Tensor, "s r k"]]:
+    """Of every row, what the fit without its fold predicts, and that fit's mean.
 
-    Rows of one stratum count alike in a fit, and the strata as much as each other.
+    Rows are in the order of folds, and in a fold of strata, as `counts` says. Rows of one stratum count as
+    much in a fit, and the strata as much as each other.
     """
-    by_fold = [_sum_up(x[fold], y[fold], strata[fold]) for fold in folds]
-    sums = _Sums(*(torch.stack(parts) for parts in zip(*by_fold, strict=True)))
-    pairs = list(combinations_with_replacement(range(len(folds)), 2))
-    keep = torch.ones(len(pairs), len(folds), dtype=x.dtype, device=x.device)
-    for fit, pair in enumerate(pairs):
-        keep[fit, list(pair)] = 0
-    fits, by_stratum = _Fits(sums, keep), _weigh_strata(weights, strata)
+    size, values = 1 + x.shape[-1], y.shape[-1]
+    table = torch.cat([y.new_ones(*x.shape[:2], 1), x.double(), y.expand(len(x), -1, -1)], -1)
+    table[..., 1:size] -= table[..., 1:size].mean(1, keepdim=True)
+    left_out = list(combinations_with_replacement(range(FOLDS), 2))
+    fits, held_out = _sum_up(table, counts, left_out)
+    alphas = y.new_tensor(ALPHAS)
     best = choose_penalties(
-        len(folds),
-        lambda pair: (pairs.index(pair), fits.weights(pairs.index(pair), ALPHAS)),
-        lambda fitted, fold: fits.measure_errors(*fitted, fold, by_stratum),
+        FOLDS,
+        lambda pair: _fit(fits[:, left_out.index(pair)], values, alphas),
+        lambda weights, fold: _measure_errors(weights, held_out[:, fold]),
     )
-    predicted, mean = torch.full_like(y, torch.nan), torch.full_like(y, torch.nan)
-    for fold, clips in enumerate(folds):
-        fit = pairs.index((fold, fold))
-        predicted[clips] = fits.predict(fit, x[clips], ALPHAS[best[fold]])
-        mean[clips] = fits.y[fit]
-    return predicted, mean
+    alone = fits[:, [left_out.index((fold, fold)) for fold in range(FOLDS)]]
+    weights = _fit(alone, values, alphas[torch.stack(best, 1)][..., None])[:, :, 0]
+    by_fold = table[..., :size].split(counts.sum(1).tolist(), 1)
+    predicted = [rows @ weights[:, fold] for fold, rows in enumerate(by_fold)]
+    mean = alone[:, :, 0, size:].repeat_interleave(counts.sum(1), 1)
+    return torch.cat(predicted, 1), mean
 
 
-def _weigh_strata(
-    weights: Float[Tensor, "c n"], strata: Float[Tensor, "c n stratum"]
-) -> Float[Tensor, " stratum"]:
-    """The weight of a row of each stratum, which all of its rows have; 0 where there is none."""
-    is_there = (strata > 0).to(weights.dtype)
-    return torch.tensordot(weights, is_there, 2) / is_there.sum((0, 1)).clamp(min=1)
+def _sum_up(
+    table: Float[Tensor, "s r m"], counts: Int[Tensor, "fold stratum"], left_out: Sequence[tuple[int, int]]
+) -> tuple[Float[Tensor, "s fit m m"], Float[Tensor, "s fold m m"]]:
+    """Products of any two columns: their means over the rows that each fit keeps, and their sums over each
+    fold, with the strata alike."""
+    groups = table.split(counts.flatten().tolist(), 1)
+    moments = torch.stack([group.mT @ group for group in groups], 1).flatten(2)
+    keep = torch.stack([table.new_tensor([fold not in pair for fold in range(FOLDS)]) for pair in left_out])
+    kept = keep @ counts.double()
+    of_row = (kept > 0) / (kept * (kept > 0).sum(1, keepdim=True)).clamp(min=1)
+    scored = torch.eye(FOLDS).to(keep)[:, :, None] * _weigh_strata(counts)
+    factors = torch.cat([keep[:, :, None] * of_row[:, None], scored]).flatten(1)
+    weighed = (factors @ moments).unflatten(2, (table.shape[-1], -1))
+    return weighed[:, : len(left_out)], weighed[:, len(left_out) :]
 
 
-def _sum_up(x: Float[Tensor, "c n d"], y: Float[Tensor, "c n k"], strata: Float[Tensor, "c n s"]) -> _Sums:
-    chosen = [strata[..., stratum] > 0 for stratum in range(strata.shape[-1])]
-    parts = [(x[rows], y[rows]) for rows in chosen]
-    sums = [(len(x) * x.new_ones(()), x.sum(0), y.sum(0), x.mT @ x, x.mT @ y) for x, y in parts]
-    return _Sums(*(torch.stack(part) for part in zip(*sums, strict=True)))
+def _fit(
+    moments: Float[Tensor, "*fit m m"], values: int, alphas: Float[Tensor, "*#fit alpha"]
+) -> Float[Tensor, "*fit alpha p k"]:
+    """Ridge regressions on a constant, which has no penalty, and all features: their weights by penalty.
+
+    Zeros where the moments are those of no row.
+    """
+    size = moments.shape[-1] - values
+    gram, cross = moments[..., :size, :size], moments[..., :size, size:]
+    variance = gram.diagonal(dim1=-2, dim2=-1) - gram[..., 0, :].square()
+    scale = inverse_spread(variance.clamp(min=0).sqrt(), 1e-7)
+    scale[..., 0] = 1
+    gram = (gram * scale[..., :, None] * scale[..., None, :])[..., None, :, :]
+    gram = gram.repeat_interleave(alphas.shape[-1], -3)
+    gram.diagonal(dim1=-2, dim2=-1)[..., 1:] += alphas[..., None]
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    weights = torch.cholesky_solve((cross * scale[..., None])[..., None, :, :], factor)
+    return torch.where(failed[..., None, None] == 0, weights * scale[..., None, :, None], 0)
 
 
-class _Fits:
-    """A ridge regression on each choice of folds, for any penalty."""
-
-    def __init__(self, sums: _Sums, keep: Float[Tensor, "fit fold"]):
-        rows = keep @ sums.rows
-        is_there = rows > 0
-        share = is_there / (rows * is_there.sum(1, keepdim=True)).clamp(min=1)  # of a row, by stratum
-        kept = [torch.tensordot(keep, part, 1) for part in sums[1:]]
-        self.x, self.y, gram, cross = (torch.einsum("fs,fs...->f...", share, part) for part in kept)
-        covariance = gram - self.x[:, :, None] * self.x[:, None]
-        shared = cross - self.x[:, :, None] * self.y[:, None]
-        spread = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
-        self.scale = inverse_spread(spread, 1e-7)
-        covariance = covariance * self.scale[:, :, None] * self.scale[:, None]
-        self.values, self.vectors = torch.linalg.eigh(covariance)
-        self.shared, self.sums = self.vectors.mT @ (shared * self.scale[:, :, None]), sums
-
-    def weights(self, fit: int, alphas: Sequence[float]) -> Float[Tensor, "alpha d k"]:
-        """What that fit reads from each channel, with each penalty."""
-        penalty = torch.tensor(alphas, dtype=self.x.dtype, device=self.x.device)[:, None, None]
-        shrunk = self.shared[fit] / (self.values[fit].clamp(min=0)[:, None] + penalty)
-        return self.scale[fit][:, None] * (self.vectors[fit] @ shrunk)
-
-    def predict(self, fit: int, x: Float[Tensor, "*rows d"], alpha: float) -> Float[Tensor, "*rows k"]:
-        """What that fit predicts from these features, with one penalty."""
-        return (x - self.x[fit]) @ self.weights(fit, [alpha])[0] + self.y[fit]
-
-    def measure_errors(
-        self, fit: int, weights: Float[Tensor, "alpha d k"], fold: int, by_stratum: Float[Tensor, " stratum"]
-    ) -> Float[Tensor, " alpha"]:
-        """Weighted squared error of each penalty on a fold that the fit has not seen, less that of zeros.
-
-        From the sums of the fold: of its rows, there are many more.
-        """
-        rows, x, y, gram, cross = (torch.tensordot(by_stratum, part[fold], 1) for part in self.sums)
-        at_zero = self.y[fit] - self.x[fit] @ weights  # [alpha k], what is predicted where x is 0
-        squared = (weights * (gram @ weights)).sum((1, 2)) + rows * at_zero.square().sum(1)
-        return squared + 2 * ((at_zero * (x @ weights - y)).sum(1) - (weights * cross).sum((1, 2)))
-
-
-def _mean_over_rows(
-    values: Float[Tensor, "c n"], weights: Float[Tensor, "c n"], parts: int
-) -> Float[Tensor, "c parts"]:
-    """Weighted mean over the rows of each clip and part; NaN where there is none."""
-    values, weights = (rows.unflatten(1, (parts, -1)) for rows in (values, weights))
-    return (values * weights).sum(-1) / weights.sum(-1)
+def _measure_errors(
+    weights: Float[Tensor, "s alpha p k"], moments: Float[Tensor, "s m m"]
+) -> Float[Tensor, "s alpha"]:
+    """Weighted squared error of each penalty on the rows of these moments, less that of zeros."""
+    size = weights.shape[-2]
+    gram, cross = moments[:, :size, :size], moments[:, None, :size, size:]
+    return (weights * (torch.einsum("spq,saqk->sapk", gram, weights) - 2 * cross)).sum((-2, -1))

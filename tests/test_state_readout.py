@@ -61,15 +61,12 @@ def test_a_state_that_is_the_same_all_clip_long_is_not_read_by_knowing_the_clip(
     assert accuracy < 0.65 and r2 < 0.1
 
 
-def test_no_fit_sees_a_clip_it_is_scored_on(monkeypatch):
-    seen = []
-    sums = readout._sum_up
-    monkeypatch.setattr(
-        readout, "_sum_up", lambda x, *rest: seen.append(x[:, 0, 0].tolist()) or sums(x, *rest)
-    )
-    clip = torch.arange(11.0)[:, None, None].expand(11, 3, 2) + 0 * tiny.draw(11, 3, 2)
-    state_readout(clip, tiny.draw(11, 3, 1))
-    assert sorted(sum(seen, [])) == list(range(11)), "each clip is in one fold"
+def left_out(x, y, folds):
+    """Of every clip, what the fit without its fold predicts, and that fit's mean; all rows count alike."""
+    order = torch.cat(folds)
+    counts = torch.tensor([len(fold) * x.shape[1] for fold in folds])[:, None]
+    found = readout._left_out(x[order].flatten(0, 1)[None], y[order].flatten(0, 1), counts)
+    return [rows[0].unflatten(0, (len(x), -1))[order.argsort()] for rows in found]
 
 
 def test_a_wild_clip_changes_only_the_scores_of_clips_whose_fit_saw_it():
@@ -79,36 +76,78 @@ def test_a_wild_clip_changes_only_the_scores_of_clips_whose_fit_saw_it():
     x, y = features.double(), values.double()
     wild = y.clone()
     wild[folds[0][0]] *= 50
-    alike = torch.ones(10, 6).double()
-    before, after = (readout._left_out(x, v, alike, alike[..., None], folds)[0] for v in (y, wild))
+    before, after = (left_out(x, v, folds)[0] for v in (y, wild))
     same = torch.isclose(before, after).flatten(1).all(1)
     assert same[folds[0]].all() and not same[torch.cat(folds[1:])].any()
 
 
+def test_no_fit_sees_a_clip_it_is_scored_on():
+    features, numbers = tiny.draw(11, 9, 3), tiny.draw(11, 9, 1, seed=1)
+    kinds = classes(11, 9, 1, many=3)
+    for values, many in ((features @ tiny.draw(3, 1, seed=2) + numbers, 0), (kinds, 3)):
+        folds = readout._folds_of_clips(11, torch.device("cpu"))
+        clip, counts = folds.argsort(), folds.bincount()[:, None] * 9
+        y = (one_hot(values, many) if many else values)[clip].flatten(0, 1).double()
+        rows, first = features[clip].flatten(0, 1)[None], 9 * int((folds == 0).sum())
+        changed = y.clone()
+        changed[:first] = 7
+        before, after = (readout._left_out(rows, each, counts)[0][0, :first] for each in (y, changed))
+        np.testing.assert_array_equal(before, after)
+
+
+def moments_of(x, y):
+    table = torch.cat([torch.ones(*x.shape[:-1], 1).to(x), x, y], -1).flatten(0, -2)
+    return table.mT @ table
+
+
 def test_the_fit_is_that_of_scikit_learn():
     x, y, alpha = tiny.draw(8, 9, 5).double(), tiny.draw(8, 9, 2, seed=1).double(), 0.1
-    sums = readout._sum_up(x, y, torch.ones(8, 9, 1).double())
-    fit = readout._Fits(readout._Sums(*(part[None] for part in sums)), torch.ones(1, 1).double())
+    weights = readout._fit(moments_of(x, y) / 72, 2, torch.tensor([10.0, alpha]).double())[1]
     rows, targets = x.flatten(0, 1).numpy(), y.flatten(0, 1).numpy()
     scale = rows.std(0)
     theirs = Ridge(alpha=alpha * len(rows)).fit(rows / scale, targets).predict(rows / scale)
-    np.testing.assert_allclose(fit.predict(0, x, alpha).flatten(0, 1), theirs, atol=1e-9)
+    np.testing.assert_allclose(weights[0] + x.flatten(0, 1) @ weights[1:], theirs, atol=1e-9)
 
 
-def test_errors_from_sums_are_those_of_the_predictions():
-    x, y = 3 + tiny.draw(8, 9, 5).double(), torch.nn.functional.one_hot(torch.arange(72) % 5 % 3).double()
-    y, folds = y.unflatten(0, (8, 9)), torch.arange(8).split(2)
-    weights = (y * torch.tensor([0.5, 2.0, 3.0])).sum(-1)
-    parts = [readout._sum_up(x[fold], y[fold], y[fold]) for fold in folds]
-    sums = readout._Sums(*(torch.stack(part) for part in zip(*parts, strict=True)))
-    fits = readout._Fits(sums, torch.tensor([[1.0, 1.0, 1.0, 0.0]]).double())
-    by_stratum, held_out = readout._weigh_strata(weights, y), folds[3]
-    found = fits.measure_errors(0, fits.weights(0, readout.ALPHAS), 3, by_stratum)
-    for alpha, error in zip(readout.ALPHAS, found, strict=True):
-        squared = (fits.predict(0, x[held_out], alpha) - y[held_out]).square().sum(-1)
-        at_zero = y[held_out].square().sum(-1)
-        expected = ((squared - at_zero) * weights[held_out]).sum()
-        np.testing.assert_allclose(error, expected, rtol=1e-9)
+def test_a_fit_of_no_row_and_one_that_rounding_makes_impossible_read_zeros():
+    none, alphas = torch.zeros(4, 4).double(), torch.tensor([1.0, 1e-4]).double()
+    impossible = torch.tensor([[1.0, 0, 0, 0], [0, 1, 3, 1], [0, 3, 1, 1], [0, 1, 1, 1]]).double()
+    for moments in (none, impossible):
+        assert (readout._fit(moments, 1, alphas) == 0).all()
+
+
+def test_errors_from_moments_are_those_of_the_predictions():
+    x, y = 3 + tiny.draw(8, 9, 5).double(), tiny.draw(8, 9, 3, seed=1).double()
+    alphas = torch.tensor(readout.ALPHAS).double()
+    weights = readout._fit(moments_of(x[:6], y[:6]) / 54, 3, alphas)
+    found = readout._measure_errors(weights[None], moments_of(x[6:], y[6:])[None])[0]
+    for each, error in zip(weights, found, strict=True):
+        squared = (each[0] + x[6:] @ each[1:] - y[6:]).square().sum()
+        np.testing.assert_allclose(error, squared - y[6:].square().sum(), rtol=1e-9)
+
+
+def test_a_fit_weighs_classes_alike_and_leaves_out_its_folds():
+    kinds = torch.tensor([0, 0, 0, 1, 0, 1, 1, 0, 1, 1, 0, 1, 0, 1, 0])
+    folds = torch.tensor([0] * 4 + [1] * 3 + [2] * 3 + [3] * 2 + [4] * 3)
+    order = (folds * 2 + kinds).argsort()
+    table, counts = tiny.draw(1, 15, 3).double(), (folds * 2 + kinds).bincount().reshape(5, 2)
+    fits, _ = readout._sum_up(table[:, order], counts, [(0, 2), (1, 1)])
+    for fit, left in zip(fits[0], ((0, 2), (1,)), strict=True):
+        kept = ~torch.isin(folds, torch.tensor(left))
+        rows = [table[0, kept & (kinds == kind)] for kind in (0, 1)]
+        np.testing.assert_allclose(fit, sum(each.mT @ each / len(each) / 2 for each in rows))
+
+
+def test_noise_levels_are_read_apart_and_as_if_each_were_alone():
+    features, kinds = tiny.draw(3, 12, 10, 5), classes(12, 10, 1)
+    features[1] += 5 * tiny.draw(4, 5, seed=1)[kinds[..., 0].long()]
+    features[2, 4, 3, 2] = torch.nan  # a row that does not count at this level alone
+    for values, many in ((kinds, 4), (features[0, ..., :2] + tiny.draw(12, 10, 2, seed=2), 0)):
+        together = state_readout(features, values, many)
+        assert together.shape == (3, 12, 1)
+        np.testing.assert_allclose(together[:2], state_readout(features[:2], values, many), atol=1e-12)
+        for level, alone in zip(together, features, strict=True):
+            np.testing.assert_allclose(level, state_readout(alone, values, many), atol=1e-12)
 
 
 def test_another_clips_state_cannot_be_read():
@@ -142,9 +181,8 @@ def test_the_mean_over_clips_is_r2_and_neither_knowing_all_nor_nothing_varies_wi
     x = tiny.draw(30, 6, 3)
     y = (x @ tiny.draw(3, 1, seed=1) + tiny.draw(30, 6, 1, seed=2)).double()
     y = y * torch.linspace(0.2, 2, 30)[:, None, None]  # clips whose values lie near, and far apart
-    alike = torch.ones(30, 6).double()
     folds = torch.randperm(30, generator=torch.Generator().manual_seed(0)).tensor_split(5)
-    read, mean = readout._left_out(x.double(), y, alike, alike[..., None], folds)
+    read, mean = left_out(x.double(), y, folds)
     expected = 1 - (y - read).square().sum() / (y - mean).square().sum()
     assert float(state_readout(x, y).mean()) == pytest.approx(float(expected), abs=1e-6)
     assert state_readout(torch.ones(30, 6, 3), y).abs().max() < 1e-6

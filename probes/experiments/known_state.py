@@ -59,10 +59,8 @@ def measure(probed_clip: ProbedClip) -> dict[str, xr.Dataset]:
     settings, model = probed_clip.settings, probed_clip.networks["trained"]
     batch = world.clips(seeds(probed_clip), probed_clip.frames)
     probed, sigmas = frames_of(settings, probed_clip.frames, probed_clip.chunk), sigmas_of(settings)
-    # Of the other networks only the null: at the highest noise level, where the frame itself is not visible.
-    levels = {name: len(sigmas) if name == "trained" else 1 for name in probed_clip.networks}
     recorded = [
-        features(probed_clip, each, batch, probed, levels[name])
+        features(probed_clip, each, batch, probed, _levels(name, len(sigmas)))
         for name, each in probed_clip.networks.items()
     ]
     points = recorded[0][1]
@@ -115,25 +113,36 @@ def conclude(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     if stored is None:
         return {}
     targets = [_Target(v) for name, v in stored.items() if str(name).startswith("target_")]
-    by_layer = rearrange(stored.features.values, "c m w f s l n d -> w l (c m) s f n d")
-    shape = (*by_layer.shape[:2], len(targets) + 1, *by_layer.shape[2:4])  # [network layer target clip sigma]
+    by_layer = rearrange(stored.features.values, "c m w f s l n d -> w l s (c m) f n d")
+    networks, levels, clips = stored.network.values.tolist(), *by_layer.shape[2:4]
+    shape = (*by_layer.shape[:2], len(targets) + 1, clips, levels)
     score, shuffled = np.full(shape, np.nan, np.float32), np.full(shape[1:], np.nan, np.float32)
-    trained = stored.network.values.tolist().index("trained")
 
     def read(place: tuple[int, int]) -> None:
         network, layer = place
-        x = torch.from_numpy(by_layer[network, layer])
-        score[network, layer] = [*(target.scores(x) for target in targets), _noise_scores(x)]
-        if network == trained:
-            null = [target.scores(x, shuffle=True) for target in targets]
-            shuffled[layer] = [*null, _noise_scores(x, shuffle=True)]
+        read_at = _levels(networks[network], levels)
+        x = torch.from_numpy(by_layer[network, layer, :read_at])
+        tokens, means = x.flatten(2, 3), x.mean(3)
+        for index, target in enumerate(targets):
+            score[network, layer, index, :, :read_at] = target.scores(tokens, means)
+            if networks[network] == "trained":
+                shuffled[layer, index] = target.scores(tokens, means, shuffle=True)
+        if networks[network] == "trained":
+            score[network, layer, -1] = _noise_scores(means)
+            shuffled[layer, -1] = _noise_scores(means, shuffle=True)
 
     places = list(np.ndindex(shape[:2]))
     with ThreadPoolExecutor(usable_cores()) as pool:
         for _ in progress_bar(pool.map(read, places), total=len(places), desc="known state", leave=False):
             pass
-    noise = NOISE | {"rows": int(np.prod(by_layer.shape[2:5])), "classes": by_layer.shape[3]}
+    noise = NOISE | {"rows": int(np.prod(by_layer.shape[2:5])), "classes": levels}
     return {"known_state": _describe(stored, [*(t.about for t in targets), noise], score, shuffled)}
+
+
+def _levels(network: str, sigmas: int) -> int:
+    """How many noise levels are read of a network, from the highest: of others than the trained one only the
+    null, at the highest, where the frame itself is not visible."""
+    return sigmas if network == "trained" else 1
 
 
 def _stored_target(
@@ -156,24 +165,27 @@ class _Target:
         self.values, self.is_whole = clips.flatten(1, 2), stored.attrs["per"] == "frame"
         self.about = stored.attrs | {"rows": int(self.values.isfinite().all(-1).sum())}
 
-    def scores(self, x: Float[Tensor, "c s f n d"], shuffle: bool = False) -> Float[np.ndarray, "c s"]:
+    def scores(
+        self,
+        tokens: Float[Tensor, "s c n d"],
+        means: Float[Tensor, "s c f d"],
+        shuffle: bool = False,
+    ) -> Float[np.ndarray, "c s"]:
         """The score of each clip at each noise level; of whole-frame targets from the mean of the tokens."""
-        x = x.mean(3) if self.is_whole else x.flatten(2, 3)
         values = shuffle_clips(self.values) if shuffle else self.values
-        classes = int(self.about["classes"])
-        return np.concatenate([state_readout(rows, values, classes) for rows in x.unbind(1)], 1)
+        scores = state_readout(means if self.is_whole else tokens, values, int(self.about["classes"]))
+        return scores[..., 0].T.numpy()
 
 
-def _noise_scores(x: Float[Tensor, "c s f n d"], shuffle: bool = False) -> Float[np.ndarray, "c s"]:
+def _noise_scores(means: Float[Tensor, "s c f d"], shuffle: bool = False) -> Float[np.ndarray, "c s"]:
     """Share of the passes at each noise level that are recognised; shuffled: each clip in another order."""
-    clips, sigmas, frames = x.shape[:3]
-    if not x.isfinite().all():
-        return np.full((clips, sigmas), np.nan)
+    sigmas, clips, frames = means.shape[:3]
     levels = torch.arange(sigmas).expand(clips, -1)
     if shuffle:  # every order equally often, so that no order can be learned
         levels = (levels + torch.arange(clips)[:, None]) % sigmas
     rows = levels.repeat_interleave(frames, 1)[..., None].float()
-    return state_readout(x.mean(3).flatten(1, 2), rows, classes=sigmas, parts=sigmas).numpy()
+    x = rearrange(means, "s c f d -> c (s f) d")
+    return state_readout(x, rows, classes=sigmas, parts=sigmas).numpy()
 
 
 def _describe(stored: xr.Dataset, about: list[dict], score: np.ndarray, shuffled: np.ndarray) -> xr.Dataset:
