@@ -9,13 +9,16 @@ Imports nothing heavy.
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
-from framelens.records import ROOT, package_version
+from framelens.records import ROOT, package_version, replace_file
 
 DECIDING = (
     "hooks", "diffusion", "videos", "models", "analyses", "probes/chunk", "probes/experiments", "probes/run",
@@ -142,12 +145,44 @@ def _is_text(statement: ast.AST) -> bool:
 
 @cache
 def framelens_code() -> str:
-    """The version of framelens and a hash of the code in DECIDING, as 0.1.0+3f2a7c91d05e."""
-    whole = hashlib.sha256()
-    for folder in DECIDING:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            whole.update(f"{path.relative_to(ROOT).as_posix()} {_hash_code(path.read_bytes())}".encode())
-    return f"{package_version()}+{whole.hexdigest()[:SHORT]}"
+    """The version of framelens and a hash of the code in DECIDING, as 0.1.0+3f2a7c91d05e.
+
+    Parsing these files takes half a second, so the hash is kept with a hash of their text.
+    """
+    files = [path for folder in DECIDING for path in sorted((ROOT / folder).rglob("*.py"))]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in files}
+    text = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes())
+    for name, held in texts.items():
+        text.update(f"{name} {hashlib.sha256(held).hexdigest()}".encode())
+    code = _read_kept(text.hexdigest())
+    if code is None:
+        whole = hashlib.sha256()
+        for name, held in texts.items():
+            whole.update(f"{name} {_hash_code(held)}".encode())
+        code = whole.hexdigest()[:SHORT]
+        _keep(text.hexdigest(), code)
+    return f"{package_version()}+{code}"
+
+
+def _kept_file() -> Path:
+    """Beside what Python keeps of the files that it compiled."""
+    return Path(cache_from_source(__file__)).with_name("framelens_code.txt")
+
+
+def _read_kept(text: str) -> str | None:
+    """The hash of the code of files with that text; None where it is not kept."""
+    try:
+        kept = _kept_file().read_text().split()
+    except (OSError, ValueError):
+        return None
+    return kept[1] if len(kept) == 2 and kept[0] == text and len(kept[1]) == SHORT else None
+
+
+def _keep(text: str, code: str) -> None:
+    """Keeps that hash, unless Python is to keep nothing or the folder cannot be written."""
+    if not sys.dont_write_bytecode:
+        with suppress(OSError):
+            replace_file(_kept_file(), lambda partial: partial.write_text(f"{text} {code}"))
 
 
 def describe_differences(was: Any, wanted: Any) -> str:

@@ -1,5 +1,6 @@
 """A run is resumed only on what it was computed on: weights, code, inputs, settings, versions."""
 
+import ast
 import importlib
 import json
 import re
@@ -22,6 +23,7 @@ from framelens.probes.__main__ import main
 from framelens.probes.run import folder as run_folder
 from framelens.probes.run.identity import identity_of
 from framelens.probes.run.settings import Settings
+from framelens.records import identity
 from framelens.records.identity import CodeFile, Identity, Input, compare, framelens_code
 from framelens.reports.page.page import settings_section
 from framelens.reports.runs import open_run
@@ -430,3 +432,29 @@ def test_only_what_runs_is_code(tmp_path):
     plain = code("def f(x):\n    return x + 1\n")
     assert plain == code('"""About."""\n# note\ndef f(x):\n    """What."""\n\n    return (x + 1)\n')
     assert plain != code("def f(x):\n    return x + 2\n") and code("def (") != code("def ((")
+
+
+def test_the_code_of_framelens_is_kept_and_another_text_is_read_anew(tmp_path, monkeypatch):
+    def write(text):
+        (tmp_path / "hooks").mkdir(exist_ok=True)
+        (tmp_path / "hooks" / "a.py").write_text(text)
+
+    monkeypatch.setattr(identity, "ROOT", tmp_path)
+    monkeypatch.setattr(identity, "_kept_file", lambda: tmp_path / "kept.txt")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    write("x = 1\n")
+    first = framelens_code.__wrapped__()
+    write("x = 1  # note\n")
+    assert framelens_code.__wrapped__() == first
+    write("x = 2\n")
+    other = framelens_code.__wrapped__()
+    assert other != first
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", None)  # what is kept needs no parsing
+        assert framelens_code.__wrapped__() == other
+    for damage in ("", "a b c", (tmp_path / "kept.txt").read_text()[:-1]):
+        (tmp_path / "kept.txt").write_text(damage)
+        assert framelens_code.__wrapped__() == other
+    (tmp_path / "kept.txt").unlink()
+    (tmp_path / "kept.txt").mkdir()  # where nothing can be written
+    assert framelens_code.__wrapped__() == other
