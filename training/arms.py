@@ -5,7 +5,7 @@ Light to import: no torch.
 
 from typing import Any
 
-from framelens.training.recipes import RECIPES, Recipe
+from framelens.training.recipes import ASK, RECIPES, Recipe
 
 SMALL: dict[str, Any] = {"d_model": 64, "heads": 4, "rope_axes": (4, 6, 6)}
 """Changes to the tiny presets: half the width, so that a laptop trains all arms."""
@@ -25,8 +25,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "add 8+4": _separate("add", 8, 4),
     "prefix 10+2": _separate("prefix", 10, 2),
     "prefix 6+6": _separate("prefix", 6, 6),
+    "prefix asking 8+4": _separate("prefix", 8, 4) | ASK,
+    "prefix asking 6+6": _separate("prefix", 6, 6) | ASK,
 }
-"""Architectures by name: fusion, encoder layers + decoder layers. Each has 12 layers."""
+"""Architectures by name: fusion, whether the encoder asks for the coming frame, encoder + decoder layers.
+Each has 12 layers."""
 
 
 def recipe_of(arm: str, world: str, seed: int, steps: int) -> Recipe:

@@ -1,8 +1,6 @@
 """How each shipped model is trained: long settings in one frozen dataclass, checked when it is made.
 
-    recipe("dense-tiles", steps=500)        # ValueError for a value that cannot be
-
-Light to import: no torch.
+`recipe("dense-tiles", steps=500)` raises ValueError for a value that cannot be. Nothing here imports torch.
 """
 
 from dataclasses import dataclass, field, replace
@@ -186,6 +184,9 @@ RECIPES |= {
     "scd-tiles-past": replace(RECIPES["scd-tiles"], architecture={"fusion": "prefix"}),
     "scd-tiles-ask-frame": replace(RECIPES["scd-tiles"], architecture=ASK | {"query": "frame"}),
     "scd-digits-ask": replace(RECIPES["scd-digits"], architecture=ASK),
+    "split-doom": replace(
+        RECIPES["split-tiles"], videos="doom", initial="dense-doom", batch=4, steps=400, autocast="float32"
+    ),
     "scd-digits-ask-frame": replace(RECIPES["scd-digits"], architecture=ASK | {"query": "frame"}),
 }
 RECIPES["split-wan-panorama"] = replace(
