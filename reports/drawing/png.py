@@ -31,8 +31,8 @@ def write_png(pixels: UInt8[np.ndarray, "h w 3"], path: Path, dpi: int, source: 
 def with_palette(pixels: UInt8[np.ndarray, "h w 3"]) -> Image.Image | None:
     """The picture in 256 colours; None where that would change it visibly."""
     red, green, blue = np.moveaxis(pixels, -1, 0).astype(np.int32)
-    place, codes = pd.factorize((red << 16 | green << 8 | blue).ravel(), sort=True)
-    counts = np.bincount(place)
+    place, found = pd.factorize((red << 16 | green << 8 | blue).ravel(), sort=True)
+    codes, counts = np.asarray(found), np.bincount(place)
     colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1).astype(np.uint8)
     repeats = 1 + counts * SAMPLE // place.size
     sample = Image.fromarray(np.repeat(colours, repeats, axis=0)[None])
