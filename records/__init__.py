@@ -77,7 +77,7 @@ NETCDF_ENGINE = "netcdf4"
 def write_netcdf(path: Path, dataset: Any) -> Path:
     """An xarray Dataset as netCDF, its floats compressed."""
     floats = [name for name, variable in dataset.variables.items() if variable.dtype.kind == "f"]
-    encoding = {name: {"zlib": True, "complevel": 4} for name in floats}
+    encoding = {name: {"zlib": True, "complevel": 1} for name in floats}
     # In memory first: HDF5 ends the interpreter where it cannot write a file to its end.
     content = dataset.to_netcdf(None, engine=NETCDF_ENGINE, encoding=encoding)
     return replace_file(path, lambda partial: partial.write_bytes(content))
