@@ -159,7 +159,7 @@ RECIPES = {
         keep_every=50,
     ),
     "scd-tiles": Recipe("scd", "tiles", architecture=ASK, frames=10, steps=2650, noise_draws=2),
-    "scd-digits": Recipe("scd", "digits", architecture={"fusion": "prefix"}, muon=False, noise_draws=2),
+    "scd-digits": Recipe("scd", "digits", architecture=ASK | {"query": "frame"}, muon=False, noise_draws=2),
     "dense-doom": Recipe("dense", "doom", batch=4, frames=10, steps=1800, autocast="float32"),
     "wan-panorama": Recipe("wan", "panorama", frames=10, steps=1200, autocast="float32"),
     "split-tiles": Recipe(
@@ -182,12 +182,12 @@ RECIPES = {
 RECIPES |= {
     "scd-doom": replace(RECIPES["dense-doom"], network="scd", architecture=ASK, noise_draws=2),
     "scd-tiles-past": replace(RECIPES["scd-tiles"], architecture={"fusion": "prefix"}),
-    "scd-tiles-ask-frame": replace(RECIPES["scd-tiles"], architecture=ASK | {"query": "frame"}),
+    "scd-tiles-ask-frame": replace(RECIPES["scd-tiles"], architecture=RECIPES["scd-digits"].architecture),
     "scd-digits-ask": replace(RECIPES["scd-digits"], architecture=ASK),
     "split-doom": replace(
         RECIPES["split-tiles"], videos="doom", initial="dense-doom", batch=4, steps=400, autocast="float32"
     ),
-    "scd-digits-ask-frame": replace(RECIPES["scd-digits"], architecture=ASK | {"query": "frame"}),
+    "scd-digits-past": replace(RECIPES["scd-digits"], architecture={"fusion": "prefix"}),
 }
 RECIPES["split-wan-panorama"] = replace(
     Recipe(SEPARATED, "panorama", frames=10, initial="wan-panorama", autocast="float32"),
