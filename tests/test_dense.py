@@ -268,6 +268,17 @@ def test_steps_prepared_together_are_those_taken_alone(model, cond):
         assert_same(model.denoise(x, level, prepared), model.denoise(x, level, context))
 
 
+def test_one_condition_for_a_whole_batch_is_read_once_and_counts_for_every_clip():
+    model = tiny.model(conditions=3)
+    shared, context = torch.tensor([[1, 2, 3, 0]]).expand(BATCH, -1), []
+    for cond in (shared, shared.clone()):
+        started = model.encode(clip(1, seed=2), model.start(BATCH, cond))
+        context.append(next(iter(model.at_steps(torch.tensor([0.5]), started))))
+    assert [len(each.modulations.final) for each in context] == [1, BATCH]
+    x, level = clip(1, seed=1), torch.full((BATCH,), 0.5)
+    assert_same(*(model.denoise(x, level, each) for each in context))
+
+
 def test_a_prompt_is_read_by_every_block_in_both_ways_to_run():
     model, prompt = tiny.model(text_tokens=5, text_width=6), tiny.draw(BATCH, 5, 6)
     clean, noisy, sigma = clip(), clip(seed=1), levels(BATCH, FRAMES)

@@ -15,6 +15,7 @@ from framelens.diffusion.source import Source
 from framelens.hooks import cut
 from framelens.models import scd
 from framelens.models.loading.shuffled import copy_shuffled
+from framelens.models.parts.contexts import narrow
 from framelens.probes import experiments
 from framelens.probes.chunk import chunk_probe, cross_frame, partial_passes, stored_features
 from framelens.probes.chunk.chunk_probe import DRAWS
@@ -155,6 +156,67 @@ def test_the_modules_of_blocks_are_found_by_their_own_ends_or_offered():
 def test_a_model_without_named_layers_is_refused():
     with pytest.raises(ValueError, match=r"blocks.0.hook_resid_post.*\['mid'\]"):
         Layers(tiny.said(hook_dict={"mid": torch.nn.Identity()}))
+
+
+# Conditions that run some of the layers
+
+
+def conditions_of_every_kind(probe):
+    residual = probe.features(0).residual
+    kept = [Partial(all_but(probe, layers)) for layers in ((), (0,), (1, 2), range(LAYERS))]
+    return kept + [serve_features(probe, *place, residual) for place in PLACES]
+
+
+def test_conditions_of_one_batch_get_what_each_of_them_gets_alone(probe):
+    conditions, x = conditions_of_every_kind(probe), probe.path[1]
+    assert partial_passes._stack(probe) is not None, "this network's layers run by ranges"
+    together = partial_passes.velocities_at(probe, conditions, x, 0.5, 1)
+    for condition, velocity in zip(conditions, together, strict=True):
+        assert_same(velocity, partial_passes.velocity(probe, [condition], x, 0.5, 1))
+    assert differ(together[0], together[1])
+
+
+def test_a_layer_runs_on_the_rows_that_need_it_and_on_no_other(model):
+    probe, seen = probed_clip_of(model).chunk_probe(), [0] * LAYERS
+    conditions = conditions_of_every_kind(probe)
+
+    def count(layer):
+        def add(_module, inputs):
+            seen[layer] += len(inputs[0])
+
+        return add
+
+    entered = enumerate(block.hook_resid_pre for block in model.blocks)
+    handles = [point.register_forward_pre_hook(count(layer)) for layer, point in entered]
+    began = probe.evaluations
+    partial_passes.velocities_at(probe, conditions, probe.noise, 0.5, 1)
+    for handle in handles:
+        handle.remove()
+    assert seen == [DRAWS * sum(layer in one.runs for one in conditions) for layer in range(LAYERS)]
+    assert probe.evaluations - began == sum(seen)
+
+
+def test_a_network_without_ranges_of_layers_gets_the_same(model, monkeypatch):
+    probe = probed_clip_of(model).chunk_probe()
+    conditions = conditions_of_every_kind(probe)
+    mixed = partial_passes.generate(probe, conditions, probe.noise)
+    monkeypatch.setattr(type(model), "stack", None)
+    assert partial_passes._stack(probe) is None
+    assert_same(partial_passes.generate(probe, conditions, probe.noise), mixed)
+
+
+def test_a_past_for_fewer_rows_is_that_of_the_most_rows_also_after_their_passes(model):
+    probe = probed_clip_of(model).chunk_probe()
+    most = DRAWS * probe.batch
+    x = probe.noise.repeat(probe.batch, 1, 1, 1, 1)
+    wide = probe.velocity(x, 0.5)
+    few = narrow(probe.pasts.contexts[most, "own"], 1, model.geometry.tokens_per_chunk)
+    level = torch.full((most,), 0.5)
+    for _ in range(2):
+        assert_same(model.denoise(x[:1], level[:1], few), wide[:1])
+        assert_same(probe.velocity(x, 0.5), wide)
+    held, ours = (context.cache.storage.keys[0] for context in (probe.pasts.contexts[most, "own"], few))
+    assert held.data_ptr() == ours.data_ptr(), "the past is in memory twice"
 
 
 # Reuse
