@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from framelens.hooks._instrument import Instrument, exclude_from_graphs
 from framelens.hooks._replace import Replacement
 from framelens.hooks.fold import merge_rows, split_rows
+from framelens.hooks.kernel import unwatched_attention
 
 Attached = TypeVar("Attached", bound="AttentionInstrument")
 
@@ -41,20 +42,29 @@ class AttentionPoint:
 class AttentionCall:
     """The arguments and the result of one call of F.scaled_dot_product_attention.
 
-    `q` [b h q d], `k` and `v` [b h k d] as the kernel received them, with `fold` rows for each clip. `out`
-    has one row for each clip, [b / fold, h, fold q, d]. `key_age` [k] and `fold` as in AttentionPoint;
-    `key_age` is None before the first announced pass. `extras` names what instruments refuse: a mask,
-    dropout, is_causal.
+    `q` [b h q d], `k` and `v` [b h k d] as the kernel received them, with `fold` rows for each clip.
+    `key_age` [k] and `fold` as in AttentionPoint; `key_age` is None before the first announced pass. `extras`
+    names what instruments refuse: a mask, dropout, is_causal. `kernel` computes the result from q, k and v.
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
     scale: float | None
-    out: Tensor
     key_age: Int[Tensor, " k"] | None
     extras: tuple[str, ...]
+    kernel: Callable[[Tensor, Tensor, Tensor], Tensor]
     fold: int = 1
+
+    @cached_property
+    def out(self) -> Tensor:
+        """The result, one row for each clip, [b / fold, h, fold q, d]; computed where it is read. Read it
+        during the pass: the keys are those of the network's memory."""
+        return merge_rows(self.kernel(self.q, self.k, self.v), self.fold)
+
+    def of_rows(self, rows: slice) -> "AttentionCall":
+        """The call of these rows of the batch alone."""
+        return replace(self, q=self.q[rows], k=self.k[rows], v=self.v[rows])
 
     def refuse_unknown(self, name: str) -> None:
         """ValueError for a call with a mask, dropout or shared heads."""
@@ -115,20 +125,20 @@ class AttentionInstrument(Instrument):
             self._inside.pop()
 
     def _intercept(self, kernel: Callable[..., Tensor], *args, **kwargs) -> Tensor:
-        out = kernel(*args, **kwargs)
         if not self._inside or torch.compiler.is_compiling():
-            return out
+            return kernel(*args, **kwargs)
         name = self._inside[-1]
         self._count(name)
-        call = _describe_call(out, name, self._points[name], *args, **kwargs)
+        call = _describe_call(kernel, name, self._points[name], *args, **kwargs)
         if self.at is not None:
             call = replace(call, key_age=self._age_of_keys(name, self.at.frame, call.k.shape[-2]))
         inside, self._inside = self._inside, []  # attention that `_on_call` computes is not the model's
         try:
-            result = self._on_call(name, call)
+            if kernel is not unwatched_attention:
+                _ = call.out  # other instruments see the call, too
+            return split_rows(self._on_call(name, call), call.fold)
         finally:
             self._inside = inside
-        return out if result is call.out else split_rows(result, call.fold)
 
     def _age_of_keys(self, name: str, frame: int, keys: int) -> Int[Tensor, " k"]:
         """The age of each key, computed once for a frame; ValueError where the model's key_age has another
@@ -146,12 +156,12 @@ class AttentionInstrument(Instrument):
 
 
 def _describe_call(
-    out, name: str, point: AttentionPoint, query, key, value, attn_mask=None, dropout_p=0.0,
+    kernel, name: str, point: AttentionPoint, query, key, value, attn_mask=None, dropout_p=0.0,
     is_causal=False, scale=None, enable_gqa=False,
 ) -> AttentionCall:  # fmt: skip
     given = {"attn_mask": attn_mask is not None, "dropout_p": dropout_p > 0, "is_causal": is_causal}
     extras = tuple(name for name in given if given[name])
-    out = merge_rows(out, point.fold)
-    call = AttentionCall(query, key, value, scale, out, None, extras, point.fold)
+    plain = kernel if scale is None else partial(kernel, scale=scale)
+    call = AttentionCall(query, key, value, scale, None, extras, plain, point.fold)
     call.refuse_unknown(name)
     return call

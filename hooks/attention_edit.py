@@ -51,7 +51,9 @@ class AttentionEdit(AttentionInstrument):
             )
         if self.at.role not in self.roles:
             return call.out
-        return require_same_form(name, call.out, self.edits[name](self.at, name, call))
+        # The result has the form of the queries where values are as wide; it need not be computed for that.
+        like = merge_rows(call.q, call.fold) if call.q.shape[-1] == call.v.shape[-1] else call.out
+        return require_same_form(name, like, self.edits[name](self.at, name, call))
 
 
 def cut(
@@ -105,13 +107,13 @@ def mask_other_frames(call: AttentionCall, registers: bool = True) -> Float[Tens
     call's own result. ValueError where there are more queries than keys.
     """
     assert call.key_age is not None
-    ages, queries, out = tuple(call.key_age.tolist()), call.q.shape[2], split_rows(call.out, call.fold)
+    ages, queries = tuple(call.key_age.tolist()), call.q.shape[2]
     if queries > len(ages):
         raise ValueError(f"{queries} queries over {len(ages)} keys are not self-attention and cannot be cut")
     parts = []
     for span, kept in _visible_keys(ages, queries, registers):
         if kept is None:
-            parts.append(out[:, :, span])
+            parts.append(split_rows(call.out, call.fold)[:, :, span])
         else:
             keys, values = (_select_keys(part, kept) for part in (call.k, call.v))
             parts.append(unwatched_attention(call.q[:, :, span], keys, values, scale=call.scale))

@@ -183,6 +183,19 @@ def test_the_identity_changes_no_bit_and_nothing_stays():
     assert F.scaled_dot_product_attention is kernel and torch.equal(draw(network), plain)
 
 
+def test_a_result_is_computed_only_where_an_edit_needs_it():
+    network, read = tiny.model(), {}
+
+    def edit(at, name, call):
+        own = mask_other_frames(call)
+        read[at.frame] = "out" in vars(call)
+        return own
+
+    with AttentionEdit(network.attn_dict, {"*": edit}) as instrument:
+        draw(network, instrument)
+    assert read[0] and not read[max(read)], "where no key is older the result is the call's own"
+
+
 def test_finished_frames_are_remembered_uncut_unless_asked():
     network = tiny.model()
     cuts = [cut(network.attn_dict), cut(network.attn_dict, roles=("denoise", "encode"))]

@@ -8,7 +8,6 @@ read the past in earlier layers, so they belong to the cross-frame part, unless 
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,20 +44,20 @@ def edit_cross_part(
 
     by_layer, rows_of = modes.unbind(1), _changed_rows(modes)
     uses_stored = (modes == STORED).any(dim=2).any(dim=0).tolist()
+    has_live = [bool((mode[rows] == LIVE).any()) for mode, rows in zip(by_layer, rows_of, strict=True)]
 
     def edit(_at: Any, name: str, call: AttentionCall) -> Tensor:
         layer = probe.attention[name]
-        rows = rows_of[layer] if len(call.q) == len(modes) else slice(None)
-        mode, some = by_layer[layer][rows, :, None, None], _of_rows(call, rows)
+        rows = rows_of[layer] if len(call.q) == len(modes) else slice(0, len(call.q))
+        mode, some = by_layer[layer][rows, :, None, None], call.of_rows(rows)
         replaced = own = _attend_own(probe, modes[rows], name, some)
         if uses_stored[layer]:
             replaced = torch.where(mode == STORED, own + stored[name][rows], own)
-        replaced = torch.where(mode == LIVE, some.out, replaced)
-        if len(replaced) == len(call.out):
-            return replaced
-        out = call.out.clone()
-        out[rows] = replaced
-        return out
+        if has_live[layer]:
+            replaced = torch.where(mode == LIVE, some.out, replaced)
+        before = [call.of_rows(slice(0, rows.start)).out] if rows.start else []
+        after = [call.of_rows(slice(rows.stop, None)).out] if rows.stop < len(call.q) else []
+        return torch.cat([*before, replaced, *after])
 
     edits = {name: edit for name, layer in probe.attention.items() if rows_of[layer].stop}
     if not edits:
@@ -75,11 +74,6 @@ def _changed_rows(modes: Modes) -> list[slice]:
         rows = [row for row, is_changed in enumerate(changed) if is_changed] or [-1]
         found.append(slice(max(rows[0], 0), rows[-1] + 1))
     return found
-
-
-def _of_rows(call: AttentionCall, rows: slice) -> AttentionCall:
-    """The call of these rows alone."""
-    return replace(call, q=call.q[rows], k=call.k[rows], v=call.v[rows], out=call.out[rows])
 
 
 def _attend_own(probe: ChunkProbe, modes: Modes, name: str, call: AttentionCall) -> Tensor:

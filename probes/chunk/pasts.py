@@ -46,7 +46,7 @@ class Pasts:
         """`frame` is the chunk's first frame, `sizes` are numbers of rows."""
         self.model, self.clips, self.frame, self.is_shared = model, clips, frame, is_shared
         self._at_level: dict[tuple[int, str, float], Any] = {}
-        self._narrow: dict[int, Any] = {}
+        self._narrow: dict[tuple[int, str], Any] = {}
         self.contexts = self._encode("own", sizes)
         """By number of rows and past."""
 
@@ -83,8 +83,7 @@ class Pasts:
         """
         key = rows, past, sigma
         if key not in self._at_level:
-            context = self.contexts.get((rows, past))
-            context = self._narrow[rows] if context is None and past == "own" else context
+            context = (self.contexts | self._narrow)[rows, past]
             level = torch.full((1,), sigma, device=self.clips[past].video.device)
             self._at_level[key] = prepare(self.model, context, level)
         return self._at_level[key]
@@ -92,12 +91,12 @@ class Pasts:
     def narrow(self, rows: int) -> bool:
         """Makes a context of the own past for fewer rows, in the memory of that for the most; whether it can
         be made."""
-        if rows not in self._narrow and (rows, "own") not in self.contexts:
+        if (rows, "own") not in self.contexts | self._narrow:
             most = max(rows for rows, past in self.contexts if past == "own")
             made = None if self.is_shared or rows > most else self._make_narrow(most, rows)
             if made is None:
                 return False
-            self._narrow[rows] = made
+            self._narrow[rows, "own"] = made
         return True
 
     def _make_narrow(self, most: int, rows: int) -> Any:
