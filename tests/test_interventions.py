@@ -169,7 +169,7 @@ def conditions_of_every_kind(probe):
 
 def test_conditions_of_one_batch_get_what_each_of_them_gets_alone(probe):
     conditions, x = conditions_of_every_kind(probe), probe.path[1]
-    assert partial_passes._stack(probe) is not None, "this network's layers run by ranges"
+    assert probe.ranges is not None, "this network's layers run by ranges"
     together = partial_passes.velocities_at(probe, conditions, x, 0.5, 1)
     for condition, velocity in zip(conditions, together, strict=True):
         assert_same(velocity, partial_passes.velocity(probe, [condition], x, 0.5, 1))
@@ -201,8 +201,9 @@ def test_a_network_without_ranges_of_layers_gets_the_same(model, monkeypatch):
     conditions = conditions_of_every_kind(probe)
     mixed = partial_passes.generate(probe, conditions, probe.noise)
     monkeypatch.setattr(type(model), "stack", None)
-    assert partial_passes._stack(probe) is None
-    assert_same(partial_passes.generate(probe, conditions, probe.noise), mixed)
+    without = probed_clip_of(model).chunk_probe()
+    assert without.ranges is None
+    assert_same(partial_passes.generate(without, conditions_of_every_kind(without), without.noise), mixed)
 
 
 def test_a_past_for_fewer_rows_is_that_of_the_most_rows_also_after_their_passes(model):

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framelens.diffusion.contract import CausalDiffuser
+from framelens.diffusion.contract import CausalDiffuser, traits
+from framelens.diffusion.layers import LayerStack
 from framelens.diffusion.own_tokens import require_rows
 from framelens.diffusion.sampler import ForwardPass, fresh_noise, sample
 from framelens.diffusion.schedule import add_noise
@@ -81,6 +82,13 @@ class ChunkProbe:
     def batch(self) -> int:
         """Conditions per batch, with DRAWS rows each."""
         return conditions_per_batch(self.model.geometry.tokens_per_chunk)
+
+    @cached_property
+    def ranges(self) -> LayerStack | None:
+        """The network's layers by ranges, where batches of any number of rows can run through them."""
+        declared, sizes = traits(self.model), range(DRAWS, self.batch * DRAWS, DRAWS)
+        can_mix = declared.stack is not None and not declared.denoising_stack and self.batch > 1
+        return declared.stack if can_mix and all(map(self.pasts.narrow, sizes)) else None
 
     @cached_property
     def attention(self) -> dict[str, int]:

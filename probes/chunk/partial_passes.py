@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framelens.diffusion.contract import traits
 from framelens.diffusion.layers import LayerStack
 from framelens.probes.chunk.chunk_probe import ChunkProbe
 from framelens.probes.chunk.features import DRAWS
@@ -45,6 +44,11 @@ AnyPartial = TypeVar("AnyPartial", bound=Partial)
 def all_but(probe: ChunkProbe, layers: Iterable[int]) -> frozenset[int]:
     """The layers of the stack without these."""
     return frozenset(range(len(probe.layers))) - frozenset(layers)
+
+
+def above(probe: ChunkProbe, layer: int) -> frozenset[int]:
+    """The layers after this one."""
+    return all_but(probe, range(layer + 1))
 
 
 def generate(
@@ -101,7 +105,7 @@ def velocity(
     probe: ChunkProbe, conditions: Sequence[Partial], x: Float[Tensor, "b f c h w"], sigma: float, step: int
 ) -> Float[Tensor, "b f c h w"]:
     """The velocity of every row (condition, draw) at `x`, of one batch of conditions."""
-    stack = _stack(probe)
+    stack = probe.ranges
     if stack is None or len({condition.runs for condition in conditions}) == 1:
         return _run_alike(probe, conditions, x, sigma, step)
     probe.evaluations += DRAWS * sum(len(condition.runs) for condition in conditions)
@@ -143,18 +147,10 @@ def _enter(probe: ChunkProbe, stack: LayerStack, x: Tensor, sigma: float):
     return stack.enter(x, level, probe.pasts.at_level(sigma, len(x)))
 
 
-def _stack(probe: ChunkProbe) -> LayerStack | None:
-    """The network's layers by ranges, where batches of any number of rows can run through them."""
-    declared = traits(probe.model)
-    sizes = range(DRAWS, probe.batch * DRAWS, DRAWS)
-    can_mix = declared.stack is not None and not declared.denoising_stack and probe.batch > 1
-    return declared.stack if can_mix and all(map(probe.pasts.narrow, sizes)) else None
-
-
 def _batches(probe: ChunkProbe, conditions: Sequence[Partial]) -> Iterator[list[int]]:
     """The places of the conditions that make a batch, those with the same layers side by side."""
     order = sorted(range(len(conditions)), key=lambda place: sorted(conditions[place].runs))
-    if _stack(probe) is not None:
+    if probe.ranges is not None:
         groups, size = [order], probe.batch
     else:
         alike = groupby(order, key=lambda place: conditions[place].runs)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framelens.probes.chunk.chunk_probe import ChunkProbe
 from framelens.probes.chunk.features import DRAWS
-from framelens.probes.chunk.partial_passes import Partial, all_but, by_batches, repeat, velocity
+from framelens.probes.chunk.partial_passes import Partial, above, by_batches, repeat, velocity
 
 KINDS = ("hard", "delta")
 
@@ -34,18 +34,14 @@ def serve_features(probe: ChunkProbe, kind: str, layer: int, residual: Residual)
     def begin(tokens: Tensor) -> Tensor:
         return after if kind == "hard" else tokens + (after - before)
 
-    return Served(_above(probe, layer), begin, kind, layer)
-
-
-def _above(probe: ChunkProbe, layer: int) -> frozenset[int]:
-    return all_but(probe, range(layer + 1))
+    return Served(above(probe, layer), begin, kind, layer)
 
 
 def generate_refreshed(
     probe: ChunkProbe, places: list[tuple[str, int]], every: int
 ) -> Float[Tensor, "k draw f c h w"]:
     """The frames of each kind and layer: features are new at steps 0, k, 2k, ..."""
-    conditions = [Served(_above(probe, layer), None, kind, layer) for kind, layer in places]
+    conditions = [Served(above(probe, layer), None, kind, layer) for kind, layer in places]
 
     def draw(some: list[Served]) -> Tensor:
         newest = some

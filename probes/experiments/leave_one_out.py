@@ -17,7 +17,7 @@ from framelens.probes.chunk import partial_passes
 from framelens.probes.chunk.chunk_probe import DRAWS, ChunkProbe
 from framelens.probes.chunk.kept_frames import KeptFrames
 from framelens.probes.chunk.measures import Table, describe_measure
-from framelens.probes.chunk.partial_passes import Partial, all_but
+from framelens.probes.chunk.partial_passes import Partial, above, all_but
 from framelens.probes.run.costs import ChunkUse, Evaluations
 from framelens.probes.run.probed_clip import ProbedClip
 from framelens.probes.run.shape import NETWORK_COUNT, RunShape
@@ -61,7 +61,7 @@ def velocities_without(
 ) -> Float[Tensor, "layer draw f c h w"]:
     """The velocity at `x` without each of the layers, resumed from what is before it in a plain pass."""
     _, residual = probe.record_residual(x, sigma, step)
-    resumed = [Partial(all_but(probe, range(layer + 1)), partial(_give, residual[layer])) for layer in layers]
+    resumed = [Partial(above(probe, layer), partial(_give, residual[layer])) for layer in layers]
     return partial_passes.velocities_at(probe, resumed, x, sigma, step)
 
 
